@@ -1,0 +1,220 @@
+"""The anatomy: which tissues, sides and parcels exist, and the label schemes built from them.
+
+A voxel's anatomy is three small numbers, the *factors* the network predicts:
+
+- tissue: index into ``TISSUES`` (0 is background);
+- side: 0 left, 1 right (meaningless for midline tissues);
+- parcel: index into ``PARCELS``: the gyrus of cortex and white matter, the lobule of cerebellar cortex.
+
+Every label scheme (regions, lobes, gyri) is a look-up from factors to codes, so the schemes cannot contradict each
+other. Codes and names of regions are those of FreeSurferColorLUT, gyri those of BrainCOLOR (Klein & Tourville 2012).
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scheme = Literal["regions", "lobes", "gyri"]
+SCHEMES: tuple[Scheme, ...] = ("regions", "lobes", "gyri")
+
+TISSUES = (
+    "background",
+    "cortex",
+    "white-matter",
+    "lateral-ventricle",
+    "inferior-lateral-ventricle",
+    "third-ventricle",
+    "fourth-ventricle",
+    "csf",
+    "cerebellum-white-matter",
+    "cerebellum-cortex",
+    "thalamus",
+    "caudate",
+    "putamen",
+    "pallidum",
+    "hippocampus",
+    "amygdala",
+    "accumbens",
+    "ventral-dc",
+    "brainstem",
+)
+TISSUE = {name: index for index, name in enumerate(TISSUES)}
+MIDLINE_TISSUES = ("background", "third-ventricle", "fourth-ventricle", "csf", "brainstem")
+LOBAR_TISSUES = ("cortex", "white-matter")
+LEFT, RIGHT = 0, 1
+
+LOBE_GROUP_OF_TISSUE = {
+    "lateral-ventricle": "ventricles",
+    "inferior-lateral-ventricle": "ventricles",
+    "third-ventricle": "ventricles",
+    "fourth-ventricle": "ventricles",
+    "csf": "csf",
+    "cerebellum-white-matter": "cerebellum",
+    "cerebellum-cortex": "cerebellum",
+    "thalamus": "deep-grey",
+    "caudate": "deep-grey",
+    "putamen": "deep-grey",
+    "pallidum": "deep-grey",
+    "accumbens": "deep-grey",
+    "ventral-dc": "deep-grey",
+    "hippocampus": "temporal",
+    "amygdala": "temporal",
+    "brainstem": "brainstem",
+}
+
+
+@dataclass(frozen=True)
+class Gyrus:
+    """One BrainCOLOR cortical label, both sides."""
+
+    abbreviation: str
+    name: str
+    index_left: int
+    index_right: int
+    region_lobe: str
+    lobe: str
+    color: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """One row of a label table."""
+
+    index: int
+    name: str
+    abbreviation: str
+    color: str
+    hemisphere: str
+    mapping: str = ""
+
+
+def _rows(table: str) -> list[dict[str, str]]:
+    with (files("bidsseg") / "tables" / table).open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle, delimiter="\t"))
+
+
+@cache
+def gyri() -> tuple[Gyrus, ...]:
+    """The 49 cortical gyri, in the order of the network's parcel head."""
+    return tuple(
+        Gyrus(
+            abbreviation=row["abbreviation"],
+            name=row["name"],
+            index_left=int(row["index_left"]),
+            index_right=int(row["index_right"]),
+            region_lobe=row["region_lobe"],
+            lobe=row["lobe"],
+            color=row["color"],
+        )
+        for row in _rows("gyri.tsv")
+    )
+
+
+N_GYRI = 49
+VERMIS_CODES = (71, 72, 73)  # BrainCOLOR: vermal lobules I-V, VI-VII, VIII-X
+CEREBELLAR_HEMISPHERE = N_GYRI + len(VERMIS_CODES)
+N_PARCELS = CEREBELLAR_HEMISPHERE + 1
+UNKNOWN_PARCEL = 255
+
+
+@cache
+def lobe_parts() -> tuple[tuple[str, str], ...]:
+    """The distinct (region lobe, lobe) pairs that gyri belong to: the finest division both schemes are unions of."""
+    return tuple(dict.fromkeys((gyrus.region_lobe, gyrus.lobe) for gyrus in gyri()))
+
+
+@cache
+def part_of_gyrus() -> NDArray[np.uint8]:
+    """Index into ``lobe_parts`` of each gyrus, shape (49,)."""
+    parts = lobe_parts()
+    return np.array([parts.index((gyrus.region_lobe, gyrus.lobe)) for gyrus in gyri()], np.uint8)
+
+
+@cache
+def label_table(scheme: Scheme) -> tuple[Label, ...]:
+    """The labels of a scheme, sorted by index."""
+    if scheme == "gyri":
+        return tuple(sorted((*_gyrus_labels(), *_structure_labels()), key=lambda label: label.index))
+    return tuple(
+        Label(
+            int(row["index"]), row["name"], row["abbreviation"], row["color"], row["hemisphere"], row.get("lobe") or ""
+        )
+        for row in _rows(f"{scheme}.tsv")
+    )
+
+
+def _gyrus_labels() -> list[Label]:
+    labels = []
+    for gyrus in gyri():
+        for hemisphere, index in (("L", gyrus.index_left), ("R", gyrus.index_right)):
+            side = "Left" if hemisphere == "L" else "Right"
+            name = f"{side} {gyrus.abbreviation} {gyrus.name}"
+            labels.append(
+                Label(index, name, f"{hemisphere}.{gyrus.abbreviation}", gyrus.color, hemisphere, gyrus.region_lobe)
+            )
+    return labels
+
+
+def _structure_labels() -> list[Label]:
+    vermis = [
+        Label(code, f"Cerebellar Vermal Lobules {lobules}", f"Ver{lobules}", color, "")
+        for code, lobules, color in zip(
+            VERMIS_CODES, ("I-V", "VI-VII", "VIII-X"), ("#b4641e", "#dc8c46", "#8c4614"), strict=True
+        )
+    ]
+    white_matter = [
+        Label(2, "Left-Cerebral-White-Matter", "L.WM", "#f5f5f5", "L"),
+        Label(41, "Right-Cerebral-White-Matter", "R.WM", "#f5f5f5", "R"),
+    ]
+    structures = [label for label in label_table("regions") if label.index < 1000]
+    return vermis + white_matter + structures
+
+
+@cache
+def code_lookup(scheme: Scheme) -> NDArray[np.uint16]:
+    """Codes of a scheme by factors, shape (tissues, 2 sides, N_PARCELS); 0 is background."""
+    lookup = np.zeros((len(TISSUES), 2, N_PARCELS), np.uint16)
+    if scheme == "lobes":
+        _fill_lobes(lookup)
+        return lookup
+    for row in _rows("regions.tsv"):
+        sides = [LEFT, RIGHT] if row["hemisphere"] == "" else [LEFT if row["hemisphere"] == "L" else RIGHT]
+        parcels = [p for p, gyrus in enumerate(gyri()) if row["lobe"] in ("", gyrus.region_lobe)]
+        if row["lobe"] == "":
+            parcels = list(range(N_PARCELS))
+        lookup[np.ix_([TISSUE[row["tissue"]]], sides, parcels)] = int(row["index"])
+    if scheme == "gyri":
+        for side, code in ((LEFT, 2), (RIGHT, 41)):
+            lookup[TISSUE["white-matter"], side] = code
+        for parcel, gyrus in enumerate(gyri()):
+            lookup[TISSUE["cortex"], :, parcel] = (gyrus.index_left, gyrus.index_right)
+        for lobule, code in enumerate(VERMIS_CODES):
+            lookup[TISSUE["cerebellum-cortex"], :, N_GYRI + lobule] = code
+    return lookup
+
+
+def _fill_lobes(lookup: NDArray[np.uint16]) -> None:
+    code = {(row["group"], row["hemisphere"]): int(row["index"]) for row in _rows("lobes.tsv")}
+    for side, hemisphere in ((LEFT, "L"), (RIGHT, "R")):
+        for tissue, group in LOBE_GROUP_OF_TISSUE.items():
+            lookup[TISSUE[tissue], side] = code[group, "" if tissue in MIDLINE_TISSUES else hemisphere]
+        for tissue in LOBAR_TISSUES:
+            for parcel, gyrus in enumerate(gyri()):
+                lookup[TISSUE[tissue], side, parcel] = code[gyrus.lobe, hemisphere]
+
+
+def encode(
+    tissue: NDArray[np.uint8], side: NDArray[np.uint8], parcel: NDArray[np.uint8], scheme: Scheme
+) -> NDArray[np.uint16]:
+    """Codes of a scheme from factor volumes of one shape; cerebrum without a known parcel becomes 0."""
+    lookup = code_lookup(scheme)
+    known = np.where(parcel == UNKNOWN_PARCEL, CEREBELLAR_HEMISPHERE, parcel)
+    codes: NDArray[np.uint16] = lookup[tissue, side, known]
+    return codes

@@ -1,0 +1,271 @@
+"""From a scan and a model to a segmentation: device choice, forward pass, the way back to the scan's grid."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from bidsseg.errors import UserError
+from bidsseg.image import Floats, Grid, Image, conform, normalise, restore, to_native_axes
+from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, TISSUES, lobe_parts, part_of_gyrus
+from bidsseg.network import UNet, depth_to_space
+from bidsseg.segmentation import Segmentation
+from bidsseg.weights import Model
+
+logger = logging.getLogger(__name__)
+
+HEAD_THRESHOLD = 0.08
+"Normalised grey value above which a voxel may belong to the head."
+HEAD_MARGIN_MM = 6
+BRAIN_MARGIN_MM = 14
+LARGE_VOXELS = 192 * 208 * 192
+"A head larger than this is searched for the brain first."
+ROWS_AT_ONCE = 65_536
+LOBAR_MINIMUM = 0.02
+"Blocks less likely than this to hold cortex, white matter or cerebellar cortex get no parcel."
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to run a model."""
+
+    device: str = "auto"
+    "auto, cpu, cuda, cuda:N or mps."
+    threads: int = 0
+    "CPU threads; 0 takes all."
+    gyri: bool = False
+    "Also parcellate the cortex, for the gyri scheme."
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """What the network says about a box of the 1 mm grid; float16, every probability 0-1."""
+
+    origin: tuple[int, int, int]
+    "The box's first voxel."
+    tissue: NDArray[np.float16]
+    "(19, I, J, K)"
+    right: NDArray[np.float16]
+    "(1, I, J, K): on the right rather than the left."
+    parcels: NDArray[np.float16]
+    "(lobe parts, I, J, K), or (N_PARCELS, I, J, K) with gyri."
+
+
+def choose_device(name: str) -> torch.device:
+    """The device asked for, or the best there is; raises ``UserError`` for one that this machine lacks."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise UserError(f"--device {name}: no such GPU on this machine; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"--device {name}: not available on this machine; use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def segment(image: Image, model: Model, options: PredictOptions) -> Segmentation:
+    """Label every voxel of a scan, on the scan's own grid."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    volume, grid = conform(image)
+    found = infer(normalise(volume), model, options)
+    return to_native(found, grid, options.gyri)
+
+
+def infer(volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
+    """Probabilities over the brain's box of a normalised 1 mm RAS volume.
+
+    Falls back to the CPU, with a warning, where the GPU's memory does not suffice.
+    """
+    device = choose_device(options.device)
+    try:
+        return _infer_on(device, volume, model, options)
+    except torch.OutOfMemoryError:
+        logger.warning("not enough memory on %s; going on with the CPU", device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return _infer_on(torch.device("cpu"), volume, model, options)
+
+
+def _infer_on(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
+    net = model.net.to(device)
+    box = _box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM)
+    with torch.inference_mode(), _autocast(device):
+        if _size(box) > LARGE_VOXELS:
+            tissue = _forward(net, volume[box], device, parcels=0)[0]
+            box = _brain_box(tissue.argmax(0), box, volume.shape)
+        tissue, right, parcels = _forward(net, volume[box], device, parcels=2 if options.gyri else 1)
+    clean_islands(tissue)
+    i, j, k = (s.start for s in box)
+    return Probabilities((i, j, k), tissue, right, parcels)
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    """Half precision where the processor computes in it; bfloat16 halves the time on CPUs that have it."""
+    if device.type == "cpu":
+        return torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16())
+    return torch.autocast(device.type, torch.bfloat16 if device.type == "cuda" else torch.float16)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively, as far as torch can tell."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())
+
+
+def _size(box: tuple[slice, ...]) -> int:
+    return int(np.prod([s.stop - s.start for s in box]))
+
+
+def _box_around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:
+    """The smallest box that holds the mask, and ``margin`` voxels around it; the whole volume for an empty mask."""
+    slices = []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis)))
+        low, high = (hit[0], hit[-1] + 1) if len(hit) else (0, mask.shape[axis])
+        slices.append(slice(max(0, int(low) - margin), min(mask.shape[axis], int(high) + margin)))
+    return slices[0], slices[1], slices[2]
+
+
+def _brain_box(
+    tissue: NDArray[np.int64], box: tuple[slice, slice, slice], shape: tuple[int, ...]
+) -> tuple[slice, slice, slice]:
+    """The box of the largest piece of brain in the answer for ``box``, with a margin."""
+    components, count = ndimage.label((tissue != 0) & (tissue != TISSUE["csf"]))
+    if count == 0:
+        return box
+    largest = components == 1 + np.argmax(np.bincount(components.reshape(-1))[1:])
+    inner = _box_around(largest, BRAIN_MARGIN_MM)
+    i, j, k = (
+        slice(outer.start + s.start, min(outer.start + s.stop, n))
+        for outer, s, n in zip(box, inner, shape, strict=True)
+    )
+    return i, j, k
+
+
+def _forward(net: UNet, volume: Floats, device: torch.device, parcels: int) -> tuple[NDArray[np.float16], ...]:
+    """Tissue, side and parcel probabilities of a volume; ``parcels`` 0 none, 1 lobe parts, 2 all.
+
+    Zero-padded to what the network divides, evenly on both sides so that flips stay exact.
+    """
+    multiple = net.config.multiple
+    pads = [(-n % multiple) for n in volume.shape]
+    padded = np.pad(volume, [(p // 2, p - p // 2) for p in pads])
+    features = net.features(torch.from_numpy(padded).to(device)[None, None])
+    _, channels, *coarse = features.shape
+    rows = features[0].reshape(channels, -1).T  # (N, C)
+    outputs = [torch.empty(8, net.config.n_tissues, len(rows), dtype=torch.float16)]
+    outputs.append(torch.empty(8, 1, len(rows), dtype=torch.float16))
+    if parcels:
+        count = len(lobe_parts()) if parcels == 1 else net.config.n_parcels
+        outputs.append(torch.zeros(8, count, len(rows), dtype=torch.float16))
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        chunk = slice(first, first + ROWS_AT_ONCE)
+        for output, values in zip(outputs, _heads(net, rows[chunk], parcels), strict=False):
+            output[..., chunk] = values.permute(1, 2, 0).to("cpu", torch.float16)
+    crop = tuple(slice(p // 2, p // 2 + n) for p, n in zip(pads, volume.shape, strict=True))
+    return tuple(_unfold(output, coarse)[(slice(None), *crop)] for output in outputs)
+
+
+def _heads(net: UNet, rows: Tensor, parcels: int) -> Iterator[Tensor]:
+    """Probabilities (N, 8, classes) of some rows: tissue, side, and parcels where there can be any."""
+    embedded = net.embed(rows)
+    tissue = net.tissue_logits(embedded).float().softmax(-1)
+    yield tissue
+    yield net.side_logits(embedded).float().sigmoid()[..., None]
+    if not parcels:
+        return
+    members = [TISSUE[name] for name in (*LOBAR_TISSUES, "cerebellum-cortex")]
+    lobar = (tissue[..., members].sum(-1) > LOBAR_MINIMUM).any(-1)
+    some = net.parcel_logits(embedded[lobar]).float()
+    if parcels == 1:
+        some = some[..., :N_GYRI].softmax(-1) @ _gyri_to_parts().to(some)
+    else:
+        some = some.softmax(-1)
+    everywhere = some.new_zeros(len(rows), 8, some.shape[-1])
+    everywhere[lobar] = some
+    yield everywhere
+
+
+def _gyri_to_parts() -> Tensor:
+    """(49, parts) membership."""
+    parts = torch.from_numpy(part_of_gyrus().astype(np.int64))
+    return torch.nn.functional.one_hot(parts, len(lobe_parts())).float()
+
+
+def _unfold(blocks: Tensor, coarse: list[int]) -> NDArray[np.float16]:
+    """(8, C, N) on the 2 mm grid -> (C, I, J, K) at 1 mm."""
+    _, channels, _ = blocks.shape
+    fine = depth_to_space(blocks.permute(1, 0, 2).reshape(channels, 8, *coarse))
+    volume: NDArray[np.float16] = fine[:, 0].numpy()
+    return volume
+
+
+def clean_islands(tissue: NDArray[np.float16], keep: float = 0.1) -> None:
+    """In place: make background what is neither in the largest piece of brain nor ``keep`` as large."""
+    brain = tissue[0] < 0.5
+    components, count = ndimage.label(brain)
+    if count < 2:
+        return
+    sizes = np.bincount(components.reshape(-1))
+    sizes[0] = 0
+    island = (sizes < keep * sizes.max())[components] & brain
+    tissue[:, island] = 0
+    tissue[0, island] = 1
+
+
+def to_native(found: Probabilities, grid: Grid, gyri: bool) -> Segmentation:
+    """Decide every voxel on the scan's own grid, from probabilities resampled to it."""
+    shape = grid.canonical_shape
+    tissue, side, parcel = (np.zeros(shape, np.uint8) for _ in range(3))
+    confidence = np.zeros(shape, np.float16)
+    channels = np.concatenate((found.tissue, found.right, found.parcels))
+    for slab in restore(channels, found.origin, grid):
+        decided = decide(slab.channels, gyri)
+        for volume, values in zip((tissue, side, parcel, confidence), decided, strict=True):
+            volume[slab.window] = values
+    edge = max(float((tissue[..., k] > 0).mean()) for k in (0, -1))
+    native = [to_native_axes(volume, grid) for volume in (tissue, side, parcel, confidence)]
+    return Segmentation(*native, affine=grid.native_affine, has_gyri=gyri, edge_fraction=edge)
+
+
+def decide(channels: Floats, gyri: bool) -> tuple[NDArray[Any], ...]:
+    """Tissue, side, parcel and confidence from (C, i, j, k) probabilities: tissues, right, parcels.
+
+    Tissue first, then side, then lobe, then gyrus within the lobe: so the schemes nest in each other.
+    """
+    n = len(TISSUES)
+    tissue = channels[:n].argmax(0).astype(np.uint8)
+    confidence = np.where(tissue > 0, np.take_along_axis(channels[:n], tissue[None].astype(np.intp), 0)[0], 0)
+    side = (channels[n] > 0.5).astype(np.uint8)
+    parcels = channels[n + 1 :]
+    lookup = part_of_gyrus()
+    if not gyri:
+        representative = np.array([np.flatnonzero(lookup == part)[0] for part in range(len(lobe_parts()))], np.uint8)
+        return tissue, side, representative[parcels.argmax(0)], confidence.astype(np.float16)
+    by_part = np.stack([parcels[:N_GYRI][lookup == part].sum(0) for part in range(len(lobe_parts()))])
+    part = by_part.argmax(0)
+    within = np.where(lookup[:, None, None, None] == part, parcels[:N_GYRI], -1).argmax(0)
+    cerebellum = tissue == TISSUE["cerebellum-cortex"]
+    lobule = N_GYRI + parcels[N_GYRI:].argmax(0)
+    return tissue, side, np.where(cerebellum, lobule, within).astype(np.uint8), confidence.astype(np.float16)
+
+
+def with_gyri(options: PredictOptions, schemes: tuple[str, ...]) -> PredictOptions:
+    """Compute gyri only where the gyri scheme is asked for: they cost memory."""
+    return replace(options, gyri="gyri" in schemes)

@@ -1,0 +1,89 @@
+"""A segmentation on a scan's own grid, and what follows from it: label maps, volumes, masks, confidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsseg.labels import LOBAR_TISSUES, TISSUE, Label, Scheme, encode, label_table
+
+Codes = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The anatomy of every voxel of a scan, in the scan's own axes; shapes (I, J, K)."""
+
+    tissue: NDArray[np.uint8]
+    side: NDArray[np.uint8]
+    parcel: NDArray[np.uint8]
+    "Without ``has_gyri``, one gyrus stands for the whole lobe."
+    confidence: NDArray[np.float16]
+    "Probability of the chosen tissue; 0 outside the brain."
+    affine: NDArray[np.float64]
+    has_gyri: bool
+    edge_fraction: float = 0.0
+    "Share of the field of view's first and last slices that is brain: large where the scan cuts the brain."
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+
+def labels(segmentation: Segmentation, scheme: Scheme) -> Codes:
+    """The label map of a scheme; raises ``ValueError`` for gyri that were not computed."""
+    if scheme == "gyri" and not segmentation.has_gyri:
+        raise ValueError("this segmentation was made without gyri")
+    return encode(segmentation.tissue, segmentation.side, segmentation.parcel, scheme)
+
+
+def brain_mask(segmentation: Segmentation) -> NDArray[np.uint8]:
+    """1 for brain and the CSF around it, 0 elsewhere."""
+    return (segmentation.tissue > 0).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One row of a volumes table."""
+
+    label: Label
+    voxels: int
+    volume_mm3: float
+    fraction_of_intracranial: float
+    confidence: float
+    "Mean probability of the chosen tissue over the label's voxels; nan where there are none."
+
+
+def volumes(segmentation: Segmentation, scheme: Scheme, codes: Codes | None = None) -> list[Volume]:
+    """Volume of every label of the scheme, also of those not found."""
+    codes = labels(segmentation, scheme) if codes is None else codes
+    size = int(max(codes.max(), max(label.index for label in label_table(scheme)))) + 1
+    counts = np.bincount(codes.reshape(-1), minlength=size)
+    sums = np.bincount(codes.reshape(-1), segmentation.confidence.reshape(-1).astype(np.float64), minlength=size)
+    total = max(int(counts[1:].sum()), 1)
+    voxel = segmentation.voxel_volume_mm3
+    rows = []
+    for label in label_table(scheme):
+        n = int(counts[label.index])
+        confidence = float(sums[label.index] / n) if n else float("nan")
+        rows.append(Volume(label, n, n * voxel, n / total, confidence))
+    return rows
+
+
+def quality(segmentation: Segmentation) -> dict[str, Any]:
+    """Numbers that tell a doubtful segmentation from a good one."""
+    brain = segmentation.tissue > 0
+    cerebrum = np.isin(segmentation.tissue, [TISSUE[name] for name in LOBAR_TISSUES])
+    left = int((cerebrum & (segmentation.side == 0)).sum())
+    right = int((cerebrum & (segmentation.side == 1)).sum())
+    return {
+        "IntracranialVolumeMm3": round(float(brain.sum()) * segmentation.voxel_volume_mm3, 1),
+        "CerebralAsymmetry": round((left - right) / max(left + right, 1), 4),
+        "MeanConfidence": round(float(segmentation.confidence[brain].mean(dtype=np.float64)), 4)
+        if brain.any()
+        else 0.0,
+        "EdgeFraction": round(segmentation.edge_fraction, 4),
+    }

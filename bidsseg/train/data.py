@@ -1,0 +1,278 @@
+"""Training subjects: label maps and scans on a common 1 mm RAS convention, every voxel packed into 16 bits.
+
+A packed voxel holds tissue (bits 0-4), side (bit 5), parcel (bits 6-11, 63 where unknown) and kind (bits 12-15): 0 is
+plain brain or air, 1-12 a tissue outside the brain, 13 choroid plexus, 14 a vessel, 15 a lesion. One gather then moves
+the whole anatomy.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bidsseg.labels import (
+    CEREBELLAR_HEMISPHERE,
+    LEFT,
+    N_GYRI,
+    RIGHT,
+    TISSUE,
+    UNKNOWN_PARCEL,
+    VERMIS_CODES,
+    gyri,
+)
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_SUBJECTS = ("sub-1015", "sub-1017", "sub-1036")
+CHOROID_KIND, VESSEL_KIND, LESION_KIND = 13, 14, 15
+OUTER_CODES = (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530, 85)
+HEADS_PER_BRAIN = 2
+BRAIN_MARGIN_MM = 40
+
+ASEG_SIDED = {
+    "white-matter": (2, 41),
+    "cortex": (3, 42),
+    "lateral-ventricle": (4, 43),
+    "inferior-lateral-ventricle": (5, 44),
+    "cerebellum-white-matter": (7, 46),
+    "cerebellum-cortex": (8, 47),
+    "thalamus": (10, 49),
+    "caudate": (11, 50),
+    "putamen": (12, 51),
+    "pallidum": (13, 52),
+    "hippocampus": (17, 53),
+    "amygdala": (18, 54),
+    "accumbens": (26, 58),
+    "ventral-dc": (28, 60),
+}
+ASEG_MIDLINE = {"third-ventricle": (14,), "fourth-ventricle": (15,), "brainstem": (16,), "csf": (24, 72)}
+# Details of the head maps that have an intensity of their own but belong to a larger structure.
+HEAD_DETAILS = {
+    CHOROID_KIND: {136: 4, 163: 43, 137: 5, 164: 44},
+    VESSEL_KIND: {30: 2, 62: 41},
+    LESION_KIND: {25: 2, 57: 41},
+}
+BRAINCOLOR_SIDED = {
+    "white-matter": (45, 44),
+    "lateral-ventricle": (52, 51),
+    "inferior-lateral-ventricle": (50, 49),
+    "cerebellum-white-matter": (41, 40),
+    "cerebellum-cortex": (39, 38),
+    "thalamus": (60, 59),
+    "caudate": (37, 36),
+    "putamen": (58, 57),
+    "pallidum": (56, 55),
+    "hippocampus": (48, 47),
+    "amygdala": (32, 31),
+    "accumbens": (30, 23),
+    "ventral-dc": (62, 61),
+}
+BRAINCOLOR_MIDLINE = {"third-ventricle": (4,), "fourth-ventricle": (11,), "brainstem": (35,), "csf": (46,)}
+BRAINCOLOR_FIFTH_VENTRICLE = 15
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Factor volumes of one shape: see ``bidsseg.labels``."""
+
+    tissue: NDArray[np.uint8]
+    side: NDArray[np.uint8]
+    parcel: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One training anatomy, in RAS at 1 mm."""
+
+    name: str
+    packed: NDArray[np.int16]
+    "(I, J, K); see the module's docstring."
+    image: NDArray[np.float16] | None
+    "(I, J, K) the real scan of the brain, its background 0 and its 99.5th percentile 1; None for label maps alone."
+    box: NDArray[np.float64]
+    "(2, 3) first and last voxel of the brain without CSF."
+
+
+def pack(anatomy: Anatomy, kind: NDArray[np.uint8] | int = 0) -> NDArray[np.int16]:
+    """Factor volumes and kinds into one int16 volume."""
+    parcel = np.where(anatomy.parcel == UNKNOWN_PARCEL, 63, anatomy.parcel).astype(np.uint16)
+    packed = anatomy.tissue.astype(np.uint16) | (anatomy.side.astype(np.uint16) << 5) | (parcel << 6)
+    return (packed | (np.asarray(kind, np.uint16) << 12)).view(np.int16)
+
+
+def load_ras(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """A 1 mm NIfTI as a RAS float32 volume, and its affine."""
+    image = nib.as_closest_canonical(nib.load(path))  # type: ignore[no-untyped-call]
+    return np.asarray(image.dataobj, np.float32), image.affine
+
+
+def anatomy_from_braincolor(codes: NDArray[np.int16]) -> Anatomy:
+    """BrainCOLOR codes of the MICCAI 2012 challenge -> factors; white matter takes the parcel of the nearest cortex."""
+    tissue, side = _tissue_and_side(codes, BRAINCOLOR_SIDED, BRAINCOLOR_MIDLINE)
+    parcel = np.full(codes.shape, UNKNOWN_PARCEL, np.uint8)
+    for index, gyrus in enumerate(gyri()):
+        for hemisphere, code in ((LEFT, gyrus.index_left), (RIGHT, gyrus.index_right)):
+            here = codes == code
+            tissue[here], side[here], parcel[here] = TISSUE["cortex"], hemisphere, index
+    tissue[codes == BRAINCOLOR_FIFTH_VENTRICLE] = TISSUE["lateral-ventricle"]
+    parcel[tissue == TISSUE["cerebellum-cortex"]] = CEREBELLAR_HEMISPHERE
+    for lobule, code in enumerate(VERMIS_CODES):
+        here = codes == code
+        tissue[here], parcel[here] = TISSUE["cerebellum-cortex"], N_GYRI + lobule
+    sided = np.isin(tissue, [TISSUE[name] for name in BRAINCOLOR_SIDED]) & (codes != BRAINCOLOR_FIFTH_VENTRICLE)
+    sided &= ~np.isin(codes, VERMIS_CODES)
+    unsided = np.isin(codes, (*VERMIS_CODES, BRAINCOLOR_FIFTH_VENTRICLE))
+    side[unsided] = _nearest(side, sided)[unsided]
+    return Anatomy(tissue, side, parcel_of_white_matter(tissue, side, parcel))
+
+
+def anatomy_from_aseg(codes: NDArray[np.int16]) -> Anatomy:
+    """FreeSurfer aseg codes -> factors, with no parcels but the cerebellum's (its vermis is unknown too)."""
+    tissue, side = _tissue_and_side(codes, ASEG_SIDED, ASEG_MIDLINE)
+    return Anatomy(tissue, side, np.full(codes.shape, UNKNOWN_PARCEL, np.uint8))
+
+
+def parcel_of_white_matter(
+    tissue: NDArray[np.uint8], side: NDArray[np.uint8], parcel: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Give white matter the parcel of the nearest cortex of its own hemisphere."""
+    parcel = parcel.copy()
+    for hemisphere in (LEFT, RIGHT):
+        cortex = (tissue == TISSUE["cortex"]) & (side == hemisphere)
+        white = (tissue == TISSUE["white-matter"]) & (side == hemisphere)
+        if cortex.any():
+            parcel[white] = _nearest(parcel, cortex)[white]
+    return parcel
+
+
+def _nearest(values: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    indices = ndimage.distance_transform_edt(~where, return_distances=False, return_indices=True)
+    nearest: NDArray[np.uint8] = values[tuple(indices)]
+    return nearest
+
+
+def _tissue_and_side(
+    codes: NDArray[np.int16], sided: dict[str, tuple[int, int]], midline: dict[str, tuple[int, ...]]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    size = int(codes.max()) + 1
+    tissue_of, side_of = np.zeros(max(size, 1024), np.uint8), np.zeros(max(size, 1024), np.uint8)
+    for name, (left, right) in sided.items():
+        tissue_of[[left, right]], side_of[right] = TISSUE[name], RIGHT
+    for name, members in midline.items():
+        tissue_of[list(members)] = TISSUE[name]
+    return tissue_of[codes], side_of[codes]
+
+
+def brain_box(tissue: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """First and last voxel of everything but background and CSF, shape (2, 3)."""
+    found = np.argwhere((tissue != 0) & (tissue != TISSUE["csf"]))
+    return np.stack((found.min(0), found.max(0))).astype(np.float64)
+
+
+def load_head(path: Path) -> Subject:
+    """One SynthSeg training label map (Billot et al. 2023)."""
+    codes = load_ras(path)[0].astype(np.int16)
+    kind = np.zeros(codes.shape, np.uint8)
+    for number, code in enumerate(OUTER_CODES, 1):
+        kind[codes == code] = number
+    for number, merged in HEAD_DETAILS.items():
+        for code, into in merged.items():
+            kind[codes == code], codes[codes == code] = number, into
+    anatomy = anatomy_from_aseg(codes)
+    return crop_to_brain(Subject(path.name.split(".")[0], pack(anatomy, kind), None, brain_box(anatomy.tissue)))
+
+
+def load_brain(folder: Path) -> tuple[Anatomy, NDArray[np.float16]]:
+    """One MICCAI 2012 subject: unlabelled voxels inside the brain-extracted scan count as CSF."""
+    codes = load_ras(next(folder.glob("*_dseg.nii.gz")))[0].astype(np.int16)
+    scan = load_ras(next(folder.glob("*_T1w.nii.gz")))[0]
+    anatomy = anatomy_from_braincolor(codes)
+    inside = ndimage.binary_fill_holes(scan > 0)
+    anatomy.tissue[(anatomy.tissue == 0) & inside & ~np.isin(codes, (42, 43, 69, 75, 76, 63, 64))] = TISSUE["csf"]
+    return anatomy, (scan / np.percentile(scan[scan > 0], 99.5)).astype(np.float16)
+
+
+def into_head(anatomy: Anatomy, scan: NDArray[np.float16], head: Subject, name: str) -> Subject:
+    """Put a brain without surroundings into those of another head, matched by the brains' boxes.
+
+    What the host's brain leaves free is filled with CSF, and so is a shell of 1 mm around the guest.
+    """
+    pad = [(BRAIN_MARGIN_MM, BRAIN_MARGIN_MM)] * 3
+    guest = Anatomy(
+        *(np.pad(factor, pad) for factor in (anatomy.tissue, anatomy.side)),
+        np.pad(anatomy.parcel, pad, constant_values=UNKNOWN_PARCEL),
+    )
+    image, box = np.pad(scan, pad), brain_box(guest.tissue)
+    scale = (head.box[1] - head.box[0]) / (box[1] - box[0])
+    axes = [
+        np.rint(head.box[0, d] + (np.arange(size) - box[0, d]) * scale[d]).astype(int)
+        for d, size in enumerate(guest.tissue.shape)
+    ]
+    inside = np.ix_(*((axis >= 0) & (axis < size) for axis, size in zip(axes, head.packed.shape, strict=True)))
+    host = np.zeros(guest.tissue.shape, np.int16)
+    host[inside] = head.packed[np.ix_(*(a[(a >= 0) & (a < n)] for a, n in zip(axes, head.packed.shape, strict=True)))]
+    kind = ((host.view(np.uint16) >> 12) & 15).astype(np.uint8)
+    host_inside = (host & 31) != 0
+    guest_inside = (guest.tissue != 0) | (image > 0)
+    shell = ndimage.binary_dilation(guest_inside) & ~guest_inside
+    guest.tissue[(shell | host_inside) & ~guest_inside] = TISSUE["csf"]
+    kind[guest_inside | (guest.tissue == TISSUE["csf"])] = 0
+    return Subject(name, pack(guest, kind), image, box)
+
+
+def crop_to_brain(subject: Subject) -> Subject:
+    """Keep the brain and ``BRAIN_MARGIN_MM`` around it, ringed by one layer of air."""
+    low = np.maximum(subject.box[0] - BRAIN_MARGIN_MM, 0).astype(int)
+    high = np.minimum(subject.box[1] + BRAIN_MARGIN_MM + 1, subject.packed.shape).astype(int)
+    window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    image = None if subject.image is None else np.pad(subject.image[window], 1)
+    return Subject(subject.name, np.pad(subject.packed[window], 1), image, subject.box - low + 1)
+
+
+def brain_folders(data: Path, validation: bool) -> list[Path]:
+    """Folders of the MICCAI subjects, either those for training or those for validation."""
+    folders = sorted((data / "miccai2012-train").glob("sub-*"))
+    return [folder for folder in folders if (folder.name in VALIDATION_SUBJECTS) == validation]
+
+
+def load_subjects(data: Path, cache: Path) -> list[Subject]:
+    """All training subjects; built once, kept in ``cache`` as .npz."""
+    cache.mkdir(parents=True, exist_ok=True)
+    found = sorted(cache.glob("*.npz"))
+    if not (cache / "complete").exists():
+        for subject in _build_subjects(data):
+            logger.info("prepared %s", subject.name)
+            image = np.zeros(0, np.float16) if subject.image is None else subject.image
+            np.savez(cache / f"{subject.name}.npz", packed=subject.packed, image=image, box=subject.box)
+        (cache / "complete").touch()
+        found = sorted(cache.glob("*.npz"))
+    return [_read(path) for path in found]
+
+
+def _read(path: Path) -> Subject:
+    with np.load(path, allow_pickle=False) as stored:
+        image = stored["image"] if stored["image"].size else None
+        return Subject(path.stem, stored["packed"], image, stored["box"])
+
+
+def _build_subjects(data: Path) -> Iterable[Subject]:
+    heads = [load_head(path) for path in sorted((data / "synthseg-label-maps").glob("*.nii.gz"))]
+    yield from heads
+    for number, folder in enumerate(brain_folders(data, validation=False)):
+        anatomy, scan = load_brain(folder)
+        for turn in range(HEADS_PER_BRAIN):
+            head = heads[(number * HEADS_PER_BRAIN + turn) % len(heads)]
+            yield crop_to_brain(into_head(anatomy, scan, head, f"{folder.name}_in_{head.name}"))
+
+
+def load_lesions(data: Path) -> list[NDArray[np.uint8]]:
+    """The MS lesion masks in MNI152 space (Lesjak et al. 2017), RAS, as uint8."""
+    paths = sorted((data / "ms-lesions-mni").glob("*label-lesion_mask.nii.gz"))
+    return [(load_ras(path)[0] > 0).astype(np.uint8) for path in paths]

@@ -1,0 +1,309 @@
+"""The training loop: resumable, on a CPU, in a given number of hours.
+
+All schedules (learning rate, difficulty, class balance) follow the share of the given training time that has passed,
+so that a slow machine and a fast one both end with a finished model.
+"""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import json
+import logging
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, TISSUE, TISSUES
+from bidsseg.network import SUBVOXELS, UNet, UNetConfig, space_to_depth
+from bidsseg.train.data import Subject
+from bidsseg.train.synthesis import Recipe, Sample, draw
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = 63
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything that shapes a training run."""
+
+    hours: float = 2.0
+    "Training time in all; resuming goes on with what is left of it."
+    learning_rate: float = 1.5e-2
+    warmup_steps: int = 100
+    weight_decay: float = 1e-4
+    ramp: float = 0.35
+    "Share of the training time over which samples grow from easy to the full recipe."
+    brain_rows: int = 45_000
+    "2 mm voxels of the brain that each step learns from."
+    any_rows: int = 12_000
+    "2 mm voxels drawn from anywhere."
+    parcel_rows: int = 14_000
+    "Of the brain voxels, how many learn gyri."
+    balance: tuple[float, float] = (0.6, 0.3)
+    "Class weights are frequency^-balance; from the first value to the second over the training."
+    ema: float = 0.998
+    checkpoint_s: float = 240.0
+    seed: int = 1
+    workers: int = 1
+    threads: int = 2
+
+
+class SampleStream(IterableDataset[Sample]):
+    """Endless random samples; their difficulty follows ``progress``, which the training process advances."""
+
+    def __init__(
+        self,
+        subjects: list[Subject],
+        lesions: list[NDArray[np.uint8]],
+        recipe: Recipe,
+        progress: Synchronized[ctypes.c_double],
+        options: TrainOptions,
+        first: int,
+    ) -> None:
+        self.subjects, self.lesions, self.recipe, self.progress = subjects, lesions, recipe, progress
+        self.options, self.first = options, first
+
+    def __iter__(self) -> Iterator[Sample]:
+        torch.set_num_threads(1)
+        info = torch.utils.data.get_worker_info()
+        worker, step = (0, 1) if info is None else (info.id, info.num_workers)
+        number = self.first + worker
+        while True:
+            rng = np.random.default_rng((self.options.seed, number))
+            torch.manual_seed(int(rng.integers(2**31)))
+            difficulty = min(1.0, float(self.progress.value) / self.options.ramp) if self.options.ramp else 1.0
+            yield draw(self.subjects, self.lesions, self.recipe, difficulty, rng)
+            number += step
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Sub-voxel targets of some 2 mm rows, each (N, 8), and the rows' places in the flattened 2 mm grid."""
+
+    rows: Tensor
+    tissue: Tensor
+    side: Tensor
+    "Float 0 left, 1 right, nan where there is no side."
+    parcel_rows: Tensor
+    "Places within ``rows`` that learn parcels."
+    parcel: Tensor
+
+
+def choose_targets(packed: Tensor, weight: Tensor, options: TrainOptions, generator: torch.Generator) -> Targets:
+    """Draw the rows a step learns from: (I, J, K) packed voxels and where there is image."""
+    blocks = space_to_depth(packed[None, None])[0].flatten(1)  # (8, N)
+    seen = space_to_depth(weight[None, None])[0].flatten(1)
+    tissue = (blocks & 31).to(torch.uint8)
+    usable = seen.all(0)
+    brain = torch.nonzero(usable & (tissue != 0).any(0))[:, 0]
+    anywhere = torch.nonzero(usable)[:, 0]
+    rows = torch.cat(
+        [
+            pool[torch.randint(len(pool), (count,), generator=generator)] if len(pool) else pool
+            for pool, count in ((brain, options.brain_rows), (anywhere, options.any_rows))
+        ]
+    )
+    chosen = blocks[:, rows].T  # (N, 8)
+    tissue_rows = (chosen & 31).long()
+    side = ((chosen >> 5) & 1).float()
+    midline = torch.isin(tissue_rows, torch.tensor([TISSUE[name] for name in MIDLINE_TISSUES]))
+    side[midline] = torch.nan
+    parcel = ((chosen >> 6) & 63).long()
+    with_parcel = [TISSUE[name] for name in (*LOBAR_TISSUES, "cerebellum-cortex")]
+    parcel[(parcel == UNKNOWN) | ~torch.isin(tissue_rows, torch.tensor(with_parcel))] = IGNORE
+    parcel_rows = torch.nonzero((parcel != IGNORE).any(1))[: options.parcel_rows, 0]
+    return Targets(rows, tissue_rows, side, parcel_rows, parcel[parcel_rows])
+
+
+def losses(net: UNet, features: Tensor, targets: Targets, class_weight: Tensor) -> dict[str, Tensor]:
+    """Tissue cross-entropy and Dice, side and parcel cross-entropies, from features (1, C, I, J, K)."""
+    flat = features[0].flatten(1).T  # (N, C)
+    embedded = net.embed(flat[targets.rows])
+    tissue = net.tissue_logits(embedded).float().flatten(0, 1)  # (8N, T)
+    truth = targets.tissue.flatten()
+    log_p = F.log_softmax(tissue, 1)
+    found = {
+        "tissue": F.nll_loss(log_p, truth, class_weight),
+        "dice": soft_dice_loss(log_p.exp(), truth),
+    }
+    side, has_side = targets.side, ~torch.isnan(targets.side)
+    logits = net.side_logits(embedded).float()
+    found["side"] = F.binary_cross_entropy_with_logits(logits[has_side], side[has_side])
+    if len(targets.parcel_rows):
+        parcel = net.parcel_logits(embedded[targets.parcel_rows]).float().flatten(0, 1)
+        found["parcel"] = F.cross_entropy(parcel, targets.parcel.flatten(), ignore_index=IGNORE)
+    return found
+
+
+def soft_dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
+    """1 - the mean soft Dice over the classes present (Milletari et al. 2016); (M, C) against (M,)."""
+    classes = probabilities.shape[1]
+    overlap = torch.zeros(classes).index_add(0, truth, probabilities.gather(1, truth[:, None])[:, 0])
+    size = torch.bincount(truth, minlength=classes)
+    dice = (2 * overlap + 1) / (probabilities.sum(0) + size + 1)
+    return 1 - dice[size > 0].mean()
+
+
+def class_weights(frequencies: Tensor, exponent: float) -> Tensor:
+    """frequency^-exponent, with mean 1 over the voxels."""
+    weights = frequencies.clamp(min=1e-5) ** -exponent
+    return weights / (weights * frequencies).sum()
+
+
+# Measured on the composites of the training set: share of each tissue among voxels that touch brain.
+TISSUE_FREQUENCIES = (
+    0.14, 0.30, 0.24, 0.012, 0.0006, 0.0007, 0.0012, 0.15, 0.016, 0.072, 0.0085, 0.0042, 0.0055, 0.0019, 0.0044,
+    0.0014, 0.0006, 0.0058, 0.013,
+)  # fmt: skip
+
+
+@dataclass
+class State:
+    """What a checkpoint holds."""
+
+    net: UNet
+    average: dict[str, Tensor]
+    optimiser: torch.optim.AdamW
+    step: int = 0
+    seconds: float = 0.0
+
+
+def new_state(config: UNetConfig, options: TrainOptions, weights: dict[str, Tensor] | None = None) -> State:
+    """Fresh weights, or those given."""
+    torch.manual_seed(options.seed)
+    net = UNet(config)
+    if weights is not None:
+        net.load_state_dict(weights)
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=options.weight_decay
+    )
+    return State(net, {name: value.detach().clone() for name, value in net.state_dict().items()}, optimiser)
+
+
+def save_state(state: State, folder: Path) -> None:
+    """Write the checkpoint so that a kill leaves the previous one whole."""
+    tensors = {f"net.{name}": value for name, value in state.net.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in state.average.items()}
+    for number, slots in state.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    temporary = folder / "checkpoint.tmp"
+    meta = {"step": str(state.step), "seconds": str(state.seconds), "config": json.dumps(asdict(state.net.config))}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, meta)
+    temporary.replace(folder / "checkpoint.safetensors")
+
+
+def restore_state(state: State, path: Path) -> None:
+    """Read a checkpoint written by ``save_state`` into a fresh state."""
+    from safetensors import safe_open
+
+    tensors = load_file(path)
+    with safe_open(path, "pt") as opened:  # type: ignore[no-untyped-call]
+        meta = opened.metadata()
+    state.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
+    state.average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
+    stored = state.optimiser.state_dict()
+    for key, value in tensors.items():
+        if key.startswith("optimiser."):
+            _, number, slot = key.split(".")
+            stored["state"].setdefault(int(number), {})[slot] = value
+    state.optimiser.load_state_dict(stored)
+    state.step, state.seconds = int(meta["step"]), float(meta["seconds"])
+
+
+def learning_rate(options: TrainOptions, step: int, progress: float) -> float:
+    """Linear warm-up, then a half cosine down to a hundredth."""
+    warm = min(1.0, (step + 1) / options.warmup_steps)
+    return options.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def train(
+    subjects: list[Subject],
+    lesions: list[NDArray[np.uint8]],
+    out: Path,
+    config: UNetConfig,
+    recipe: Recipe,
+    options: TrainOptions,
+    weights: dict[str, Tensor] | None = None,
+    on_step: Callable[[State, dict[str, float]], None] = lambda state, row: None,
+) -> State:
+    """Train until ``options.hours`` are used up, resuming from ``out``'s checkpoint where there is one."""
+    torch.set_num_threads(options.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    state = new_state(config, options, weights)
+    if (out / "checkpoint.safetensors").exists():
+        restore_state(state, out / "checkpoint.safetensors")
+        logger.info("resuming at step %d, %.2f h", state.step, state.seconds / 3600)
+    progress = multiprocessing.Value(ctypes.c_double, state.seconds / (options.hours * 3600))
+    samples = SampleStream(subjects, lesions, recipe, progress, options, state.step)
+    loader = DataLoader(samples, batch_size=None, num_workers=options.workers, prefetch_factor=3)
+    frequencies = torch.tensor(TISSUE_FREQUENCIES) / sum(TISSUE_FREQUENCIES)
+    assert len(TISSUE_FREQUENCIES) == len(TISSUES)
+    generator = torch.Generator().manual_seed(options.seed + state.step)
+    last_save = last = time.monotonic()
+    for sample in loader:
+        done = float(progress.value)
+        if done >= 1:
+            break
+        for group in state.optimiser.param_groups:
+            group["lr"] = learning_rate(options, state.step, done)
+        exponent = options.balance[0] + (options.balance[1] - options.balance[0]) * done
+        parts = train_step(state, sample, options, class_weights(frequencies, exponent), generator)
+        now = time.monotonic()
+        state.seconds, last, state.step = state.seconds + now - last, now, state.step + 1
+        progress.value = state.seconds / (options.hours * 3600)  # type: ignore[assignment]
+        row = {"step": state.step, "hours": round(state.seconds / 3600, 4), "progress": round(done, 4), **parts}
+        append_row(out / "log.csv", row)
+        on_step(state, row)
+        if now - last_save > options.checkpoint_s:
+            save_state(state, out)
+            last_save = time.monotonic()
+    save_state(state, out)
+    return state
+
+
+def train_step(
+    state: State, sample: Sample, options: TrainOptions, class_weight: Tensor, generator: torch.Generator
+) -> dict[str, float]:
+    """One optimiser step on one sample; the losses as numbers."""
+    targets = choose_targets(sample.packed, sample.weight, options, generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = state.net.features(sample.image.float()[None, None])
+        parts = losses(state.net, features, targets, class_weight)
+    total = sum(parts.values(), torch.zeros(()))
+    state.optimiser.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), 2.0)
+    if torch.isfinite(norm):
+        state.optimiser.step()
+    decay = min(options.ema, (1 + state.step) / (10 + state.step))
+    for name, value in state.net.state_dict().items():
+        state.average[name].lerp_(value, 1 - decay)
+    return {name: round(value.item(), 4) for name, value in parts.items()}
+
+
+LOG_COLUMNS = ("step", "hours", "progress", "tissue", "dice", "side", "parcel")
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """One line of the training log; its head where the file is new."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, LOG_COLUMNS, restval="", extrasaction="ignore")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)

@@ -1,0 +1,296 @@
+"""Training images, made on the fly from label maps and real scans.
+
+The idea is SynthSeg's (Billot et al. 2023, doi 10.1016/j.media.2023.102789): a network that saw every contrast,
+resolution and field of view in random renderings of label maps is not surprised by a real scanner. Here real scans are
+mixed in, with their contrast bent, because they carry the texture that label maps lack.
+
+Everything works on one fixed 1 mm grid of ``Recipe.shape``. Resolution is simulated by one matrix per axis, the same
+that resamples scans at inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bidsseg.image import normalise, resampling_matrix
+from bidsseg.labels import TISSUE, TISSUES
+from bidsseg.train.data import LESION_KIND, Subject
+
+N_KINDS = 16
+# Grey-value classes: one per tissue, then one per kind of tissue outside the brain (or inside, for plexus and lesion).
+N_CLASSES = len(TISSUES) + N_KINDS
+COARSE = (6, 7, 6)
+MNI_BRAIN_BOX = np.array([[28.0, 29.0, 17.0], [154.0, 188.0, 142.0]])
+"First and last voxel of the brain in the 182x218x182 MNI152 grid, RAS; places the lesion masks."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How far samples stray from the real scans; every probability and amplitude is scaled by ``difficulty``."""
+
+    shape: tuple[int, int, int] = (160, 192, 160)
+    rotation_deg: float = 16.0
+    scaling: float = 0.16
+    shift_mm: float = 12.0
+    warp_mm: float = 5.0
+    p_synthetic: float = 0.5
+    "Share of samples rendered from labels alone, once training is at full difficulty."
+    p_head: float = 0.6
+    "Share of samples that show the whole head rather than the extracted brain."
+    p_recolour: float = 0.55
+    "Share of real scans whose tissues get new mean intensities."
+    p_lesions: float = 0.35
+    p_slices: float = 0.6
+    max_slice_mm: float = 8.0
+    p_cropped: float = 0.3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training example; shapes (I, J, K)."""
+
+    image: Tensor
+    "float16, normalised as at inference."
+    packed: Tensor
+    "int16, see ``bidsseg.train.data``; voxels without image keep their label."
+    weight: Tensor
+    "bool: where there is image, so that cut-off anatomy is not asked for."
+
+
+def draw(
+    subjects: list[Subject],
+    lesions: list[NDArray[np.uint8]],
+    recipe: Recipe,
+    difficulty: float,
+    rng: Generator,
+) -> Sample:
+    """One random sample; ``difficulty`` runs from 0 (almost the real scans) to 1 (the full recipe)."""
+    real = rng.random() > recipe.p_synthetic * (0.25 + 0.75 * difficulty)
+    candidates = [s for s in subjects if s.image is not None or not real]
+    subject = candidates[rng.integers(len(candidates))]
+    grid = _sampling_grid(subject, recipe, difficulty, rng)
+    flip = rng.random() < 0.5
+    if flip:
+        grid = grid.flip(1)
+    coordinates = _upsample(grid, recipe.shape)  # (3, I, J, K)
+    packed = _gather(torch.from_numpy(subject.packed), coordinates)
+    if flip:
+        packed = torch.where(packed != 0, packed ^ 32, packed)
+    if lesions and rng.random() < recipe.p_lesions * (0.3 + 0.7 * difficulty):
+        packed = _paint_lesions(packed, grid, subject, lesions[rng.integers(len(lesions))], recipe.shape)
+    scan = _interpolate(subject.image, coordinates) if real and subject.image is not None else None
+    del coordinates
+    head = rng.random() < recipe.p_head * (0.5 + 0.5 * difficulty)
+    if not head:
+        packed = torch.where((packed & 31) == 0, 0, packed) if scan is None else _strip(packed, scan)
+    image = _render(packed, scan, recipe, difficulty, rng)
+    image = _degrade(image, recipe, difficulty, rng)
+    return _finish(image, packed, recipe, difficulty, rng)
+
+
+def _strip(packed: Tensor, scan: Tensor) -> Tensor:
+    """Keep what the brain extraction of the real scan kept."""
+    return torch.where(scan > 0.02, packed, 0)
+
+
+def _sampling_grid(subject: Subject, recipe: Recipe, difficulty: float, rng: Generator) -> Tensor:
+    """Coarse map (3, *COARSE) from output voxels to source voxels: a random affine and a random smooth warp."""
+    amount = 0.3 + 0.7 * difficulty
+    shape = np.array(recipe.shape, float)
+    axes = [np.linspace(-(n - 1) / 2, (n - 1) / 2, c) for n, c in zip(recipe.shape, COARSE, strict=True)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, *COARSE), mm from the middle of the output
+    angles = np.deg2rad(rng.uniform(-1, 1, 3) * recipe.rotation_deg * amount)
+    scale = np.exp(
+        rng.uniform(-1, 1, 3) * recipe.scaling * 0.5 * amount + rng.uniform(-1, 1) * recipe.scaling * 0.7 * amount
+    )
+    shear = np.eye(3) + rng.uniform(-0.06, 0.06, (3, 3)) * amount * (1 - np.eye(3))
+    matrix = _rotation(angles) @ shear @ np.diag(scale)
+    centre = subject.box.mean(0) + rng.uniform(-1, 1, 3) * recipe.shift_mm * amount * np.array([0.6, 1, 1])
+    warp = rng.normal(0, 1, (3, *COARSE)) * rng.uniform(0, recipe.warp_mm) * amount
+    grid = np.einsum("ab,bijk->aijk", matrix, points) + centre[:, None, None, None] + warp
+    del shape
+    return torch.from_numpy(grid.astype(np.float32))
+
+
+def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    (ca, cb, cc), (sa, sb, sc) = np.cos(angles), np.sin(angles)
+    about_i = np.array([[1, 0, 0], [0, ca, -sa], [0, sa, ca]])
+    about_j = np.array([[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]])
+    about_k = np.array([[cc, -sc, 0], [sc, cc, 0], [0, 0, 1]])
+    rotation: NDArray[np.float64] = about_i @ about_j @ about_k
+    return rotation
+
+
+def _upsample(coarse: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """(C, i, j, k) -> (C, I, J, K), trilinear with aligned corners, so that affine maps stay exact."""
+    return F.interpolate(coarse[None], size=shape, mode="trilinear", align_corners=True)[0]
+
+
+def _gather(volume: Tensor, coordinates: Tensor) -> Tensor:
+    """Nearest neighbours; outside the volume the border counts, which is air in training subjects."""
+    flat = torch.zeros(coordinates.shape[1:], dtype=torch.int32)
+    for axis, size in enumerate(volume.shape):
+        index = coordinates[axis].add(0.5).to(torch.int32).clamp_(0, size - 1)
+        flat = flat.mul_(size).add_(index)
+    return volume.reshape(-1)[flat.reshape(-1)].reshape(flat.shape)
+
+
+def _interpolate(image: NDArray[np.float16], coordinates: Tensor) -> Tensor:
+    """Trilinear; (I, J, K) image at (3, A, B, C) coordinates."""
+    size = torch.tensor(image.shape, dtype=torch.float32)
+    unit = coordinates * (2 / (size - 1))[:, None, None, None] - 1
+    where = torch.stack((unit[2], unit[1], unit[0]), -1)[None]
+    volume = torch.from_numpy(image).float()[None, None]
+    return F.grid_sample(volume, where, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0]
+
+
+def _paint_lesions(
+    packed: Tensor, grid: Tensor, subject: Subject, mask: NDArray[np.uint8], shape: tuple[int, int, int]
+) -> Tensor:
+    """Turn white matter into lesion where a patient's mask, fitted to the subject's brain box, says so."""
+    scale = (MNI_BRAIN_BOX[1] - MNI_BRAIN_BOX[0]) / (subject.box[1] - subject.box[0])
+    offset = MNI_BRAIN_BOX[0] - subject.box[0] * scale
+    as_column = [torch.from_numpy(v.astype(np.float32))[:, None, None, None] for v in (scale, offset)]
+    there = _gather(torch.from_numpy(mask), _upsample(grid * as_column[0] + as_column[1], shape)) > 0
+    lesion = there & ((packed & 31) == TISSUE["white-matter"]) & ((packed >> 12) & 15 == 0)
+    return torch.where(lesion, packed | torch.tensor(LESION_KIND << 12, dtype=torch.int32).to(torch.int16), packed)
+
+
+def _classes(packed: Tensor) -> Tensor:
+    kind = (packed >> 12) & 15
+    return torch.where(kind > 0, kind + (len(TISSUES) - 1), packed & 31).to(torch.int32)
+
+
+def _render(packed: Tensor, scan: Tensor | None, recipe: Recipe, difficulty: float, rng: Generator) -> Tensor:
+    """Grey values for every voxel: a real scan, possibly recoloured, or classes with random means and noise."""
+    classes = _classes(packed)
+    means, deviations = _palette(rng)
+    noise = torch.randn(classes.shape)
+    if scan is None:
+        return torch.from_numpy(means)[classes] + noise.mul_(torch.from_numpy(deviations)[classes])
+    inside = (packed & 31) != 0
+    tissue_means = _class_means(scan, classes)
+    outer = torch.from_numpy(means)[classes] + noise.mul_(torch.from_numpy(deviations)[classes])
+    lesion_mean = tissue_means[TISSUE["white-matter"]] * rng.uniform(0.5, 0.9)
+    texture = scan - torch.from_numpy(tissue_means)[classes]
+    if rng.random() < recipe.p_recolour * difficulty:
+        # Air and lesions keep no texture of the tissue they replace.
+        gain = rng.uniform(0.2, 1.2) * rng.choice([-1, 1])
+        coloured = torch.from_numpy(means)[classes] + gain * texture
+    else:
+        lesion = classes == len(TISSUES) - 1 + LESION_KIND
+        coloured = torch.where(lesion, lesion_mean + texture, scan)
+        coloured = _bend(coloured, difficulty, rng)
+    return torch.where(inside, coloured, outer)
+
+
+def _class_means(scan: Tensor, classes: Tensor) -> NDArray[np.float32]:
+    """Mean of the scan per class (N_CLASSES,); lesions count as the white matter they were painted on."""
+    flat, step = classes.reshape(-1), 7
+    sums = torch.bincount(flat[::step], scan.reshape(-1)[::step], N_CLASSES)
+    counts = torch.bincount(flat[::step], minlength=N_CLASSES)
+    means = (sums / counts.clamp(min=1)).numpy().astype(np.float32)
+    means[len(TISSUES) - 1 + LESION_KIND] = means[TISSUE["white-matter"]]
+    return means
+
+
+def _bend(scan: Tensor, difficulty: float, rng: Generator) -> Tensor:
+    """A random gamma; at times the negative."""
+    bent = scan.clamp(0, 1.3).pow(float(np.exp(rng.uniform(-0.6, 0.6) * difficulty)))
+    return 1.2 - bent if rng.random() < 0.15 * difficulty else bent
+
+
+# Rough contrasts of clinical sequences, relative grey values 0-1; jittered at every use.
+_GREY = ("cortex", "thalamus", "caudate", "putamen", "hippocampus", "amygdala", "accumbens", "cerebellum-cortex")
+_WHITE = ("white-matter", "cerebellum-white-matter", "brainstem", "ventral-dc", "pallidum")
+_FLUID = ("lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle", "csf")
+SEQUENCES = {
+    "T1w": {"grey": 0.55, "white": 0.8, "fluid": 0.15, "lesion": 0.5},
+    "FLAIR": {"grey": 0.6, "white": 0.48, "fluid": 0.1, "lesion": 0.95},
+    "T2w": {"grey": 0.5, "white": 0.35, "fluid": 0.95, "lesion": 0.7},
+    "PDw": {"grey": 0.8, "white": 0.65, "fluid": 0.7, "lesion": 0.9},
+}
+
+
+def _palette(rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Means and standard deviations of the grey-value classes: half like a sequence, half without any rule."""
+    means = rng.uniform(0, 1, N_CLASSES)
+    deviations = rng.uniform(0.005, 0.09, N_CLASSES)
+    if rng.random() < 0.6:
+        values = list(SEQUENCES.values())[rng.integers(len(SEQUENCES))]
+        jitter = rng.uniform(0.02, 0.08)
+        for names, group in ((_GREY, "grey"), (_WHITE, "white"), (_FLUID, "fluid")):
+            for name in names:
+                means[TISSUE[name]] = values[group] + rng.normal(0, jitter)
+        means[len(TISSUES) - 1 + LESION_KIND] = values["lesion"] + rng.normal(0, 0.1)
+        deviations *= 0.6
+    # Air is dark in most scans, but not in all that were rescaled.
+    means[TISSUE["background"]] = 0.0 if rng.random() < 0.85 else rng.uniform(0, 0.3)
+    deviations[TISSUE["background"]] = rng.uniform(0, 0.02)
+    return np.clip(means, 0, 1).astype(np.float32), deviations.astype(np.float32)
+
+
+def _degrade(image: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -> Tensor:
+    """Bias field, in-plane blur, thick slices, noise."""
+    strength = rng.uniform(0, 0.5) * (0.3 + 0.7 * difficulty)
+    field = torch.from_numpy(rng.normal(0, strength, (1, 3, 4, 3)).astype(np.float32))
+    image = image * _upsample(field, recipe.shape)[0].exp_()
+    thick = int(rng.integers(3)) if rng.random() < recipe.p_slices * (0.2 + 0.8 * difficulty) else -1
+    for axis in range(3):
+        spacing = rng.uniform(2, recipe.max_slice_mm) if axis == thick else rng.uniform(0.5, 1.0 + 0.6 * difficulty)
+        if spacing > 1:
+            image = _along(slice_matrix(recipe.shape[axis], spacing, rng.uniform(0.6, 1.0), rng.uniform()), image, axis)
+    return image.add_(torch.randn(image.shape), alpha=rng.uniform(0, 0.05) * (0.3 + 0.7 * difficulty))
+
+
+def slice_matrix(n: int, spacing_mm: float, fill: float, offset: float) -> Tensor:
+    """(n, n): 1 mm samples -> slices ``spacing_mm`` apart that cover ``fill`` of it -> 1 mm again, as at inference."""
+    count = max(1, int((n - 1 - offset * spacing_mm) // spacing_mm) + 1)
+    centres = (offset + np.arange(count)) * spacing_mm
+    down = resampling_matrix(centres, n, max(1.0, spacing_mm * fill))
+    up = resampling_matrix((np.arange(n) - centres[0]) / spacing_mm, count, 1 / spacing_mm)
+    return torch.from_numpy(up @ down)
+
+
+def _along(matrix: Tensor, image: Tensor, axis: int) -> Tensor:
+    """Apply an (m, n) matrix along one axis of (I, J, K)."""
+    i, j, k = image.shape
+    if axis == 0:
+        return (matrix @ image.reshape(i, j * k)).reshape(-1, j, k)
+    if axis == 1:
+        return torch.matmul(matrix, image)
+    return torch.matmul(image, matrix.T)
+
+
+def _finish(image: Tensor, packed: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -> Sample:
+    """Cut the field of view, normalise as at inference."""
+    window = [slice(None)] * 3
+    if rng.random() < recipe.p_cropped * difficulty:
+        axis = int(rng.choice(3, p=(0.15, 0.2, 0.65)))
+        length = recipe.shape[axis]
+        keep = int(length * rng.uniform(0.08, 0.9))
+        start = int(rng.integers(0, length - keep))
+        window[axis] = slice(start, start + keep)
+    weight = torch.zeros(image.shape, dtype=torch.bool)
+    weight[tuple(window)] = True
+    normalised = torch.zeros_like(image)
+    normalised[tuple(window)] = torch.from_numpy(normalise(image[tuple(window)].numpy()))
+    return Sample(normalised.half(), packed, weight)
+
+
+def stream(
+    subjects: list[Subject], lesions: list[NDArray[np.uint8]], recipe: Recipe, seed: int, start: int, ramp: int
+) -> Iterator[Sample]:
+    """Endless samples; difficulty grows from 0 to 1 over the first ``ramp`` samples, of which ``start`` are past."""
+    number = start
+    while True:
+        yield draw(subjects, lesions, recipe, min(1.0, number / max(1, ramp)), np.random.default_rng((seed, number)))
+        number += 1

@@ -1,0 +1,105 @@
+"""Packaged weights: float16 safetensors with a card beside them, checked by SHA-256 before use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bidsseg.errors import FileError
+from bidsseg.labels import TISSUES, gyri
+from bidsseg.network import UNet, UNetConfig
+
+MODELS = Path(__file__).parent / "models"
+DEFAULT_MODEL = "anycontrast"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a set of weights is, what it learned from, how good it is."""
+
+    name: str
+    version: str
+    architecture: UNetConfig
+    sha256: str
+    "Of weights.safetensors."
+    tissues: tuple[str, ...] = TISSUES
+    parcels: tuple[str, ...] = ()
+    "Abbreviations of the gyri, in the order of the parcel head."
+    licence: str = "CC-BY-NC-4.0"
+    about: dict[str, Any] = field(default_factory=dict)
+    "Training data, intended use, hours trained, known failures."
+    accuracy: dict[str, Any] = field(default_factory=dict)
+    "Written by ``brainseg-cli evaluate --card``."
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its weights, ready for inference, and its card."""
+
+    net: UNet
+    card: ModelCard
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a model folder; raises ``FileError`` where it is missing or malformed."""
+    path = folder / "card.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        architecture = fields.pop("architecture")
+        config = UNetConfig(**{**architecture, "widths": tuple(architecture["widths"])})
+        for name in ("tissues", "parcels"):
+            fields[name] = tuple(fields[name])
+        return ModelCard(architecture=config, **fields)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(path, f"not a model card ({error})", "install bidsseg again or check --model") from error
+
+
+def write_card(folder: Path, card: ModelCard) -> None:
+    text = json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"
+    (folder / "card.json").write_text(text, encoding="utf-8")
+
+
+def folder_of(name: str | Path = DEFAULT_MODEL) -> Path:
+    """A packaged model's folder by its name, or the folder itself if it is one."""
+    return MODELS / name if (MODELS / name).is_dir() else Path(name)
+
+
+@cache
+def load_model(name: str | Path = DEFAULT_MODEL) -> Model:
+    """Load weights once per process; raises ``FileError`` if they are missing or not those of the card."""
+    folder = folder_of(name)
+    card = read_card(folder)
+    path = folder / "weights.safetensors"
+    if not path.exists():
+        raise FileError(path, "no such file", "install bidsseg again or check --model")
+    if sha256_of(path) != card.sha256:
+        raise FileError(path, "the SHA-256 is not that of the card", "install bidsseg again")
+    if card.tissues != TISSUES or card.parcels != tuple(gyrus.abbreviation for gyrus in gyri()):
+        raise FileError(folder / "card.json", "other labels than this version's", "use the version that made it")
+    net = UNet(card.architecture)
+    net.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    return Model(net.eval().requires_grad_(False), card)
+
+
+def save_model(
+    folder: Path, weights: dict[str, Tensor], config: UNetConfig, version: str, about: dict[str, Any]
+) -> None:
+    """Write float16 weights and a card without accuracy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "weights.safetensors"
+    save_file({key: value.detach().to(torch.float16).contiguous() for key, value in weights.items()}, path)
+    parcels = tuple(gyrus.abbreviation for gyrus in gyri())
+    card = ModelCard(folder.name, version, config, sha256_of(path), TISSUES, parcels, about=about)
+    write_card(folder, card)
