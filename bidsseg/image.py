@@ -7,7 +7,6 @@ loses nothing to interpolation across slices. This is the only user of nibabel a
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from bidsseg.errors import FileError
+from bidsseg.files import whole
 
 SAME_SPACING = 2e-3
 "Spacings this close to 1 mm count as 1 mm: over 256 voxels that is a quarter of a voxel at the edge."
@@ -101,7 +101,7 @@ def load(path: Path | str) -> Image:
     """
     path = Path(path)
     try:
-        stored = nib.load(path)  # type: ignore[no-untyped-call]
+        stored = nib.load(path)
         if not isinstance(stored, nib.Nifti1Pair):
             raise FileError(path, f"a {type(stored).__name__}, not NIfTI", "convert it to NIfTI")
         data, warnings = _voxels(path, stored)
@@ -200,13 +200,8 @@ def save(path: Path, data: NDArray[Any], affine: NDArray[np.float64], like: Imag
         image.set_sform(affine, 1)
     elif int(header["sform_code"]):
         image.set_sform(affine, int(header["sform_code"]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        nib.save(image, temporary)  # type: ignore[no-untyped-call]
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as temporary:
+        nib.save(image, temporary)
 
 
 def grid_of(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
@@ -263,13 +258,15 @@ def along(matrix: Floats | None, volume: Floats, axis: int) -> Floats:
     """Apply an (m, n) matrix to one of the last three axes of (..., I, J, K); None is the identity."""
     if matrix is None:
         return volume
-    axis = axis - 3 + volume.ndim
+    axis, result = axis - 3 + volume.ndim, volume
     if axis == volume.ndim - 1:
-        return volume @ matrix.T
-    if axis == volume.ndim - 2:
-        return matrix @ volume
-    *lead, i, j, k = volume.shape
-    return (matrix @ volume.reshape(*lead, i, j * k)).reshape(*lead, len(matrix), j, k)
+        result = volume @ matrix.T
+    elif axis == volume.ndim - 2:
+        result = matrix @ volume
+    else:
+        *lead, i, j, k = volume.shape
+        result = (matrix @ volume.reshape(*lead, i, j * k)).reshape(*lead, len(matrix), j, k)
+    return result
 
 
 @dataclass(frozen=True)

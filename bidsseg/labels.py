@@ -96,8 +96,8 @@ class Label:
 
 
 def _rows(table: str) -> list[dict[str, str]]:
-    with (files("bidsseg") / "tables" / table).open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle, delimiter="\t"))
+    text = (files("bidsseg") / "tables" / table).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
 @cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,7 +31,7 @@ class UNetConfig:
     @property
     def multiple(self) -> int:
         """Every side of an input volume must be a multiple of this many 1 mm voxels."""
-        return 2 ** len(self.widths)
+        return 1 << len(self.widths)
 
 
 class Block(nn.Module):
@@ -92,7 +91,8 @@ class UNet(nn.Module):
 
     def tissue_logits(self, embedded: Tensor) -> Tensor:
         """(N, head_width) -> (N, 8, n_tissues)."""
-        return self.tissue_head(embedded).unflatten(1, (SUBVOXELS, -1))
+        logits: Tensor = self.tissue_head(embedded)
+        return logits.unflatten(1, (SUBVOXELS, -1))
 
     def side_logits(self, embedded: Tensor) -> Tensor:
         """(N, head_width) -> (N, 8): the logit of being on the right."""
@@ -101,7 +101,8 @@ class UNet(nn.Module):
 
     def parcel_logits(self, embedded: Tensor) -> Tensor:
         """(N, head_width) -> (N, 8, n_parcels)."""
-        return self.parcel_head(embedded).unflatten(1, (SUBVOXELS, -1))
+        logits: Tensor = self.parcel_head(embedded)
+        return logits.unflatten(1, (SUBVOXELS, -1))
 
 
 def space_to_depth(volume: Tensor) -> Tensor:

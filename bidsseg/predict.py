@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -193,10 +193,7 @@ def _heads(net: UNet, rows: Tensor, parcels: int) -> Iterator[Tensor]:
     members = [TISSUE[name] for name in (*LOBAR_TISSUES, "cerebellum-cortex")]
     lobar = (tissue[..., members].sum(-1) > LOBAR_MINIMUM).any(-1)
     some = net.parcel_logits(embedded[lobar]).float()
-    if parcels == 1:
-        some = some[..., :N_GYRI].softmax(-1) @ _gyri_to_parts().to(some)
-    else:
-        some = some.softmax(-1)
+    some = some[..., :N_GYRI].softmax(-1) @ _gyri_to_parts().to(some) if parcels == 1 else some.softmax(-1)
     everywhere = some.new_zeros(len(rows), 8, some.shape[-1])
     everywhere[lobar] = some
     yield everywhere
@@ -229,43 +226,46 @@ def clean_islands(tissue: NDArray[np.float16], keep: float = 0.1) -> None:
     tissue[0, island] = 1
 
 
+class Decision(NamedTuple):
+    """What was decided for some voxels, arrays of one shape: see ``Segmentation``."""
+
+    tissue: NDArray[np.uint8]
+    side: NDArray[np.uint8]
+    parcel: NDArray[np.uint8]
+    confidence: NDArray[np.float16]
+
+
 def to_native(found: Probabilities, grid: Grid, gyri: bool) -> Segmentation:
     """Decide every voxel on the scan's own grid, from probabilities resampled to it."""
     shape = grid.canonical_shape
-    tissue, side, parcel = (np.zeros(shape, np.uint8) for _ in range(3))
-    confidence = np.zeros(shape, np.float16)
+    decision = Decision(*(np.zeros(shape, np.uint8) for _ in range(3)), np.zeros(shape, np.float16))
     channels = np.concatenate((found.tissue, found.right, found.parcels))
     for slab in restore(channels, found.origin, grid):
-        decided = decide(slab.channels, gyri)
-        for volume, values in zip((tissue, side, parcel, confidence), decided, strict=True):
+        for volume, values in zip(decision, decide(slab.channels, gyri), strict=True):
             volume[slab.window] = values
-    edge = max(float((tissue[..., k] > 0).mean()) for k in (0, -1))
-    native = [to_native_axes(volume, grid) for volume in (tissue, side, parcel, confidence)]
-    return Segmentation(*native, affine=grid.native_affine, has_gyri=gyri, edge_fraction=edge)
+    edge = max(float((decision.tissue[..., k] > 0).mean()) for k in (0, -1))
+    native = Decision(*(to_native_axes(volume, grid) for volume in decision))
+    return Segmentation(*native, grid.native_affine, gyri, edge)
 
 
-def decide(channels: Floats, gyri: bool) -> tuple[NDArray[Any], ...]:
+def decide(channels: Floats, gyri: bool) -> Decision:
     """Tissue, side, parcel and confidence from (C, i, j, k) probabilities: tissues, right, parcels.
 
     Tissue first, then side, then lobe, then gyrus within the lobe: so the schemes nest in each other.
     """
     n = len(TISSUES)
     tissue = channels[:n].argmax(0).astype(np.uint8)
-    confidence = np.where(tissue > 0, np.take_along_axis(channels[:n], tissue[None].astype(np.intp), 0)[0], 0)
+    chosen = np.take_along_axis(channels[:n], tissue[None].astype(np.intp), 0)[0]
+    confidence = np.where(tissue > 0, chosen, 0).astype(np.float16)
     side = (channels[n] > 0.5).astype(np.uint8)
     parcels = channels[n + 1 :]
     lookup = part_of_gyrus()
     if not gyri:
         representative = np.array([np.flatnonzero(lookup == part)[0] for part in range(len(lobe_parts()))], np.uint8)
-        return tissue, side, representative[parcels.argmax(0)], confidence.astype(np.float16)
+        return Decision(tissue, side, representative[parcels.argmax(0)], confidence)
     by_part = np.stack([parcels[:N_GYRI][lookup == part].sum(0) for part in range(len(lobe_parts()))])
     part = by_part.argmax(0)
     within = np.where(lookup[:, None, None, None] == part, parcels[:N_GYRI], -1).argmax(0)
     cerebellum = tissue == TISSUE["cerebellum-cortex"]
     lobule = N_GYRI + parcels[N_GYRI:].argmax(0)
-    return tissue, side, np.where(cerebellum, lobule, within).astype(np.uint8), confidence.astype(np.float16)
-
-
-def with_gyri(options: PredictOptions, schemes: tuple[str, ...]) -> PredictOptions:
-    """Compute gyri only where the gyri scheme is asked for: they cost memory."""
-    return replace(options, gyri="gyri" in schemes)
+    return Decision(tissue, side, np.where(cerebellum, lobule, within).astype(np.uint8), confidence)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsseg.files import write_text
 from bidsseg.labels import LOBAR_TISSUES, TISSUE, Label, Scheme, encode, label_table
 
 Codes = NDArray[np.uint16]
@@ -71,6 +73,30 @@ def volumes(segmentation: Segmentation, scheme: Scheme, codes: Codes | None = No
         confidence = float(sums[label.index] / n) if n else float("nan")
         rows.append(Volume(label, n, n * voxel, n / total, confidence))
     return rows
+
+
+VOLUME_COLUMNS = {
+    "scheme": "Which division of the brain the row belongs to: regions, lobes or gyri.",
+    "index": "The label's number in the segmentation image.",
+    "name": "The label's name.",
+    "hemisphere": "L or R; n/a on the midline.",
+    "voxels": "Number of voxels with the label.",
+    "volume_mm3": "Volume in cubic millimetres: voxels times the volume of one.",
+    "fraction_of_intracranial": "Volume over that of brain and surrounding CSF together.",
+    "confidence": "Mean probability that the network gave to the chosen tissue, 0-1; n/a without voxels.",
+}
+
+
+def write_volumes(path: Path, segmentation: Segmentation, schemes: tuple[Scheme, ...]) -> None:
+    """Tab-separated volumes of every label of the schemes; columns as in ``VOLUME_COLUMNS``."""
+    lines = ["\t".join(VOLUME_COLUMNS)]
+    for scheme in schemes:
+        for row in volumes(segmentation, scheme):
+            label, confidence = row.label, f"{row.confidence:.4f}" if row.voxels else "n/a"
+            numbers = (row.voxels, f"{row.volume_mm3:.2f}", f"{row.fraction_of_intracranial:.6f}", confidence)
+            cells = (scheme, label.index, label.name, label.hemisphere or "n/a", *numbers)
+            lines.append("\t".join(map(str, cells)))
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def quality(segmentation: Segmentation) -> dict[str, Any]:

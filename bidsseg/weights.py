@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -103,3 +103,11 @@ def save_model(
     parcels = tuple(gyrus.abbreviation for gyrus in gyri())
     card = ModelCard(folder.name, version, config, sha256_of(path), TISSUES, parcels, about=about)
     write_card(folder, card)
+
+
+def add_accuracy(folder: Path, condition: str, means: dict[str, Any]) -> None:
+    """Record what was measured under one condition in the card."""
+    card = read_card(folder)
+    write_card(
+        folder, replace(card, accuracy={**card.accuracy, condition: {**card.accuracy.get(condition, {}), **means}})
+    )

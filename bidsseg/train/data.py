@@ -8,7 +8,7 @@ the whole anatomy.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def pack(anatomy: Anatomy, kind: NDArray[np.uint8] | int = 0) -> NDArray[np.int1
 
 def load_ras(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """A 1 mm NIfTI as a RAS float32 volume, and its affine."""
-    image = nib.as_closest_canonical(nib.load(path))  # type: ignore[no-untyped-call]
+    image = nib.as_closest_canonical(nib.load(path))
     return np.asarray(image.dataobj, np.float32), image.affine
 
 
@@ -159,7 +159,7 @@ def _nearest(values: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.
 
 
 def _tissue_and_side(
-    codes: NDArray[np.int16], sided: dict[str, tuple[int, int]], midline: dict[str, tuple[int, ...]]
+    codes: NDArray[np.int16], sided: Mapping[str, tuple[int, int]], midline: Mapping[str, tuple[int, ...]]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     size = int(codes.max()) + 1
     tissue_of, side_of = np.zeros(max(size, 1024), np.uint8), np.zeros(max(size, 1024), np.uint8)
@@ -205,10 +205,8 @@ def into_head(anatomy: Anatomy, scan: NDArray[np.float16], head: Subject, name: 
     What the host's brain leaves free is filled with CSF, and so is a shell of 1 mm around the guest.
     """
     pad = [(BRAIN_MARGIN_MM, BRAIN_MARGIN_MM)] * 3
-    guest = Anatomy(
-        *(np.pad(factor, pad) for factor in (anatomy.tissue, anatomy.side)),
-        np.pad(anatomy.parcel, pad, constant_values=UNKNOWN_PARCEL),
-    )
+    tissue, side = np.pad(anatomy.tissue, pad), np.pad(anatomy.side, pad)
+    guest = Anatomy(tissue, side, np.pad(anatomy.parcel, pad, constant_values=UNKNOWN_PARCEL))
     image, box = np.pad(scan, pad), brain_box(guest.tissue)
     scale = (head.box[1] - head.box[0]) / (box[1] - box[0])
     axes = [

@@ -14,22 +14,27 @@ import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, TISSUE, TISSUES
-from bidsseg.network import SUBVOXELS, UNet, UNetConfig, space_to_depth
+from bidsseg import __version__
+from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, TISSUE
+from bidsseg.network import UNet, UNetConfig, space_to_depth
+from bidsseg.train.about import ABOUT
 from bidsseg.train.data import Subject
 from bidsseg.train.synthesis import Recipe, Sample, draw
+from bidsseg.weights import save_model
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +76,7 @@ class SampleStream(IterableDataset[Sample]):
         subjects: list[Subject],
         lesions: list[NDArray[np.uint8]],
         recipe: Recipe,
-        progress: Synchronized[ctypes.c_double],
+        progress: Synchronized[float],
         options: TrainOptions,
         first: int,
     ) -> None:
@@ -160,7 +165,8 @@ def soft_dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
 
 
 def class_weights(frequencies: Tensor, exponent: float) -> Tensor:
-    """frequency^-exponent, with mean 1 over the voxels."""
+    """frequency^-exponent, with mean 1 over the voxels; frequencies need not sum to 1."""
+    frequencies = frequencies / frequencies.sum()
     weights = frequencies.clamp(min=1e-5) ** -exponent
     return weights / (weights * frequencies).sum()
 
@@ -209,8 +215,6 @@ def save_state(state: State, folder: Path) -> None:
 
 def restore_state(state: State, path: Path) -> None:
     """Read a checkpoint written by ``save_state`` into a fresh state."""
-    from safetensors import safe_open
-
     tensors = load_file(path)
     with safe_open(path, "pt") as opened:  # type: ignore[no-untyped-call]
         meta = opened.metadata()
@@ -231,55 +235,67 @@ def learning_rate(options: TrainOptions, step: int, progress: float) -> float:
     return options.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def train(
-    subjects: list[Subject],
-    lesions: list[NDArray[np.uint8]],
-    out: Path,
-    config: UNetConfig,
-    recipe: Recipe,
-    options: TrainOptions,
-    weights: dict[str, Tensor] | None = None,
-    on_step: Callable[[State, dict[str, float]], None] = lambda state, row: None,
-) -> State:
-    """Train until ``options.hours`` are used up, resuming from ``out``'s checkpoint where there is one."""
-    torch.set_num_threads(options.threads)
-    out.mkdir(parents=True, exist_ok=True)
-    state = new_state(config, options, weights)
-    if (out / "checkpoint.safetensors").exists():
-        restore_state(state, out / "checkpoint.safetensors")
+@dataclass(frozen=True)
+class Run:
+    """What to train, on what, where."""
+
+    subjects: list[Subject]
+    lesions: list[NDArray[np.uint8]]
+    out: Path
+    "Checkpoint and log go here."
+    config: UNetConfig = field(default_factory=UNetConfig)
+    recipe: Recipe = field(default_factory=Recipe)
+    options: TrainOptions = field(default_factory=TrainOptions)
+    weights: dict[str, Tensor] | None = None
+    "To start from; None for random ones."
+
+
+def start_or_resume(run: Run) -> State:
+    """The state of the output folder's checkpoint, or a new one."""
+    state = new_state(run.config, run.options, run.weights)
+    checkpoint = run.out / "checkpoint.safetensors"
+    if checkpoint.exists():
+        restore_state(state, checkpoint)
         logger.info("resuming at step %d, %.2f h", state.step, state.seconds / 3600)
+    return state
+
+
+def train(run: Run, on_step: Callable[[State, dict[str, float]], None] = lambda state, row: None) -> State:
+    """Train until ``options.hours`` are used up, resuming from the checkpoint where there is one."""
+    options = run.options
+    torch.set_num_threads(options.threads)
+    run.out.mkdir(parents=True, exist_ok=True)
+    state = start_or_resume(run)
     progress = multiprocessing.Value(ctypes.c_double, state.seconds / (options.hours * 3600))
-    samples = SampleStream(subjects, lesions, recipe, progress, options, state.step)
-    loader = DataLoader(samples, batch_size=None, num_workers=options.workers, prefetch_factor=3)
-    frequencies = torch.tensor(TISSUE_FREQUENCIES) / sum(TISSUE_FREQUENCIES)
-    assert len(TISSUE_FREQUENCIES) == len(TISSUES)
+    samples = SampleStream(run.subjects, run.lesions, run.recipe, progress, options, state.step)
     generator = torch.Generator().manual_seed(options.seed + state.step)
     last_save = last = time.monotonic()
-    for sample in loader:
+    for sample in DataLoader(samples, batch_size=None, num_workers=options.workers, prefetch_factor=3):
         done = float(progress.value)
         if done >= 1:
             break
-        for group in state.optimiser.param_groups:
-            group["lr"] = learning_rate(options, state.step, done)
-        exponent = options.balance[0] + (options.balance[1] - options.balance[0]) * done
-        parts = train_step(state, sample, options, class_weights(frequencies, exponent), generator)
+        parts = train_step(state, sample, options, done, generator)
         now = time.monotonic()
         state.seconds, last, state.step = state.seconds + now - last, now, state.step + 1
-        progress.value = state.seconds / (options.hours * 3600)  # type: ignore[assignment]
-        row = {"step": state.step, "hours": round(state.seconds / 3600, 4), "progress": round(done, 4), **parts}
-        append_row(out / "log.csv", row)
+        progress.value = state.seconds / (options.hours * 3600)
+        row = {"step": state.step, "hours": round(state.seconds / 3600, 4), "progress": round(done, 4)} | parts
+        append_row(run.out / "log.csv", row)
         on_step(state, row)
         if now - last_save > options.checkpoint_s:
-            save_state(state, out)
+            save_state(state, run.out)
             last_save = time.monotonic()
-    save_state(state, out)
+    save_state(state, run.out)
     return state
 
 
 def train_step(
-    state: State, sample: Sample, options: TrainOptions, class_weight: Tensor, generator: torch.Generator
+    state: State, sample: Sample, options: TrainOptions, progress: float, generator: torch.Generator
 ) -> dict[str, float]:
     """One optimiser step on one sample; the losses as numbers."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = learning_rate(options, state.step, progress)
+    exponent = options.balance[0] + (options.balance[1] - options.balance[0]) * progress
+    class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent)
     targets = choose_targets(sample.packed, sample.weight, options, generator)
     with torch.autocast("cpu", torch.bfloat16):
         features = state.net.features(sample.image.float()[None, None])
@@ -307,3 +323,10 @@ def append_row(path: Path, row: dict[str, float]) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
+
+
+def export(state: State, folder: Path, options: TrainOptions) -> None:
+    """Write the averaged weights as a model that ``--model`` takes."""
+    hours = round(state.seconds / 3600, 2)
+    about: dict[str, Any] = {**ABOUT, "training": {"hours": hours, "steps": state.step, **asdict(options)}}
+    save_model(folder, state.average, state.net.config, __version__, about)

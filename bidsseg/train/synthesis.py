@@ -10,7 +10,6 @@ that resamples scans at inference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +103,6 @@ def _strip(packed: Tensor, scan: Tensor) -> Tensor:
 def _sampling_grid(subject: Subject, recipe: Recipe, difficulty: float, rng: Generator) -> Tensor:
     """Coarse map (3, *COARSE) from output voxels to source voxels: a random affine and a random smooth warp."""
     amount = 0.3 + 0.7 * difficulty
-    shape = np.array(recipe.shape, float)
     axes = [np.linspace(-(n - 1) / 2, (n - 1) / 2, c) for n, c in zip(recipe.shape, COARSE, strict=True)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, *COARSE), mm from the middle of the output
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * recipe.rotation_deg * amount)
@@ -116,7 +114,6 @@ def _sampling_grid(subject: Subject, recipe: Recipe, difficulty: float, rng: Gen
     centre = subject.box.mean(0) + rng.uniform(-1, 1, 3) * recipe.shift_mm * amount * np.array([0.6, 1, 1])
     warp = rng.normal(0, 1, (3, *COARSE)) * rng.uniform(0, recipe.warp_mm) * amount
     grid = np.einsum("ab,bijk->aijk", matrix, points) + centre[:, None, None, None] + warp
-    del shape
     return torch.from_numpy(grid.astype(np.float32))
 
 
@@ -182,7 +179,6 @@ def _render(packed: Tensor, scan: Tensor | None, recipe: Recipe, difficulty: flo
     lesion_mean = tissue_means[TISSUE["white-matter"]] * rng.uniform(0.5, 0.9)
     texture = scan - torch.from_numpy(tissue_means)[classes]
     if rng.random() < recipe.p_recolour * difficulty:
-        # Air and lesions keep no texture of the tissue they replace.
         gain = rng.uniform(0.2, 1.2) * rng.choice([-1, 1])
         coloured = torch.from_numpy(means)[classes] + gain * texture
     else:
@@ -254,7 +250,7 @@ def _degrade(image: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -
 def slice_matrix(n: int, spacing_mm: float, fill: float, offset: float) -> Tensor:
     """(n, n): 1 mm samples -> slices ``spacing_mm`` apart that cover ``fill`` of it -> 1 mm again, as at inference."""
     count = max(1, int((n - 1 - offset * spacing_mm) // spacing_mm) + 1)
-    centres = (offset + np.arange(count)) * spacing_mm
+    centres = (offset + np.arange(count, dtype=np.float64)) * spacing_mm
     down = resampling_matrix(centres, n, max(1.0, spacing_mm * fill))
     up = resampling_matrix((np.arange(n) - centres[0]) / spacing_mm, count, 1 / spacing_mm)
     return torch.from_numpy(up @ down)
@@ -284,13 +280,3 @@ def _finish(image: Tensor, packed: Tensor, recipe: Recipe, difficulty: float, rn
     normalised = torch.zeros_like(image)
     normalised[tuple(window)] = torch.from_numpy(normalise(image[tuple(window)].numpy()))
     return Sample(normalised.half(), packed, weight)
-
-
-def stream(
-    subjects: list[Subject], lesions: list[NDArray[np.uint8]], recipe: Recipe, seed: int, start: int, ramp: int
-) -> Iterator[Sample]:
-    """Endless samples; difficulty grows from 0 to 1 over the first ``ramp`` samples, of which ``start`` are past."""
-    number = start
-    while True:
-        yield draw(subjects, lesions, recipe, min(1.0, number / max(1, ramp)), np.random.default_rng((seed, number)))
-        number += 1

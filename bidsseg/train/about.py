@@ -1,0 +1,27 @@
+"""What every model trained here says of itself in its card."""
+
+ABOUT = {
+    "intended_use": "Research on brain MRI of any contrast and resolution: which voxel belongs to which brain region, "
+    "above all to place multiple-sclerosis lesions. Not for clinical use: no diagnosis, no treatment decision.",
+    "licence_note": "The weights are CC BY-NC 4.0 because of the OASIS labels; the code is Apache-2.0.",
+    "retrain": "brainseg-cli train DATA OUT --hours 2",
+    "training_data": [
+        {
+            "name": "MICCAI 2012 multi-atlas labelling challenge, 12 of the 15 training subjects",
+            "content": "brain-extracted T1w (OASIS) with manual BrainCOLOR labels",
+            "licence": "CC BY-NC; labels by Neuromorphometrics, Inc. under academic subscription",
+        },
+        {
+            "name": "SynthSeg training label maps (Billot et al. 2023)",
+            "content": "20 whole-head label maps, adults of all ages",
+            "licence": "Apache-2.0",
+        },
+        {
+            "name": "MS lesion masks (Lesjak et al. 2017, doi 10.1007/s12021-017-9348-7)",
+            "content": "consensus masks of 28 patients in MNI152 space",
+            "licence": "CC BY 4.0",
+        },
+    ],
+    "held_out": "MICCAI 2012 subjects 1015, 1017 and 1036 were never trained on; the accuracy is measured on them.",
+    "known_failures": [],
+}
