@@ -1,0 +1,269 @@
+"""The participant level: find the scans, skip what is complete, run the rest, tell how it went."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bidsseg import __version__
+from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_filters
+from bidsseg.derivatives import Place, Recipe, is_complete, write_root
+from bidsseg.errors import UserError
+
+if TYPE_CHECKING:
+    from bidsseg.app import Options
+    from bidsseg.workflow import Execution
+
+EXIT_OK, EXIT_SOME_FAILED = 0, 1
+STYLES = {
+    "done": "green",
+    "complete": "dim",
+    "to do": "cyan",
+    "failed": "red",
+    "not tried": "yellow",
+    "no scans": "dim",
+}
+ROWS_AT_MOST = 60
+"Of scans that need no attention; beyond this they are only counted."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the final table."""
+
+    name: str
+    result: str
+    "A key of ``STYLES``."
+    why: str = ""
+
+
+def run_group(out: Path) -> int:
+    """Gather all participants' results; raises ``NothingSelected`` where there are none."""
+    from bidsseg.group import run
+
+    if not out.is_dir():
+        raise NothingSelected(f"{out}: no such folder; run the participant level first")
+    run(out.resolve())
+    return EXIT_OK
+
+
+def run_participants(options: Options) -> int:
+    """Segment the scans the options select; returns the exit code.
+
+    Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written.
+    """
+    dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
+    _check_folders(options)
+    filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
+    selection = Selection(
+        options.participant_label,
+        options.session_label,
+        options.modality,
+        filters,
+        not options.skip_bids_validation,
+        options.bids_database_dir.resolve() if options.bids_database_dir else None,
+    )
+    found = find_scans(dataset, selection)
+    places = [Place(scan, dataset, out) for scan in found.scans]
+    if options.reports_only:
+        return _finish([], write_reports(out, [place.scan.subject for place in places]))
+    recipe = recipe_of(options)
+    complete = [] if options.overwrite else [place for place in places if is_complete(place, recipe)]
+    skipped = set(complete)
+    to_do = [place for place in places if place not in skipped]
+    rows = [*(Row(place.scan.stem, "complete", "skipped") for place in complete), *_rows_without_run(found)]
+    if options.dry_run:
+        return _finish(rows + [Row(place.scan.stem, "to do") for place in to_do], [])
+    write_root(out, dataset, recipe, options.modality)
+    _write_citation(out, recipe, options)
+    rows += _run(to_do, recipe, options) if to_do else []
+    missing = {place.scan.subject for place in complete if not (out / f"sub-{place.scan.subject}.html").exists()}
+    return _finish(rows, write_reports(out, [*missing, *(place.scan.subject for place in to_do)]))
+
+
+def recipe_of(options: Options) -> Recipe:
+    """The recipe the options ask for; raises ``UserError`` for a model or device that is not there."""
+    from bidsseg.predict import choose_device
+    from bidsseg.weights import DEFAULT_MODEL, folder_of, read_card
+
+    choose_device(options.device)
+    card = read_card(folder_of(options.model or DEFAULT_MODEL))
+    return Recipe(__version__, card.name, card.sha256, options.bias_correction, options.seg, options.output_spaces)
+
+
+def _check_folders(options: Options) -> None:
+    """Keep the input read-only."""
+    dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
+    if out == dataset:
+        raise UserError(
+            f"{options.out_dir}: is the input dataset; give another OUT_DIR, such as its derivatives/bidsseg"
+        )
+    for name, folder in (("--work-dir", options.work_dir), ("--bids-database-dir", options.bids_database_dir)):
+        inside = folder is not None and folder.resolve().is_relative_to(dataset)
+        if folder is not None and inside and not folder.resolve().is_relative_to(out):
+            raise UserError(f"{name} {folder}: lies in the input dataset, which is only read; give another folder")
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(20, "is a file, not a folder", str(options.out_dir))
+
+
+def _rows_without_run(found: Found) -> list[Row]:
+    unusable = [Row(path.name, "failed", f"{path}: {why}") for path, why in found.unusable]
+    return unusable + [Row(f"sub-{label}", "no scans", "none selected") for label in found.empty_participants]
+
+
+def _run(to_do: Sequence[Place], recipe: Recipe, options: Options) -> list[Row]:
+    """Run the workflows."""
+    from bidsseg.steps import job_for
+    from bidsseg.weights import DEFAULT_MODEL, folder_of
+
+    work = (options.work_dir or options.out_dir / "work").resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    model = str(folder_of(options.model or DEFAULT_MODEL).resolve())
+    jobs = [job_for(place, recipe, model, options.device, options.omp_nthreads) for place in to_do]
+    with environment(work, options.omp_nthreads):
+        from bidsseg.workflow import run_jobs
+
+        with _progress(len(jobs)) as on_scan:
+            outcomes = list(run_jobs(jobs, _execution(options, work), on_scan))
+    if options.work_dir is None and work.is_dir() and not any(work.iterdir()):
+        work.rmdir()
+    rows = []
+    for outcome in outcomes:
+        place = outcome.job.place
+        result = "done" if outcome.error is None else "not tried" if outcome.stopped else "failed"
+        rows.append(Row(place.scan.stem, result, outcome.error or _warnings(place)))
+    return rows
+
+
+def _execution(options: Options, work: Path) -> Execution:
+    from bidsseg.workflow import Execution
+
+    return Execution(
+        work_dir=work,
+        logs=options.out_dir.resolve() / "logs",
+        nprocs=options.nprocs,
+        threads=options.omp_nthreads,
+        memory_gb=options.mem_gb,
+        plugin=_read_plugin(options.use_plugin) if options.use_plugin else {},
+        keep_work=options.work_dir is not None,
+        stop_on_first_crash=options.stop_on_first_crash,
+        verbose=options.verbose,
+    )
+
+
+def _read_plugin(path: Path) -> dict[str, Any]:
+    try:
+        plugin = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); check --use-plugin") from error
+    if not isinstance(plugin, dict) or "plugin" not in plugin:
+        raise UserError(f'{path}: not of the form {{"plugin": ..., "plugin_args": {{...}}}}; check --use-plugin')
+    return plugin
+
+
+@contextmanager
+def environment(work: Path, threads: int) -> Iterator[None]:
+    """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included."""
+    config = tempfile.mkdtemp(prefix="config-", dir=work)
+    changes = {"NIPYPE_NO_ET": "1", "NO_ET": "1", "NIPYPE_CONFIG_DIR": config, "MPLCONFIGDIR": config}
+    changes |= {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        shutil.rmtree(config, ignore_errors=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """Tells the user of every scan that ends: a bar in a terminal, lines elsewhere."""
+    if sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("Segmenting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda name, good: bar.advance(task)
+        return
+    count = Counter[bool]()
+
+    def line(name: str, good: bool) -> None:
+        count[good] += 1
+        print(f"[{count.total()}/{total}] {name} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
+
+    yield line
+
+
+def _warnings(place: Place) -> str:
+    """What was noticed while a scan was done."""
+    try:
+        return "; ".join(json.loads(place.marker.read_text(encoding="utf-8"))["Warnings"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
+    from bidsseg.citation import methods_text
+    from bidsseg.files import write_text
+
+    write_text(out / "logs" / "CITATION.md", methods_text(recipe, options.modality))
+
+
+def write_reports(out: Path, subjects: Sequence[str]) -> list[str]:
+    """The reports of some participants; returns a line for each that could not be written."""
+    try:
+        from bidsseg.report import participant_report
+    except ImportError as error:
+        return [f"no reports: {error}"]
+    problems = []
+    for subject in sorted(set(subjects)):
+        try:
+            participant_report(out, subject)
+        except Exception as error:
+            problems.append(f"sub-{subject}: no report ({type(error).__name__}: {error})")
+    return problems
+
+
+def _finish(rows: Sequence[Row], warnings: Sequence[str]) -> int:
+    """Print errors, warnings and the table; returns the exit code."""
+    counts = Counter(row.result for row in rows)
+    if rows:
+        Console(soft_wrap=False).print(_table(rows, counts))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for row in rows:
+        if row.result == "failed":
+            print(f"error: {row.why}", file=sys.stderr)
+    return EXIT_SOME_FAILED if counts["failed"] or counts["not tried"] else EXIT_OK
+
+
+def _table(rows: Sequence[Row], counts: Counter[str]) -> Table:
+    caption = ", ".join(f"{count} {result}" for result, count in counts.items())
+    table = Table("scan", "result", "why", caption=caption, caption_justify="left")
+    quiet = len(rows) > ROWS_AT_MOST
+    for row in sorted(rows, key=lambda row: row.name):
+        if quiet and row.result not in ("failed", "not tried") and not (row.result == "done" and row.why):
+            continue
+        path, colon, rest = row.why.partition(": ")
+        why = rest if colon and path.startswith("/") else row.why
+        table.add_row(row.name, Text(row.result, STYLES[row.result]), Text(why))
+    return table

@@ -1,0 +1,316 @@
+"""Many scans at once: a nipype workflow per scan, in batches, so that memory stays flat. The only user of nipype.
+
+The workers of MultiProc live as long as the run, so each loads the model once. They are spawned, not forked: a fork of
+a process in which torch has started threads can hang.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nipype import logging as nipype_logging
+from nipype.interfaces.utility import Function
+from nipype.pipeline.engine import Node, Workflow
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
+
+from bidsseg.derivatives import is_complete
+from bidsseg.steps import Job
+
+ROOT = "bidsseg"
+SCANS_PER_WORKER = 16
+"In one batch: enough that waiting for a batch's last scan costs little."
+MEMORY_GB = 3.0
+"Peak of the segmentation of a 1 mm whole head."
+WORKER_DIED = "its process was killed, most likely for want of memory; lower --nprocs, or raise the memory limit"
+REASON = re.compile(r"^\s*bidsseg\.errors\.\w+: (.*)$", re.MULTILINE)
+LAST_ERROR = re.compile(r"^\s*((?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt|Pool): .*)$", re.MULTILINE)
+STAGES = ("outputs", "segmentation", "n4")
+"Last first: a scan begun is finished before another begins, which keeps the work folder small."
+OnScan = Callable[[str, bool], None]
+"Told the name of a scan that has ended, and whether it went well."
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to run the jobs; nothing here changes their results."""
+
+    work_dir: Path
+    logs: Path
+    "Where tracebacks of failed scans go."
+    nprocs: int = 1
+    "CPUs in all."
+    threads: int = 1
+    "CPUs of each scan."
+    memory_gb: float | None = None
+    "Of all scans together; 90 % of the machine's if None."
+    plugin: dict[str, Any] = field(default_factory=dict)
+    "A nipype plugin and its arguments, in place of MultiProc: {'plugin': ..., 'plugin_args': {...}}."
+    keep_work: bool = False
+    stop_on_first_crash: bool = False
+    verbose: bool = False
+
+    @property
+    def workers(self) -> int:
+        return max(1, self.nprocs // self.threads)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a scan went."""
+
+    job: Job
+    error: str | None = None
+    "One line; None if all is well."
+    stopped: bool = False
+    "It was not tried, or not finished, because another failed."
+
+
+def run_jobs(jobs: Sequence[Job], how: Execution, on_scan: OnScan) -> Iterator[Outcome]:
+    """Segment scans and yield an outcome for each, batch by batch; ``on_scan`` is told of each as soon as it ends."""
+    set_up_logging(how.verbose)
+    size = SCANS_PER_WORKER * how.workers
+    died: list[Job] = []
+    failed = False
+    with closing(Runner(how, on_scan)) as runner:
+        for first in range(0, len(jobs), size):
+            batch = jobs[first : first + size]
+            if failed and how.stop_on_first_crash:
+                yield from (Outcome(job, "not tried, as another scan failed", stopped=True) for job in batch)
+                continue
+            for outcome in runner.run(batch):
+                if outcome.error is not None and WORKER_DIED in outcome.error and not how.stop_on_first_crash:
+                    died.append(outcome.job)
+                    continue
+                failed |= outcome.error is not None
+                yield outcome
+        for job in died:  # one at a time, so that the scan that kills its worker takes no other with it
+            yield from runner.run([job])
+
+
+class Runner:
+    """Runs batches of jobs, in one pool of workers."""
+
+    def __init__(self, how: Execution, on_scan: OnScan) -> None:
+        self.how = how
+        self.on_scan = on_scan
+        self.stems: dict[str, str] = {}
+        self.crashes = how.work_dir / f"crashes-{os.getpid()}"
+        self.pool = None if how.plugin else WorkerPool(how)
+
+    def close(self) -> None:
+        """End the workers and remove what is only of use during the run."""
+        if self.pool is not None:
+            self.pool.close()
+        shutil.rmtree(self.crashes, ignore_errors=True)
+        if not self.how.keep_work:
+            for folder in (self.how.work_dir / ROOT, self.how.work_dir):
+                with suppress(OSError):
+                    folder.rmdir()
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Run one batch; every job gets an outcome."""
+        self.stems = {workflow_name(job): job.place.scan.stem for job in jobs}
+        workflow = build_workflow(jobs, self.how)
+        workflow.config = self._config()
+        try:
+            if self.pool is not None:
+                workflow.run(plugin=MultiProcInPool(self.pool, self._status))
+            else:
+                arguments = {**self.how.plugin.get("plugin_args", {}), "status_callback": self._status}
+                workflow.run(plugin=self.how.plugin["plugin"], plugin_args=arguments)
+            error = "not finished, as another scan failed"
+        except Exception as unexpected:  # nipype's summary of the nodes that failed; each has a crash file
+            error = " ".join(str(unexpected).split())[:200]
+        crashes = self._crashes()
+        outcomes = [self._outcome(job, crashes, error) for job in jobs]
+        return outcomes
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "execution": {
+                "crashdump_dir": str(self.crashes),
+                "crashfile_format": "txt",
+                "create_report": False,
+                "poll_sleep_duration": 0.2,
+                "stop_on_first_crash": self.how.stop_on_first_crash,
+            }
+        }
+
+    def _status(self, node: Any, status: str) -> None:
+        if status == "exception" or (status == "end" and node.name == STAGES[0]):
+            name = node._hierarchy.rpartition(".")[2]
+            self._clean(name)
+            self.on_scan(self.stems[name], status == "end")
+
+    def _crashes(self) -> dict[str, Path]:
+        """The crash file of each workflow that failed."""
+        found = {}
+        for path in self.crashes.glob("crash-*"):
+            name = re.match(rf"Node: {ROOT}\.(\w+)\.", path.read_text(encoding="utf-8", errors="replace"))
+            if name:
+                found[name[1]] = path
+        return found
+
+    def _outcome(self, job: Job, crashes: dict[str, Path], error: str) -> Outcome:
+        crash = crashes.get(workflow_name(job))
+        if crash is not None:
+            reason = reason_in(crash.read_text(encoding="utf-8", errors="replace"), job)
+            self.how.logs.mkdir(parents=True, exist_ok=True)
+            shutil.move(crash, self.how.logs / f"{job.place.scan.stem}_error.txt")
+            return Outcome(job, reason)
+        if is_complete(job.place, job.made_with()):
+            (self.how.logs / f"{job.place.scan.stem}_error.txt").unlink(missing_ok=True)
+            return Outcome(job)
+        return Outcome(job, f"{job.scan}: {error}", stopped=self.how.stop_on_first_crash)
+
+    def _clean(self, name: str) -> None:
+        if not self.how.keep_work:
+            shutil.rmtree(self.how.work_dir / ROOT / name, ignore_errors=True)
+
+
+def reason_in(crash: str, job: Job) -> str:
+    """The one line of a crash file that a user needs."""
+    found = REASON.findall(crash)
+    if found:
+        return str(found[-1])
+    other = LAST_ERROR.findall(crash)
+    return f"{job.scan}: {other[-1] if other else 'failed without a message; see the log'}"
+
+
+def build_workflow(jobs: Sequence[Job], how: Execution) -> Workflow:
+    """One workflow that holds one of three nodes for each scan."""
+    workflow = Workflow(name=ROOT, base_dir=str(how.work_dir))
+    workflow.add_nodes([scan_workflow(job, how) for job in jobs])
+    return workflow
+
+
+def workflow_name(job: Job) -> str:
+    return re.sub(r"\W", "_", job.place.scan.stem)
+
+
+def scan_workflow(job: Job, how: Execution) -> Workflow:
+    """Bias field correction, segmentation, outputs. Outputs are written whatever nipype finds in its cache."""
+    share = {"n_procs": how.threads, "mem_gb": min(MEMORY_GB, how.memory_gb or MEMORY_GB)}
+    n4, segmentation, outputs = (
+        Node(Function(function=function, output_names=["out"]), name=function.__name__.strip("_"), **share)
+        for function in (_n4, _segmentation, _outputs)
+    )
+    for node in (n4, segmentation, outputs):
+        node.inputs.job = asdict(job)
+    stat = Path(job.scan).stat() if Path(job.scan).exists() else None
+    n4.inputs.stamp = [stat.st_size, stat.st_mtime_ns] if stat else []
+    outputs.overwrite = True
+    workflow = Workflow(name=workflow_name(job))
+    workflow.connect(n4, "out", segmentation, "corrected")
+    workflow.connect(n4, "out", outputs, "corrected")
+    workflow.connect(segmentation, "out", outputs, "segmentation")
+    return workflow
+
+
+def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
+
+    from bidsseg.steps import prepare
+
+    return prepare(job, Path.cwd())
+
+
+def _segmentation(job: dict, corrected: str) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
+
+    from bidsseg.steps import segment
+
+    return segment(job, corrected, Path.cwd())
+
+
+def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: ignore[type-arg]
+    from bidsseg.steps import write
+
+    return write(job, corrected, segmentation)
+
+
+class WorkerPool:
+    """Spawned processes that outlive a batch, and are replaced when one of them is killed."""
+
+    def __init__(self, how: Execution) -> None:
+        self.how = how
+        self._executor = self._start()
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=self.how.workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=start_worker,
+            initargs=(os.getcwd(), self.how.verbose),
+        )
+
+    def submit(self, node: Any, updatehash: bool, task: int) -> Future[dict[str, Any]]:
+        try:
+            return self._executor.submit(run_node, node, updatehash, task)
+        except BrokenProcessPool:
+            self._executor = self._start()
+            return self._executor.submit(run_node, node, updatehash, task)
+
+    def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+
+def start_worker(folder: str, verbose: bool) -> None:
+    """First thing in every worker."""
+    os.chdir(folder)
+    set_up_logging(verbose)
+
+
+def set_up_logging(verbose: bool) -> None:
+    """nipype's messages only where asked for: failures are reported at the end, in one line each."""
+    for name in nipype_logging.loggers:
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL + 1)
+
+
+class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]
+    """MultiProc in workers that it does not own, and that survives the death of one; the stock plugin then hangs."""
+
+    def __init__(self, pool: WorkerPool, status: Callable[[Any, str], None]) -> None:
+        how = pool.how
+        arguments: dict[str, Any] = {"n_procs": max(how.nprocs, how.threads), "status_callback": status}
+        if how.memory_gb is not None:
+            arguments["memory_gb"] = how.memory_gb
+        super().__init__({**arguments, "raise_insufficient": False})
+        self.pool.shutdown()
+        self._workers = pool
+
+    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
+        self._taskid += 1
+        task = self._taskid
+        future = self._workers.submit(node, updatehash, task)
+        self._task_obj[task] = future
+        future.add_done_callback(lambda done: self._take(done, task))
+        return int(task)
+
+    def _sort_jobs(self, jobids: Sequence[int], scheduler: str | None = None) -> list[int]:
+        return sorted(jobids, key=lambda job: STAGES.index(self.procs[job].name))
+
+    def _take(self, done: Future[dict[str, Any]], task: int) -> None:
+        try:
+            self._taskresult[task] = done.result()
+        except BaseException as error:
+            reason = WORKER_DIED if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}"
+            self._taskresult[task] = {
+                "result": None,
+                "traceback": [f"bidsseg.errors.UserError: {reason}\n"],
+                "taskid": task,
+            }
+
+    def _postrun_check(self) -> None:
+        """The workers go on to the next batch."""

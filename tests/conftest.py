@@ -1,0 +1,58 @@
+"""Fixtures shared by the tests: a model without training, and small BIDS datasets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+Dataset = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights, too small to be of use but quick."""
+    import torch
+
+    from bidsseg.network import UNet, UNetConfig
+    from bidsseg.weights import save_model
+
+    torch.manual_seed(0)
+    config = UNetConfig(widths=(4, 4), head_width=8)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(folder, UNet(config).state_dict(), config, "0", {})
+    return folder
+
+
+def write_scan(path: Path, shape: tuple[int, int, int] = (24, 22, 20), seed: int = 0) -> Path:
+    """A bright ball in noise, 2 mm voxels."""
+    generator = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    data = 100 * (np.linalg.norm(grid, axis=0) < 0.8) + generator.normal(10, 2, shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag((-2.0, 2.0, 2.0, 1.0))
+    affine[:3, 3] = (20, -20, -20)
+    nib.save(nib.Nifti1Image(data.astype(np.float32), affine), path)
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Makes a BIDS dataset of the given images, ``dataset('sub-01_T1w.nii.gz', ...)``, in folders by their names."""
+
+    def make(*names: str) -> Path:
+        root = tmp_path / "data"
+        root.mkdir(exist_ok=True)
+        description = {"Name": "test", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+        (root / "dataset_description.json").write_text(json.dumps(description))
+        (root / "README").write_text("For tests.\n")
+        for seed, name in enumerate(names):
+            folders = [part for part in name.split("_") if part.startswith(("sub-", "ses-"))]
+            write_scan(root.joinpath(*folders, "anat", name), seed=seed)
+        return root
+
+    return make
