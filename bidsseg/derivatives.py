@@ -10,14 +10,15 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsseg.bids import Scan, derivative_path, participant_folder
 from bidsseg.files import whole, write_text
-from bidsseg.labels import SCHEMES, Scheme, label_table
+from bidsseg.labels import SCHEMES, Label, Scheme, label_table
 
 if TYPE_CHECKING:
     from bidsseg.image import Image
@@ -31,14 +32,36 @@ BIDSIGNORE = (
     "*.html",
     "logs/",
     "work/",
-    "figures/",
-    "sub-*/figures/",
+    "figures",
     "group_*",
     "*_volumes.*",
     "*_qc.json",
     "*_lesion*",
 )
 MASK_LABEL = "brain"
+README = """Brain regions by bidsseg.
+
+The label images of each scan lie on the scan's own grid (space-orig); the seg-*_dseg.tsv tables name their labels.
+Volumes are in *_volumes.tsv, what may be wrong with a scan in *_qc.json, the methods text in logs/CITATION.md.
+"""
+LABEL_COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mapping", "lobe")
+"mapping is the tissue in the standard BIDS table of labels."
+OWN_COLUMNS = {
+    "hemisphere": {"Description": "L or R; n/a on the midline."},
+    "lobe": {"Description": "Lobe that the label is a part of; n/a outside the lobes."},
+}
+LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and colours."
+PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to 1 mm."
+CORTEX = 8
+BIDS_TISSUES = (
+    (r"cerebell", 11),
+    (r"brain-stem", 10),
+    (r"csf|ventricle|inf-lat-vent", 3),
+    (r"^wm-|white-matter", 2),
+    (r"^ctx-", CORTEX),
+    (r"thalamus|caudate|putamen|pallidum|accumbens|ventraldc|deep-grey|hippocampus|amygdala", 9),
+)
+"Patterns in label names, and codes of the BIDS specification's table of image-derived labels; the first match counts."
 
 
 @dataclass(frozen=True)
@@ -160,12 +183,9 @@ def _space_entities(space: str) -> dict[str, str]:
     return {"space": "orig"} if space == "orig" else {"space": "individual", "res": "1mm"}
 
 
-def _reference(place: Place, space: str) -> dict[str, Any]:
-    """Sidecar fields of the grid an image lies on."""
-    fields: dict[str, Any] = {"SpatialReference": place.source_uri}
-    if space == "1mm":
-        fields["Resolution"] = {"1mm": ONE_MM}
-    return fields
+def _reference(space: str) -> dict[str, Any]:
+    """Sidecar fields of the grid an image lies on; in the world all are aligned with the scan itself."""
+    return {"SpatialReference": "orig", **({"Resolution": {"1mm": ONE_MM}} if space == "1mm" else {})}
 
 
 def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Segmentation) -> None:
@@ -177,13 +197,13 @@ def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Seg
     for scheme in writer.recipe.schemes:
         path = place.file("dseg.nii.gz", seg=scheme, desc=place.scan.suffix, **entities)
         sidecar = writer.metadata(
-            Description=f"Label image of the {scheme}; names and colours are in seg-{scheme}_dseg.tsv.",
-            **_reference(place, space),
+            Description=LABELS_ABOUT.format(scheme),
+            **_reference(space),
         )
         writer.image(path, labels(segmentation, scheme), like, sidecar)
     path = place.file("mask.nii.gz", label=MASK_LABEL, desc=place.scan.suffix, **entities)
     sidecar = writer.metadata(
-        Type="Brain", Description="Brain and the cerebrospinal fluid around it.", **_reference(place, space)
+        Type="Brain", Description="Brain and the cerebrospinal fluid around it.", **_reference(space)
     )
     writer.image(path, brain_mask(segmentation), like, sidecar)
 
@@ -203,7 +223,7 @@ def _write_preprocessed(writer: _Writer, result: Result) -> None:
 
     volume, _ = conform(result.corrected)
     path = writer.place.file(f"{writer.place.scan.suffix}.nii.gz", desc="preproc", **_space_entities("1mm"))
-    sidecar = writer.metadata(SkullStripped=False, **_reference(writer.place, "1mm"))
+    sidecar = writer.metadata(SkullStripped=False, Description=PREPROCESSED, **_reference("1mm"))
     writer.image(path, volume, _on_grid_of(result, "1mm"), sidecar)
 
 
@@ -251,17 +271,29 @@ def _write_marker(writer: _Writer, segmentation: Segmentation, warnings: Sequenc
 def write_root(out: Path, dataset: Path, recipe: Recipe, modalities: Iterable[str]) -> None:
     """The files that describe the output dataset. Safe while other processes write theirs."""
     write_json(out / "dataset_description.json", _description(dataset, recipe))
+    write_text(out / "README", README)
     write_text(out / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
-    made_from = [(modality, f"made from the {modality} image of these entities") for modality in modalities]
-    rows = [("preproc", "bias field corrected (N4) and resampled to 1 mm; not skull-stripped"), *made_from]
+    rows = [("desc-preproc", "bias field corrected and resampled to 1 mm; not skull-stripped")]
+    rows += [(f"desc-{modality}", f"made from the {modality} image with the same entities") for modality in modalities]
     write_text(out / "descriptions.tsv", table(("desc_id", "description"), rows))
+    write_json(out / "descriptions.json", {"Description": "What desc- means in the file names."})
     for scheme in recipe.schemes:
-        labels = [tuple(value or "n/a" for value in asdict(label).values()) for label in label_table(scheme)]
-        header = ("index", "name", "abbreviation", "color", "hemisphere", "mapping")
-        write_text(out / f"seg-{scheme}_dseg.tsv", table(header, labels))
+        labels = [(*astuple(label)[:5], bids_tissue(label, scheme), label.mapping) for label in label_table(scheme)]
+        write_text(out / f"seg-{scheme}_dseg.tsv", table(LABEL_COLUMNS, labels))
+        about = {"Description": LABELS_ABOUT.format(scheme), "SpatialReference": "orig"}
+        write_json(out / f"seg-{scheme}_dseg.json", {**about, **OWN_COLUMNS})
+
+
+def bids_tissue(label: Label, scheme: Scheme) -> int | None:
+    """The label's tissue in BIDS' own table of tissues; None where it holds several."""
+    for pattern, code in BIDS_TISSUES:
+        if re.search(pattern, label.name, re.IGNORECASE):
+            return code
+    return CORTEX if scheme == "gyri" else None
 
 
 def _description(dataset: Path, recipe: Recipe) -> dict[str, Any]:
+    authors = _authors(dataset)
     model = {"Name": f"{NAME} model {recipe.model}", "Description": f"weights SHA-256 {recipe.weights_sha256}"}
     return {
         "Name": "Brain regions by bidsseg",
@@ -271,7 +303,17 @@ def _description(dataset: Path, recipe: Recipe) -> dict[str, Any]:
         "DatasetLinks": {"raw": dataset.as_uri()},
         "SourceDatasets": [{"URL": dataset.as_uri()}],
         "HowToAcknowledge": "See logs/CITATION.md.",
+        **({"Authors": authors} if authors else {}),
     }
+
+
+def _authors(dataset: Path) -> list[str]:
+    """Those of the input dataset, whose work this rests on."""
+    try:
+        authors = json.loads((dataset / "dataset_description.json").read_text(encoding="utf-8")).get("Authors", [])
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [str(author) for author in authors] if isinstance(authors, list) else []
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
