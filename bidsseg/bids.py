@@ -145,6 +145,8 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
     check_dataset(dataset, selection)
     layout = _layout(dataset, selection)
     paths = sorted({Path(path) for modality in selection.modalities for path in _query(layout, selection, modality)})
+    if not all(path.is_relative_to(dataset) for path in paths):
+        raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
     scans, unusable = _parse(paths)
     scans, duplicates = _without_duplicates(scans)
     unusable += duplicates

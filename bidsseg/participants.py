@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from bidsseg import __version__
 from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_filters
 from bidsseg.derivatives import Place, Recipe, is_complete, write_root
 from bidsseg.errors import UserError
+from bidsseg.files import write_text
 
 if TYPE_CHECKING:
     from bidsseg.app import Options
@@ -63,8 +65,20 @@ def run_group(out: Path) -> int:
 def run_participants(options: Options) -> int:
     """Segment the scans the options select; returns the exit code.
 
-    Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written.
+    Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written. The
+    traceback of anything else goes to a log, and the user gets a ``UserError`` that names it.
     """
+    try:
+        return _run_participants(options)
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        log = options.out_dir.resolve() / "logs" / "bidsseg_error.txt"
+        write_text(log, traceback.format_exc())
+        raise UserError(f"{type(error).__name__}: {error}; this is a defect, please report it with {log}") from error
+
+
+def _run_participants(options: Options) -> int:
     dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     _check_folders(options)
     filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
@@ -223,7 +237,6 @@ def _warnings(place: Place) -> str:
 
 def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
     from bidsseg.citation import methods_text
-    from bidsseg.files import write_text
 
     write_text(out / "logs" / "CITATION.md", methods_text(recipe, options.modality))
 
