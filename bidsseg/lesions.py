@@ -11,8 +11,8 @@ Every zone a lesion touches is one of its *contacts*. Its one *zone* comes from 
 
 1. Where most of its volume lies (plurality): brainstem and cerebellum: infratentorial; thalamus, basal ganglia and
    ventral diencephalon: deep-grey; cerebrum: rule 2; nothing of these: outside.
-2. In the cerebrum: the structure it abuts, ventricles or cortex; where it abuts both, the one it abuts with more
-   of its volume; where it abuts neither, deep-white-matter.
+2. In the cerebrum: the structure it abuts, ventricles or cortex; where it abuts both, the one it abuts with more of
+   its surface (voxels that overlap count too); where it abuts neither, deep-white-matter.
 
 So a confluent lesion that reaches the cortex, the thalamus or the midbrain with a small part stays what it mostly is.
 """
@@ -31,13 +31,14 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.distance import pdist
 
-from bidsseg.image import Floats, Image, conform, grid_of
+from bidsseg.image import Floats, Image, conform, grid_of, voxel_spacing_mm
 from bidsseg.labels import LOBE_GROUP_OF_TISSUE, TISSUE, TISSUES, code_lookup
 from bidsseg.lesion_masks import (
     MaskKind,
     Placed,
     Reals,
     apply,
+    is_inside,
     is_same_grid,
     look_up,
     mismatches,
@@ -52,6 +53,7 @@ PERIVENTRICULAR, JUXTACORTICAL, INFRATENTORIAL = "periventricular", "juxtacortic
 DEEP_GREY, DEEP_WHITE, OUTSIDE = "deep-grey", "deep-white-matter", "outside"
 MCDONALD_SITES = (PERIVENTRICULAR, JUXTACORTICAL, INFRATENTORIAL)
 ZONES = (*MCDONALD_SITES, DEEP_GREY, DEEP_WHITE, OUTSIDE)
+FACES = np.concatenate((np.eye(3, dtype=np.intp), -np.eye(3, dtype=np.intp)))
 NORMAL_WHITE_MATTER_MM = 3
 "White matter this near to a lesion is not taken for normal-appearing."
 
@@ -200,14 +202,14 @@ def lesion_features(
 
 def _pieces(placed: Placed, image: Image) -> Pieces:
     points = pieces_of(placed.voxels, placed.affine)
-    n_voxels, per_voxel, _ = points.shape
+    per_voxel, shape = points.shape[1], image.data.shape
     points_mm = apply(placed.affine, points.reshape(-1, 3))
     indices = np.rint(apply(np.linalg.inv(image.affine), points_mm)).astype(np.intp)
-    flat = np.arange(image.data.size).reshape(image.data.shape) if n_voxels else np.zeros((1, 1, 1), np.intp)
+    flat = np.ravel_multi_index(tuple(indices.T), shape, mode="clip")
     return Pieces(
         np.repeat(placed.component, per_voxel),
-        placed.voxel_volume_mm3 / max(per_voxel, 1),
-        look_up(flat, indices, outside=-1),
+        placed.voxel_volume_mm3 / per_voxel,
+        np.where(is_inside(indices, shape), flat, -1),
         points_mm,
     )
 
@@ -240,23 +242,20 @@ def correct_under_lesions(segmentation: Segmentation, lesion: NDArray[np.bool_])
     """
     if not lesion.any():
         return segmentation
-    window = _box(lesion, margin=8)
-    hit, tissue = lesion[window], segmentation.tissue[window]
-    fluid = np.isin(tissue, DOUBTFUL) & (tissue != TISSUE["cortex"])
-    doubts = (
-        np.isin(tissue, VENTRICLES),
-        fluid & ~np.isin(tissue, VENTRICLES),
-        np.isin(tissue, CORTEX),
-        np.isin(tissue, DOUBTFUL),
-    )
+    tissue = segmentation.tissue
+    ventricle, cortex, doubtful = (_is_any(tissue, kinds) for kinds in (VENTRICLES, CORTEX, DOUBTFUL))
     new = {name: getattr(segmentation, name).copy() for name in ("tissue", "side", "parcel")}
-    spacing = np.sqrt((segmentation.affine[:3, :3] ** 2).sum(0))
-    for doubt in doubts:
-        for island, white in _islands(doubt, hit, tissue):
+    spacing = voxel_spacing_mm(segmentation.affine)
+    for doubt in (ventricle, cortex, doubtful & ~ventricle & ~cortex, doubtful):
+        for island, white in _islands(doubt, lesion, tissue):
             nearest = white[cKDTree(white * spacing).query(island * spacing)[1]]
             for values in new.values():
-                values[window][tuple(island.T)] = values[window][tuple(nearest.T)]
+                values[tuple(island.T)] = values[tuple(nearest.T)]
     return replace(segmentation, **new)
+
+
+def _is_any(tissue: NDArray[np.uint8], kinds: NDArray[np.intp]) -> NDArray[np.bool_]:
+    return np.asarray(np.isin(np.arange(len(TISSUES)), kinds)[tissue])
 
 
 def _islands(
@@ -279,11 +278,6 @@ def _islands(
     return found
 
 
-def _box(mask: NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return tuple(slice(max(0, s.start - margin), s.stop + margin) for s in box)
-
-
 def isotropic(mask: NDArray[np.bool_], image: Image) -> NDArray[np.bool_]:
     """A mask on the scan's grid (I, J, K), brought to the scan's 1 mm isotropic grid."""
     volume: Floats = conform(replace(image, data=mask.astype(np.float32)))[0]
@@ -294,18 +288,24 @@ class _Near:
     """Distances to some tissues of a segmentation, on the isotropic grid."""
 
     def __init__(self, segmentation: Segmentation, image: Image, tissues: NDArray[np.intp]) -> None:
-        self.mask = isotropic(np.isin(segmentation.tissue, tissues), image)
+        self.mask = isotropic(_is_any(segmentation.tissue, tissues), image)
         self.affine = grid_of(image.data.shape, image.affine).affine
         surface = np.argwhere(self.mask & ~ndimage.binary_erosion(self.mask))
         self.tree = cKDTree(apply(self.affine, surface)) if len(surface) else None
 
-    def gap_mm(self, points_mm: Reals) -> Reals:
-        """Gap between the voxel around each point (N, 3) and the tissues: centre distance less 1 mm, 0 inside; (N,)."""
+    def gap_mm(self, points_mm: Reals, wanted: NDArray[np.bool_] | None = None) -> Reals:
+        """Gap between the voxel around each point (N, 3) and the tissues: centre distance less 1 mm, 0 inside; (N,).
+
+        Points outside the tissues that are not ``wanted`` get infinity. Without such tissues all is nan.
+        """
         if self.tree is None:
             return np.full(len(points_mm), np.nan)
         indices = np.rint(apply(np.linalg.inv(self.affine), points_mm)).astype(np.intp)
-        gap = np.maximum(self.tree.query(points_mm)[0] - 1.0, 0.0)
-        return np.where(look_up(self.mask, indices), 0.0, np.round(gap, 6))
+        inside = look_up(self.mask, indices) > 0
+        gap = np.where(inside, 0.0, np.inf)
+        ask = ~inside if wanted is None else ~inside & wanted
+        gap[ask] = np.round(np.maximum(self.tree.query(points_mm[ask])[0] - 1.0, 0.0), 6)
+        return gap
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,7 +314,9 @@ class _Cubes:
 
     points_mm: Reals
     ventricle_mm: Reals
+    "Gap to the ventricles of surface voxels and those in ventricles; infinite for the others."
     cortex_mm: Reals
+    "The same to the cortex."
     cerebral: NDArray[np.bool_]
     "Neither deep grey matter nor brainstem nor cerebellum."
 
@@ -364,9 +366,12 @@ def _cubes(placed: Placed, image: Image, segmentation: Segmentation, count: int)
     component = placed.isotropic[tuple(indices.T)]
     order = np.argsort(component, kind="stable")
     points = apply(placed.grid.affine, indices[order])
+    faces = [look_up(placed.isotropic, indices + step) != component for step in FACES]
+    surface = np.any(faces, axis=0)[order]
     scan = np.rint(apply(np.linalg.inv(image.affine), points)).astype(np.intp)
     cerebral = ~np.isin(COMPARTMENT[look_up(segmentation.tissue, scan)], (1, 2))
-    ventricle, cortex = (_Near(segmentation, image, tissues).gap_mm(points) for tissues in (VENTRICLES, CORTEX))
+    near = (_Near(segmentation, image, tissues) for tissues in (VENTRICLES, CORTEX))
+    ventricle, cortex = (tissues.gap_mm(points, surface) for tissues in near)
     ends = np.cumsum(np.bincount(component, minlength=count + 1)[1:])[:-1]
     parts = (np.split(values, ends) for values in (points, ventricle, cortex, cerebral))
     return [_Cubes(*values) for values in zip(*parts, strict=True)]
@@ -429,8 +434,11 @@ def _relative_intensities(placed: Placed, image: Image, segmentation: Segmentati
     normal = grey[white & ~near]
     if len(normal) == 0 or np.median(normal) == 0:
         return np.full(count, np.nan)
-    means = np.asarray(ndimage.mean(grey, placed.isotropic, np.arange(1, count + 1)))
-    relative: Reals = means / float(np.median(normal))
+    lesion = placed.isotropic > 0
+    component = placed.isotropic[lesion]
+    sums = np.bincount(component, grey[lesion], minlength=count + 1)[1 : count + 1]
+    voxels = np.bincount(component, minlength=count + 1)[1 : count + 1]
+    relative: Reals = sums / voxels / float(np.median(normal))
     return relative
 
 
