@@ -54,10 +54,10 @@ class Row:
 
 def run_group(out: Path) -> int:
     """Gather all participants' results; raises ``NothingSelected`` where there are none."""
-    from bidsseg.group import run
-
     if not out.is_dir():
         raise NothingSelected(f"{out}: no such folder; run the participant level first")
+    from bidsseg.group import run
+
     run(out.resolve())
     return EXIT_OK
 

@@ -105,6 +105,7 @@ class Runner:
         self.how = how
         self.on_scan = on_scan
         self.stems: dict[str, str] = {}
+        self.failed: set[str] = set()
         self.crashes = how.work_dir / f"crashes-{os.getpid()}"
         self.pool = None if how.plugin else WorkerPool(how)
 
@@ -120,6 +121,7 @@ class Runner:
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run one batch; every job gets an outcome."""
+        self.failed = set()
         self.stems = {workflow_name(job): job.place.scan.stem for job in jobs}
         workflow = build_workflow(jobs, self.how)
         workflow.config = self._config()
@@ -133,8 +135,7 @@ class Runner:
         except Exception as unexpected:  # nipype's summary of the nodes that failed; each has a crash file
             error = " ".join(str(unexpected).split())[:200]
         crashes = self._crashes()
-        outcomes = [self._outcome(job, crashes, error) for job in jobs]
-        return outcomes
+        return [self._outcome(job, crashes, error) for job in jobs]
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -148,10 +149,12 @@ class Runner:
         }
 
     def _status(self, node: Any, status: str) -> None:
-        if status == "exception" or (status == "end" and node.name == STAGES[0]):
-            name = node._hierarchy.rpartition(".")[2]
+        name = node._hierarchy.rpartition(".")[2]
+        good = status == "end" and node.name == STAGES[0] and name not in self.failed  # Linear "ends" what it skips
+        if status == "exception" or good:
+            self.failed |= {name} if status == "exception" else set()
             self._clean(name)
-            self.on_scan(self.stems[name], status == "end")
+            self.on_scan(self.stems[name], good)
 
     def _crashes(self) -> dict[str, Path]:
         """The crash file of each workflow that failed."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_scan as write_image
+from numpy.typing import NDArray
 
-from bidsseg import derivatives
+from bidsseg import derivatives, pictures
 from bidsseg.bids import parse_scan
 from bidsseg.derivatives import Place, Recipe, Result, bids_tissue, is_complete, table, write_root, write_scan
 from bidsseg.image import grid_of, load
@@ -18,12 +19,20 @@ from bidsseg.segmentation import Segmentation
 RECIPE = Recipe("1", "tiny", "abc", schemes=("regions", "lobes"))
 
 
-def blocks(shape: tuple[int, ...], affine: np.ndarray) -> Segmentation:  # type: ignore[type-arg]
+def blocks(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Segmentation:
     """Left frontal cortex in one half."""
     tissue = np.zeros(shape, np.uint8)
     tissue[: shape[0] // 2] = 1
-    rest = [np.zeros(shape, np.uint8) for _ in range(2)]
-    return Segmentation(tissue, *rest, np.ones(shape, np.float16), affine=affine, has_gyri=True)
+    zeros = np.zeros(shape, np.uint8)
+    return Segmentation(tissue, zeros, zeros, np.ones(shape, np.float16), affine, has_gyri=True)
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mosaic(path: Path, *_: object) -> None:
+        path.write_bytes(b"png")
+
+    monkeypatch.setattr(pictures, "mosaic", mosaic)
 
 
 @pytest.fixture
@@ -143,8 +152,6 @@ def test_a_damaged_marker_is_not_complete(place: Place, text: str) -> None:
 
 
 def test_a_picture_that_fails_is_a_warning(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bidsseg import pictures
-
     def fail(*_: object) -> None:
         raise RuntimeError("no ink")
 

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Dataset, write_scan
+
+from bidsseg.app import (
+    EXIT_CANNOT_WRITE,
+    EXIT_INVALID_BIDS,
+    EXIT_NOTHING_SELECTED,
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    EXIT_USAGE,
+    run,
+    spread,
+)
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def app(tmp_path: Path, tiny_model: Path) -> Run:
+    """Runs the participant level in this process: ``app(dataset, '--seg', 'lobes')``; outputs go to tmp_path/out."""
+    plugin = tmp_path / "plugin.json"
+    plugin.write_text('{"plugin": "Linear"}')
+    quick = ("--model", str(tiny_model), "--use-plugin", str(plugin), "--no-bias-correction", "--nprocs", "1")
+
+    def call(dataset: Path, *options: str) -> int:
+        return run([str(dataset), str(tmp_path / "out"), "participant", *quick, *options])
+
+    return call
+
+
+def labels(out: Path, scheme: str = "lobes") -> list[str]:
+    return sorted(path.name for path in out.rglob(f"*seg-{scheme}_*dseg.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("given", "understood"),
+    [
+        ("a b participant --participant-label 01 02", "a b participant --participant-label 01 --participant-label 02"),
+        ("a b participant --participant_label=01", "a b participant --participant-label=01"),
+        ("--participant_label 01 02 a b participant", "--participant-label 01 --participant-label 02 a b participant"),
+        ("a b participant --seg lobes gyri -v", "a b participant --seg lobes --seg gyri -v"),
+        ("a b participant --seg", "a b participant --seg"),
+        ("a b participant -w x_y --work_dir p_q", "a b participant -w x_y --work-dir p_q"),
+    ],
+)
+def test_bids_apps_way_of_writing_options(given: str, understood: str) -> None:
+    assert spread(given.split()) == understood.split()
+
+
+def test_help_is_quick_and_grouped() -> None:
+    code = "import sys, bidsseg.app as a; code = a.run(['--help']); print({'numpy', 'torch'} & set(sys.modules), code)"
+    text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert text.endswith("set() 0\n")
+    for part in ("Which scans:", "Segmentation:", "Computing:", "Running:", "Examples:", "Exit codes:"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--particpant-label", "01"], "--participant-label"),
+        (["--seg", "gyry"], "gyry"),
+        (["--nprocs", "0"], "--nprocs"),
+        (["--device", "toaster"], "--device toaster"),
+        (["--model", "nowhere"], "not a model card"),
+        (["--bids-filter-file", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_wrong_usage(dataset: Dataset, tmp_path: Path, args: list[str], message: str,
+                     capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    root = dataset("sub-01_T1w.nii.gz")
+    assert run([str(root), str(tmp_path / "out"), "participant", *args]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("option", "inside"), [("out", ""), ("--work-dir", "work"), ("--bids-database-dir", "sub-01/index")]
+)
+def test_the_input_is_only_read(dataset: Dataset, tmp_path: Path, option: str, inside: str) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    before = sorted(root.rglob("*"))
+    out = root / inside if option == "out" else tmp_path / "out"
+    options = [] if option == "out" else [option, str(root / inside)]
+    assert run([str(root), str(out), "participant", *options]) == EXIT_USAGE
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_folder_that_is_not_bids(tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    assert app(tmp_path / "data") == EXIT_INVALID_BIDS
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'data'}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [["--participant-label", "77"], ["--modality", "PDw"], ["--session-label", "x"]])
+def test_nothing_selected(dataset: Dataset, app: Run, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert app(dataset("sub-01_T1w.nii.gz"), *options) == EXIT_NOTHING_SELECTED
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_output_that_cannot_be_written(dataset: Dataset, tmp_path: Path, app: Run,
+                                          capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    root = dataset("sub-01_T1w.nii.gz")
+    (tmp_path / "out").write_text("a file")
+    assert app(root) == EXIT_CANNOT_WRITE
+    assert str(tmp_path / "out") in capsys.readouterr().err
+
+
+def test_group_level_without_results(dataset: Dataset, tmp_path: Path) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    assert run([str(root), str(tmp_path / "out"), "group"]) == EXIT_NOTHING_SELECTED
+
+
+def test_dry_run_writes_nothing(dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    root = dataset("sub-01_T1w.nii.gz", "sub-02_T2w.nii.gz")
+    assert app(root, "--dry-run") == EXIT_OK
+    text = capsys.readouterr().out
+    assert "sub-01_T1w" in text
+    assert "to do" in text
+    assert "sub-02" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_scans_among_good_ones(dataset: Dataset, tmp_path: Path, app: Run,
+                                   capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    root = dataset("sub-01_run-1_T1w.nii.gz", "sub-01_run-2_T1w.nii.gz", "sub-02_FLAIR.nii", "sub-02_FLAIR.nii.gz")
+    bad = write_scan(root / "sub-03" / "anat" / "sub-03_T1w.nii.gz")
+    bad.write_bytes(bad.read_bytes()[:2000])
+    (root / "sub-04" / "anat").mkdir(parents=True)
+    (root / "sub-04" / "anat" / "sub-04_T1w.nii.gz").symlink_to("annex/object")
+    assert app(root, "--seg", "lobes") == EXIT_SOME_FAILED
+    assert labels(tmp_path / "out") == [
+        "sub-01_run-1_space-orig_seg-lobes_desc-T1w_dseg.nii.gz",
+        "sub-01_run-2_space-orig_seg-lobes_desc-T1w_dseg.nii.gz",
+    ]
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in captured.err + captured.out
+    assert sorted(error.split(":")[1].rpartition("/")[2] for error in errors) == [
+        "sub-02_FLAIR.nii", "sub-02_FLAIR.nii.gz", "sub-03_T1w.nii.gz", "sub-04_T1w.nii.gz"
+    ]  # fmt: skip
+    assert not (tmp_path / "out" / "work").exists()
+
+
+def _times(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in out.rglob("*_dseg.nii.gz")}
+
+
+def test_running_again_does_only_what_is_missing(dataset: Dataset, tmp_path: Path, app: Run,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    root, out = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"), tmp_path / "out"
+    assert app(root, "--seg", "lobes", "--participant-label", "sub-01") == EXIT_OK
+    first = _times(out)
+    assert app(root, "--seg", "lobes") == EXIT_OK
+    second = _times(out)
+    assert len(first) == 1
+    assert len(second) == 2
+    assert first.items() <= second.items()
+    assert "skipped" in capsys.readouterr().out
+    assert app(root, "--seg", "lobes", "--output-spaces", "orig", "1mm") == EXIT_OK
+    third = _times(out)
+    assert len(third) == 4
+    assert not second.items() & third.items()
+    assert app(root, "--seg", "lobes", "--output-spaces", "orig", "1mm", "--overwrite") == EXIT_OK
+    assert not third.items() & _times(out).items()
+
+
+def test_nothing_is_written_elsewhere(dataset: Dataset, tmp_path: Path, app: Run,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    root = dataset("sub-01_T1w.nii.gz")
+    before = sorted(root.rglob("*"))
+    assert app(root, "-w", str(tmp_path / "work"), "--seg", "lobes") == EXIT_OK
+    assert not list(home.iterdir())
+    assert sorted(root.rglob("*")) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "data", "out", "work", "plugin.json"}
+
+
+@pytest.mark.skipif(shutil.which("bids-validator-deno") is None, reason="bids-validator-deno is not installed")
+def test_the_output_is_valid_bids(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    names = ("sub-01_ses-1_run-1_T1w.nii.gz", "sub-01_ses-1_acq-a_ce-gd_FLAIR.nii.gz")
+    root = dataset(*names)
+    description = root / "dataset_description.json"
+    description.write_text(json.dumps({**json.loads(description.read_text()), "Authors": ["A", "B"]}))
+    assert app(root, "--output-spaces", "orig", "1mm") == EXIT_OK
+    command = ["bids-validator-deno", "--format", "json", str(tmp_path / "out")]
+    report = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    assert report["issues"]["issues"] == []
+    assert report["summary"]["subjects"] == ["01"]
+
+
+def test_the_command_in_processes_of_its_own(dataset: Dataset, tmp_path: Path, tiny_model: Path) -> None:
+    root = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
+    command = [sys.executable, "-m", "bidsseg.app", str(root), str(tmp_path / "out"), "participant"]
+    command += ["--model", str(tiny_model), "--nprocs", "2", "--omp-nthreads", "1", "--seg", "lobes"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_OK, done.stderr
+    assert len(labels(tmp_path / "out")) == 2
+    assert "2 done" in done.stdout
+    methods = (tmp_path / "out" / "logs" / "CITATION.md").read_text()
+    assert "N4" in methods
+    assert "BrainCOLOR" not in methods
