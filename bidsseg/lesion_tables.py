@@ -37,8 +37,8 @@ LESION_COLUMNS: dict[str, dict[str, Any]] = {
     "zone": {
         "Description": "The one zone of the lesion, after the sites of the 2017 McDonald criteria",
         "Levels": {
-            "periventricular": "in the cerebrum, abuts a lateral ventricle, with more of its surface than cortex",
-            "juxtacortical": "in the cerebrum, abuts the cortex or lies in it, with more of its surface than ventricles",
+            "periventricular": "in the cerebrum, abuts a lateral ventricle, a larger share of it than of the cortex",
+            "juxtacortical": "in the cerebrum, abuts the cortex, a larger share of it than of the ventricles",
             "infratentorial": "most of it in brainstem and cerebellum",
             "deep-grey": "most of it in thalamus, basal ganglia and ventral diencephalon",
             "deep-white-matter": "in the cerebrum, abuts neither ventricles nor cortex",

@@ -11,10 +11,12 @@ Every zone a lesion touches is one of its *contacts*. Its one *zone* comes from 
 
 1. Where most of its volume lies (plurality): brainstem and cerebellum: infratentorial; thalamus, basal ganglia and
    ventral diencephalon: deep-grey; cerebrum: rule 2; nothing of these: outside.
-2. In the cerebrum: the structure it abuts, ventricles or cortex; where it abuts both, the one it abuts with more of
-   its surface (voxels that overlap count too); where it abuts neither, deep-white-matter.
+2. In the cerebrum: the structure it abuts, ventricles or cortex; where it abuts both, the one of which it abuts the
+   larger share of the wall that faces white matter; where it abuts neither, deep-white-matter.
 
 So a confluent lesion that reaches the cortex, the thalamus or the midbrain with a small part stays what it mostly is.
+The share, not the area, because the folded cortex is everywhere near and has ten times the surface: by area nearly all
+large periventricular lesions would be juxtacortical.
 """
 
 from __future__ import annotations
@@ -291,7 +293,9 @@ class _Near:
         self.mask = isotropic(_is_any(segmentation.tissue, tissues), image)
         self.affine = grid_of(image.data.shape, image.affine).affine
         surface = np.argwhere(self.mask & ~ndimage.binary_erosion(self.mask))
-        self.tree = cKDTree(apply(self.affine, surface)) if len(surface) else None
+        self.tree = None
+        if len(surface):  # unbalanced: far faster for points in rows
+            self.tree = cKDTree(apply(self.affine, surface), compact_nodes=False, balanced_tree=False)
 
     def gap_mm(self, points_mm: Reals, wanted: NDArray[np.bool_] | None = None) -> Reals:
         """Gap between the voxel around each point (N, 3) and the tissues: centre distance less 1 mm, 0 inside; (N,).
@@ -319,6 +323,8 @@ class _Cubes:
     "The same to the cortex."
     cerebral: NDArray[np.bool_]
     "Neither deep grey matter nor brainstem nor cerebellum."
+    walls: tuple[int, int]
+    "Voxels of ventricles and of cortex that face white matter, in the whole brain."
 
 
 def _measured(
@@ -370,11 +376,13 @@ def _cubes(placed: Placed, image: Image, segmentation: Segmentation, count: int)
     surface = np.any(faces, axis=0)[order]
     scan = np.rint(apply(np.linalg.inv(image.affine), points)).astype(np.intp)
     cerebral = ~np.isin(COMPARTMENT[look_up(segmentation.tissue, scan)], (1, 2))
-    near = (_Near(segmentation, image, tissues) for tissues in (VENTRICLES, CORTEX))
+    near = [_Near(segmentation, image, tissues) for tissues in (VENTRICLES, CORTEX)]
     ventricle, cortex = (tissues.gap_mm(points, surface) for tissues in near)
+    beside_white = ndimage.binary_dilation(isotropic(segmentation.tissue == WHITE_MATTER, image))
+    walls = tuple(max(1, int((tissues.mask & beside_white).sum())) for tissues in near)
     ends = np.cumsum(np.bincount(component, minlength=count + 1)[1:])[:-1]
-    parts = (np.split(values, ends) for values in (points, ventricle, cortex, cerebral))
-    return [_Cubes(*values) for values in zip(*parts, strict=True)]
+    parts = [np.split(values, ends) for values in (points, ventricle, cortex, cerebral)]
+    return [_Cubes(p, v, c, inside, (walls[0], walls[1])) for p, v, c, inside in zip(*parts, strict=True)]
 
 
 def zone_of(cubes: _Cubes, compartments: Reals, options: LesionOptions) -> tuple[tuple[str, ...], str]:
@@ -397,7 +405,7 @@ def zone_of(cubes: _Cubes, compartments: Reals, options: LesionOptions) -> tuple
         return contacts, (INFRATENTORIAL, DEEP_GREY)[part - 1]
     if not any(abuts):
         return (*contacts, DEEP_WHITE), DEEP_WHITE
-    return contacts, PERIVENTRICULAR if abuts[0] >= abuts[1] else JUXTACORTICAL
+    return contacts, PERIVENTRICULAR if abuts[0] / cubes.walls[0] >= abuts[1] / cubes.walls[1] else JUXTACORTICAL
 
 
 def long_axis_mm(points_mm: Reals) -> float:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from bidsseg.image import Image, conform
 
 SEED = 20
-SAMPLES = 0.15
-"Share of the fixed scan's voxels the metric is computed from."
+SAMPLES = (0.4, 0.2)
+"Share of the fixed scan's voxels the metric is computed from, at 4 and 2 mm."
 
 
 def rigid_transform(
@@ -24,7 +24,7 @@ def rigid_transform(
     """Rotation and shift that take RAS mm of ``fixed`` to RAS mm of ``moving``, 4x4.
 
     Both scans are brought to 1 mm, so that thick slices weigh what they cover. Mattes mutual information (Mattes et al.
-    2003, doi 10.1109/TMI.2003.809072) at 4, 2 and 1 mm, begun from the headers and from the centres of mass, whichever
+    2003, doi 10.1109/TMI.2003.809072) at 4 and 2 mm, begun from the headers and from the centres of mass, whichever
     fits better. ``fixed_mask`` (I, J, K on the fixed scan's grid, for instance the brain) limits where they must agree;
     neck and jaw move on their own. The same input gives the same answer.
     """
@@ -41,8 +41,9 @@ def rigid_transform(
         2.0, 1e-3, 200, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-6
     )
     method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel([4, 2, 1])
-    method.SetSmoothingSigmasPerLevel([2.0, 1.0, 0.5])
+    method.SetShrinkFactorsPerLevel([4, 2])
+    method.SetSmoothingSigmasPerLevel([2.0, 1.0])
+    method.SetMetricSamplingPercentagePerLevel(SAMPLES, SEED)
     method.SetSmoothingSigmasAreSpecifiedInPhysicalUnits(True)
     method.Execute(target, source)
     return _matrix(best)
@@ -72,7 +73,7 @@ def _method(mask: sitk.Image | None, threads: int, start: sitk.Euler3DTransform)
     method.SetNumberOfThreads(threads)
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricSamplingStrategy(method.REGULAR if mask is None else method.RANDOM)
-    method.SetMetricSamplingPercentage(SAMPLES, SEED)
+    method.SetMetricSamplingPercentage(SAMPLES[1] / 8, SEED)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetInitialTransform(start, inPlace=True)
     if mask is not None:

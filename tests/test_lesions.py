@@ -43,7 +43,7 @@ CASES: dict[str, tuple[list[Bounds], float, str, str, float, float, str]] = {
     "in the thalamus, beside the ventricle": (
         [(6, 12, -3, 3, -6, 0)], 216, "deep-grey", "deep-grey", 0.414, 24, "49"),
     "from ventricle to cortex, mostly at the cortex": (
-        [(-30, -6, -16, -12, 0, 6), (-36, -30, -20, -4, 0, 6)], 1152, "juxtacortical",
+        [(-30, -6, -16, -12, 0, 6), (-36, -30, -34, 30, 0, 24)], 9792, "juxtacortical",
         "periventricular,juxtacortical", 0, 0, "3206"),
     "confluent at the ventricle, a bridge to the cortex": (
         [(6, 30, -4, 4, 0, 18), (30, 36, -2, 2, 6, 12)], 3600, "periventricular",
@@ -415,8 +415,12 @@ def brain_box(mask: Image) -> Image:
 
 @pytest.mark.skipif(not MASKS, reason="no lesion masks at hand")
 def test_real_masks() -> None:
+    """On the grid of a scan of 4 mm slices."""
     masks = [brain_box(load(path)) for path in MASKS]
-    segmentation = standard_brain(masks[0].data.shape, masks[0].affine)
+    thick = masks[0].affine @ np.diag((1, 1, 4, 1))
+    thick[2, 3] += 1.5
+    i, j, k = masks[0].data.shape
+    segmentation = standard_brain((i, j, k // 4), thick)
     scan = image(segmentation.tissue, segmentation.affine)
     volume: dict[str, float] = {}
     for mask in masks:
