@@ -195,8 +195,9 @@ def save(path: Path, data: NDArray[Any], affine: NDArray[np.float64], like: Imag
         header["scl_slope"], header["scl_inter"] = np.nan, np.nan
         header["cal_max"], header["cal_min"] = 0, 0
     image = nib.Nifti1Image(data, affine, header)
-    if header is None or not (int(header["sform_code"]) or int(header["qform_code"])):
+    if image.header.get_xyzt_units()[0] == "unknown":
         image.header.set_xyzt_units("mm")
+    if header is None or not (int(header["sform_code"]) or int(header["qform_code"])):
         image.set_sform(affine, 1)
     elif int(header["sform_code"]):
         image.set_sform(affine, int(header["sform_code"]))
@@ -260,9 +261,9 @@ def along(matrix: Floats | None, volume: Floats, axis: int) -> Floats:
         return volume
     axis, result = axis - 3 + volume.ndim, volume
     if axis == volume.ndim - 1:
-        result = volume @ matrix.T
+        result = np.matmul(volume, matrix.T)
     elif axis == volume.ndim - 2:
-        result = matrix @ volume
+        result = np.matmul(matrix, volume)
     else:
         *lead, i, j, k = volume.shape
         result = (matrix @ volume.reshape(*lead, i, j * k)).reshape(*lead, len(matrix), j, k)

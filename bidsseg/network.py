@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ class UNetConfig:
 
     widths: tuple[int, ...] = (16, 48, 96, 160, 192)
     "Channels of each level; level n works at 2^(n+1) mm."
-    head_width: int = 64
+    head_width: int = 96
     "Channels of the hidden layer shared by the heads."
     n_tissues: int = len(TISSUES)
     n_parcels: int = N_PARCELS
@@ -52,7 +53,9 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Ronneberger et al. 2015 in 3D, with a space-to-depth stem and factored heads.
 
-    ``features`` maps a volume (B, 1, I, J, K) at 1 mm to (B, C, I/2, J/2, K/2); the heads map rows (N, C) of such
+    ``features`` maps a volume (B, 1, I, J, K) at 1 mm to (B, C, I/2, J/2, K/2). The last 8 of the C channels are the
+    block's own grey values, so that the others need not carry them: that halves the steps to sharp tissue borders. The
+    heads map rows (N, C) of such
     features to logits (N, 8, classes), sub-voxels in the order of ``space_to_depth``. Rows, not volumes, because the
     heads at every voxel cost more than the network: training asks for a subset, inference goes in chunks.
     """
@@ -67,7 +70,7 @@ class UNet(nn.Module):
         upward = list(reversed(range(len(widths) - 1)))
         self.reduce = nn.ModuleList(nn.Conv3d(widths[level + 1], widths[level], 1) for level in upward)
         self.decoder = nn.ModuleList(Block(widths[level], widths[level]) for level in upward)
-        self.hidden = nn.Linear(widths[0], config.head_width)
+        self.hidden = nn.Linear(widths[0] + SUBVOXELS, config.head_width)
         self.tissue_head = nn.Linear(config.head_width, SUBVOXELS * config.n_tissues)
         self.side_head = nn.Linear(config.head_width, SUBVOXELS)
         self.parcel_head = nn.Linear(config.head_width, SUBVOXELS * config.n_parcels)
@@ -75,6 +78,7 @@ class UNet(nn.Module):
     def features(self, volume: Tensor) -> Tensor:
         """(B, 1, I, J, K) at 1 mm -> (B, C, I/2, J/2, K/2)."""
         x = space_to_depth(volume)
+        grey = 4 * (x - 0.3)  # 0-1 to the spread of normalised features
         skips = []
         for level, block in enumerate(self.encoder):
             x = block(x if level == 0 else F.max_pool3d(x, 2))
@@ -83,7 +87,7 @@ class UNet(nn.Module):
         for reduce, block in zip(self.reduce, self.decoder, strict=True):
             # Adding the skip, reduced while still coarse, halves the cost of the top level against concatenation.
             x = block(F.interpolate(reduce(x), scale_factor=2.0, mode="nearest") + skips.pop())
-        return x
+        return torch.cat((x, grey.to(x.dtype)), 1)
 
     def embed(self, rows: Tensor) -> Tensor:
         """Rows of features (N, C) -> the heads' hidden layer (N, head_width)."""
@@ -91,8 +95,7 @@ class UNet(nn.Module):
 
     def tissue_logits(self, embedded: Tensor) -> Tensor:
         """(N, head_width) -> (N, 8, n_tissues)."""
-        logits: Tensor = self.tissue_head(embedded)
-        return logits.unflatten(1, (SUBVOXELS, -1))
+        return self._by_subvoxel(self.tissue_head(embedded))
 
     def side_logits(self, embedded: Tensor) -> Tensor:
         """(N, head_width) -> (N, 8): the logit of being on the right."""
@@ -101,8 +104,11 @@ class UNet(nn.Module):
 
     def parcel_logits(self, embedded: Tensor) -> Tensor:
         """(N, head_width) -> (N, 8, n_parcels)."""
-        logits: Tensor = self.parcel_head(embedded)
-        return logits.unflatten(1, (SUBVOXELS, -1))
+        return self._by_subvoxel(self.parcel_head(embedded))
+
+    @staticmethod
+    def _by_subvoxel(logits: Tensor) -> Tensor:
+        return logits.reshape(len(logits), SUBVOXELS, logits.shape[1] // SUBVOXELS)
 
 
 def space_to_depth(volume: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ def _forward(net: UNet, volume: Floats, device: torch.device, parcels: int) -> t
     Zero-padded to what the network divides, evenly on both sides so that flips stay exact.
     """
     multiple = net.config.multiple
-    pads = [(-n % multiple) for n in volume.shape]
+    pads = [max(-n % multiple, 2 * multiple - n) for n in volume.shape]  # the deepest level needs two voxels to norm
     padded = np.pad(volume, [(p // 2, p - p // 2) for p in pads])
     features = net.features(torch.from_numpy(padded).to(device)[None, None])
     _, channels, *coarse = features.shape
@@ -238,14 +238,26 @@ class Decision(NamedTuple):
 def to_native(found: Probabilities, grid: Grid, gyri: bool) -> Segmentation:
     """Decide every voxel on the scan's own grid, from probabilities resampled to it."""
     shape = grid.canonical_shape
-    decision = Decision(*(np.zeros(shape, np.uint8) for _ in range(3)), np.zeros(shape, np.float16))
+    whole = Decision(
+        np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.float16)
+    )
     channels = np.concatenate((found.tissue, found.right, found.parcels))
     for slab in restore(channels, found.origin, grid):
-        for volume, values in zip(decision, decide(slab.channels, gyri), strict=True):
-            volume[slab.window] = values
-    edge = max(float((decision.tissue[..., k] > 0).mean()) for k in (0, -1))
-    native = Decision(*(to_native_axes(volume, grid) for volume in decision))
-    return Segmentation(*native, grid.native_affine, gyri, edge)
+        decided = decide(slab.channels, gyri)
+        whole.tissue[slab.window] = decided.tissue
+        whole.side[slab.window] = decided.side
+        whole.parcel[slab.window] = decided.parcel
+        whole.confidence[slab.window] = decided.confidence
+    edge = max(float((whole.tissue[..., k] > 0).mean()) for k in (0, -1))
+    return Segmentation(
+        to_native_axes(whole.tissue, grid),
+        to_native_axes(whole.side, grid),
+        to_native_axes(whole.parcel, grid),
+        to_native_axes(whole.confidence, grid),
+        grid.native_affine,
+        gyri,
+        edge,
+    )
 
 
 def decide(channels: Floats, gyri: bool) -> Decision:

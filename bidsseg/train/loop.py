@@ -48,16 +48,18 @@ class TrainOptions:
 
     hours: float = 2.0
     "Training time in all; resuming goes on with what is left of it."
-    learning_rate: float = 1.5e-2
+    learning_rate: float = 8e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-4
-    ramp: float = 0.35
-    "Share of the training time over which samples grow from easy to the full recipe."
-    brain_rows: int = 45_000
+    difficulty: tuple[float, float] = (0.1, 0.85)
+    "Of the samples, from the beginning to the end of the ramp; 1 is the full recipe."
+    ramp: float = 0.7
+    "Share of the training time over which samples grow difficult."
+    brain_rows: int = 32_000
     "2 mm voxels of the brain that each step learns from."
-    any_rows: int = 12_000
+    any_rows: int = 8_000
     "2 mm voxels drawn from anywhere."
-    parcel_rows: int = 14_000
+    parcel_rows: int = 10_000
     "Of the brain voxels, how many learn gyri."
     balance: tuple[float, float] = (0.6, 0.3)
     "Class weights are frequency^-balance; from the first value to the second over the training."
@@ -91,9 +93,12 @@ class SampleStream(IterableDataset[Sample]):
         while True:
             rng = np.random.default_rng((self.options.seed, number))
             torch.manual_seed(int(rng.integers(2**31)))
-            difficulty = min(1.0, float(self.progress.value) / self.options.ramp) if self.options.ramp else 1.0
-            yield draw(self.subjects, self.lesions, self.recipe, difficulty, rng)
+            yield draw(self.subjects, self.lesions, self.recipe, self.difficulty(), rng)
             number += step
+
+    def difficulty(self) -> float:
+        easy, hard = self.options.difficulty
+        return easy + (hard - easy) * min(1.0, float(self.progress.value) / max(self.options.ramp, 1e-6))
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,7 @@ def save_state(state: State, folder: Path) -> None:
 def restore_state(state: State, path: Path) -> None:
     """Read a checkpoint written by ``save_state`` into a fresh state."""
     tensors = load_file(path)
-    with safe_open(path, "pt") as opened:  # type: ignore[no-untyped-call]
+    with safe_open(path, "pt") as opened:
         meta = opened.metadata()
     state.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
     state.average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}

@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from bidsseg.network import UNet, UNetConfig, depth_to_space, space_to_depth
+
+SMALL = UNetConfig(widths=(4, 6, 8), head_width=5)
+
+
+def test_space_to_depth_names_sub_voxels_in_order() -> None:
+    volume = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
+    assert space_to_depth(volume).flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_depth_to_space_is_the_inverse() -> None:
+    volume = torch.randn(2, 1, 4, 6, 8)
+    assert torch.equal(depth_to_space(space_to_depth(volume)), volume)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (16, 8, 24)])
+def test_features_lie_on_the_2_mm_grid(shape: tuple[int, int, int]) -> None:
+    features = UNet(SMALL).features(torch.randn(1, 1, *shape))
+    assert features.shape == (1, 4, *(n // 2 for n in shape))
+
+
+def test_heads_answer_for_eight_sub_voxels() -> None:
+    net = UNet(SMALL)
+    embedded = net.embed(torch.randn(7, 4))
+    assert net.tissue_logits(embedded).shape == (7, 8, SMALL.n_tissues)
+    assert net.side_logits(embedded).shape == (7, 8)
+    assert net.parcel_logits(embedded).shape == (7, 8, SMALL.n_parcels)
+
+
+def test_config_says_what_the_sides_must_be_multiples_of() -> None:
+    assert SMALL.multiple == 8
+    with pytest.raises(RuntimeError):
+        UNet(SMALL).features(torch.randn(1, 1, 20, 16, 16))
+
+
+def test_the_whole_network_learns() -> None:
+    net = UNet(SMALL)
+    features = net.features(torch.randn(1, 1, 16, 16, 16))
+    embedded = net.embed(features[0].flatten(1).T)
+    total = net.tissue_logits(embedded).sum() + net.side_logits(embedded).sum() + net.parcel_logits(embedded).sum()
+    total.backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in net.parameters())
