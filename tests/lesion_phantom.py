@@ -8,6 +8,7 @@ white matter inside it, lateral ventricles (|x| < 6, |y| < 18, 0 < z < 12) and t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import nibabel as nib
 import numpy as np
@@ -54,6 +55,7 @@ def ball(spacing: Spacing, centre: tuple[float, float, float], radius: float) ->
     return half
 
 
+@cache
 def brain(spacing: Spacing) -> Segmentation:
     x, y, z = coordinates(spacing)
     tissue = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), np.uint8)
