@@ -108,7 +108,7 @@ def load(path: Path | str) -> Image:
     except FileNotFoundError:
         raise FileError(path, "no such file", "check the path") from None
     except (ImageFileError, HeaderDataError) as error:
-        raise FileError(path, f"not a readable NIfTI ({_one_line(error)})", "export it again") from error
+        raise FileError(path, "not a readable NIfTI, or cut short", "copy or export it again") from error
     except (EOFError, OSError, zlib.error, ValueError) as error:
         raise FileError(path, f"damaged or truncated ({_one_line(error)})", "copy or export it again") from error
     affine, affine_warnings = _usable_affine(stored.header, data.shape)

@@ -85,7 +85,11 @@ def test_every_orientation_conforms_to_the_same_volume_and_comes_back(orientatio
 
 @pytest.mark.parametrize(
     ("spacing", "shape", "expected"),
-    [((1, 1, 1), (5, 6, 7), (5, 6, 7)), ((0.5, 1, 2), (8, 8, 8), (4, 8, 16)), ((10, 1.0005, 0.9), (2, 9, 10), (20, 9, 9))],
+    [
+        ((1, 1, 1), (5, 6, 7), (5, 6, 7)),
+        ((0.5, 1, 2), (8, 8, 8), (4, 8, 16)),
+        ((10, 1.0005, 0.9), (2, 9, 10), (20, 9, 9)),
+    ],
 )
 def test_conformed_shape(spacing: tuple[float, ...], shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert conform(image(ramp(*shape), np.diag((*spacing, 1.0))))[0].shape == expected

@@ -9,7 +9,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from lesion_phantom import Bounds, Spacing, affine_of, ball, boxes, brain, image
 from numpy.typing import NDArray
 
 from bidsseg.errors import UserError
@@ -19,6 +18,7 @@ from bidsseg.lesion_masks import find_mask, read_labels
 from bidsseg.lesion_tables import lesion_loads, regions_with_lesions, summary, write_lesions
 from bidsseg.lesions import LesionOptions, LesionReport, correct_under_lesions, findings, lesion_features
 from bidsseg.segmentation import Segmentation
+from tests.lesion_phantom import Bounds, Spacing, affine_of, ball, boxes, brain, image
 
 MM1: Spacing = (1, 1, 1)
 SPACINGS: list[Spacing] = [(1, 1, 1), (1, 1, 6), (0.5, 0.5, 3)]

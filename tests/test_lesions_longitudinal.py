@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lesion_phantom import Bounds, Spacing, affine_of, boxes, brain, image
 from numpy.typing import NDArray
 
 from bidsseg.image import Image, conform, load
@@ -22,6 +21,7 @@ from bidsseg.longitudinal import (
     write_changes,
 )
 from bidsseg.registration import rigid_transform
+from tests.lesion_phantom import Bounds, Spacing, affine_of, boxes, brain, image
 
 CLINICAL = Path(__file__).parents[2] / "shared" / "data" / "ms-clinical-bids" / "sub-01"
 

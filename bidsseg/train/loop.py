@@ -48,6 +48,8 @@ class TrainOptions:
 
     hours: float = 2.0
     "Training time in all; resuming goes on with what is left of it."
+    steps: int = 0
+    "End after this many steps, whatever the hours; 0 sets no such end."
     learning_rate: float = 8e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-4
@@ -265,24 +267,30 @@ def start_or_resume(run: Run) -> State:
     return state
 
 
+def share_done(state: State, options: TrainOptions) -> float:
+    """How much of the training is over, 0-1: what schedules follow."""
+    by_steps = state.step / options.steps if options.steps else 0.0
+    return max(state.seconds / (options.hours * 3600), by_steps)
+
+
 def train(run: Run, on_step: Callable[[State, dict[str, float]], None] = lambda state, row: None) -> State:
     """Train until ``options.hours`` are used up, resuming from the checkpoint where there is one."""
     options = run.options
     torch.set_num_threads(options.threads)
     run.out.mkdir(parents=True, exist_ok=True)
     state = start_or_resume(run)
-    progress = multiprocessing.Value(ctypes.c_double, state.seconds / (options.hours * 3600))
+    progress = multiprocessing.Value(ctypes.c_double, share_done(state, options))
     samples = SampleStream(run.subjects, run.lesions, run.recipe, progress, options, state.step)
     generator = torch.Generator().manual_seed(options.seed + state.step)
     last_save = last = time.monotonic()
-    for sample in DataLoader(samples, batch_size=None, num_workers=options.workers, prefetch_factor=3):
+    for sample in DataLoader(samples, batch_size=None, num_workers=options.workers, prefetch_factor=3 if options.workers else None):
         done = float(progress.value)
         if done >= 1:
             break
         parts = train_step(state, sample, options, done, generator)
         now = time.monotonic()
         state.seconds, last, state.step = state.seconds + now - last, now, state.step + 1
-        progress.value = state.seconds / (options.hours * 3600)
+        progress.value = share_done(state, options)
         row = {"step": state.step, "hours": round(state.seconds / 3600, 4), "progress": round(done, 4)} | parts
         append_row(run.out / "log.csv", row)
         on_step(state, row)

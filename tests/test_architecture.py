@@ -1,0 +1,70 @@
+"""The import table: who may use what. A module missing here fails the test, so that adding one is a decision."""
+
+import ast
+from pathlib import Path
+
+import bidsseg
+
+PACKAGE = Path(bidsseg.__file__).parent
+MAY_IMPORT = {
+    "errors": set(),
+    "files": set(),
+    "labels": set(),
+    "image": {"errors", "files"},
+    "network": {"labels"},
+}
+OWNERS = {
+    "bids": {"bids"},
+    "nipype": {"workflow"},
+    "SimpleITK": {"image", "registration"},
+    "nibabel": {"image", "train.data", "demo"},
+    "click": {"cli", "app"},
+}
+
+
+def modules() -> dict[str, Path]:
+    paths = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in paths}
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of everything imported anywhere in a module, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_foundations_import_nothing_above_them() -> None:
+    for name, allowed in MAY_IMPORT.items():
+        ours = {i.removeprefix("bidsseg.") for i in imports(modules()[name]) if i.startswith("bidsseg.")}
+        assert ours <= allowed, name
+
+
+def test_each_library_has_its_owner() -> None:
+    for name, path in modules().items():
+        for library, owners in OWNERS.items():
+            used = any(i == library or i.startswith(f"{library}.") for i in imports(path))
+            assert not used or name in owners, f"{name} uses {library}"
+
+
+def test_nothing_but_its_commands_imports_training() -> None:
+    allowed = {"cli", "evaluate"}
+    for name, path in modules().items():
+        if not name.startswith("train") and name not in allowed:
+            assert not any(i.startswith("bidsseg.train") for i in imports(path)), name
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {
+        name: {i.removeprefix("bidsseg.") for i in imports(path) if i.startswith("bidsseg.")} & set(modules())
+        for name, path in modules().items()
+    }
+    while leaves := [name for name, needs in graph.items() if not needs]:
+        for leaf in leaves:
+            del graph[leaf]
+        graph = {name: needs - set(leaves) for name, needs in graph.items()}
+    assert not graph, f"cycle among {sorted(graph)}"

@@ -1,0 +1,105 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from bidsseg.cli import main
+from bidsseg.image import load
+from bidsseg.labels import label_table
+from tests.conftest import write_scan
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_one_scan_to_one_named_file(tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    found = run("predict", scan, "-o", tmp_path / "out" / "seg.nii.gz", "--model", tiny_model, "--threads", 1)
+    assert found.exit_code == 0, found.output
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["seg.nii.gz", "seg.png", "seg_mask.nii.gz", "seg_volumes.tsv"]
+    labels, original = nib.load(tmp_path / "out" / "seg.nii.gz"), nib.load(scan)
+    assert labels.shape == original.shape
+    np.testing.assert_array_equal(labels.affine, original.affine)
+    assert set(np.unique(labels.dataobj)) <= {0, *(label.index for label in label_table("regions"))}
+    mask = np.asarray(nib.load(tmp_path / "out" / "seg_mask.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask > 0, np.asarray(labels.dataobj) > 0)
+
+
+def test_several_scans_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tiny_model: Path, tmp_path: Path) -> None:
+    scans = [write_scan(tmp_path / f"{name}.nii.gz") for name in "abc"]
+    scans[1].write_bytes(scans[1].read_bytes()[:500])
+    found = run("predict", *scans, "-o", tmp_path / "out", "--model", tiny_model, "--no-picture", "--threads", 1)
+    assert found.exit_code == 1
+    errors = [line for line in found.stderr.splitlines() if "b.nii.gz" in line]
+    assert len(errors) == 1
+    assert "cut short" in errors[0]
+    assert "Traceback" not in found.output
+    assert {p.name for p in (tmp_path / "out").glob("*_dseg.nii.gz")} == {"a_dseg.nii.gz", "c_dseg.nii.gz"}
+
+
+@pytest.mark.parametrize("scheme", ["regions", "lobes", "gyri"])
+def test_schemes(scheme: str, tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    found = run("predict", scan, "--seg", scheme, "--model", tiny_model, "--quiet", "--no-picture", "--threads", 1)
+    assert found.exit_code == 0, found.output
+    assert found.output == ""
+    table = (tmp_path / "scan_dseg_volumes.tsv").read_text().splitlines()
+    assert len(table) == 1 + len(label_table(scheme))  # type: ignore[arg-type]
+    assert load(tmp_path / "scan_dseg.nii.gz").data.max() > 0
+
+
+def test_bias_correction_is_on_offer(tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    assert run("predict", scan, "--bias-correction", "--model", tiny_model, "--threads", 1).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["scan.nii.gz", "-o", "seg.png"], "not a NIfTI name"),
+        (["scan.nii.gz", "-o", "scan.nii.gz"], "is the scan itself"),
+        (["x/scan.nii.gz", "y/scan.nii.gz", "-o", "out"], "several scans"),
+        (["scan.nii.gz", "--device", "gpu"], "--device gpu"),
+        (["scan.nii.gz", "--model", "nowhere"], "not a model card"),
+    ],
+)
+def test_wrong_calls_say_so_in_one_line(
+    arguments: list[str], says: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = [] if "--model" in arguments else ["--model", tiny_model]
+    found = run("predict", *arguments, *model)
+    assert found.exit_code == 2
+    assert says in found.output
+    assert len(found.output.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_scan_is_an_error_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
+    found = run("predict", tmp_path / "nowhere.nii.gz", "--model", tiny_model)
+    assert found.exit_code == 1
+    assert "no such file" in found.output
+
+
+def test_an_output_that_cannot_be_written_is_said(tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    (tmp_path / "blocked").write_text("a file, not a folder")
+    found = run("predict", scan, "-o", tmp_path / "blocked" / "seg.nii.gz", "--model", tiny_model)
+    assert found.exit_code == 1
+    assert "cannot be written" in found.output
+
+
+@pytest.mark.parametrize("module", ["bidsseg.cli", "bidsseg.app"])
+def test_help_is_quick_because_nothing_heavy_is_imported(module: str) -> None:
+    code = f"import sys; import {module}; print(sorted({{'torch', 'numpy', 'nibabel', 'bids', 'nipype'}} & set(sys.modules)))"
+    start = time.monotonic()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+    assert time.monotonic() - start < 10  # generous: what is imported is the test, machines differ

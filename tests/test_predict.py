@@ -1,0 +1,138 @@
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+from numpy.typing import NDArray
+
+import bidsseg.predict
+from bidsseg.errors import UserError
+from bidsseg.image import Image, grid_of
+from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri, lobe_parts, part_of_gyrus
+from bidsseg.predict import PredictOptions, Probabilities, choose_device, clean_islands, decide, segment, to_native
+from bidsseg.segmentation import labels
+from bidsseg.weights import load_model
+from tests.test_image import ORIENTATIONS
+
+GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
+
+
+def head(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Image:
+    """A lopsided blob in noise."""
+    i, j, k = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    data = 100.0 * (i**2 + j**2 + k**2 < 0.7) + 60 * (i > 0.2) * (j > 0)
+    data = data + np.random.default_rng(0).normal(10, 5, shape)
+    return Image(data.astype(np.float32), affine, nib.Nifti1Header())
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (0.8, 1.1, 3.0)])
+def test_48_orientations_give_the_same_labels(spacing: tuple[float, ...], tiny_model: Path) -> None:
+    model, options = load_model(tiny_model), PredictOptions("cpu", threads=1)
+    affine = np.diag((*spacing, 1.0))
+    scan = head((30, 26, 14), affine)
+    reference = labels(segment(scan, model, options), "regions")
+    assert len(np.unique(reference)) > 3
+    for orientation in ORIENTATIONS:
+        turned = np.ascontiguousarray(apply_orientation(scan.data, orientation))
+        image = Image(turned, affine @ inv_ornt_aff(orientation, scan.data.shape), scan.header)
+        found = labels(segment(image, model, options), "regions")
+        assert found.shape == turned.shape
+        assert (found == apply_orientation(reference, orientation)).mean() >= 0.999
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 40), (40, 40, 1), (3, 3, 3), (70, 20, 33)])
+@pytest.mark.parametrize("with_gyri", [False, True])
+def test_any_shape_gets_labels_on_its_own_grid(shape: tuple[int, int, int], with_gyri: bool, tiny_model: Path) -> None:
+    found = segment(head(shape, np.eye(4)), load_model(tiny_model), PredictOptions("cpu", 1, with_gyri))
+    for volume in (found.tissue, found.side, found.parcel, found.confidence):
+        assert volume.shape == shape
+    assert found.has_gyri == with_gyri
+
+
+def probabilities(tissue: str, right: float, gyrus: str, all_gyri: bool) -> NDArray[np.float32]:
+    """Channels (C, 1, 1, 1) of a voxel that is surely one thing."""
+    channels = np.zeros((len(TISSUES) + 1 + (N_GYRI + 4 if all_gyri else len(lobe_parts())), 1, 1, 1), np.float32)
+    channels[TISSUE[tissue]], channels[len(TISSUES)] = 1, right
+    channels[len(TISSUES) + 1 + (GYRUS[gyrus] if all_gyri else part_of_gyrus()[GYRUS[gyrus]])] = 1
+    return channels
+
+
+@pytest.mark.parametrize("all_gyri", [False, True])
+@pytest.mark.parametrize(
+    ("tissue", "right", "gyrus", "side"), [("cortex", 0.9, "PrG", RIGHT), ("white-matter", 0.1, "PCgG", LEFT)]
+)
+def test_decide_takes_the_likeliest(tissue: str, right: float, gyrus: str, side: int, all_gyri: bool) -> None:
+    found = decide(probabilities(tissue, right, gyrus, all_gyri), all_gyri)
+    assert found.tissue.item() == TISSUE[tissue]
+    assert found.side.item() == side
+    assert part_of_gyrus()[found.parcel.item()] == part_of_gyrus()[GYRUS[gyrus]]
+    if all_gyri:
+        assert found.parcel.item() == GYRUS[gyrus]
+    assert found.confidence.item() == 1
+
+
+def test_a_gyrus_never_contradicts_its_lobe() -> None:
+    # one temporal gyrus is the likeliest single gyrus, but the frontal ones together are likelier
+    channels = probabilities("cortex", 0, "STG", all_gyri=True)
+    first = len(TISSUES) + 1
+    channels[first + GYRUS["STG"]] = 0.4
+    channels[first + GYRUS["SFG"]], channels[first + GYRUS["MFG"]] = 0.35, 0.25
+    assert decide(channels, gyri=True).parcel.item() == GYRUS["SFG"]
+
+
+def test_confidence_outside_the_brain_is_zero() -> None:
+    assert decide(probabilities("background", 0, "PrG", all_gyri=False), gyri=False).confidence.item() == 0
+
+
+def test_small_islands_become_background() -> None:
+    tissue = np.zeros((len(TISSUES), 30, 10, 10), np.float16)
+    tissue[TISSUE["cortex"], 2:12] = 1  # 1000 voxels
+    tissue[TISSUE["cortex"], 15:17] = 1  # 200: another slab, kept
+    tissue[TISSUE["cortex"], 25, 5, 5] = 1  # a speck
+    tissue[0] = 1 - tissue[1:].sum(0)
+    clean_islands(tissue)
+    kept = tissue.argmax(0) > 0
+    assert [int(kept[s].sum()) for s in (slice(2, 12), slice(15, 17), slice(25, 26))] == [1000, 200, 0]
+
+
+def test_thick_voxels_take_what_fills_most_of_them() -> None:
+    # 4 mm slices over a border: slice 0 is 3/4 caudate, slice 1 all putamen
+    tissue = np.zeros((len(TISSUES), 4, 4, 8), np.float16)
+    tissue[TISSUE["caudate"], ..., :3] = 1
+    tissue[TISSUE["putamen"], ..., 3:] = 1
+    parts = np.ones((len(lobe_parts()), 4, 4, 8), np.float16)
+    found = Probabilities((0, 0, 0), tissue, np.zeros((1, 4, 4, 8), np.float16), parts)
+    native = to_native(found, grid_of((4, 4, 2), np.diag((1.0, 1.0, 4.0, 1.0))), gyri=False)
+    assert (native.tissue[..., 0] == TISSUE["caudate"]).all()
+    assert (native.tissue[..., 1] == TISSUE["putamen"]).all()
+    assert native.confidence[0, 0, 0] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:77", "meta", "tpu:0"])
+def test_unknown_devices_are_refused_in_one_line(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        choose_device(name)
+
+
+def test_too_little_gpu_memory_falls_back_to_the_cpu(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scan, model = head((20, 20, 20), np.eye(4)), load_model(tiny_model)
+    expected = segment(scan, model, PredictOptions("cpu", 1))
+    real, calls = bidsseg.predict._infer_on, []
+
+    def short_of_memory(device: torch.device, *rest: object) -> Probabilities:
+        calls.append(device.type)
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(device, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bidsseg.predict, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(bidsseg.predict, "_infer_on", short_of_memory)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    found = segment(scan, model, PredictOptions("cuda", 1))
+    assert calls == ["cuda", "cpu"]
+    assert "going on with the CPU" in caplog.text
+    np.testing.assert_array_equal(found.tissue, expected.tissue)

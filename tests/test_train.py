@@ -1,0 +1,223 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
+from bidsseg.network import UNetConfig
+from bidsseg.train.data import (
+    LESION_KIND,
+    VALIDATION_SUBJECTS,
+    Anatomy,
+    Subject,
+    anatomy_from_aseg,
+    anatomy_from_braincolor,
+    brain_box,
+    brain_folders,
+    into_head,
+    pack,
+)
+from bidsseg.train.loop import (
+    IGNORE,
+    Run,
+    TrainOptions,
+    choose_targets,
+    class_weights,
+    export,
+    learning_rate,
+    soft_dice_loss,
+    train,
+)
+from bidsseg.train.synthesis import MNI_BRAIN_BOX, Recipe, draw, slice_matrix
+from bidsseg.weights import load_model
+
+GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
+RECIPE = Recipe(shape=(32, 32, 32), shift_mm=2, warp_mm=1)
+
+
+def ball(size: int = 40) -> Subject:
+    """A head: white matter within cortex within CSF within one outer tissue; the left half is on the left."""
+    axes = np.meshgrid(*(np.arange(size) - (size - 1) / 2,) * 3, indexing="ij")
+    radius = np.sqrt(sum(axis**2 for axis in axes))
+    tissue = np.select(
+        [radius < 6, radius < 10, radius < 12], [TISSUE["white-matter"], TISSUE["cortex"], TISSUE["csf"]], 0
+    ).astype(np.uint8)
+    side = ((axes[0] > 0) & (tissue > 0)).astype(np.uint8)
+    kind = ((radius >= 12) & (radius < 15)).astype(np.uint8)
+    parcel = np.where(tissue > 0, GYRUS["SFG"], UNKNOWN_PARCEL).astype(np.uint8)
+    scan = np.select([tissue == 2, tissue == 1, tissue == 7], [0.9, 0.6, 0.2], 0).astype(np.float16)
+    return Subject("ball", pack(Anatomy(tissue, side, parcel), kind), scan, brain_box(tissue))
+
+
+@pytest.mark.parametrize(
+    ("code", "tissue", "side"),
+    [
+        (44, "white-matter", RIGHT),
+        (45, "white-matter", LEFT),
+        (4, "third-ventricle", 0),
+        (35, "brainstem", 0),
+        (23, "accumbens", RIGHT),
+        (30, "accumbens", LEFT),
+        (100, "cortex", RIGHT),
+        (101, "cortex", LEFT),
+        (69, "background", 0),
+    ],
+)
+def test_braincolor_codes(code: int, tissue: str, side: int) -> None:
+    codes = np.zeros((3, 3, 3), np.int16)
+    codes[0, 0, 0], codes[2] = code, 44  # some sided tissue for others to be near
+    found = anatomy_from_braincolor(codes)
+    assert TISSUES[found.tissue[0, 0, 0]] == tissue
+    assert found.side[0, 0, 0] == side
+
+
+@pytest.mark.parametrize(("code", "tissue", "side"), [(2, "white-matter", LEFT), (43, "lateral-ventricle", RIGHT)])
+def test_aseg_codes(code: int, tissue: str, side: int) -> None:
+    found = anatomy_from_aseg(np.full((2, 2, 2), code, np.int16))
+    assert (found.tissue == TISSUE[tissue]).all()
+    assert (found.side == side).all()
+    assert (found.parcel == UNKNOWN_PARCEL).all()
+
+
+def test_white_matter_belongs_to_the_nearest_cortex_of_its_own_side() -> None:
+    # along a row: left PrG, left white matter x3, right white matter, right STG
+    codes = np.array([183, 45, 45, 45, 44, 200], np.int16).reshape(6, 1, 1)
+    parcel = anatomy_from_braincolor(codes).parcel[:, 0, 0]
+    assert parcel.tolist() == [GYRUS["PrG"]] * 4 + [GYRUS["STG"]] * 2
+
+
+def test_vermis_takes_the_nearer_side() -> None:
+    codes = np.array([39, 71, 71, 38], np.int16).reshape(4, 1, 1)
+    found = anatomy_from_braincolor(codes)
+    assert found.side[:, 0, 0].tolist() == [LEFT, LEFT, RIGHT, RIGHT]
+    assert (found.tissue == TISSUE["cerebellum-cortex"]).all()
+
+
+def test_a_brain_put_into_a_head_keeps_its_labels_and_gets_the_heads_surroundings() -> None:
+    host = ball()
+    guest = np.zeros((12, 12, 12), np.uint8)
+    guest[1:11, 1:11, 1:11] = TISSUE["cortex"]
+    side, parcel = np.zeros_like(guest), np.zeros_like(guest)
+    joined = into_head(Anatomy(guest, side, parcel), (guest > 0).astype(np.float16), host, "joined")
+    tissue, kind = joined.packed & 31, (joined.packed.view(np.uint16) >> 12) & 15
+    assert (tissue == TISSUE["cortex"]).sum() == 1000
+    assert (tissue == TISSUE["csf"]).any()
+    assert (kind == 1).any()
+    assert not (kind[tissue > 0]).any()
+
+
+def test_validation_subjects_never_train(tmp_path: Path) -> None:
+    for name in ("sub-1000", "sub-1001", *VALIDATION_SUBJECTS):
+        (tmp_path / "miccai2012-train" / name).mkdir(parents=True)
+    assert [folder.name for folder in brain_folders(tmp_path, validation=False)] == ["sub-1000", "sub-1001"]
+    assert [folder.name for folder in brain_folders(tmp_path, validation=True)] == list(VALIDATION_SUBJECTS)
+
+
+@pytest.mark.parametrize("difficulty", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    sample = draw([ball()], [], RECIPE, difficulty, np.random.default_rng(seed))
+    assert sample.image.shape == sample.packed.shape == sample.weight.shape == RECIPE.shape
+    assert 0 <= sample.image.min()
+    assert sample.image.max() <= 1
+    assert torch.isfinite(sample.image).all()
+    assert set((sample.packed & 31).unique().tolist()) <= {0, 1, 2, TISSUE["csf"]}
+    assert not sample.image[~sample.weight].any()
+
+
+def test_a_flip_swaps_the_sides() -> None:
+    """Whatever the draw, left lies on the left: low i."""
+    for seed in range(8):
+        sample = draw([ball()], [], RECIPE, 0.0, np.random.default_rng(seed))
+        brain = ((sample.packed & 31) == TISSUE["white-matter"]).numpy()
+        side = ((sample.packed >> 5) & 1).numpy().astype(bool)
+        i = np.arange(32)[:, None, None] * np.ones_like(brain)
+        assert i[brain & ~side].mean() < i[brain & side].mean()
+
+
+def test_lesions_are_painted_into_white_matter_only() -> None:
+    shape = tuple((MNI_BRAIN_BOX[1] + 20).astype(int))
+    everywhere: NDArray[np.uint8] = np.ones(shape, np.uint8)
+    recipe = replace(RECIPE, p_lesions=10.0, p_synthetic=0.0)
+    packed = draw([ball()], [everywhere], recipe, 0.0, np.random.default_rng(0)).packed.numpy()
+    lesion = ((packed.view(np.uint16) >> 12) & 15) == LESION_KIND
+    white = (packed & 31) == TISSUE["white-matter"]
+    np.testing.assert_array_equal(lesion, white)
+
+
+@pytest.mark.parametrize("spacing", [2.0, 3.5, 8.0])
+def test_slices_keep_a_constant(spacing: float) -> None:
+    np.testing.assert_allclose(slice_matrix(32, spacing, 0.8, 0.4).sum(1), 1, atol=1e-5)
+
+
+def test_slices_blur_along_their_axis() -> None:
+    # 4 mm slices, each the mean of its 4 samples: an edge between slices becomes a ramp
+    edge = torch.cat((torch.zeros(16), torch.ones(16)))
+    seen = slice_matrix(32, 4.0, 1.0, 0.375) @ edge  # the first slice's centre at 1.5: samples 0-3
+    assert seen[:14].max() == 0
+    assert seen[18:].min() == 1
+    assert 0.3 < seen[15] < 0.5
+
+
+def test_targets_are_those_of_the_drawn_blocks() -> None:
+    packed = torch.from_numpy(ball(16).packed.copy())
+    weight = torch.ones(packed.shape, dtype=torch.bool)
+    options = TrainOptions(brain_rows=50, any_rows=10, parcel_rows=20)
+    targets = choose_targets(packed, weight, options, torch.Generator().manual_seed(0))
+    assert targets.tissue.shape == (60, 8)
+    assert targets.parcel.shape == (20, 8)
+    assert (targets.tissue[:50] > 0).any(1).all()
+    assert torch.isnan(targets.side[targets.tissue == TISSUE["csf"]]).all()
+    assert set(targets.parcel.unique().tolist()) <= {IGNORE, GYRUS["SFG"]}
+
+
+def test_nothing_is_learned_where_there_is_no_image() -> None:
+    packed = torch.from_numpy(ball(16).packed.copy())
+    weight = torch.zeros(packed.shape, dtype=torch.bool)
+    weight[..., :8] = True
+    options = TrainOptions(brain_rows=200, any_rows=50)
+    targets = choose_targets(packed, weight, options, torch.Generator().manual_seed(0))
+    assert (targets.rows % 8 < 4).all()  # the third axis of the 8x8x8 blocks
+
+
+def test_soft_dice_of_the_truth_is_perfect_and_of_the_opposite_bad() -> None:
+    truth = torch.tensor([0, 1, 1, 2] * 50)
+    sure = torch.nn.functional.one_hot(truth, 4).float()
+    assert soft_dice_loss(sure, truth) == pytest.approx(0, abs=1e-6)
+    assert soft_dice_loss(sure.roll(1, 1), truth) > 0.4
+
+
+def test_rare_classes_weigh_more() -> None:
+    weights = class_weights(torch.tensor([0.9, 0.1]), 0.5)
+    assert weights[1] / weights[0] == pytest.approx(3.0, rel=1e-5)
+    assert (weights * torch.tensor([0.9, 0.1])).sum() == pytest.approx(1.0)
+    assert torch.equal(class_weights(torch.tensor([0.9, 0.1]), 0.0), torch.ones(2))
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    options = TrainOptions(learning_rate=1.0, warmup_steps=10)
+    rates = [learning_rate(options, step, step / 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1, rel=0.01)
+    assert max(rates) == max(rates[8:12])
+    assert rates[-1] < 0.02
+
+
+def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
+    options = TrainOptions(
+        steps=40, brain_rows=400, any_rows=100, parcel_rows=100, workers=0, threads=1, warmup_steps=5
+    )
+    run = Run([ball()], [], tmp_path, UNetConfig(widths=(8, 8), head_width=16), RECIPE, options)
+    first = train(run)
+    rows = (tmp_path / "log.csv").read_text().splitlines()[1:]
+    losses = [float(row.split(",")[3]) for row in rows]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    again = train(replace(run, options=replace(options, steps=45)))
+    assert (first.step, again.step) == (40, 45)
+    assert again.seconds > first.seconds
+    export(again, tmp_path / "model", options)
+    model = load_model(tmp_path / "model")
+    assert model.card.about["training"]["steps"] == again.step
