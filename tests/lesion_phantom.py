@@ -47,12 +47,17 @@ def boxes(spacing: Spacing, bounds: Iterable[Bounds]) -> NDArray[np.bool_]:
 
 def ball(spacing: Spacing, centre: tuple[float, float, float], radius: float) -> NDArray[np.bool_]:
     """Voxels at least half of which lie in a ball, sampled at 0.5 mm."""
-    x, y, z = coordinates((0.5, 0.5, 0.5))
-    fine = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 < radius**2
+    fine = _fine_ball(centre, radius)
     a, b, c = (round(2 * mm) for mm in spacing)
     i, j, k = fine.shape
     half: NDArray[np.bool_] = fine.reshape(i // a, a, j // b, b, k // c, c).mean((1, 3, 5)) >= 0.5
     return half
+
+
+@cache
+def _fine_ball(centre: tuple[float, float, float], radius: float) -> NDArray[np.bool_]:
+    x, y, z = coordinates((0.5, 0.5, 0.5))
+    return np.asarray((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 < radius**2)
 
 
 @cache
