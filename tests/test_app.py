@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Dataset, write_scan
 
 from bidsseg.app import (
     EXIT_CANNOT_WRITE,
@@ -20,6 +19,7 @@ from bidsseg.app import (
     run,
     spread,
 )
+from tests.conftest import Dataset, write_scan
 
 Run = Callable[..., int]
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Dataset
 
 from bidsseg.bids import (
     Found,
@@ -18,6 +17,7 @@ from bidsseg.bids import (
     read_filters,
 )
 from bidsseg.errors import UserError
+from tests.conftest import Dataset
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_scan as write_image
 from numpy.typing import NDArray
 
 from bidsseg import derivatives, pictures
@@ -15,6 +14,7 @@ from bidsseg.derivatives import Place, Recipe, Result, bids_tissue, is_complete,
 from bidsseg.image import grid_of, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.segmentation import Segmentation
+from tests.conftest import write_scan as write_image
 
 RECIPE = Recipe("1", "tiny", "abc", schemes=("regions", "lobes"))
 

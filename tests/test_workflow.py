@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Dataset
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
@@ -23,6 +22,7 @@ from bidsseg.workflow import (
     run_jobs,
     workflow_name,
 )
+from tests.conftest import Dataset
 
 LINEAR = {"plugin": "Linear"}
 

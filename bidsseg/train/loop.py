@@ -341,5 +341,5 @@ def append_row(path: Path, row: dict[str, float]) -> None:
 def export(state: State, folder: Path, options: TrainOptions) -> None:
     """Write the averaged weights as a model that ``--model`` takes."""
     hours = round(state.seconds / 3600, 2)
-    about: dict[str, Any] = {**ABOUT, "training": {"hours": hours, "steps": state.step, **asdict(options)}}
+    about: dict[str, Any] = {**ABOUT, "training": {"hours": hours, "steps": state.step, "options": asdict(options)}}
     save_model(folder, state.average, state.net.config, __version__, about)
