@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from bidsseg import __version__
 from bidsseg.errors import UserError
-
-if TYPE_CHECKING:
-    from bidsseg.labels import Scheme
 
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
@@ -45,35 +41,6 @@ SEVERAL = ("--participant-label", "--session-label", "--modality", "--seg", "--o
 "Options that take several values, after one another or each with its option."
 DEFAULT_THREADS = 4
 "CPUs per scan: beyond this, running scans side by side is the better use of CPUs."
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user asked for; fields are the options."""
-
-    bids_dir: Path
-    out_dir: Path
-    participant_label: tuple[str, ...]
-    session_label: tuple[str, ...]
-    modality: tuple[str, ...]
-    bids_filter_file: Path | None
-    bids_database_dir: Path | None
-    skip_bids_validation: bool
-    seg: tuple[Scheme, ...]
-    output_spaces: tuple[str, ...]
-    bias_correction: bool
-    model: str | None
-    work_dir: Path | None
-    nprocs: int
-    omp_nthreads: int
-    mem_gb: float | None
-    device: str
-    use_plugin: Path | None
-    overwrite: bool
-    dry_run: bool
-    reports_only: bool
-    stop_on_first_crash: bool
-    verbose: bool
 
 
 class Option(click.Option):
@@ -287,11 +254,14 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
     BIDS_DIR is only read. OUT_DIR becomes a BIDS derivatives dataset. Run the same command again to go on where it
     was interrupted: complete scans are skipped.
     """
-    from bidsseg.participants import run_group, run_participants
+    from bidsseg.participants import Options, run_group, run_participants
 
     threads = omp_nthreads or min(DEFAULT_THREADS, chosen["nprocs"])
     options = Options(omp_nthreads=threads, **chosen)
-    return run_group(options.out_dir) if level == "group" else run_participants(options)
+    if level == "group":
+        run_group(options.out_dir)
+        return EXIT_OK
+    return EXIT_OK if run_participants(options) else EXIT_SOME_FAILED
 
 
 def run(args: Sequence[str] | None = None) -> int:

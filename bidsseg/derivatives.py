@@ -11,7 +11,9 @@ import io
 import json
 import math
 import re
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,7 @@ OWN_COLUMNS = {
 }
 LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and colours."
 PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to 1 mm."
+LEFTOVER_SECONDS = 24 * 3600
 CORTEX = 8
 BIDS_TISSUES = (
     (r"cerebell", 11),
@@ -144,6 +147,7 @@ def is_complete(place: Place, recipe: Recipe) -> bool:
 def write_scan(place: Place, recipe: Recipe, result: Result) -> Path:
     """Write all derivatives of a scan and return its marker, which is written last."""
     place.marker.unlink(missing_ok=True)
+    _remove_leftovers(place.marker.parent)
     writer = _Writer(place, recipe, [])
     for space, segmentation in (("orig", result.native), ("1mm", result.one_mm)):
         if space in recipe.spaces and segmentation is not None:
@@ -153,6 +157,14 @@ def write_scan(place: Place, recipe: Recipe, result: Result) -> Path:
     warnings = [*result.image.warnings, *_write_figures(writer, result)]
     _write_marker(writer, result.native, warnings)
     return place.marker
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Temporary files of runs that were killed; young ones may belong to a run that goes on."""
+    for path in folder.glob(".????????.*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+                path.unlink()
 
 
 @dataclass(frozen=True)

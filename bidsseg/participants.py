@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import sys
-import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +27,11 @@ from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_fil
 from bidsseg.derivatives import Place, Recipe, is_complete, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
+from bidsseg.labels import Scheme
 
 if TYPE_CHECKING:
-    from bidsseg.app import Options
     from bidsseg.workflow import Execution
 
-EXIT_OK, EXIT_SOME_FAILED = 0, 1
 STYLES = {
     "done": "green",
     "complete": "dim",
@@ -43,6 +45,40 @@ ROWS_AT_MOST = 60
 
 
 @dataclass(frozen=True)
+class Options:
+    """What the user asked for; fields are the options."""
+
+    bids_dir: Path
+    out_dir: Path
+    participant_label: tuple[str, ...]
+    session_label: tuple[str, ...]
+    modality: tuple[str, ...]
+    bids_filter_file: Path | None
+    bids_database_dir: Path | None
+    skip_bids_validation: bool
+    seg: tuple[Scheme, ...]
+    output_spaces: tuple[str, ...]
+    bias_correction: bool
+    model: str | None
+    work_dir: Path | None
+    nprocs: int
+    omp_nthreads: int
+    mem_gb: float | None
+    device: str
+    use_plugin: Path | None
+    overwrite: bool
+    dry_run: bool
+    reports_only: bool
+    stop_on_first_crash: bool
+    verbose: bool
+
+    @property
+    def workers(self) -> int:
+        """Scans at once."""
+        return max(1, self.nprocs // self.omp_nthreads)
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of the final table."""
 
@@ -52,18 +88,17 @@ class Row:
     why: str = ""
 
 
-def run_group(out: Path) -> int:
+def run_group(out: Path) -> None:
     """Gather all participants' results; raises ``NothingSelected`` where there are none."""
     if not out.is_dir():
         raise NothingSelected(f"{out}: no such folder; run the participant level first")
     from bidsseg.group import run
 
     run(out.resolve())
-    return EXIT_OK
 
 
-def run_participants(options: Options) -> int:
-    """Segment the scans the options select; returns the exit code.
+def run_participants(options: Options) -> bool:
+    """Segment the scans the options select; returns whether all is well.
 
     Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written. The
     traceback of anything else goes to a log, and the user gets a ``UserError`` that names it.
@@ -78,7 +113,7 @@ def run_participants(options: Options) -> int:
         raise UserError(f"{type(error).__name__}: {error}; this is a defect, please report it with {log}") from error
 
 
-def _run_participants(options: Options) -> int:
+def _run_participants(options: Options) -> bool:
     dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     _check_folders(options)
     filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
@@ -92,8 +127,9 @@ def _run_participants(options: Options) -> int:
     )
     found = find_scans(dataset, selection)
     places = [Place(scan, dataset, out) for scan in found.scans]
+    subjects = sorted({place.scan.subject for place in places})
     if options.reports_only:
-        return _finish([], write_reports(out, [place.scan.subject for place in places]))
+        return _finish([], write_reports(out, subjects, options.workers))
     recipe = recipe_of(options)
     complete = [] if options.overwrite else [place for place in places if is_complete(place, recipe)]
     skipped = set(complete)
@@ -104,17 +140,17 @@ def _run_participants(options: Options) -> int:
     write_root(out, dataset, recipe, options.modality)
     _write_citation(out, recipe, options)
     rows += _run(to_do, recipe, options) if to_do else []
-    missing = {place.scan.subject for place in complete if not (out / f"sub-{place.scan.subject}.html").exists()}
-    return _finish(rows, write_reports(out, [*missing, *(place.scan.subject for place in to_do)]))
+    stale = [subject for subject in subjects if report_is_stale(out, subject)]
+    return _finish(rows, write_reports(out, stale, options.workers))
 
 
 def recipe_of(options: Options) -> Recipe:
     """The recipe the options ask for; raises ``UserError`` for a model or device that is not there."""
     from bidsseg.predict import choose_device
-    from bidsseg.weights import DEFAULT_MODEL, folder_of, read_card
+    from bidsseg.weights import DEFAULT_MODEL, load_model
 
     choose_device(options.device)
-    card = read_card(folder_of(options.model or DEFAULT_MODEL))
+    card = load_model(options.model or DEFAULT_MODEL).card
     return Recipe(__version__, card.name, card.sha256, options.bias_correction, options.seg, options.output_spaces)
 
 
@@ -191,7 +227,7 @@ def _read_plugin(path: Path) -> dict[str, Any]:
 @contextmanager
 def environment(work: Path, threads: int) -> Iterator[None]:
     """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included."""
-    config = tempfile.mkdtemp(prefix="config-", dir=work)
+    config = str(work / "config")
     changes = {"NIPYPE_NO_ET": "1", "NO_ET": "1", "NIPYPE_CONFIG_DIR": config, "MPLCONFIGDIR": config}
     changes |= {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
     before = {name: os.environ.get(name) for name in changes}
@@ -241,23 +277,38 @@ def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
     write_text(out / "logs" / "CITATION.md", methods_text(recipe, options.modality))
 
 
-def write_reports(out: Path, subjects: Sequence[str]) -> list[str]:
-    """The reports of some participants; returns a line for each that could not be written."""
+def report_is_stale(out: Path, subject: str) -> bool:
+    """Whether results of the participant, or their failures, are newer than the report."""
+    report = out / f"sub-{subject}.html"
+    results = [*(out / f"sub-{subject}").glob("**/anat/*_qc.json"), *(out / "logs").glob(f"sub-{subject}_*")]
+    written = report.stat().st_mtime if report.exists() else 0.0
+    return any(result.stat().st_mtime > written for result in results)
+
+
+def write_reports(out: Path, subjects: Sequence[str], workers: int) -> list[str]:
+    """The reports of some participants, several at once; returns a line for each that could not be written."""
+    if min(workers, len(subjects)) < 2:
+        return list(filter(None, (_write_report(out, subject) for subject in subjects)))
+    spawned = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(min(workers, len(subjects)), mp_context=spawned) as pool:
+            return list(filter(None, pool.map(partial(_write_report, out), subjects)))
+    except BrokenProcessPool:
+        return ["some reports are missing, as a process was killed; give --reports-only to write them"]
+
+
+def _write_report(out: Path, subject: str) -> str | None:
     try:
         from bidsseg.report import participant_report
-    except ImportError as error:
-        return [f"no reports: {error}"]
-    problems = []
-    for subject in sorted(set(subjects)):
-        try:
-            participant_report(out, subject)
-        except Exception as error:
-            problems.append(f"sub-{subject}: no report ({type(error).__name__}: {error})")
-    return problems
+
+        participant_report(out, subject)
+    except Exception as error:
+        return f"sub-{subject}: no report ({type(error).__name__}: {error})"
+    return None
 
 
-def _finish(rows: Sequence[Row], warnings: Sequence[str]) -> int:
-    """Print errors, warnings and the table; returns the exit code."""
+def _finish(rows: Sequence[Row], warnings: Sequence[str]) -> bool:
+    """Print errors, warnings and the table; returns whether all is well."""
     counts = Counter(row.result for row in rows)
     if rows:
         Console(soft_wrap=False).print(_table(rows, counts))
@@ -266,7 +317,7 @@ def _finish(rows: Sequence[Row], warnings: Sequence[str]) -> int:
     for row in rows:
         if row.result == "failed":
             print(f"error: {row.why}", file=sys.stderr)
-    return EXIT_SOME_FAILED if counts["failed"] or counts["not tried"] else EXIT_OK
+    return not (counts["failed"] or counts["not tried"])
 
 
 def _table(rows: Sequence[Row], counts: Counter[str]) -> Table:

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -266,13 +267,26 @@ class WorkerPool:
             return self._executor.submit(run_node, node, updatehash, task)
 
     def close(self) -> None:
-        self._executor.shutdown(cancel_futures=True)
+        """End the workers, in the middle of a scan if need be: it is done again next time."""
+        processes = list((self._executor._processes or {}).values())
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
 
 
 def start_worker(folder: str, verbose: bool) -> None:
     """First thing in every worker."""
     os.chdir(folder)
     set_up_logging(verbose)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Else a worker would wait for ever when its parent is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def set_up_logging(verbose: bool) -> None:
