@@ -155,6 +155,46 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> No
 
 
 @main.command()
+@click.argument("scan", type=click.Path(path_type=Path))
+@click.option(
+    "--mask", required=True, type=click.Path(path_type=Path), help="Lesion mask, on the scan's grid or another."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: beside the scan.")
+@click.option("--threshold", type=float, default=0.5, show_default=True, help="For probabilistic masks.")
+@click.option("--min-volume", "min_volume_mm3", type=float, default=14.0, show_default=True, help="In mm3.")
+@click.option("--tolerance", "tolerance_mm", type=float, default=1.5, show_default=True, help="Of contact, in mm.")
+@click.option("--bands", "bands_mm", type=float, multiple=True, help="Edges of distance bands from the ventricles, mm.")
+@MODEL_OPTION
+@DEVICE_OPTION
+@THREADS_OPTION
+def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **chosen: Any) -> None:
+    """Describe the lesions of MASK: regions, zones, distances, load per region (TSV and label images).
+
+    \b
+    brainseg-cli lesions FLAIR.nii.gz --mask lesions.nii.gz -o tables/ --bands 3 --bands 10
+    """
+    from bidsseg.image import load
+    from bidsseg.lesion_tables import write_lesions
+    from bidsseg.lesions import LesionOptions, findings, lesion_features
+    from bidsseg.predict import PredictOptions, segment
+
+    predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
+    options = LesionOptions(**chosen)
+    try:
+        image, lesion_mask = load(scan), load(mask, uniform_ok=True)
+        report = lesion_features(image, lesion_mask, segment(image, _load_model(model), predicting), options)
+        written = write_lesions(report, image, output or scan.parent, stem_of(scan))
+    except UserError as error:
+        _fail(error)
+        sys.exit(EXIT_SOME_FAILED)
+    for warning in (*image.warnings, *report.warnings):
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(findings(report.lesions, options))
+    for path in written:
+        click.echo(path)
+
+
+@main.command()
 @click.argument("out", type=click.Path(path_type=Path), default=Path("bidsseg-demo"))
 def demo(out: Path) -> None:
     """Make a small BIDS dataset from a packaged scan, run the BIDS App on it, say where the pictures are."""

@@ -94,10 +94,11 @@ def voxel_spacing_mm(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     return spacing
 
 
-def load(path: Path | str) -> Image:
+def load(path: Path | str, uniform_ok: bool = False) -> Image:
     """Read a NIfTI scan, repairing what can be repaired.
 
-    Raises ``FileError`` for what can't: not NIfTI, truncated, colour or complex values, several volumes, no contrast.
+    Raises ``FileError`` for what can't: not NIfTI, truncated, colour or complex values, several volumes, and,
+    unless ``uniform_ok`` (a mask may be empty), one value everywhere.
     """
     path = Path(path)
     try:
@@ -105,6 +106,8 @@ def load(path: Path | str) -> Image:
         if not isinstance(stored, nib.Nifti1Pair):
             raise FileError(path, f"a {type(stored).__name__}, not NIfTI", "convert it to NIfTI")
         data, warnings = _voxels(path, stored)
+        if not uniform_ok and data.max() == data.min():
+            raise FileError(path, f"every voxel is {data.flat[0]:g}", "check the export")
     except FileNotFoundError:
         raise FileError(path, "no such file", "check the path") from None
     except (ImageFileError, HeaderDataError) as error:
@@ -140,8 +143,6 @@ def _voxels(path: Path, stored: Any) -> tuple[Floats, list[str]]:
     if bad.any():
         warnings.append(f"{int(bad.sum())} voxels were NaN or infinite; they count as 0")
         data = np.where(bad, np.float32(0), data)
-    if data.max() == data.min():
-        raise FileError(path, f"every voxel is {data.flat[0]:g}", "check the export")
     return data, warnings
 
 

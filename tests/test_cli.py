@@ -60,6 +60,22 @@ def test_bias_correction_is_on_offer(tiny_model: Path, tmp_path: Path) -> None:
     assert run("predict", scan, "--bias-correction", "--model", tiny_model, "--threads", 1).exit_code == 0
 
 
+@pytest.mark.parametrize("empty", [False, True])
+def test_lesions_of_a_mask(empty: bool, tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    original = nib.load(scan)
+    mask = np.zeros(original.shape, np.uint8)
+    if not empty:
+        mask[10:14, 10:13, 9:12] = 1
+    nib.save(nib.Nifti1Image(mask, original.affine), tmp_path / "mask.nii.gz")
+    found = run("lesions", scan, "--mask", tmp_path / "mask.nii.gz", "-o", tmp_path / "out", "--model", tiny_model)
+    assert found.exit_code == 0, found.output
+    rows = (tmp_path / "out" / "scan_desc-lesions_lesions.tsv").read_text().splitlines()
+    assert len(rows) == (1 if empty else 2)
+    if not empty:
+        assert float(rows[1].split("\t")[1]) == 4 * 3 * 3 * 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -53,9 +53,9 @@ class TrainOptions:
     learning_rate: float = 8e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-4
-    difficulty: tuple[float, float] = (0.1, 0.85)
+    difficulty: tuple[float, float] = (0.1, 0.75)
     "Of the samples, from the beginning to the end of the ramp; 1 is the full recipe."
-    ramp: float = 0.7
+    ramp: float = 0.8
     "Share of the training time over which samples grow difficult."
     brain_rows: int = 32_000
     "2 mm voxels of the brain that each step learns from."
@@ -63,7 +63,7 @@ class TrainOptions:
     "2 mm voxels drawn from anywhere."
     parcel_rows: int = 10_000
     "Of the brain voxels, how many learn gyri."
-    balance: tuple[float, float] = (0.6, 0.3)
+    balance: tuple[float, float] = (0.5, 0.0)
     "Class weights are frequency^-balance; from the first value to the second over the training."
     ema: float = 0.998
     checkpoint_s: float = 240.0
