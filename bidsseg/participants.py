@@ -40,6 +40,7 @@ STYLES = {
     "not tried": "yellow",
     "no scans": "dim",
 }
+NEVER_HIDDEN = ("failed", "not tried", "to do")
 ROWS_AT_MOST = 60
 "Of scans that need no attention; beyond this they are only counted."
 
@@ -325,7 +326,7 @@ def _table(rows: Sequence[Row], counts: Counter[str]) -> Table:
     table = Table("scan", "result", "why", caption=caption, caption_justify="left")
     quiet = len(rows) > ROWS_AT_MOST
     for row in sorted(rows, key=lambda row: row.name):
-        if quiet and row.result not in ("failed", "not tried") and not (row.result == "done" and row.why):
+        if quiet and row.result not in NEVER_HIDDEN and not (row.result == "done" and row.why):
             continue
         path, colon, rest = row.why.partition(": ")
         why = rest if colon and path.startswith("/") else row.why
