@@ -261,17 +261,21 @@ def train(
 @click.option("--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="What to score.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="TSV with one row per scan and label.")
 @click.option("--card", is_flag=True, help="Write the means into the model's card.")
+@click.option(
+    "--readme", type=click.Path(exists=True, path_type=Path), help="Put the card's accuracy into this file too."
+)
 @MODEL_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
-def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, card: bool, **chosen: Any) -> None:
+def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: Path | None, **chosen: Any) -> None:
     """Score a model on the held-out scans of DATA (never used for training)."""
     from bidsseg.evaluate import Condition, summary, validation_cases, write_scores
     from bidsseg.evaluate import evaluate as score
     from bidsseg.predict import PredictOptions
-    from bidsseg.weights import DEFAULT_MODEL, add_accuracy, folder_of
+    from bidsseg.weights import DEFAULT_MODEL, add_accuracy, folder_of, write_readme
 
-    model, options = chosen.pop("model"), PredictOptions(chosen.pop("device"), chosen.pop("threads"))
+    card, model = chosen.pop("card"), chosen.pop("model")
+    options = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     condition = Condition(**chosen)
     try:
         loaded = _load_model(model)
@@ -282,8 +286,10 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, card: bo
     _print_scores(condition.name, scores)
     if output:
         write_scores(output, scores)
-    if card:
-        add_accuracy(folder_of(model or DEFAULT_MODEL), condition.name, summary(scores))
+    if card or readme:
+        measured = add_accuracy(folder_of(model or DEFAULT_MODEL), condition.name, summary(scores))
+        if readme:
+            write_readme(readme, measured)
 
 
 def _print_scores(title: str, scores: list[Any]) -> None:

@@ -253,7 +253,8 @@ def resampling_matrix(centres: NDArray[np.float64], n_in: int, width: float) -> 
     weights = np.clip(high - low, 0, None)
     outside = weights.sum(1) < 1e-6
     weights[outside, np.clip(np.rint(centres[outside]), 0, n_in - 1).astype(int)] = 1
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    shares: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return shares
 
 
 def along(matrix: Floats | None, volume: Floats, axis: int) -> Floats:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bidsseg.errors import FileError
+from bidsseg.files import write_text
 from bidsseg.labels import TISSUES, gyri
 from bidsseg.network import UNet, UNetConfig
 
@@ -68,7 +69,7 @@ def read_card(folder: Path) -> ModelCard:
 
 def write_card(folder: Path, card: ModelCard) -> None:
     text = json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"
-    (folder / "card.json").write_text(text, encoding="utf-8")
+    write_text(folder / "card.json", text)
 
 
 def folder_of(name: str | Path = DEFAULT_MODEL) -> Path:
@@ -89,7 +90,10 @@ def load_model(name: str | Path = DEFAULT_MODEL) -> Model:
     if card.tissues != TISSUES or card.parcels != tuple(gyrus.abbreviation for gyrus in gyri()):
         raise FileError(folder / "card.json", "other labels than this version's", "use the version that made it")
     net = UNet(card.architecture)
-    net.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    try:
+        net.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    except RuntimeError as error:
+        raise FileError(path, "the weights do not fit the card's architecture", "install bidsseg again") from error
     return Model(net.eval().requires_grad_(False), card)
 
 
@@ -105,9 +109,36 @@ def save_model(
     write_card(folder, card)
 
 
-def add_accuracy(folder: Path, condition: str, means: dict[str, Any]) -> None:
-    """Record what was measured under one condition in the card."""
+ACCURACY_MARKS = ("<!-- accuracy -->", "<!-- /accuracy -->")
+
+
+def accuracy_table(card: ModelCard) -> str:
+    """The card's accuracy as a Markdown table: one row per condition, Dice (95 % Hausdorff distance in mm)."""
+    schemes = list(dict.fromkeys(scheme for means in card.accuracy.values() for scheme in means))
+    lines = [f"| scans | {' | '.join(schemes)} |", "| --- |" + " --- |" * len(schemes)]
+    for condition, means in card.accuracy.items():
+        cells = [
+            f"{means[scheme]['dice']:.3f} ({means[scheme]['hd95_mm']:.1f} mm)" if scheme in means else ""
+            for scheme in schemes
+        ]
+        lines.append(f"| {condition} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_readme(path: Path, card: ModelCard) -> None:
+    """Put the accuracy table between the marks of a Markdown file; raises ``FileError`` where there are none."""
+    text = path.read_text(encoding="utf-8")
+    begin, end = (text.find(mark) for mark in ACCURACY_MARKS)
+    if not 0 <= begin < end:
+        raise FileError(path, "no accuracy marks", f"add lines {ACCURACY_MARKS[0]} and {ACCURACY_MARKS[1]}")
+    head = text[: begin + len(ACCURACY_MARKS[0])]
+    write_text(path, f"{head}\n{accuracy_table(card)}\n{text[end:]}")
+
+
+def add_accuracy(folder: Path, condition: str, means: dict[str, Any]) -> ModelCard:
+    """Record what was measured under one condition in the card; returns the new card."""
     card = read_card(folder)
-    write_card(
-        folder, replace(card, accuracy={**card.accuracy, condition: {**card.accuracy.get(condition, {}), **means}})
-    )
+    merged = {**card.accuracy, condition: {**card.accuracy.get(condition, {}), **means}}
+    card = replace(card, accuracy=merged)
+    write_card(folder, card)
+    return card

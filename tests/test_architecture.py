@@ -30,7 +30,9 @@ def modules() -> dict[str, Path]:
 def imports(path: Path) -> set[str]:
     """Full names of everything imported anywhere in a module, also inside functions, but for types alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))]
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+    ]
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from bidsseg.cli import main
 from bidsseg.image import load
-from bidsseg.labels import label_table
+from bidsseg.labels import Scheme, label_table
 from tests.conftest import write_scan
 
 
@@ -45,13 +45,13 @@ def test_several_scans_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tiny_mod
 
 
 @pytest.mark.parametrize("scheme", ["regions", "lobes", "gyri"])
-def test_schemes(scheme: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_schemes(scheme: Scheme, tiny_model: Path, tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz")
     found = run("predict", scan, "--seg", scheme, "--model", tiny_model, "--quiet", "--no-picture", "--threads", 1)
     assert found.exit_code == 0, found.output
     assert found.output == ""
     table = (tmp_path / "scan_dseg_volumes.tsv").read_text().splitlines()
-    assert len(table) == 1 + len(label_table(scheme))  # type: ignore[arg-type]
+    assert len(table) == 1 + len(label_table(scheme))
     assert load(tmp_path / "scan_dseg.nii.gz").data.max() > 0
 
 
@@ -114,7 +114,8 @@ def test_an_output_that_cannot_be_written_is_said(tiny_model: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("module", ["bidsseg.cli", "bidsseg.app"])
 def test_help_is_quick_because_nothing_heavy_is_imported(module: str) -> None:
-    code = f"import sys; import {module}; print(sorted({{'torch', 'numpy', 'nibabel', 'bids', 'nipype'}} & set(sys.modules)))"
+    heavy = {"torch", "numpy", "nibabel", "bids", "nipype"}
+    code = f"import sys; import {module}; print(sorted({heavy} & set(sys.modules)))"
     start = time.monotonic()
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"

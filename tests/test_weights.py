@@ -5,7 +5,16 @@ from shutil import copytree
 import pytest
 
 from bidsseg.errors import FileError
-from bidsseg.weights import DEFAULT_MODEL, MODELS, add_accuracy, load_model, read_card, sha256_of
+from bidsseg.weights import (
+    ACCURACY_MARKS,
+    DEFAULT_MODEL,
+    MODELS,
+    add_accuracy,
+    load_model,
+    read_card,
+    sha256_of,
+    write_readme,
+)
 
 
 def test_weights_and_card_come_back(tiny_model: Path) -> None:
@@ -52,6 +61,22 @@ def test_accuracy_of_several_conditions_gathers_in_the_card(tiny_model: Path, tm
     accuracy = read_card(folder).accuracy
     assert accuracy == {"1 mm": {"regions": {"dice": 0.9}, "gyri": {"dice": 0.7}}, "5 mm": {"regions": {"dice": 0.8}}}
     load_model(folder)
+
+
+def test_accuracy_goes_into_the_readme_between_its_marks(tiny_model: Path, tmp_path: Path) -> None:
+    folder, readme = copytree(tiny_model, tmp_path / "model"), tmp_path / "README.md"
+    readme.write_text(f"before\n{ACCURACY_MARKS[0]}\nold\n{ACCURACY_MARKS[1]}\nafter\n")
+    card = add_accuracy(folder, "1 mm", {"regions": {"dice": 0.9123, "hd95_mm": 2.34}})
+    for _ in range(2):
+        write_readme(readme, card)
+    text = readme.read_text()
+    assert "| 1 mm | 0.912 (2.3 mm) |" in text
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    (tmp_path / "bare.md").write_text("no marks")
+    with pytest.raises(FileError, match="no accuracy marks"):
+        write_readme(tmp_path / "bare.md", card)
 
 
 def test_the_packaged_model_loads_and_is_small() -> None:

@@ -57,9 +57,11 @@ class TrainOptions:
     "Of the samples, from the beginning to the end of the ramp; 1 is the full recipe."
     ramp: float = 0.8
     "Share of the training time over which samples grow difficult."
-    brain_rows: int = 32_000
+    brain_rows: int = 24_000
     "2 mm voxels of the brain that each step learns from."
-    any_rows: int = 8_000
+    outer_rows: int = 12_000
+    "2 mm voxels drawn from skull, scalp and neck, where the sample shows them: without, they end up as cortex."
+    any_rows: int = 4_000
     "2 mm voxels drawn from anywhere."
     parcel_rows: int = 10_000
     "Of the brain voxels, how many learn gyri."
@@ -123,11 +125,12 @@ def choose_targets(packed: Tensor, weight: Tensor, options: TrainOptions, genera
     tissue = (blocks & 31).to(torch.uint8)
     usable = seen.all(0)
     brain = torch.nonzero(usable & (tissue != 0).any(0))[:, 0]
+    outer = torch.nonzero(usable & ((tissue == 0) & ((blocks >> 12) & 15 != 0)).any(0))[:, 0]
     anywhere = torch.nonzero(usable)[:, 0]
     rows = torch.cat(
         [
             pool[torch.randint(len(pool), (count,), generator=generator)] if len(pool) else pool
-            for pool, count in ((brain, options.brain_rows), (anywhere, options.any_rows))
+            for pool, count in ((brain, options.brain_rows), (outer, options.outer_rows), (anywhere, options.any_rows))
         ]
     )
     chosen = blocks[:, rows].T  # (N, 8)
@@ -283,7 +286,9 @@ def train(run: Run, on_step: Callable[[State, dict[str, float]], None] = lambda 
     samples = SampleStream(run.subjects, run.lesions, run.recipe, progress, options, state.step)
     generator = torch.Generator().manual_seed(options.seed + state.step)
     last_save = last = time.monotonic()
-    for sample in DataLoader(samples, batch_size=None, num_workers=options.workers, prefetch_factor=3 if options.workers else None):
+    for sample in DataLoader(
+        samples, batch_size=None, num_workers=options.workers, prefetch_factor=3 if options.workers else None
+    ):
         done = float(progress.value)
         if done >= 1:
             break

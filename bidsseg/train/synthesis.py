@@ -87,7 +87,7 @@ def draw(
         packed = _paint_lesions(packed, grid, subject, lesions[rng.integers(len(lesions))], recipe.shape)
     scan = _interpolate(subject.image, coordinates) if real and subject.image is not None else None
     del coordinates
-    head = rng.random() < recipe.p_head * (0.5 + 0.5 * difficulty)
+    head = rng.random() < recipe.p_head
     if not head:
         packed = torch.where((packed & 31) == 0, 0, packed) if scan is None else _strip(packed, scan)
     image = _render(packed, scan, recipe, difficulty, rng)
