@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -28,7 +29,7 @@ HEAD_MARGIN_MM = 6
 BRAIN_MARGIN_MM = 14
 LARGE_VOXELS = 192 * 208 * 192
 "A head larger than this is searched for the brain first."
-ROWS_AT_ONCE = 65_536
+COLUMNS_AT_ONCE = 32_768
 LOBAR_MINIMUM = 0.02
 "Blocks less likely than this to hold cortex, white matter or cerebellar cortex get no parcel."
 
@@ -108,7 +109,7 @@ def _infer_on(device: torch.device, volume: Floats, model: Model, options: Predi
     with torch.inference_mode(), _autocast(device):
         if _size(box) > LARGE_VOXELS:
             tissue = _forward(net, volume[box], device, parcels=0)[0]
-            box = _brain_box(tissue.argmax(0), box, volume.shape)
+            box = _brain_box(tissue[0] + tissue[TISSUE["csf"]] < 0.5, box, volume.shape)
         tissue, right, parcels = _forward(net, volume[box], device, parcels=2 if options.gyri else 1)
     clean_islands(tissue)
     i, j, k = (s.start for s in box)
@@ -143,10 +144,10 @@ def _box_around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, sli
 
 
 def _brain_box(
-    tissue: NDArray[np.int64], box: tuple[slice, slice, slice], shape: tuple[int, ...]
+    brain: NDArray[np.bool_], box: tuple[slice, slice, slice], shape: tuple[int, ...]
 ) -> tuple[slice, slice, slice]:
-    """The box of the largest piece of brain in the answer for ``box``, with a margin."""
-    components, count = ndimage.label((tissue != 0) & (tissue != TISSUE["csf"]))
+    """The box of the largest piece of brain, which was looked for in ``box``, with a margin."""
+    components, count = ndimage.label(brain)
     if count == 0:
         return box
     largest = components == 1 + np.argmax(np.bincount(components.reshape(-1))[1:])
@@ -166,46 +167,55 @@ def _forward(net: UNet, volume: Floats, device: torch.device, parcels: int) -> t
     multiple = net.config.multiple
     pads = [max(-n % multiple, 2 * multiple - n) for n in volume.shape]  # the deepest level needs two voxels to norm
     padded = np.pad(volume, [(p // 2, p - p // 2) for p in pads])
-    features = net.features(torch.from_numpy(padded).to(device)[None, None])
-    _, channels, *coarse = features.shape
-    rows = features[0].reshape(channels, -1).T  # (N, C)
-    outputs = [torch.empty(8, net.config.n_tissues, len(rows), dtype=torch.float16)]
-    outputs.append(torch.empty(8, 1, len(rows), dtype=torch.float16))
-    if parcels:
-        count = len(lobe_parts()) if parcels == 1 else net.config.n_parcels
-        outputs.append(torch.zeros(8, count, len(rows), dtype=torch.float16))
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        chunk = slice(first, first + ROWS_AT_ONCE)
-        for output, values in zip(outputs, _heads(net, rows[chunk], parcels), strict=False):
-            output[..., chunk] = values.permute(1, 2, 0).to("cpu", torch.float16)
+    features = net.features(torch.from_numpy(padded).to(device)[None, None])[0]
+    coarse, columns = features.shape[1:], features.flatten(1)  # (C, N)
+    sizes = [net.config.n_tissues, 1, len(lobe_parts()) if parcels == 1 else net.config.n_parcels]
+    outputs = [torch.empty(8, size, columns.shape[1], dtype=torch.float16) for size in sizes[: 3 if parcels else 2]]
+    for first in range(0, columns.shape[1], COLUMNS_AT_ONCE):
+        chunk = slice(first, first + COLUMNS_AT_ONCE)
+        for output, values in zip(outputs, _heads(net, columns[:, chunk], parcels), strict=True):
+            output[..., chunk] = values
     crop = tuple(slice(p // 2, p // 2 + n) for p, n in zip(pads, volume.shape, strict=True))
     return tuple(_unfold(output, coarse)[(slice(None), *crop)] for output in outputs)
 
 
-def _heads(net: UNet, rows: Tensor, parcels: int) -> Iterator[Tensor]:
-    """Probabilities (N, 8, classes) of some rows: tissue, side, and parcels where there can be any."""
-    embedded = net.embed(rows)
-    tissue = net.tissue_logits(embedded).float().softmax(-1)
+def _heads(net: UNet, columns: Tensor, parcels: int) -> Iterator[Tensor]:
+    """Probabilities (8, classes, N) of some blocks (C, N): tissue, side, and parcels where there can be any.
+
+    Classes come before blocks all the way, because then nothing is transposed: twice as fast on a CPU.
+    """
+    embedded = F.leaky_relu(_linear(net.hidden, columns), 0.01)
+    tissue = _by_subvoxel(_linear(net.tissue_head, embedded)).softmax(1)
     yield tissue
-    yield net.side_logits(embedded).float().sigmoid()[..., None]
+    yield _by_subvoxel(_linear(net.side_head, embedded)).sigmoid()
     if not parcels:
         return
     members = [TISSUE[name] for name in (*LOBAR_TISSUES, "cerebellum-cortex")]
-    lobar = (tissue[..., members].sum(-1) > LOBAR_MINIMUM).any(-1)
-    some = net.parcel_logits(embedded[lobar]).float()
-    some = some[..., :N_GYRI].softmax(-1) @ _gyri_to_parts().to(some) if parcels == 1 else some.softmax(-1)
-    everywhere = some.new_zeros(len(rows), 8, some.shape[-1])
-    everywhere[lobar] = some
+    lobar = (tissue[:, members].sum(1) > LOBAR_MINIMUM).any(0)
+    some = _by_subvoxel(_linear(net.parcel_head, embedded[:, lobar]))
+    some = _gyri_to_parts().to(some) @ some[:, :N_GYRI].softmax(1) if parcels == 1 else some.softmax(1)
+    everywhere = some.new_zeros(8, some.shape[1], columns.shape[1])
+    everywhere[..., lobar] = some
     yield everywhere
 
 
+def _linear(layer: torch.nn.Linear, columns: Tensor) -> Tensor:
+    """The layer on columns (C, N) instead of rows."""
+    return torch.addmm(layer.bias[:, None], layer.weight, columns)
+
+
+def _by_subvoxel(logits: Tensor) -> Tensor:
+    """(8 * classes, N) -> float32 (8, classes, N)."""
+    return logits.float().reshape(8, logits.shape[0] // 8, logits.shape[1])
+
+
 def _gyri_to_parts() -> Tensor:
-    """(49, parts) membership."""
+    """(parts, 49) membership."""
     parts = torch.from_numpy(part_of_gyrus().astype(np.int64))
-    return torch.nn.functional.one_hot(parts, len(lobe_parts())).float()
+    return F.one_hot(parts, len(lobe_parts())).T.float()
 
 
-def _unfold(blocks: Tensor, coarse: list[int]) -> NDArray[np.float16]:
+def _unfold(blocks: Tensor, coarse: torch.Size) -> NDArray[np.float16]:
     """(8, C, N) on the 2 mm grid -> (C, I, J, K) at 1 mm."""
     _, channels, _ = blocks.shape
     fine = depth_to_space(blocks.permute(1, 0, 2).reshape(channels, 8, *coarse))
@@ -266,18 +276,23 @@ def decide(channels: Floats, gyri: bool) -> Decision:
     Tissue first, then side, then lobe, then gyrus within the lobe: so the schemes nest in each other.
     """
     n = len(TISSUES)
-    tissue = channels[:n].argmax(0).astype(np.uint8)
-    chosen = np.take_along_axis(channels[:n], tissue[None].astype(np.intp), 0)[0]
+    chosen, tissue = _largest(channels[:n])
     confidence = np.where(tissue > 0, chosen, 0).astype(np.float16)
     side = (channels[n] > 0.5).astype(np.uint8)
     parcels = channels[n + 1 :]
     lookup = part_of_gyrus()
     if not gyri:
         representative = np.array([np.flatnonzero(lookup == part)[0] for part in range(len(lobe_parts()))], np.uint8)
-        return Decision(tissue, side, representative[parcels.argmax(0)], confidence)
+        return Decision(tissue, side, representative[_largest(parcels)[1]], confidence)
     by_part = np.stack([parcels[:N_GYRI][lookup == part].sum(0) for part in range(len(lobe_parts()))])
-    part = by_part.argmax(0)
+    part = _largest(by_part)[1]
     within = np.where(lookup[:, None, None, None] == part, parcels[:N_GYRI], -1).argmax(0)
     cerebellum = tissue == TISSUE["cerebellum-cortex"]
     lobule = N_GYRI + parcels[N_GYRI:].argmax(0)
     return Decision(tissue, side, np.where(cerebellum, lobule, within).astype(np.uint8), confidence)
+
+
+def _largest(channels: Floats) -> tuple[Floats, NDArray[np.uint8]]:
+    """Largest value and its index along the first axis; torch does it several times faster than numpy."""
+    found = torch.from_numpy(channels).max(0)
+    return found.values.numpy(), found.indices.to(torch.uint8).numpy()
