@@ -1,0 +1,228 @@
+"use strict";
+
+/* The page's viewer. A scan comes as two volumes on one grid: grey values, and for each voxel the row of a table that
+ * gives its code in every label scheme. So a switch of schemes needs no other volume, only another column. */
+
+const element = (id) => document.getElementById(id);
+const VIEWS = [["Three planes", 3], ["Axial", 0], ["Coronal", 1], ["Sagittal", 2]];
+const LESION_COLOR = [255, 40, 40];
+
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(element(id).textContent.trim()), (letter) => letter.charCodeAt(0));
+  const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(plain).arrayBuffer();
+}
+
+function run(script) {
+  return new Promise((resolve, reject) => {
+    const node = document.createElement("script");
+    node.src = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
+    node.onload = resolve;
+    node.onerror = () => reject(new Error("the viewer's code could not be read"));
+    document.head.append(node);
+  });
+}
+
+function rgb(color) {
+  return [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+}
+
+/* Colours by label number; 0 is see-through. */
+function palette(colors, names) {
+  const channel = (at) => [0, ...colors.map((color) => color[at])];
+  return {
+    R: channel(0), G: channel(1), B: channel(2), A: [0, ...colors.map(() => 255)],
+    I: [0, ...colors.map((_, number) => number + 1)], labels: ["", ...names],
+  };
+}
+
+class Viewer {
+  constructor(canvas, scans) {
+    this.canvas = canvas;
+    this.scans = scans;
+    this.nv = new niivue.Niivue({
+      backColor: [0, 0, 0, 1], crosshairColor: [1, 0.85, 0.2, 0.9], crosshairWidth: 1, loadingText: "",
+      dragAndDropEnabled: false, isRadiologicalConvention: false, multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
+      show3Dcrosshair: false, isColorbar: false, fontColor: [0.8, 0.85, 0.9, 1], logLevel: "error",
+    });
+  }
+
+  async start() {
+    await this.nv.attachToCanvas(this.canvas);
+    this.nv.setInterpolation(false);
+    this.nv.onLocationChange = (place) => this.tell(place.vox);
+    this.canvas.addEventListener("mousemove", (event) => this.hover(event));
+    this.canvas.addEventListener("mouseleave", () => this.tell(this.crosshair()));
+  }
+
+  async open(anchor, scheme) {
+    const scan = this.scans.get(anchor);
+    this.anchor = anchor;
+    this.scan = scan;
+    const [grey, rows] = await Promise.all([unpack(`grey-${anchor}`), unpack(`rows-${anchor}`)]);
+    const image = (buffer, name) => niivue.NVImage.new(buffer, name);
+    const volumes = [await image(grey, "scan.nii"), await image(rows, "labels.nii")];
+    if (scan.codes.lesions) volumes.push(await image(rows.slice(0), "lesions.nii"));
+    this.rows = volumes[1].img.slice();
+    this.size = volumes[1].hdr.dims.slice(1, 4);
+    volumes[0].colormap = "gray";
+    volumes[0].cal_min = 0;
+    volumes[0].cal_max = 255;
+    this.nv.volumes.slice().reverse().forEach((old) => this.nv.removeVolume(old));
+    volumes.forEach((volume) => this.nv.addVolume(volume));
+    if (volumes[2]) this.paintLesions(volumes[2]);
+    this.show(scan.schemes[scheme] ? scheme : Object.keys(scan.schemes)[0]);
+  }
+
+  paintLesions(volume) {
+    const lesion = Uint16Array.from(this.scan.codes.lesions, (number) => (number > 0 ? 1 : 0));
+    this.rows.forEach((row, voxel) => { volume.img[voxel] = lesion[row]; });
+    volume.setColormapLabel(palette([LESION_COLOR], ["lesion"]));
+  }
+
+  show(scheme) {
+    this.scheme = scheme;
+    const labels = this.scan.schemes[scheme];
+    const number = new Map(labels.map((label, at) => [label.code, at + 1]));
+    this.numbers = Uint16Array.from(this.scan.codes[scheme], (code) => number.get(code) || 0);
+    const volume = this.nv.volumes[1];
+    this.rows.forEach((row, voxel) => { volume.img[voxel] = this.numbers[row]; });
+    volume.setColormapLabel(palette(labels.map((label) => rgb(label.color)), labels.map((label) => label.name)));
+    this.style(this.opacity, this.outline);
+    this.tell(this.crosshair());
+  }
+
+  style(opacity, outline) {
+    this.opacity = opacity;
+    this.outline = outline;
+    if (this.nv.volumes.length < 2) return;
+    this.nv.volumes[1].opacity = outline ? 0.001 : opacity;
+    if (this.nv.volumes[2]) this.nv.volumes[2].opacity = Math.min(1, opacity * 2);
+    this.nv.setAtlasOutline(outline ? 1 : 0);
+  }
+
+  crosshair() {
+    return this.nv.frac2vox(this.nv.scene.crosshairPos);
+  }
+
+  hover(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const scale = this.canvas.width / box.width;
+    const frac = this.nv.canvasPos2frac([(event.clientX - box.left) * scale, (event.clientY - box.top) * scale]);
+    if (frac[0] >= 0) this.tell(this.nv.frac2vox(frac));
+  }
+
+  /* Which label a voxel has, in words. */
+  tell(vox) {
+    if (!this.rows || !vox) return;
+    const [i, j, k] = vox.map(Math.round);
+    const row = this.rows[i + this.size[0] * (j + this.size[1] * k)];
+    const label = this.scan.schemes[this.scheme][this.numbers[row] - 1];
+    const swatch = document.createElement("span");
+    swatch.className = "swatch";
+    swatch.style.background = label ? label.color : "transparent";
+    const name = document.createElement("strong");
+    name.textContent = label ? label.name : "outside the labels";
+    const facts = document.createElement("span");
+    facts.className = "soft";
+    facts.textContent = this.facts(label, row).join(" · ");
+    element("readout").replaceChildren(swatch, name, facts);
+  }
+
+  facts(label, row) {
+    const told = label ? [String(label.code)] : [];
+    if (label && label.ml !== null) told.push(`${label.ml.toFixed(2)} mL`);
+    if (label && label.confidence !== null) told.push(`confidence ${label.confidence.toFixed(2)}`);
+    const lesion = this.scan.codes.lesions && this.scan.codes.lesions[row];
+    return lesion ? [...told, `lesion ${lesion}`] : told;
+  }
+
+  /* Move the crosshair to the voxel of a label that is nearest to the label's middle. */
+  find(code) {
+    const wanted = this.scan.schemes[this.scheme].findIndex((label) => label.code === code) + 1;
+    if (!wanted) return;
+    const [ni, nj] = this.size;
+    const place = (voxel) => [voxel % ni, Math.floor(voxel / ni) % nj, Math.floor(voxel / (ni * nj))];
+    const members = [];
+    this.rows.forEach((row, voxel) => { if (this.numbers[row] === wanted) members.push(place(voxel)); });
+    const middle = [0, 1, 2].map((axis) => members.reduce((sum, at) => sum + at[axis], 0) / members.length);
+    const distance = (at) => at.reduce((sum, value, axis) => sum + (value - middle[axis]) ** 2, 0);
+    const nearest = members.reduce((best, at) => (distance(at) < distance(best) ? at : best));
+    this.nv.scene.crosshairPos = this.nv.vox2frac(nearest);
+    this.nv.drawScene();
+    this.tell(nearest);
+  }
+}
+
+/* A row of buttons of which one is pressed. */
+function choice(id, options, pressed, onChoose) {
+  const box = element(id);
+  box.replaceChildren(...options.map(([text, value]) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = text;
+    button.dataset.value = value;
+    button.setAttribute("aria-pressed", String(value === pressed));
+    button.addEventListener("click", () => onChoose(value));
+    return button;
+  }));
+  box.hidden = options.length < 2;
+}
+
+function controls(viewer) {
+  const schemes = () => choice("choose-scheme", Object.keys(viewer.scan.schemes).map((name) => [name, name]),
+    viewer.scheme, (name) => { viewer.show(name); schemes(); });
+  const open = async (anchor, scheme) => {
+    await viewer.open(anchor, scheme);
+    choice("choose-scan", [...viewer.scans].map(([key, scan]) => [scan.title, key]), anchor,
+      (key) => open(key, viewer.scheme));
+    schemes();
+  };
+  const view = (type) => {
+    viewer.nv.setSliceType(type);
+    choice("choose-view", VIEWS, type, view);
+  };
+  const restyle = () => viewer.style(Number(element("opacity").value), element("outline").checked);
+  element("opacity").addEventListener("input", restyle);
+  element("outline").addEventListener("change", restyle);
+  document.querySelectorAll(".chart button").forEach((button) => button.addEventListener("click", async () => {
+    const { scan, scheme, code } = button.dataset;
+    if (!viewer.scans.has(scan)) return;
+    element("viewer").scrollIntoView();
+    if (scan !== viewer.anchor) await open(scan, scheme);
+    if (scheme !== viewer.scheme && viewer.scan.schemes[scheme]) viewer.show(scheme);
+    schemes();
+    viewer.find(Number(code));
+  }));
+  return { open, view, restyle };
+}
+
+async function startViewer() {
+  const canvas = element("canvas");
+  if (!canvas) return;
+  try {
+    if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser has no WebGL 2");
+    await run(await unpack("niivue"));
+    const scans = new Map([...document.querySelectorAll("script.volume")]
+      .map((node) => [node.id.replace("data-", ""), JSON.parse(node.textContent)]));
+    const viewer = new Viewer(canvas, scans);
+    await viewer.start();
+    const { open, view, restyle } = controls(viewer);
+    restyle();
+    await open(scans.keys().next().value, "regions");
+    view(3);
+    element("message").textContent = "";
+    canvas.dataset.state = "ready";
+    window.viewer = viewer;
+  } catch (error) {
+    element("message").textContent = `No interactive viewer: ${error.message}. The pictures below show the labels.`;
+    canvas.dataset.state = "failed";
+  }
+}
+
+/* On paper, the tables that matter are open. */
+window.addEventListener("beforeprint", () => {
+  document.querySelectorAll("article").forEach((article) => article.querySelector("details.volumes")?.setAttribute("open", ""));
+});
+
+startViewer();
