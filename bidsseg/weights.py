@@ -104,6 +104,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "weights.safetensors"
     save_file({key: value.detach().to(torch.float16).contiguous() for key, value in weights.items()}, path)
+    path.chmod(0o644)  # safetensors writes for the owner alone, but any user may run an installation
     parcels = tuple(gyrus.abbreviation for gyrus in gyri())
     card = ModelCard(folder.name, version, config, sha256_of(path), TISSUES, parcels, about=about)
     write_card(folder, card)
