@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -64,6 +65,10 @@ class Chart:
     @property
     def largest_ml(self) -> float:
         return max((side.volume_ml for row in self.structures for side in row.sides), default=0.0) or 1.0
+
+    def length(self, volume_ml: float) -> float:
+        """Of a bar, 0-96: the square root of the volume, so that small structures show."""
+        return round(96 * min(1.0, math.sqrt(volume_ml / self.largest_ml)), 2)
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:

@@ -32,6 +32,7 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
     )
     environment.globals["asset"] = inline
+    environment.policies["json.dumps_kwargs"] = {}  # keep the order of keys
     return environment
 
 

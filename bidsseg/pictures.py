@@ -35,6 +35,7 @@ TEXT_COLOR = (235, 235, 235)
 FAINT_COLOR = (150, 150, 150)
 LEGEND_COLUMN_PX = 190
 LEGEND_ROW_PX = 20
+IN_FULL = {"Inf lat vent": "Inferior lateral ventricle", "VentralDC": "Ventral diencephalon"}
 
 
 @dataclass(frozen=True)
@@ -269,8 +270,10 @@ def readable_name(name: str) -> str:
     lobar = re.fullmatch(r"(ctx|wm)-[lr]h-(.+?)(?:-lobe)?", name)
     if lobar:
         return f"{lobar[2].capitalize()} {'cortex' if lobar[1] == 'ctx' else 'white matter'}"
-    words = re.sub(r"^(left|right|midline)[- ]", "", name, flags=re.IGNORECASE).replace("-", " ")
-    return words[:1].upper() + words[1:]
+    sideless = re.sub(r"^(left|right|midline)[- ]", "", name, flags=re.IGNORECASE)
+    first, *others = (sideless if " " in sideless else sideless.replace("-", " ")).split()
+    words = " ".join([first, *(word.lower() if word.istitle() else word for word in others)])
+    return IN_FULL.get(words, words[:1].upper() + words[1:])
 
 
 def legend(labels: list[Label], scheme: Scheme) -> Bytes:

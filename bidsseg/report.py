@@ -57,6 +57,11 @@ LESION_COLUMNS = {
     "dist_cortex_mm": "To cortex, mm",
 }
 "Columns of lesion tables that the page shows."
+LESION_TITLES = {
+    "desc-lesions": "each lesion",
+    "desc-lesionload": "load by zone and lobe",
+    "desc-lesionchanges": "changes",
+}
 ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
     "IntracranialVolumeMm3": ("Intracranial volume", "Brain and the fluid around it"),
@@ -311,7 +316,7 @@ def lesion_table(out_dir: Path, path: Path) -> LesionTable | None:
     worth = [row for row in rows if row.get("level") != "region" and row.get("volume_mm3") != "0"]
     columns = [name for name in LESION_COLUMNS if name in rows[0]]
     cells = [[rounded(row.get(name)) for name in columns] for row in worth[:LESION_ROWS]]
-    title = path.name.removesuffix("_lesions.tsv").replace("_", " · ")
+    title = " · ".join(LESION_TITLES.get(part, part) for part in path.name.split("_")[1:-1])
     where = path.relative_to(out_dir).as_posix()
     return LesionTable(title, where, [LESION_COLUMNS[name] for name in columns], cells, len(rows) - len(cells))
 

@@ -98,7 +98,8 @@ def shown_axis(side: slice, spacing_mm: float, finest_mm: float) -> Axis:
 
 def _nearest(codes: NDArray[np.uint16], axes: list[Axis]) -> NDArray[np.uint16]:
     indices = (np.rint(a.centres).astype(int).clip(0, n - 1) for a, n in zip(axes, codes.shape, strict=True))
-    return codes[np.ix_(*indices)]
+    shown: NDArray[np.uint16] = codes[np.ix_(*indices)]
+    return shown
 
 
 def _on_one_mm(axis: Axis, number: int, grid: Grid) -> NDArray[np.float64]:

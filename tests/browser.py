@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +21,14 @@ FLAGS = (
     *("--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-extensions", "--remote-debugging-pipe"),
 )
+ON_3_AND_4 = """
+import fcntl, os, sys
+read, write = (fcntl.fcntl(int(number), fcntl.F_DUPFD_CLOEXEC, 10) for number in sys.argv[1:3])
+os.dup2(read, 3)
+os.dup2(write, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"The browser reads commands from file descriptor 3 and answers on 4."
 LOCAL = ("file:", "data:", "blob:", "about:")
 
 
@@ -64,7 +73,7 @@ class Browser:
             self.errors.append(json.dumps(parameters["exceptionDetails"])[:2000])
         if method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
             self.errors.append(json.dumps(parameters["args"])[:2000])
-        if method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
+        if method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             self.errors.append(json.dumps(parameters["entry"])[:2000])
         if method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
@@ -116,7 +125,7 @@ def browser() -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
         process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{read_commands} 4>&{write_answers}', "sh", *command],
+            [sys.executable, "-c", ON_3_AND_4, str(read_commands), str(write_answers), *command],
             pass_fds=(read_commands, write_answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -151,9 +151,12 @@ def test_slices_are_spread_and_differ() -> None:
     [
         ("ctx-lh-frontal-lobe", "Frontal cortex"),
         ("wm-rh-insula-lobe", "Insula white matter"),
-        ("Left-Inf-Lat-Vent", "Inf Lat Vent"),
-        ("3rd-Ventricle", "3rd Ventricle"),
-        ("Right-Deep-Grey", "Deep Grey"),
+        ("Left-Inf-Lat-Vent", "Inferior lateral ventricle"),
+        ("3rd-Ventricle", "3rd ventricle"),
+        ("Right-Deep-Grey", "Deep grey"),
+        ("Left ACgG anterior cingulate gyrus", "ACgG anterior cingulate gyrus"),
+        ("Cerebellar Vermal Lobules VI-VII", "Cerebellar vermal lobules VI-VII"),
+        ("CSF", "CSF"),
         ("Midline-Ventricles", "Ventricles"),
     ],
 )

@@ -40,8 +40,9 @@ class Viewer {
   constructor(canvas, scans) {
     this.canvas = canvas;
     this.scans = scans;
+    this.opacity = [0.4, 0.8];
     this.nv = new niivue.Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [1, 0.85, 0.2, 0.9], crosshairWidth: 1, loadingText: "",
+      backColor: [0, 0, 0, 1], crosshairColor: [1, 0.85, 0.2, 0.9], crosshairWidth: 0.4, loadingText: "",
       dragAndDropEnabled: false, isRadiologicalConvention: false, multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
       show3Dcrosshair: false, isColorbar: false, fontColor: [0.8, 0.85, 0.9, 1], logLevel: "error",
     });
@@ -49,7 +50,6 @@ class Viewer {
 
   async start() {
     await this.nv.attachToCanvas(this.canvas);
-    this.nv.setInterpolation(false);
     this.nv.onLocationChange = (place) => this.tell(place.vox);
     this.canvas.addEventListener("mousemove", (event) => this.hover(event));
     this.canvas.addEventListener("mouseleave", () => this.tell(this.crosshair()));
@@ -71,6 +71,7 @@ class Viewer {
     this.nv.volumes.slice().reverse().forEach((old) => this.nv.removeVolume(old));
     volumes.forEach((volume) => this.nv.addVolume(volume));
     if (volumes[2]) this.paintLesions(volumes[2]);
+    element("lesions-choice").hidden = !volumes[2];
     this.show(scan.schemes[scheme] ? scheme : Object.keys(scan.schemes)[0]);
   }
 
@@ -88,17 +89,24 @@ class Viewer {
     const volume = this.nv.volumes[1];
     this.rows.forEach((row, voxel) => { volume.img[voxel] = this.numbers[row]; });
     volume.setColormapLabel(palette(labels.map((label) => rgb(label.color)), labels.map((label) => label.name)));
-    this.style(this.opacity, this.outline);
+    this.style(...this.opacity);
     this.tell(this.crosshair());
   }
 
-  style(opacity, outline) {
-    this.opacity = opacity;
-    this.outline = outline;
-    if (this.nv.volumes.length < 2) return;
-    this.nv.volumes[1].opacity = outline ? 0.001 : opacity;
-    if (this.nv.volumes[2]) this.nv.volumes[2].opacity = Math.min(1, opacity * 2);
-    this.nv.setAtlasOutline(outline ? 1 : 0);
+  /* Opacity of labels and lesions, 0 to 1. */
+  style(labels, lesions) {
+    this.opacity = [labels, lesions];
+    this.nv.volumes.slice(1).forEach((volume, at) => { volume.opacity = this.opacity[at]; });
+    if (this.nv.volumes.length) this.refresh();
+  }
+
+  /* The scan is shown smooth, the labels as the voxels they are. */
+  refresh() {
+    this.nv.updateGLVolume();
+    this.nv.opts.isNearestInterpolation = true;
+    this.nv.updateInterpolation(1);
+    this.nv.opts.isNearestInterpolation = false;
+    this.nv.drawScene();
   }
 
   crosshair() {
@@ -182,9 +190,9 @@ function controls(viewer) {
     viewer.nv.setSliceType(type);
     choice("choose-view", VIEWS, type, view);
   };
-  const restyle = () => viewer.style(Number(element("opacity").value), element("outline").checked);
-  element("opacity").addEventListener("input", restyle);
-  element("outline").addEventListener("change", restyle);
+  const shown = (id) => Number(element(id).checked);
+  const restyle = () => viewer.style(Number(element("opacity").value) * shown("labels"), 0.8 * shown("lesions-shown"));
+  ["opacity", "labels", "lesions-shown"].forEach((id) => element(id).addEventListener("input", restyle));
   document.querySelectorAll(".chart button").forEach((button) => button.addEventListener("click", async () => {
     const { scan, scheme, code } = button.dataset;
     if (!viewer.scans.has(scan)) return;
@@ -194,7 +202,7 @@ function controls(viewer) {
     schemes();
     viewer.find(Number(code));
   }));
-  return { open, view, restyle };
+  return { open, view };
 }
 
 async function startViewer() {
@@ -207,8 +215,7 @@ async function startViewer() {
       .map((node) => [node.id.replace("data-", ""), JSON.parse(node.textContent)]));
     const viewer = new Viewer(canvas, scans);
     await viewer.start();
-    const { open, view, restyle } = controls(viewer);
-    restyle();
+    const { open, view } = controls(viewer);
     await open(scans.keys().next().value, "regions");
     view(3);
     element("message").textContent = "";
