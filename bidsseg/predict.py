@@ -30,6 +30,10 @@ BRAIN_MARGIN_MM = 14
 LARGE_VOXELS = 192 * 208 * 192
 "A head larger than this is searched for the brain first."
 COLUMNS_AT_ONCE = 32_768
+BRIDGE_MM = 2
+"What hangs on the brain by less than twice this is no part of it."
+ISLAND_SHARE = 0.1
+"Smaller pieces, against the largest, are no brain."
 LOBAR_MINIMUM = 0.02
 "Blocks less likely than this to hold cortex, white matter or cerebellar cortex get no parcel."
 
@@ -223,15 +227,22 @@ def _unfold(blocks: Tensor, coarse: torch.Size) -> NDArray[np.float16]:
     return volume
 
 
-def clean_islands(tissue: NDArray[np.float16], keep: float = 0.1) -> None:
-    """In place: make background what is neither in the largest piece of brain nor ``keep`` as large."""
+def clean_islands(tissue: NDArray[np.float16]) -> None:
+    """In place: make background what is not brain in one solid piece.
+
+    Solid is what survives an erosion by ``BRIDGE_MM``, so that patches of scalp that hang on the brain by a thread go
+    too; pieces at least ``ISLAND_SHARE`` of the largest stay, because a scan may show the brain in two parts.
+    """
     brain = tissue[0] < 0.5
-    components, count = ndimage.label(brain)
-    if count < 2:
+    core = ndimage.binary_erosion(brain, iterations=BRIDGE_MM, border_value=1)
+    components, count = ndimage.label(core)
+    if count == 0:
         return
     sizes = np.bincount(components.reshape(-1))
     sizes[0] = 0
-    island = (sizes < keep * sizes.max())[components] & brain
+    solid = (sizes >= ISLAND_SHARE * sizes.max())[components] & core
+    kept = ndimage.binary_dilation(solid, iterations=BRIDGE_MM + 2, mask=brain)
+    island = brain & ~kept
     tissue[:, island] = 0
     tissue[0, island] = 1
 

@@ -18,13 +18,15 @@ def test_depth_to_space_is_the_inverse() -> None:
 
 @pytest.mark.parametrize("shape", [(16, 16, 16), (16, 8, 24)])
 def test_features_lie_on_the_2_mm_grid(shape: tuple[int, int, int]) -> None:
-    features = UNet(SMALL).features(torch.randn(1, 1, *shape))
-    assert features.shape == (1, 4, *(n // 2 for n in shape))
+    volume = torch.rand(1, 1, *shape)
+    features = UNet(SMALL).features(volume)
+    assert features.shape == (1, 4 + 8, *(n // 2 for n in shape))
+    assert torch.allclose(features[:, 4:] / 4 + 0.3, space_to_depth(volume), atol=1e-6)
 
 
 def test_heads_answer_for_eight_sub_voxels() -> None:
     net = UNet(SMALL)
-    embedded = net.embed(torch.randn(7, 4))
+    embedded = net.embed(torch.randn(7, 4 + 8))
     assert net.tissue_logits(embedded).shape == (7, 8, SMALL.n_tissues)
     assert net.side_logits(embedded).shape == (7, 8)
     assert net.parcel_logits(embedded).shape == (7, 8, SMALL.n_parcels)

@@ -86,15 +86,29 @@ def test_confidence_outside_the_brain_is_zero() -> None:
     assert decide(probabilities("background", 0, "PrG", all_gyri=False), gyri=False).confidence.item() == 0
 
 
-def test_small_islands_become_background() -> None:
-    tissue = np.zeros((len(TISSUES), 30, 10, 10), np.float16)
-    tissue[TISSUE["cortex"], 2:12] = 1  # 1000 voxels
-    tissue[TISSUE["cortex"], 15:17] = 1  # 200: another slab, kept
-    tissue[TISSUE["cortex"], 25, 5, 5] = 1  # a speck
+def test_only_solid_pieces_stay_brain() -> None:
+    tissue = np.zeros((len(TISSUES), 60, 20, 20), np.float16)
+    tissue[TISSUE["cortex"], 2:22] = 1  # a slab of 20 mm
+    tissue[TISSUE["cortex"], 30:36] = 1  # another of 6 mm, more than a tenth: kept
+    tissue[TISSUE["cortex"], 45, 5, 5] = 1  # a speck
+    tissue[TISSUE["cortex"], 22:28, 8:10, 8:10] = 1  # a thread 6 mm long; what is near the slab stays
+    tissue[TISSUE["cortex"], 50:54, 5:9, 5:9] = 1  # a crumb
     tissue[0] = 1 - tissue[1:].sum(0)
     clean_islands(tissue)
     kept = tissue.argmax(0) > 0
-    assert [int(kept[s].sum()) for s in (slice(2, 12), slice(15, 17), slice(25, 26))] == [1000, 200, 0]
+    assert kept[2:22].all()
+    assert kept[30:36].all()
+    assert kept[25:28].sum() == 0
+    assert not kept[36:].any()
+
+
+@pytest.mark.parametrize("thickness", [1, 3])
+def test_a_brain_too_thin_to_erode_stays(thickness: int) -> None:
+    tissue = np.zeros((len(TISSUES), 20, 20, 20), np.float16)
+    tissue[TISSUE["cortex"], ..., 10 : 10 + thickness] = 1
+    tissue[0] = 1 - tissue[1:].sum(0)
+    clean_islands(tissue)
+    assert (tissue.argmax(0) > 0).sum() == 400 * thickness
 
 
 def test_thick_voxels_take_what_fills_most_of_them() -> None:
