@@ -1,93 +1,205 @@
-"""The group level: every participant's tables gathered into tidy ones, a row per scan and label."""
+"""All participants together: tidy tables, and a page that shows who stands out.
+
+Scans are read one after the other and written on at once, so that the tables cost no memory; only the numbers that the
+page shows are kept.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from bidsseg.errors import UserError
-from bidsseg.files import whole, write_text
+from bidsseg.bids import NothingSelected
+from bidsseg.derivatives import write_json
+from bidsseg.files import whole
+from bidsseg.group_page import LESIONS, Cohort, Entry, write_group_page
+from bidsseg.lesion_tables import LOAD_COLUMNS
 from bidsseg.segmentation import VOLUME_COLUMNS
 
-Row = dict[str, Any]
-SCAN_COLUMNS = {
-    "participant_id": "The participant, with sub-.",
-    "session_id": "The session, with ses-; n/a without sessions.",
-    "scan": "Entities and suffix that name the scan within the dataset.",
+NA = "n/a"
+QC_ENDING, VOLUMES_ENDING, LOADS_ENDING = "_qc.json", "_volumes.tsv", "_desc-lesionload_lesions.tsv"
+ID_COLUMNS = {
+    "participant_id": {"Description": "Participant, as in participants.tsv."},
+    "session_id": {"Description": "Session; n/a where the dataset has none."},
+    "suffix": {"Description": "Kind of image, for instance T1w or FLAIR; n/a for tables of lesions."},
+    "scan": {"Description": "Name of the source image, without its extension; for lesions that of their table."},
 }
-QC_COLUMNS = {
-    "intracranial_volume_mm3": "Volume of brain and surrounding CSF.",
-    "cerebral_asymmetry": "(left - right) / (left + right) of cerebral grey and white matter.",
-    "mean_confidence": "Mean probability of the chosen tissue over the brain, 0-1.",
-    "edge_fraction": "Share of the first or last slice that is brain: large where the scan cuts it.",
-    "warnings": "What was found and repaired in the scan, separated by '; '.",
-    "software_version": "Version of bidsseg.",
+NOT_COLUMNS = ("Outputs", "SourceBytes", "Sources", "LabelSchemes", "OutputSpaces")
+"Keys of quality files that say nothing about quality."
+QC_DESCRIPTIONS = {
+    "IntracranialVolumeMm3": {"Description": "Volume of brain and surrounding fluid.", "Units": "mm^3"},
+    "CerebralAsymmetry": {"Description": "Left less right cerebrum, over both."},
+    "MeanConfidence": {"Description": "Mean probability of the chosen labels over the brain."},
+    "EdgeFraction": {"Description": "Share of the field of view's outermost slices that is brain."},
+    "Verdict": {"Description": "pass, check or fail."},
+    "Reasons": {"Description": "Reasons of the verdict, separated by semicolons."},
+    "Warnings": {"Description": "What was noticed, separated by semicolons."},
+    "SoftwareVersion": {"Description": "Version of bidsseg."},
+    "Model": {"Description": "Name of the network's weights."},
+    "WeightsSHA256": {"Description": "Checksum of the network's weights."},
+    "BiasFieldCorrection": {"Description": "Whether N4 was applied."},
 }
-QC_KEYS = (
-    "IntracranialVolumeMm3",
-    "CerebralAsymmetry",
-    "MeanConfidence",
-    "EdgeFraction",
-    "Warnings",
-    "SoftwareVersion",
-)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file with results, and whose they are."""
+
+    path: Path
+    participant: str
+    session: str
+    suffix: str
+    scan: str
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        return self.participant, self.session, self.suffix, self.scan
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What has been read so far."""
+
+    cohort: Cohort
+    quality: list[dict[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def run(out_dir: Path) -> None:
-    """Write group_volumes.tsv, group_qc.tsv and, where there are lesions, group_lesions.tsv, each with a dictionary.
+    """Write group_volumes.tsv, group_qc.tsv, group_lesions.tsv (each with its data dictionary) and group.html.
 
-    Rows are streamed, so memory does not grow with the dataset. Raises ``UserError`` where no scan is complete.
+    Raises ``NothingSelected`` where no scan has been segmented. What cannot be read is left out, and told.
     """
-    volumes = _files(out_dir, "_volumes.tsv")
-    if not volumes:
-        raise UserError(f"{out_dir}: no volumes of any participant; run the participant level first")
-    _write(out_dir / "group_volumes.tsv", SCAN_COLUMNS | VOLUME_COLUMNS, _tables(volumes, "_volumes.tsv"))
-    _write(out_dir / "group_qc.tsv", SCAN_COLUMNS | QC_COLUMNS, _qualities(_files(out_dir, "_qc.json")))
-    if lesions := _files(out_dir, "_desc-lesions_lesions.tsv"):
-        described = json.loads(lesions[0].with_suffix(".json").read_text(encoding="utf-8"))
-        columns = {name: entry["Description"] for name, entry in described.items() if "Description" in entry}
-        _write(out_dir / "group_lesions.tsv", SCAN_COLUMNS | columns, _tables(lesions, "_desc-lesions_lesions.tsv"))
+    gathered = Gathered(Cohort())
+    with ExitStack() as files:
+        volumes = _open_table(files, out_dir / "group_volumes.tsv", VOLUME_COLUMNS)
+        lesions = _open_table(files, out_dir / "group_lesions.tsv", LOAD_COLUMNS)
+        for source in sources(out_dir):
+            with _told(gathered, source):
+                if source.path.name.endswith(QC_ENDING):
+                    _add_scan(gathered, source, volumes)
+                else:
+                    _add_lesions(gathered, source, lesions)
+        if not gathered.quality:
+            raise NothingSelected(f"{out_dir}: no segmented scan; run the participant level first")
+    if not gathered.cohort.has_lesions:
+        (out_dir / "group_lesions.tsv").unlink()
+    _write_quality(out_dir / "group_qc.tsv", gathered.quality)
+    _write_dictionaries(out_dir, gathered)
+    write_group_page(out_dir / "group.html", gathered.cohort, gathered.problems)
+    for problem in gathered.problems:
+        print(f"warning: {problem}", file=sys.stderr)
 
 
-def _files(out_dir: Path, ending: str) -> list[Path]:
-    """Participants' files by that ending, sorted; temporary files start with a dot and do not count."""
-    found = (path for anat in ("sub-*/anat", "sub-*/ses-*/anat") for path in out_dir.glob(f"{anat}/sub-*{ending}"))
-    return sorted(found)
+def sources(out_dir: Path) -> Iterator[Source]:
+    """All quality files and tables of lesion loads, by participant, session and name."""
+    for participant in sorted(path for path in out_dir.glob("sub-*") if path.is_dir()):
+        for folder in sorted([participant / "anat", *participant.glob("ses-*/anat")]):
+            names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+            for name in names:
+                if name.endswith((QC_ENDING, LOADS_ENDING)) and not name.startswith("."):
+                    yield source_of(folder / name)
 
 
-def _scan(path: Path, ending: str) -> Row:
-    stem = path.name.removesuffix(ending)
-    entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
-    session = f"ses-{entities['ses']}" if "ses" in entities else "n/a"
-    return {"participant_id": f"sub-{entities['sub']}", "session_id": session, "scan": stem.replace("desc-", "")}
+def source_of(path: Path) -> Source:
+    """Whose results a file holds, from its name."""
+    is_scan = path.name.endswith(QC_ENDING)
+    stem, _, suffix = path.name.removesuffix(QC_ENDING).rpartition("_desc-") if is_scan else ("", "", NA)
+    scan = f"{stem}_{suffix}" if is_scan else path.name.removesuffix(LOADS_ENDING)
+    entities = dict(part.split("-", 1) for part in scan.split("_") if "-" in part)
+    session = f"ses-{entities['ses']}" if "ses" in entities else NA
+    return Source(path, f"sub-{entities.get('sub', NA)}", session, suffix, scan)
 
 
-def _tables(paths: Iterable[Path], ending: str) -> Iterator[Row]:
-    for path in paths:
-        scan = _scan(path, ending)
-        with path.open(encoding="utf-8", newline="") as handle:
-            for row in csv.DictReader(handle, delimiter="\t"):
-                yield scan | row
+@contextmanager
+def _told(gathered: Gathered, source: Source) -> Iterator[None]:
+    """Turns a file that cannot be read into a line among the problems."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        gathered.problems.append(f"{source.scan}: left out ({type(error).__name__}: {error})")
 
 
-def _qualities(paths: Iterable[Path]) -> Iterator[Row]:
-    for path in paths:
-        measured = json.loads(path.read_text(encoding="utf-8"))
-        values = [measured.get(key, "n/a") for key in QC_KEYS]
-        cells = ["; ".join(value) if isinstance(value, list) else value for value in values]
-        yield _scan(path, "_qc.json") | dict(zip(QC_COLUMNS, cells, strict=True))
+def _open_table(files: ExitStack, path: Path, columns: Iterable[str]) -> TextIO:
+    temporary = files.enter_context(whole(path))
+    handle = files.enter_context(temporary.open("w", encoding="utf-8", newline=""))
+    handle.write("\t".join([*ID_COLUMNS, *columns]) + "\n")
+    return handle
 
 
-def _write(path: Path, columns: dict[str, str], rows: Iterable[Row]) -> None:
+def _add_scan(gathered: Gathered, source: Source, table: TextIO) -> None:
+    """One scan: its volumes go to the table and the page, its quality waits until all columns are known."""
+    quality = json.loads(source.path.read_text(encoding="utf-8"))
+    if not isinstance(quality, dict):
+        raise ValueError("the quality file is not a JSON object")
+    volumes = source.path.with_name(source.path.name.removesuffix(QC_ENDING) + VOLUMES_ENDING)
+    rows = rows_of(volumes, list(VOLUME_COLUMNS))
+    entry = Entry(*source.cells, anchor=source.path.name.removesuffix(QC_ENDING), quality=told(quality))
+    numbers = gathered.cohort.numbers_of_volumes(rows)
+    _write_rows(table, source, rows)
+    gathered.cohort.add(entry, numbers)
+    gathered.quality.append({**dict(zip(ID_COLUMNS, source.cells, strict=True)), **entry.quality})
+
+
+def _add_lesions(gathered: Gathered, source: Source, table: TextIO) -> None:
+    rows = rows_of(source.path, list(LOAD_COLUMNS))
+    numbers = gathered.cohort.numbers_of_lesions(rows)
+    _write_rows(table, source, rows)
+    participant, session, _, scan = source.cells
+    gathered.cohort.add(Entry(participant, session, LESIONS, scan, anchor="lesions", quality={}), numbers)
+
+
+def _write_rows(table: TextIO, source: Source, rows: list[list[str]]) -> None:
+    prefix = "\t".join(source.cells)
+    table.writelines(f"{prefix}\t" + "\t".join(row) + "\n" for row in rows)
+
+
+def rows_of(path: Path, columns: list[str]) -> list[list[str]]:
+    """The cells of a table in the order of ``columns``, n/a for a column it lacks."""
+    text = path.read_text(encoding="utf-8")
+    header, _, body = text.partition("\n")
+    if header.split("\t") != columns:
+        found = csv.DictReader(io.StringIO(text), delimiter="\t")
+        return [[row.get(column) or NA for column in columns] for row in found]
+    rows = [line.split("\t") for line in body.splitlines() if line]
+    if any(len(row) != len(columns) for row in rows):
+        raise ValueError(f"{path.name} has rows of another length than its header")
+    return rows
+
+
+def told(quality: Mapping[str, Any]) -> dict[str, str]:
+    """The cells of a quality file: numbers and words as they are, lists as one line."""
+    cells = {}
+    for key, value in quality.items():
+        if key in NOT_COLUMNS or isinstance(value, dict):
+            continue
+        text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+        cells[key] = " ".join(text.split()) or NA
+    return cells
+
+
+def _write_quality(path: Path, rows: list[dict[str, str]]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(
-            handle, columns, restval="n/a", extrasaction="ignore", delimiter="\t", lineterminator="\n"
-        )
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: value if value != "" else "n/a" for name, value in row.items()})
-    dictionary = {name: {"Description": text} for name, text in columns.items()}
-    write_text(path.with_suffix(".json"), json.dumps(dictionary, indent=2) + "\n")
+        handle.write("\t".join(columns) + "\n")
+        handle.writelines("\t".join(row.get(column, NA) for column in columns) + "\n" for row in rows)
+
+
+def _write_dictionaries(out_dir: Path, gathered: Gathered) -> None:
+    """A JSON data dictionary beside each table."""
+    volumes = {name: {"Description": text} for name, text in VOLUME_COLUMNS.items()}
+    write_json(out_dir / "group_volumes.json", {**ID_COLUMNS, **volumes})
+    keys = dict.fromkeys(key for row in gathered.quality for key in row if key not in ID_COLUMNS)
+    described = {key: QC_DESCRIPTIONS.get(key, {"Description": f"{key} of the scan's quality file."}) for key in keys}
+    write_json(out_dir / "group_qc.json", {**ID_COLUMNS, **described})
+    if gathered.cohort.has_lesions:
+        write_json(out_dir / "group_lesions.json", {**ID_COLUMNS, **LOAD_COLUMNS})
+    else:
+        (out_dir / "group_lesions.json").unlink(missing_ok=True)

@@ -157,7 +157,7 @@ class Failure:
 def participant_report(out_dir: Path, subject: str) -> Path:
     """Write OUT/sub-<subject>.html, whole or not at all, from the participant's derivatives; returns its path."""
     subject = subject.removeprefix("sub-")
-    sections = [section(out_dir, marker, number) for number, marker in enumerate(markers(out_dir, subject))]
+    sections = [section(out_dir, marker) for marker in markers(out_dir, subject)]
     path = out_dir / f"sub-{subject}.html"
     room = PAGE_BYTES - MARGIN_BYTES - len(packed(NIIVUE))
     pictures = {s.anchor: picture(s, int(room * PICTURE_SHARE / len(sections))) for s in sections}
@@ -186,7 +186,12 @@ def markers(out_dir: Path, subject: str) -> list[Path]:
     return sorted((out_dir / f"sub-{subject}").glob("**/anat/sub-*_qc.json"))
 
 
-def section(out_dir: Path, marker: Path, number: int) -> Section:
+def anchor_of(marker: Path) -> str:
+    """The name of a scan's place on the page, to link to."""
+    return marker.name.removesuffix("_qc.json")
+
+
+def section(out_dir: Path, marker: Path) -> Section:
     """Read a scan's quality and volumes; what cannot be read is told on the page."""
     stem, _, suffix = marker.name.removesuffix("_qc.json").rpartition("_desc-")
     place = Place(parse_scan(Path(f"{stem}_{suffix}.nii.gz")), out_dir, out_dir)
@@ -202,7 +207,7 @@ def section(out_dir: Path, marker: Path, number: int) -> Section:
         charts = read_charts(table, float(quality.get("IntracranialVolumeMm3", 0)) / 1000)
     except (OSError, ValueError, KeyError) as error:
         problems.append(f"{table.name} could not be read ({error})")
-    return Section(f"scan-{number}", place, quality, charts, problems)
+    return Section(anchor_of(marker), place, quality, charts, problems)
 
 
 def as_mapping(content: Any) -> Mapping[str, Any]:

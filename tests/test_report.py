@@ -277,8 +277,8 @@ def test_the_viewer_works_in_a_browser(tmp_path: Path) -> None:
         assert tab.evaluate(f"({COLORS})(0.99)") > 50
         tab.evaluate("document.querySelector('#choose-scheme [data-value=lobes]').click()")
         assert tab.evaluate("viewer.scheme") == "lobes"
-        tab.evaluate("document.querySelector('#choose-scan [data-value=scan-1]').click()")
-        tab.wait_for("viewer.anchor === 'scan-1' && viewer.nv.volumes.length === 2", 60)
+        tab.evaluate("document.querySelector('#choose-scan [data-value=sub-01_ses-2_desc-T1w]').click()")
+        tab.wait_for("viewer.anchor === 'sub-01_ses-2_desc-T1w' && viewer.nv.volumes.length === 2", 60)
         assert tab.errors == []
         assert tab.outside_requests == []
 
