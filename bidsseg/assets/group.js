@@ -76,7 +76,7 @@ class Page {
     choice("choose-kind", this.data.kinds.map((kind, at) => [kind, at]), this.kind, pick("kind"));
     choice("choose-scheme", this.schemes().map((scheme) => [scheme, scheme]), this.scheme, pick("scheme"));
     choice("choose-measure", this.measures().map((key) => [UNITS[key], key]), this.measure, pick("measure"));
-    element("unit").textContent = `Median, ${UNITS[this.measure]}`;
+    element("unit").textContent = "Median";
     this.showStrips();
     this.showDetail();
   }
