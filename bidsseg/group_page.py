@@ -160,7 +160,7 @@ def write_group_page(path: Path, cohort: Cohort, problems: Sequence[str]) -> Non
     z = np.full(volumes.shape, np.nan, np.float32)
     for kind, member in members.items():
         z[member] = statistics[kind].z
-    shown = shown_entries(z, SHOWN_SCANS)
+    shown = shown_entries([entry.participant for entry in cohort.entries], z, SHOWN_SCANS)
     write_page(
         path,
         "group.html",
@@ -202,11 +202,15 @@ def worst(z: Floats) -> Floats:
     return largest
 
 
-def shown_entries(z: Floats, at_most: int) -> NDArray[np.intp]:
-    """The entries to draw: all, or those that stand out most."""
+def shown_entries(participants: Sequence[str], z: Floats, at_most: int) -> NDArray[np.intp]:
+    """The entries to draw: all, or those of the participants that stand out most, who keep all their visits."""
     if len(z) <= at_most:
         return np.arange(len(z))
-    return np.sort(np.argsort(-worst(z), kind="stable")[:at_most])
+    _, who = np.unique(np.array(participants), return_inverse=True)
+    farthest = np.zeros(int(who.max()) + 1)
+    np.maximum.at(farthest, who, worst(z))
+    order = np.lexsort((who, -farthest[who]))
+    return np.sort(order[:at_most])
 
 
 def outliers(cohort: Cohort, z: Floats) -> list[dict[str, Any]]:
@@ -244,7 +248,7 @@ def script_data(
 ) -> dict[str, Any]:
     """Tables for the page's script."""
     entries = [cohort.entries[number] for number in shown]
-    visits = visit_numbers(entries)
+    visits = visit_numbers(cohort.entries)
     return {
         "columns": [[column.scheme, column.key, column.name, column.color] for column in cohort.columns],
         "kinds": list(kinds),
@@ -253,8 +257,8 @@ def script_data(
             kind: {"ml": rounded(found.ml), "share": rounded(found.share)} for kind, found in statistics.items()
         },
         "entries": [
-            [e.participant, e.session, kinds.index(e.kind), visit, finite(e.intracranial_ml), e.scan, e.anchor]
-            for e, visit in zip(entries, visits, strict=True)
+            [e.participant, e.session, kinds.index(e.kind), visits[n], finite(e.intracranial_ml), e.scan, e.anchor]
+            for n, e in zip(shown, entries, strict=True)
         ],
     }
 
