@@ -24,8 +24,8 @@ ABOUT = {
     ],
     "held_out": "MICCAI 2012 subjects 1015, 1017 and 1036 were never trained on; the accuracy is measured on them.",
     "known_failures": [
-        "Whole-head scans: scalp and bone marrow over the vertex, muscle at the skull base and tissue of the orbits are "
-        "in part labelled as the nearest cortex, most on FLAIR.",
+        "Whole-head scans: scalp and bone marrow over the vertex, muscle at the skull base and tissue of the orbits "
+        "are in part labelled as the nearest cortex, most on FLAIR.",
         "FLAIR and T1w of low contrast: cortex of narrow gyri is labelled as white matter.",
         "Small structures (inferior lateral ventricle, accumbens, amygdala, third ventricle) are only roughly placed.",
         "Intracranial volume of whole-head scans is too large, because of the first failure.",
