@@ -194,10 +194,12 @@ def test_missing_values_leave_the_rest_alone() -> None:
     assert (packed > 0).tolist() == [True, True, False, False, False, False]
 
 
-def test_of_too_many_scans_those_that_stand_out_are_drawn() -> None:
-    z = np.array([[0.1], [5.0], [np.nan], [-7.0]], np.float32)
-    assert shown_entries(z, 2).tolist() == [1, 3]
-    assert shown_entries(z, 4).tolist() == [0, 1, 2, 3]
+def test_of_too_many_scans_those_of_participants_that_stand_out_are_drawn() -> None:
+    z = np.array([[0.1], [5.0], [np.nan], [-7.0], [0.2]], np.float32)
+    who = ["sub-1", "sub-2", "sub-3", "sub-1", "sub-3"]
+    assert shown_entries(who, z, 2).tolist() == [0, 3]  # both visits of sub-1
+    assert shown_entries(who, z, 3).tolist() == [0, 1, 3]
+    assert shown_entries(who, z, 5).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_visits_are_in_natural_order() -> None:
