@@ -212,17 +212,22 @@ def demo(out: Path) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--hours", type=float, default=2.0, show_default=True, help="Training time in all, over every resume.")
 @click.option("--learning-rate", type=float, default=None, help="Peak learning rate.")
-@click.option("--init", default=None, metavar="MODEL", help="Start from these weights and at full difficulty.")
+@click.option("--init", default=None, metavar="MODEL", help="Start from these weights rather than random ones.")
+@click.option(
+    "--difficulty", type=(float, float, float), default=None, help="Of the samples at first, at their peak, at the end."
+)
+@click.option("--balance", type=(float, float), default=None, help="Class weights' exponent, first and last.")
+@click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps, whatever the hours.")
 @click.option("--picture-minutes", type=float, default=15.0, show_default=True, help="Picture of a held-out scan.")
 @THREADS_OPTION
 def train(
     data: Path,
     out: Path,
     hours: float,
-    learning_rate: float | None,
     init: str | None,
     picture_minutes: float,
     threads: int,
+    **chosen: Any,
 ) -> None:
     """Train on DATA (see the README for its folders); checkpoints, log and finished model go to OUT.
 
@@ -235,9 +240,8 @@ def train(
     from bidsseg.train.monitor import Monitor
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = TrainOptions(hours=hours, threads=threads or 2)
-    if learning_rate is not None:
-        options = replace(options, learning_rate=learning_rate)
+    given = {name: value for name, value in chosen.items() if value is not None}
+    options = TrainOptions(hours=hours, threads=threads or 2, **given)
     start = None
     try:
         start = _load_model(init) if init else None
@@ -246,7 +250,7 @@ def train(
         sys.exit(EXIT_USAGE)
     run = Run(load_subjects(data, out / "cache"), load_lesions(data), out, options=options)
     if start is not None:
-        run = replace(run, config=start.net.config, weights=start.net.state_dict(), options=replace(options, ramp=0.0))
+        run = replace(run, config=start.net.config, weights=start.net.state_dict())
     with closing(Monitor(data, out, picture_minutes)) as monitor:
         state = train(run, monitor)
     export(state, out / "model", options)

@@ -8,6 +8,7 @@ softmax over their product, which would be an order of magnitude larger and not 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,14 +51,30 @@ class Block(nn.Module):
         return F.leaky_relu(self.norm2(self.conv2(x)), 0.01, inplace=True)
 
 
-class UNet(nn.Module):
-    """Ronneberger et al. 2015 in 3D, with a space-to-depth stem and factored heads.
+class Features(NamedTuple):
+    """What the network's body gives to its heads."""
 
-    ``features`` maps a volume (B, 1, I, J, K) at 1 mm to (B, C, I/2, J/2, K/2). The last 8 of the C channels are the
-    block's own grey values, so that the others need not carry them: that halves the steps to sharp tissue borders. The
-    heads map rows (N, C) of such
-    features to logits (N, 8, classes), sub-voxels in the order of ``space_to_depth``. Rows, not volumes, because the
-    heads at every voxel cost more than the network: training asks for a subset, inference goes in chunks.
+    fine: Tensor
+    "(C + 8, I/2, J/2, K/2): the top level, and each block's own grey values."
+    context: Tensor
+    "(head_width, I/4, J/4, K/4): the hidden layer's input from all coarser levels."
+
+    @property
+    def n_blocks(self) -> int:
+        return self.fine[0].numel()
+
+
+class UNet(nn.Module):
+    """Ronneberger et al. 2015 in 3D, with a space-to-depth stem and factored heads that see every level.
+
+    The heads' hidden layer takes the decoder's features of all levels (a hypercolumn, Hariharan et al. 2015), so that
+    the narrow top level carries borders and the wide ones below carry what lies where; it also takes the block's own
+    grey values. Against heads on the top level alone this halves the steps that learning takes, for 1 % of its time.
+
+    The heads work on columns (C, N), one for each 2 mm block asked for, and give logits (8, classes, N), sub-voxels in
+    the order of ``space_to_depth``. Columns, not volumes, because the heads at every voxel cost more than the body:
+    training asks for a subset, inference goes in chunks. Classes come before blocks all the way, because then nothing
+    is transposed.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -70,13 +87,14 @@ class UNet(nn.Module):
         upward = list(reversed(range(len(widths) - 1)))
         self.reduce = nn.ModuleList(nn.Conv3d(widths[level + 1], widths[level], 1) for level in upward)
         self.decoder = nn.ModuleList(Block(widths[level], widths[level]) for level in upward)
+        self.context = nn.ModuleList(nn.Conv3d(width, config.head_width, 1, bias=False) for width in widths[:0:-1])
         self.hidden = nn.Linear(widths[0] + SUBVOXELS, config.head_width)
         self.tissue_head = nn.Linear(config.head_width, SUBVOXELS * config.n_tissues)
         self.side_head = nn.Linear(config.head_width, SUBVOXELS)
         self.parcel_head = nn.Linear(config.head_width, SUBVOXELS * config.n_parcels)
 
-    def features(self, volume: Tensor) -> Tensor:
-        """(B, 1, I, J, K) at 1 mm -> (B, C, I/2, J/2, K/2)."""
+    def features(self, volume: Tensor) -> Features:
+        """(1, 1, I, J, K) at 1 mm -> what the heads need."""
         x = space_to_depth(volume)
         grey = 4 * (x - 0.3)  # 0-1 to the spread of normalised features
         skips = []
@@ -84,31 +102,47 @@ class UNet(nn.Module):
             x = block(x if level == 0 else F.max_pool3d(x, 2))
             skips.append(x)
         skips.pop()
-        for reduce, block in zip(self.reduce, self.decoder, strict=True):
+        context = self.context[0](x)
+        for reduce, block, to_hidden in zip(self.reduce, self.decoder, (*self.context[1:], None), strict=True):
             # Adding the skip, reduced while still coarse, halves the cost of the top level against concatenation.
-            x = block(F.interpolate(reduce(x), scale_factor=2.0, mode="nearest") + skips.pop())
-        return torch.cat((x, grey.to(x.dtype)), 1)
+            x = block(_double(reduce(x)) + skips.pop())
+            if to_hidden is not None:
+                context = _double(context) + to_hidden(x)
+        return Features(torch.cat((x, grey.to(x.dtype)), 1)[0], context[0])
 
-    def embed(self, rows: Tensor) -> Tensor:
-        """Rows of features (N, C) -> the heads' hidden layer (N, head_width)."""
-        return F.leaky_relu(self.hidden(rows), 0.01)
+    def embed(self, features: Features, blocks: Tensor) -> Tensor:
+        """The heads' hidden layer (head_width, N) at N blocks, given by their places in the flattened 2 mm grid."""
+        _, nj, nk = features.fine.shape[1:]
+        i, j, k = blocks // (nj * nk), blocks // nk % nj, blocks % nk
+        coarse = (i // 2 * (nj // 2) + j // 2) * (nk // 2) + k // 2
+        fine = _on_columns(self.hidden, features.fine.flatten(1)[:, blocks])
+        return F.leaky_relu(fine + features.context.flatten(1)[:, coarse], 0.01)
 
     def tissue_logits(self, embedded: Tensor) -> Tensor:
-        """(N, head_width) -> (N, 8, n_tissues)."""
-        return self._by_subvoxel(self.tissue_head(embedded))
+        """(head_width, N) -> float32 (8, n_tissues, N)."""
+        return _by_subvoxel(_on_columns(self.tissue_head, embedded))
 
     def side_logits(self, embedded: Tensor) -> Tensor:
-        """(N, head_width) -> (N, 8): the logit of being on the right."""
-        logits: Tensor = self.side_head(embedded)
-        return logits
+        """(head_width, N) -> float32 (8, 1, N): the logit of being on the right."""
+        return _by_subvoxel(_on_columns(self.side_head, embedded))
 
     def parcel_logits(self, embedded: Tensor) -> Tensor:
-        """(N, head_width) -> (N, 8, n_parcels)."""
-        return self._by_subvoxel(self.parcel_head(embedded))
+        """(head_width, N) -> float32 (8, n_parcels, N)."""
+        return _by_subvoxel(_on_columns(self.parcel_head, embedded))
 
-    @staticmethod
-    def _by_subvoxel(logits: Tensor) -> Tensor:
-        return logits.reshape(len(logits), SUBVOXELS, logits.shape[1] // SUBVOXELS)
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _on_columns(layer: nn.Linear, columns: Tensor) -> Tensor:
+    """The layer on columns (C, N) instead of rows."""
+    return torch.addmm(layer.bias[:, None], layer.weight, columns)
+
+
+def _by_subvoxel(logits: Tensor) -> Tensor:
+    """(8 * classes, N) -> float32 (8, classes, N)."""
+    return logits.float().reshape(SUBVOXELS, logits.shape[0] // SUBVOXELS, logits.shape[1])
 
 
 def space_to_depth(volume: Tensor) -> Tensor:

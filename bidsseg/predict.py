@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bidsseg.errors import UserError
 from bidsseg.image import Floats, Grid, Image, conform, normalise, restore, to_native_axes
-from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, TISSUES, lobe_parts, part_of_gyrus
-from bidsseg.network import UNet, depth_to_space
+from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, lobe_parts, part_of_gyrus
+from bidsseg.network import Features, UNet, depth_to_space
 from bidsseg.segmentation import Segmentation
 from bidsseg.weights import Model
 
@@ -26,10 +26,9 @@ logger = logging.getLogger(__name__)
 HEAD_THRESHOLD = 0.08
 "Normalised grey value above which a voxel may belong to the head."
 HEAD_MARGIN_MM = 6
-BRAIN_MARGIN_MM = 14
-LARGE_VOXELS = 192 * 208 * 192
-"A head larger than this is searched for the brain first."
-COLUMNS_AT_ONCE = 32_768
+BRAIN_MARGIN_MM = 8
+HALVES_OVERLAP_MM = 32
+BLOCKS_AT_ONCE = 32_768
 BRIDGE_MM = 2
 "What hangs on the brain by less than twice this is no part of it."
 ISLAND_SHARE = 0.1
@@ -95,29 +94,67 @@ def segment(image: Image, model: Model, options: PredictOptions) -> Segmentation
 def infer(volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
     """Probabilities over the brain's box of a normalised 1 mm RAS volume.
 
-    Falls back to the CPU, with a warning, where the GPU's memory does not suffice.
+    Where the GPU's memory does not suffice it goes on in two halves, then on the CPU, each with a warning.
     """
     device = choose_device(options.device)
-    try:
-        return _infer_on(device, volume, model, options)
-    except torch.OutOfMemoryError:
-        logger.warning("not enough memory on %s; going on with the CPU", device)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        return _infer_on(torch.device("cpu"), volume, model, options)
+    if device.type != "cpu":
+        for how, otherwise in ((_whole, "in two halves"), (_in_halves, "with the CPU")):
+            try:
+                return how(device, volume, model, options)
+            except torch.OutOfMemoryError:
+                logger.warning("not enough memory on %s; going on %s", device, otherwise)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    return _whole(torch.device("cpu"), volume, model, options)
 
 
-def _infer_on(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
+def _whole(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
     net = model.net.to(device)
     box = _box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM)
+    origin = np.array([s.start for s in box])
+    padded, before = _pad(volume[box], net.config.multiple)
     with torch.inference_mode(), _autocast(device):
-        if _size(box) > LARGE_VOXELS:
-            tissue = _forward(net, volume[box], device, parcels=0)[0]
-            box = _brain_box(tissue[0] + tissue[TISSUE["csf"]] < 0.5, box, volume.shape)
-        tissue, right, parcels = _forward(net, volume[box], device, parcels=2 if options.gyri else 1)
+        features = net.features(torch.from_numpy(padded).to(device)[None, None])
+        near = near_brain(net, features)
+        window = _box_around(near, 0)
+        channels = _heads_near_brain(net, features, near, window, 2 if options.gyri else 1)
+    low = origin - before + [2 * s.start for s in window]
+    inside = [
+        slice(max(0, -first), n - first) for first, n in zip(low, volume.shape, strict=True)
+    ]  # the padding may reach beyond the volume
+    tissue, right, parcels = (channel[(slice(None), *inside)] for channel in channels)
     clean_islands(tissue)
-    i, j, k = (s.start for s in box)
+    i, j, k = (max(0, int(first)) for first in low)
     return Probabilities((i, j, k), tissue, right, parcels)
+
+
+def _in_halves(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
+    """Two halves of the longest axis one after the other, each with ``HALVES_OVERLAP_MM`` of the other in view."""
+    axis = int(np.argmax(volume.shape))
+    n = volume.shape[axis]
+    whole = [
+        np.zeros((count, *volume.shape), np.float16)
+        for count in (len(TISSUES), 1, N_PARCELS if options.gyri else len(lobe_parts()))
+    ]
+    whole[0][0] = 1
+    for first, last in ((0, n // 2), (n // 2, n)):
+        start = max(0, first - HALVES_OVERLAP_MM)
+        seen = _along_axis(axis, start, min(n, last + HALVES_OVERLAP_MM))
+        kept = _along_axis(axis, first, last)
+        found = _whole(device, volume[seen], model, options)
+        for target, part in zip(whole, (found.tissue, found.right, found.parcels), strict=True):
+            everywhere = np.zeros((len(part), *volume[seen].shape), np.float16)
+            everywhere[:] = target[(slice(None), *seen)]
+            box = tuple(slice(o, o + m) for o, m in zip(found.origin, part.shape[1:], strict=True))
+            everywhere[(slice(None), *box)] = part
+            inner = _along_axis(axis, first - start, last - start)
+            target[(slice(None), *kept)] = everywhere[(slice(None), *inner)]
+    return Probabilities((0, 0, 0), whole[0], whole[1], whole[2])
+
+
+def _along_axis(axis: int, first: int, last: int) -> tuple[slice, slice, slice]:
+    i, j, k = (slice(first, last) if a == axis else slice(None) for a in range(3))
+    return i, j, k
 
 
 def _autocast(device: torch.device) -> torch.autocast:
@@ -133,10 +170,6 @@ def cpu_has_bfloat16() -> bool:
     return bool(supported and supported())
 
 
-def _size(box: tuple[slice, ...]) -> int:
-    return int(np.prod([s.stop - s.start for s in box]))
-
-
 def _box_around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:
     """The smallest box that holds the mask, and ``margin`` voxels around it; the whole volume for an empty mask."""
     slices = []
@@ -147,70 +180,73 @@ def _box_around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, sli
     return slices[0], slices[1], slices[2]
 
 
-def _brain_box(
-    brain: NDArray[np.bool_], box: tuple[slice, slice, slice], shape: tuple[int, ...]
-) -> tuple[slice, slice, slice]:
-    """The box of the largest piece of brain, which was looked for in ``box``, with a margin."""
-    components, count = ndimage.label(brain)
-    if count == 0:
-        return box
-    largest = components == 1 + np.argmax(np.bincount(components.reshape(-1))[1:])
-    inner = _box_around(largest, BRAIN_MARGIN_MM)
-    i, j, k = (
-        slice(outer.start + s.start, min(outer.start + s.stop, n))
-        for outer, s, n in zip(box, inner, shape, strict=True)
-    )
-    return i, j, k
-
-
-def _forward(net: UNet, volume: Floats, device: torch.device, parcels: int) -> tuple[NDArray[np.float16], ...]:
-    """Tissue, side and parcel probabilities of a volume; ``parcels`` 0 none, 1 lobe parts, 2 all.
-
-    Zero-padded to what the network divides, evenly on both sides so that flips stay exact.
-    """
-    multiple = net.config.multiple
+def _pad(volume: Floats, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Zeros around a volume, as evenly as can be, to what the network divides; and how many came before it."""
     pads = [max(-n % multiple, 2 * multiple - n) for n in volume.shape]  # the deepest level needs two voxels to norm
-    padded = np.pad(volume, [(p // 2, p - p // 2) for p in pads])
-    features = net.features(torch.from_numpy(padded).to(device)[None, None])[0]
-    coarse, columns = features.shape[1:], features.flatten(1)  # (C, N)
-    sizes = [net.config.n_tissues, 1, len(lobe_parts()) if parcels == 1 else net.config.n_parcels]
-    outputs = [torch.empty(8, size, columns.shape[1], dtype=torch.float16) for size in sizes[: 3 if parcels else 2]]
-    for first in range(0, columns.shape[1], COLUMNS_AT_ONCE):
-        chunk = slice(first, first + COLUMNS_AT_ONCE)
-        for output, values in zip(outputs, _heads(net, columns[:, chunk], parcels), strict=True):
-            output[..., chunk] = values
-    crop = tuple(slice(p // 2, p // 2 + n) for p, n in zip(pads, volume.shape, strict=True))
-    return tuple(_unfold(output, coarse)[(slice(None), *crop)] for output in outputs)
+    before = np.array([p // 2 for p in pads])
+    return np.pad(volume, [(b, p - b) for p, b in zip(pads, before, strict=True)]), before
 
 
-def _heads(net: UNet, columns: Tensor, parcels: int) -> Iterator[Tensor]:
-    """Probabilities (8, classes, N) of some blocks (C, N): tissue, side, and parcels where there can be any.
+def near_brain(net: UNet, features: Features) -> NDArray[np.bool_]:
+    """Blocks (I/2, J/2, K/2) within about ``BRAIN_MARGIN_MM`` of brain, found by asking every eighth block.
 
-    Classes come before blocks all the way, because then nothing is transposed: twice as fast on a CPU.
+    The rest is background, which saves most of the heads' time, and pieces too small to be brain are left out.
     """
-    embedded = F.leaky_relu(_linear(net.hidden, columns), 0.01)
-    tissue = _by_subvoxel(_linear(net.tissue_head, embedded)).softmax(1)
+    shape = features.fine.shape[1:]
+    blocks = torch.arange(features.n_blocks, device=features.fine.device).reshape(shape)[::2, ::2, ::2]
+    background = [
+        net.tissue_logits(net.embed(features, some)).softmax(1)[:, 0].mean(0).cpu()
+        for some in torch.split(blocks.flatten(), BLOCKS_AT_ONCE)
+    ]
+    brain = _large_pieces((torch.cat(background) < 0.5).reshape(blocks.shape).numpy())
+    grown = (
+        ndimage.binary_dilation(brain, np.ones((3, 3, 3)), iterations=BRAIN_MARGIN_MM // 4) if brain.any() else brain
+    )
+    near: NDArray[np.bool_] = grown.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    return near
+
+
+def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What remains of a mask without the pieces smaller than ``ISLAND_SHARE`` of the largest.
+
+    Not the largest alone, because a scan may show the brain in two parts.
+    """
+    components, _ = ndimage.label(mask)
+    sizes = np.bincount(components.reshape(-1))
+    sizes[0] = 0
+    large: NDArray[np.bool_] = (sizes >= max(1, ISLAND_SHARE * sizes.max()))[components] & mask
+    return large
+
+
+def _heads_near_brain(
+    net: UNet, features: Features, near: NDArray[np.bool_], window: tuple[slice, ...], parcels: int
+) -> list[NDArray[np.float16]]:
+    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks; ``parcels`` 1 lobe parts, 2 all."""
+    inside = torch.from_numpy(np.ascontiguousarray(near[window]))
+    blocks = torch.arange(features.n_blocks).reshape(features.fine.shape[1:])[window][inside]
+    places = torch.nonzero(inside.flatten())[:, 0]
+    sizes = (net.config.n_tissues, 1, len(lobe_parts()) if parcels == 1 else net.config.n_parcels)
+    outputs = [torch.zeros(8, size, inside.numel(), dtype=torch.float16) for size in sizes]
+    outputs[0][:, 0] = 1
+    for asked, where in zip(torch.split(blocks, BLOCKS_AT_ONCE), torch.split(places, BLOCKS_AT_ONCE), strict=True):
+        embedded = net.embed(features, asked.to(features.fine.device))
+        for output, values in zip(outputs, _heads(net, embedded, parcels), strict=True):
+            output.index_copy_(2, where, values.to(torch.float16).cpu())
+    return [_unfold(output, inside.shape) for output in outputs]
+
+
+def _heads(net: UNet, embedded: Tensor, parcels: int) -> Iterator[Tensor]:
+    """Probabilities (8, classes, N) of some blocks: tissue, side, and parcels where there can be any."""
+    tissue = net.tissue_logits(embedded).softmax(1)
     yield tissue
-    yield _by_subvoxel(_linear(net.side_head, embedded)).sigmoid()
-    if not parcels:
-        return
+    yield net.side_logits(embedded).sigmoid()
     members = [TISSUE[name] for name in (*LOBAR_TISSUES, "cerebellum-cortex")]
     lobar = (tissue[:, members].sum(1) > LOBAR_MINIMUM).any(0)
-    some = _by_subvoxel(_linear(net.parcel_head, embedded[:, lobar]))
+    some = net.parcel_logits(embedded[:, lobar])
     some = _gyri_to_parts().to(some) @ some[:, :N_GYRI].softmax(1) if parcels == 1 else some.softmax(1)
-    everywhere = some.new_zeros(8, some.shape[1], columns.shape[1])
+    everywhere = some.new_zeros(8, some.shape[1], embedded.shape[1])
     everywhere[..., lobar] = some
     yield everywhere
-
-
-def _linear(layer: torch.nn.Linear, columns: Tensor) -> Tensor:
-    """The layer on columns (C, N) instead of rows."""
-    return torch.addmm(layer.bias[:, None], layer.weight, columns)
-
-
-def _by_subvoxel(logits: Tensor) -> Tensor:
-    """(8 * classes, N) -> float32 (8, classes, N)."""
-    return logits.float().reshape(8, logits.shape[0] // 8, logits.shape[1])
 
 
 def _gyri_to_parts() -> Tensor:
@@ -231,16 +267,13 @@ def clean_islands(tissue: NDArray[np.float16]) -> None:
     """In place: make background what is not brain in one solid piece.
 
     Solid is what survives an erosion by ``BRIDGE_MM``, so that patches of scalp that hang on the brain by a thread go
-    too; pieces at least ``ISLAND_SHARE`` of the largest stay, because a scan may show the brain in two parts.
+    too.
     """
     brain = tissue[0] < 0.5
     core = ndimage.binary_erosion(brain, iterations=BRIDGE_MM, border_value=1)
-    components, count = ndimage.label(core)
-    if count == 0:
+    if not core.any():
         return
-    sizes = np.bincount(components.reshape(-1))
-    sizes[0] = 0
-    solid = (sizes >= ISLAND_SHARE * sizes.max())[components] & core
+    solid = _large_pieces(core)
     kept = ndimage.binary_dilation(solid, iterations=BRIDGE_MM + 2, mask=brain)
     island = brain & ~kept
     tissue[:, island] = 0

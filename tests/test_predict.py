@@ -11,7 +11,17 @@ import bidsseg.predict
 from bidsseg.errors import UserError
 from bidsseg.image import Image, grid_of
 from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri, lobe_parts, part_of_gyrus
-from bidsseg.predict import PredictOptions, Probabilities, choose_device, clean_islands, decide, segment, to_native
+from bidsseg.network import Features, UNet, UNetConfig
+from bidsseg.predict import (
+    PredictOptions,
+    Probabilities,
+    choose_device,
+    clean_islands,
+    decide,
+    near_brain,
+    segment,
+    to_native,
+)
 from bidsseg.segmentation import labels
 from bidsseg.weights import load_model
 from tests.test_image import ORIENTATIONS
@@ -130,23 +140,74 @@ def test_unknown_devices_are_refused_in_one_line(name: str) -> None:
         choose_device(name)
 
 
-def test_too_little_gpu_memory_falls_back_to_the_cpu(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("voxels_that_fit", "tried", "warning"),
+    [(10**6, ["cuda"], ""), (30_000, ["cuda"] * 3, "two halves"), (0, ["cuda"] * 2 + ["cpu"], "going on with the CPU")],
+)
+def test_too_little_gpu_memory_takes_halves_then_the_cpu(
+    voxels_that_fit: int,
+    tried: list[str],
+    warning: str,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    scan, model = head((20, 20, 20), np.eye(4)), load_model(tiny_model)
-    expected = segment(scan, model, PredictOptions("cpu", 1))
-    real, calls = bidsseg.predict._infer_on, []
+    scan, model = head((160, 16, 16), np.eye(4)), load_model(tiny_model)
+    real, calls = bidsseg.predict._whole, []
 
-    def short_of_memory(device: torch.device, *rest: object) -> Probabilities:
+    def short_of_memory(device: torch.device, volume: NDArray[np.float32], *rest: object) -> Probabilities:
         calls.append(device.type)
-        if device.type == "cuda":
+        if device.type == "cuda" and volume.size > voxels_that_fit:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(device, *rest)  # type: ignore[arg-type]
+        return real(torch.device("cpu"), volume, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(bidsseg.predict, "choose_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(bidsseg.predict, "_infer_on", short_of_memory)
+    monkeypatch.setattr(bidsseg.predict, "_whole", short_of_memory)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     found = segment(scan, model, PredictOptions("cuda", 1))
-    assert calls == ["cuda", "cpu"]
-    assert "going on with the CPU" in caplog.text
-    np.testing.assert_array_equal(found.tissue, expected.tissue)
+    assert calls[:2] == tried[:2]
+    assert calls[-1] == tried[-1]
+    assert warning in caplog.text
+    assert found.tissue.shape == (160, 16, 16)
+
+
+def test_halves_join_where_each_saw_enough(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def voxelwise(device: torch.device, volume: NDArray[np.float32], *rest: object) -> Probabilities:
+        tissue = np.zeros((len(TISSUES), *volume.shape), np.float16)
+        tissue[1] = volume
+        parcels = np.stack([volume[2:]] * len(lobe_parts())).astype(np.float16)
+        return Probabilities((2, 0, 0), tissue[:, 2:], volume[None, 2:].astype(np.float16), parcels)
+
+    monkeypatch.setattr(bidsseg.predict, "_whole", voxelwise)
+    volume = np.random.default_rng(0).random((100, 6, 5)).astype(np.float32)
+    found = bidsseg.predict._in_halves(torch.device("cpu"), volume, load_model(tiny_model), PredictOptions())
+    np.testing.assert_array_equal(found.tissue[1, 2:], volume[2:].astype(np.float16))
+    np.testing.assert_array_equal(found.parcels[0, 2:], volume[2:].astype(np.float16))
+    assert found.tissue[0, 0].min() == 1  # what neither half answered for is background
+
+
+def blocky(brain: NDArray[np.bool_]) -> tuple[UNet, Features]:
+    """A network whose tissue head copies its only feature: brain where the mask of 2 mm blocks says so."""
+    net = UNet(UNetConfig(widths=(1, 1), head_width=1))
+    with torch.no_grad():
+        for layer in (net.hidden, net.tissue_head):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        net.hidden.weight[0, 0] = 1
+        net.tissue_head.weight.view(8, len(TISSUES), 1)[:, 0] = -9
+        net.tissue_head.bias.view(8, len(TISSUES))[:, 0] = 6
+    fine = torch.zeros(9, *brain.shape)
+    fine[0] = torch.from_numpy(brain)
+    return net, Features(fine, torch.zeros(1, *(n // 2 for n in brain.shape)))
+
+
+def test_heads_are_asked_near_the_brain_alone() -> None:
+    brain = np.zeros((40, 40, 40), bool)
+    brain[14:26, 14:26, 14:26] = True
+    island = brain.copy()
+    island[36:38, 36:38, 36:38] = True
+    near = near_brain(*blocky(island))
+    assert near.shape == brain.shape
+    assert near[10:30, 10:30, 10:30].all()  # 8 mm are 4 blocks
+    assert near.sum() == 20**3  # the island is too small to be brain
+    assert not near_brain(*blocky(np.zeros((8, 8, 8), bool))).any()

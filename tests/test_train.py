@@ -27,7 +27,7 @@ from bidsseg.train.loop import (
     choose_targets,
     class_weights,
     export,
-    learning_rate,
+    schedule,
     soft_dice_loss,
     train,
 )
@@ -166,12 +166,12 @@ def test_slices_blur_along_their_axis() -> None:
 def test_targets_are_those_of_the_drawn_blocks() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     weight = torch.ones(packed.shape, dtype=torch.bool)
-    options = TrainOptions(brain_rows=50, outer_rows=30, any_rows=10, parcel_rows=20)
+    options = TrainOptions(brain_blocks=50, outer_blocks=30, any_blocks=10, parcel_blocks=20)
     targets = choose_targets(packed, weight, options, torch.Generator().manual_seed(0))
-    assert targets.tissue.shape == (90, 8)
-    assert targets.parcel.shape == (20, 8)
-    assert (targets.tissue[:50] > 0).any(1).all()
-    assert (targets.tissue[50:80] == 0).any(1).all()
+    assert targets.tissue.shape == (8, 90)
+    assert targets.parcel.shape == (8, 20)
+    assert (targets.tissue[:, :50] > 0).any(0).all()
+    assert (targets.tissue[:, 50:80] == 0).any(0).all()
     assert torch.isnan(targets.side[targets.tissue == TISSUE["csf"]]).all()
     assert set(np.unique(targets.parcel.numpy()).tolist()) <= {IGNORE, GYRUS["SFG"]}
 
@@ -180,14 +180,14 @@ def test_nothing_is_learned_where_there_is_no_image() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     weight = torch.zeros(packed.shape, dtype=torch.bool)
     weight[..., :8] = True
-    options = TrainOptions(brain_rows=200, outer_rows=50, any_rows=50)
+    options = TrainOptions(brain_blocks=200, outer_blocks=50, any_blocks=50)
     targets = choose_targets(packed, weight, options, torch.Generator().manual_seed(0))
-    assert (targets.rows % 8 < 4).all()  # the third axis of the 8x8x8 blocks
+    assert (targets.blocks % 8 < 4).all()  # the third axis of the 8x8x8 blocks
 
 
 def test_soft_dice_of_the_truth_is_perfect_and_of_the_opposite_bad() -> None:
-    truth = torch.tensor([0, 1, 1, 2] * 50)
-    sure = torch.nn.functional.one_hot(truth, 4).float()
+    truth = torch.tensor([[0, 1, 1, 2] * 25, [2, 1, 0, 1] * 25])
+    sure = torch.nn.functional.one_hot(truth, 4).float().transpose(1, 2)
     assert soft_dice_loss(sure, truth) == pytest.approx(0, abs=1e-6)
     assert soft_dice_loss(sure.roll(1, 1), truth) > 0.4
 
@@ -199,9 +199,9 @@ def test_rare_classes_weigh_more() -> None:
     assert torch.equal(class_weights(torch.tensor([0.9, 0.1]), 0.0), torch.ones(2))
 
 
-def test_learning_rate_warms_up_and_falls() -> None:
-    options = TrainOptions(learning_rate=1.0, warmup_steps=10)
-    rates = [learning_rate(options, step, step / 100) for step in range(100)]
+def test_learning_rates_warm_up_and_fall() -> None:
+    options = TrainOptions(warmup_steps=10)
+    rates = [schedule(options, step, step / 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1, rel=0.01)
     assert max(rates) == max(rates[8:12])
     assert rates[-1] < 0.02
@@ -209,7 +209,14 @@ def test_learning_rate_warms_up_and_falls() -> None:
 
 def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
     options = TrainOptions(
-        steps=40, brain_rows=400, outer_rows=50, any_rows=100, parcel_rows=100, workers=0, threads=1, warmup_steps=5
+        steps=40,
+        brain_blocks=400,
+        outer_blocks=50,
+        any_blocks=100,
+        parcel_blocks=100,
+        workers=0,
+        threads=1,
+        warmup_steps=5,
     )
     run = Run([ball()], [], tmp_path, UNetConfig(widths=(8, 8), head_width=16), RECIPE, options)
     first = train(run)

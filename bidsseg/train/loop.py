@@ -30,9 +30,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from bidsseg import __version__
 from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, TISSUE
-from bidsseg.network import UNet, UNetConfig, space_to_depth
+from bidsseg.network import Features, UNet, UNetConfig, space_to_depth
 from bidsseg.train.about import ABOUT
 from bidsseg.train.data import Subject
+from bidsseg.train.muon import Muon
 from bidsseg.train.synthesis import Recipe, Sample, draw
 from bidsseg.weights import save_model
 
@@ -50,22 +51,25 @@ class TrainOptions:
     "Training time in all; resuming goes on with what is left of it."
     steps: int = 0
     "End after this many steps, whatever the hours; 0 sets no such end."
-    learning_rate: float = 8e-3
-    warmup_steps: int = 100
+    learning_rate: float = 0.02
+    "Of Muon, for the convolutions."
+    head_learning_rate: float = 6e-3
+    "Of AdamW, for everything else."
+    warmup_steps: int = 30
     weight_decay: float = 1e-4
-    difficulty: tuple[float, float] = (0.1, 0.75)
-    "Of the samples, from the beginning to the end of the ramp; 1 is the full recipe."
-    ramp: float = 0.8
-    "Share of the training time over which samples grow difficult."
-    brain_rows: int = 24_000
+    difficulty: tuple[float, float, float] = (0.1, 0.75, 0.35)
+    "Of the samples: at first, at its peak, at the end; 1 is the full recipe. Easier at last, to sharpen borders."
+    peak: float = 0.6
+    "Share of the training time at which samples are hardest."
+    brain_blocks: int = 24_000
     "2 mm voxels of the brain that each step learns from."
-    outer_rows: int = 12_000
+    outer_blocks: int = 12_000
     "2 mm voxels drawn from skull, scalp and neck, where the sample shows them: without, they end up as cortex."
-    any_rows: int = 4_000
+    any_blocks: int = 4_000
     "2 mm voxels drawn from anywhere."
-    parcel_rows: int = 10_000
+    parcel_blocks: int = 10_000
     "Of the brain voxels, how many learn gyri."
-    balance: tuple[float, float] = (0.5, 0.0)
+    balance: tuple[float, float] = (0.4, 0.0)
     "Class weights are frequency^-balance; from the first value to the second over the training."
     ema: float = 0.998
     checkpoint_s: float = 240.0
@@ -101,76 +105,78 @@ class SampleStream(IterableDataset[Sample]):
             number += step
 
     def difficulty(self) -> float:
-        easy, hard = self.options.difficulty
-        return easy + (hard - easy) * min(1.0, float(self.progress.value) / max(self.options.ramp, 1e-6))
+        when = (0.0, self.options.peak, 1.0)
+        return float(np.interp(self.progress.value, when, self.options.difficulty))
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Sub-voxel targets of some 2 mm rows, each (N, 8), and the rows' places in the flattened 2 mm grid."""
+    """Sub-voxel targets (8, N) of N blocks, and the blocks' places in the flattened 2 mm grid."""
 
-    rows: Tensor
+    blocks: Tensor
     tissue: Tensor
     side: Tensor
     "Float 0 left, 1 right, nan where there is no side."
-    parcel_rows: Tensor
-    "Places within ``rows`` that learn parcels."
+    with_parcel: Tensor
+    "Which of the N learn parcels."
     parcel: Tensor
+    "(8, len(with_parcel))"
 
 
 def choose_targets(packed: Tensor, weight: Tensor, options: TrainOptions, generator: torch.Generator) -> Targets:
-    """Draw the rows a step learns from: (I, J, K) packed voxels and where there is image."""
-    blocks = space_to_depth(packed[None, None])[0].flatten(1)  # (8, N)
+    """Draw the blocks a step learns from: (I, J, K) packed voxels and where there is image."""
+    voxels = space_to_depth(packed[None, None])[0].flatten(1)  # (8, blocks)
     seen = space_to_depth(weight[None, None])[0].flatten(1)
-    tissue = (blocks & 31).to(torch.uint8)
+    tissue = (voxels & 31).to(torch.uint8)
     usable = seen.all(0)
     brain = torch.nonzero(usable & (tissue != 0).any(0))[:, 0]
-    outer = torch.nonzero(usable & ((tissue == 0) & ((blocks >> 12) & 15 != 0)).any(0))[:, 0]
+    outer = torch.nonzero(usable & ((tissue == 0) & ((voxels >> 12) & 15 != 0)).any(0))[:, 0]
     anywhere = torch.nonzero(usable)[:, 0]
-    rows = torch.cat(
+    blocks = torch.cat(
         [
             pool[torch.randint(len(pool), (count,), generator=generator)] if len(pool) else pool
-            for pool, count in ((brain, options.brain_rows), (outer, options.outer_rows), (anywhere, options.any_rows))
+            for pool, count in (
+                (brain, options.brain_blocks),
+                (outer, options.outer_blocks),
+                (anywhere, options.any_blocks),
+            )
         ]
     )
-    chosen = blocks[:, rows].T  # (N, 8)
-    tissue_rows = (chosen & 31).long()
+    chosen = voxels[:, blocks]
+    tissue = (chosen & 31).long()
     side = ((chosen >> 5) & 1).float()
-    midline = torch.isin(tissue_rows, torch.tensor([TISSUE[name] for name in MIDLINE_TISSUES]))
-    side[midline] = torch.nan
+    side[torch.isin(tissue, torch.tensor([TISSUE[name] for name in MIDLINE_TISSUES]))] = torch.nan
     parcel = ((chosen >> 6) & 63).long()
-    with_parcel = [TISSUE[name] for name in (*LOBAR_TISSUES, "cerebellum-cortex")]
-    parcel[(parcel == UNKNOWN) | ~torch.isin(tissue_rows, torch.tensor(with_parcel))] = IGNORE
-    parcel_rows = torch.nonzero((parcel != IGNORE).any(1))[: options.parcel_rows, 0]
-    return Targets(rows, tissue_rows, side, parcel_rows, parcel[parcel_rows])
+    lobar = torch.tensor([TISSUE[name] for name in (*LOBAR_TISSUES, "cerebellum-cortex")])
+    parcel[(parcel == UNKNOWN) | ~torch.isin(tissue, lobar)] = IGNORE
+    with_parcel = torch.nonzero((parcel != IGNORE).any(0))[: options.parcel_blocks, 0]
+    return Targets(blocks, tissue, side, with_parcel, parcel[:, with_parcel])
 
 
-def losses(net: UNet, features: Tensor, targets: Targets, class_weight: Tensor) -> dict[str, Tensor]:
-    """Tissue cross-entropy and Dice, side and parcel cross-entropies, from features (1, C, I, J, K)."""
-    flat = features[0].flatten(1).T  # (N, C)
-    embedded = net.embed(flat[targets.rows])
-    tissue = net.tissue_logits(embedded).float().flatten(0, 1)  # (8N, T)
-    truth = targets.tissue.flatten()
-    log_p = F.log_softmax(tissue, 1)
+def losses(net: UNet, features: Features, targets: Targets, class_weight: Tensor) -> dict[str, Tensor]:
+    """Tissue cross-entropy and Dice, side and parcel cross-entropies."""
+    embedded = net.embed(features, targets.blocks)
+    log_p = F.log_softmax(net.tissue_logits(embedded), 1)  # (8, T, N)
     found = {
-        "tissue": F.nll_loss(log_p, truth, class_weight),
-        "dice": soft_dice_loss(log_p.exp(), truth),
+        "tissue": F.nll_loss(log_p, targets.tissue, class_weight),
+        "dice": soft_dice_loss(log_p.exp(), targets.tissue),
     }
-    side, has_side = targets.side, ~torch.isnan(targets.side)
-    logits = net.side_logits(embedded).float()
-    found["side"] = F.binary_cross_entropy_with_logits(logits[has_side], side[has_side])
-    if len(targets.parcel_rows):
-        parcel = net.parcel_logits(embedded[targets.parcel_rows]).float().flatten(0, 1)
-        found["parcel"] = F.cross_entropy(parcel, targets.parcel.flatten(), ignore_index=IGNORE)
+    has_side = ~torch.isnan(targets.side)
+    logits = net.side_logits(embedded)[:, 0]
+    found["side"] = F.binary_cross_entropy_with_logits(logits[has_side], targets.side[has_side])
+    if len(targets.with_parcel):
+        parcel = net.parcel_logits(embedded[:, targets.with_parcel])
+        found["parcel"] = F.cross_entropy(parcel, targets.parcel, ignore_index=IGNORE)
     return found
 
 
 def soft_dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """1 - the mean soft Dice over the classes present (Milletari et al. 2016); (M, C) against (M,)."""
+    """1 - the mean soft Dice over the classes present (Milletari et al. 2016); (B, C, N) against (B, N)."""
     classes = probabilities.shape[1]
-    overlap = torch.zeros(classes).index_add(0, truth, probabilities.gather(1, truth[:, None])[:, 0])
-    size = torch.bincount(truth, minlength=classes)
-    dice = (2 * overlap + 1) / (probabilities.sum(0) + size + 1)
+    right = probabilities.gather(1, truth[:, None])[:, 0]
+    overlap = torch.zeros(classes).index_add(0, truth.flatten(), right.flatten())
+    size = torch.bincount(truth.flatten(), minlength=classes)
+    dice = (2 * overlap + 1) / (probabilities.sum((0, 2)) + size + 1)
     return 1 - dice[size > 0].mean()
 
 
@@ -194,7 +200,7 @@ class State:
 
     net: UNet
     average: dict[str, Tensor]
-    optimiser: torch.optim.AdamW
+    optimisers: tuple[torch.optim.Optimizer, ...]
     step: int = 0
     seconds: float = 0.0
 
@@ -205,18 +211,25 @@ def new_state(config: UNetConfig, options: TrainOptions, weights: dict[str, Tens
     net = UNet(config)
     if weights is not None:
         net.load_state_dict(weights)
-    optimiser = torch.optim.AdamW(
-        net.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=options.weight_decay
-    )
-    return State(net, {name: value.detach().clone() for name, value in net.state_dict().items()}, optimiser)
+    average = {name: value.detach().clone() for name, value in net.state_dict().items()}
+    return State(net, average, optimisers_for(net, options))
+
+
+def optimisers_for(net: UNet, options: TrainOptions) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the body's convolutions, which learn in half the steps with it; AdamW for norms and heads."""
+    body = [p for part in (net.encoder, net.reduce, net.decoder) for p in part.parameters() if p.ndim == 5]
+    rest = [p for p in net.parameters() if all(p is not other for other in body)]
+    adam = torch.optim.AdamW(rest, lr=options.head_learning_rate, betas=(0.9, 0.98), weight_decay=options.weight_decay)
+    return Muon(body, lr=options.learning_rate), adam
 
 
 def save_state(state: State, folder: Path) -> None:
     """Write the checkpoint so that a kill leaves the previous one whole."""
     tensors = {f"net.{name}": value for name, value in state.net.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in state.average.items()}
-    for number, slots in state.optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    for which, optimiser in enumerate(state.optimisers):
+        for number, slots in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{which}.{number}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
     temporary = folder / "checkpoint.tmp"
     meta = {"step": str(state.step), "seconds": str(state.seconds), "config": json.dumps(asdict(state.net.config))}
     save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, meta)
@@ -230,19 +243,20 @@ def restore_state(state: State, path: Path) -> None:
         meta = opened.metadata()
     state.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
     state.average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
-    stored = state.optimiser.state_dict()
-    for key, value in tensors.items():
-        if key.startswith("optimiser."):
-            _, number, slot = key.split(".")
-            stored["state"].setdefault(int(number), {})[slot] = value
-    state.optimiser.load_state_dict(stored)
+    for which, optimiser in enumerate(state.optimisers):
+        stored = optimiser.state_dict()
+        for key, value in tensors.items():
+            if key.startswith(f"optimiser.{which}."):
+                number, slot = key.split(".")[2:]
+                stored["state"].setdefault(int(number), {})[slot] = value
+        optimiser.load_state_dict(stored)
     state.step, state.seconds = int(meta["step"]), float(meta["seconds"])
 
 
-def learning_rate(options: TrainOptions, step: int, progress: float) -> float:
-    """Linear warm-up, then a half cosine down to a hundredth."""
+def schedule(options: TrainOptions, step: int, progress: float) -> float:
+    """What learning rates are multiplied by: linear warm-up, then a half cosine down to a hundredth."""
     warm = min(1.0, (step + 1) / options.warmup_steps)
-    return options.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
 @dataclass(frozen=True)
@@ -310,8 +324,10 @@ def train_step(
     state: State, sample: Sample, options: TrainOptions, progress: float, generator: torch.Generator
 ) -> dict[str, float]:
     """One optimiser step on one sample; the losses as numbers."""
-    for group in state.optimiser.param_groups:
-        group["lr"] = learning_rate(options, state.step, progress)
+    factor = schedule(options, state.step, progress)
+    for optimiser, peak in zip(state.optimisers, (options.learning_rate, options.head_learning_rate), strict=True):
+        for group in optimiser.param_groups:
+            group["lr"] = peak * factor
     exponent = options.balance[0] + (options.balance[1] - options.balance[0]) * progress
     class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent)
     targets = choose_targets(sample.packed, sample.weight, options, generator)
@@ -319,11 +335,12 @@ def train_step(
         features = state.net.features(sample.image.float()[None, None])
         parts = losses(state.net, features, targets, class_weight)
     total = sum(parts.values(), torch.zeros(()))
-    state.optimiser.zero_grad(set_to_none=True)
+    state.net.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), 2.0)
     if torch.isfinite(norm):
-        state.optimiser.step()
+        for optimiser in state.optimisers:
+            optimiser.step()
     decay = min(options.ema, (1 + state.step) / (10 + state.step))
     for name, value in state.net.state_dict().items():
         state.average[name].lerp_(value, 1 - decay)
