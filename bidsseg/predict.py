@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 HEAD_THRESHOLD = 0.08
 "Normalised grey value above which a voxel may belong to the head."
 HEAD_MARGIN_MM = 6
-BRAIN_MARGIN_MM = 8
+BRAIN_MARGIN_MM = 12
+"Of CSF around the brain: what lies farther off is background."
 HALVES_OVERLAP_MM = 32
 BLOCKS_AT_ONCE = 32_768
 BRIDGE_MM = 2
@@ -194,11 +195,12 @@ def near_brain(net: UNet, features: Features) -> NDArray[np.bool_]:
     """
     shape = features.fine.shape[1:]
     blocks = torch.arange(features.n_blocks, device=features.fine.device).reshape(shape)[::2, ::2, ::2]
-    background = [
-        net.tissue_logits(net.embed(features, some)).softmax(1)[:, 0].mean(0).cpu()
+    # CSF is no sign of brain: dark air looks like it.
+    other = [
+        net.tissue_logits(net.embed(features, some)).softmax(1)[:, [0, TISSUE["csf"]]].sum(1).mean(0).cpu()
         for some in torch.split(blocks.flatten(), BLOCKS_AT_ONCE)
     ]
-    brain = _large_pieces((torch.cat(background) < 0.5).reshape(blocks.shape).numpy())
+    brain = _large_pieces((torch.cat(other) < 0.5).reshape(blocks.shape).numpy())
     grown = (
         ndimage.binary_dilation(brain, np.ones((3, 3, 3)), iterations=BRAIN_MARGIN_MM // 4) if brain.any() else brain
     )

@@ -208,6 +208,6 @@ def test_heads_are_asked_near_the_brain_alone() -> None:
     island[36:38, 36:38, 36:38] = True
     near = near_brain(*blocky(island))
     assert near.shape == brain.shape
-    assert near[10:30, 10:30, 10:30].all()  # 8 mm are 4 blocks
-    assert near.sum() == 20**3  # the island is too small to be brain
+    assert near[8:32, 8:32, 8:32].all()  # 12 mm are 6 blocks
+    assert near.sum() == 24**3  # the island is too small to be brain
     assert not near_brain(*blocky(np.zeros((8, 8, 8), bool))).any()
