@@ -262,6 +262,7 @@ def train(
 @click.option("--axis", type=click.Choice(["axial", "coronal", "sagittal"]), default="axial", show_default=True)
 @click.option("--contrast", type=click.Choice(["as-is", "inverted", "flair"]), default="as-is", show_default=True)
 @click.option("--slices", type=click.IntRange(0), default=0, help="Keep only this many slices amid the brain.")
+@click.option("--all", "standard", is_flag=True, help="Instead, every condition of the card, one after the other.")
 @click.option("--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="What to score.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="TSV with one row per scan and label.")
 @click.option("--card", is_flag=True, help="Write the means into the model's card.")
@@ -273,27 +274,30 @@ def train(
 @THREADS_OPTION
 def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: Path | None, **chosen: Any) -> None:
     """Score a model on the held-out scans of DATA (never used for training)."""
-    from bidsseg.evaluate import Condition, summary, validation_cases, write_scores
+    from bidsseg.evaluate import STANDARD_CONDITIONS, Condition, summary, validation_cases, write_scores
     from bidsseg.evaluate import evaluate as score
     from bidsseg.predict import PredictOptions
     from bidsseg.weights import DEFAULT_MODEL, add_accuracy, folder_of, write_readme
 
-    card, model = chosen.pop("card"), chosen.pop("model")
+    card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
-    condition = Condition(**chosen)
-    try:
-        loaded = _load_model(model)
-        scores = score(validation_cases(data), loaded, condition, schemes or ("regions", "lobar"), options)
-    except UserError as error:
-        _fail(error)
-        sys.exit(EXIT_SOME_FAILED)
-    _print_scores(condition.name, scores)
+    found: dict[str, list[Any]] = {}
+    for condition in STANDARD_CONDITIONS if standard else (Condition(**chosen),):
+        try:
+            scores = score(
+                validation_cases(data), _load_model(model), condition, schemes or ("regions", "lobar"), options
+            )
+        except UserError as error:
+            _fail(error)
+            sys.exit(EXIT_SOME_FAILED)
+        _print_scores(condition.name, scores)
+        found[condition.name] = scores
+        if card or readme:
+            measured = add_accuracy(folder_of(model or DEFAULT_MODEL), condition.name, summary(scores))
+            if readme:
+                write_readme(readme, measured)
     if output:
-        write_scores(output, scores)
-    if card or readme:
-        measured = add_accuracy(folder_of(model or DEFAULT_MODEL), condition.name, summary(scores))
-        if readme:
-            write_readme(readme, measured)
+        write_scores(output, found)
 
 
 def _print_scores(title: str, scores: list[Any]) -> None:

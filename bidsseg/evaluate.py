@@ -16,7 +16,7 @@ from bidsseg.image import Floats, Image, along, load, resampling_matrix
 from bidsseg.labels import TISSUE, Scheme, encode, label_table
 from bidsseg.predict import PredictOptions, segment
 from bidsseg.segmentation import labels
-from bidsseg.train.data import Anatomy, anatomy_from_braincolor, brain_folders
+from bidsseg.train.data import Anatomy, anatomy_from_braincolor, brain_folders, load_ras
 from bidsseg.weights import Model
 
 Codes = NDArray[np.uint16]
@@ -41,6 +41,16 @@ class Condition:
         parts: list[str] = [self.contrast] if self.contrast != "as-is" else []
         parts.append("1 mm" if self.slice_mm == 1 else f"{self.slice_mm:g} mm {self.axis} slices")
         return ", ".join(parts + ([f"{self.slices} of them"] if self.slices else []))
+
+
+STANDARD_CONDITIONS = (
+    Condition(),
+    *(Condition(mm) for mm in (3, 5, 7)),
+    *(Condition(5, axis) for axis in ("coronal", "sagittal")),
+    *(Condition(contrast=contrast) for contrast in ("inverted", "flair")),
+    *(Condition(5, slices=slices) for slices in (12, 1)),
+)
+"What the card reports."
 
 
 @dataclass(frozen=True)
@@ -70,13 +80,11 @@ class Score:
 def validation_cases(data: Path) -> Iterator[Case]:
     """The scans kept out of training."""
     for folder in brain_folders(data, validation=True):
-        image = load(next(folder.glob("*_T1w.nii.gz")))
-        manual = load(next(folder.glob("*_dseg.nii.gz")))
-        flip = (slice(None, None, -1), slice(None), slice(None))  # stored as LAS
-        affine = image.affine @ np.diag((-1.0, 1.0, 1.0, 1.0))
-        affine[:3, 3] = (image.affine @ (image.data.shape[0] - 1, 0, 0, 1))[:3]
-        scan = replace(image, data=np.ascontiguousarray(image.data[flip]), affine=affine)
-        yield Case(folder.name, scan, anatomy_from_braincolor(manual.data[flip].astype(np.int16)))
+        path = next(folder.glob("*_T1w.nii.gz"))
+        volume, affine = load_ras(path)
+        manual, _ = load_ras(next(folder.glob("*_dseg.nii.gz")))
+        scan = replace(load(path), data=volume, affine=affine)
+        yield Case(folder.name, scan, anatomy_from_braincolor(manual.astype(np.int16)))
 
 
 def reference_codes(anatomy: Anatomy, scheme: Scheme) -> Codes:
@@ -222,12 +230,15 @@ def summary(scores: list[Score]) -> dict[str, Any]:
     }
 
 
-def write_scores(path: Path, scores: list[Score]) -> None:
-    """One row per case, scheme and label."""
+def write_scores(path: Path, by_condition: dict[str, list[Score]]) -> None:
+    """One row per condition, case, scheme and label."""
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, delimiter="\t")
-        writer.writerow(["case", "scheme", "index", "name", "dice", "hd95_mm", "reference_mm3", "volume_mm3"])
-        for s in scores:
-            hd95 = f"{s.hd95_mm:.2f}" if np.isfinite(s.hd95_mm) else "n/a"
-            volumes = (f"{s.reference_mm3:.1f}", f"{s.volume_mm3:.1f}")
-            writer.writerow([s.case, s.scheme, s.index, s.name, f"{s.dice:.4f}", hd95, *volumes])
+        writer.writerow(
+            ["condition", "case", "scheme", "index", "name", "dice", "hd95_mm", "reference_mm3", "volume_mm3"]
+        )
+        for condition, scores in by_condition.items():
+            for s in scores:
+                hd95 = f"{s.hd95_mm:.2f}" if np.isfinite(s.hd95_mm) else "n/a"
+                volumes = (f"{s.reference_mm3:.1f}", f"{s.volume_mm3:.1f}")
+                writer.writerow([condition, s.case, s.scheme, s.index, s.name, f"{s.dice:.4f}", hd95, *volumes])

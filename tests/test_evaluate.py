@@ -113,5 +113,5 @@ def test_evaluation_runs_from_scan_to_table(tiny_model: Path, tmp_path: Path) ->
     assert mean_dice(scores, "regions") == pytest.approx(
         np.mean([dice for scheme, _, dice, _ in label_means(scores) if scheme == "regions"])
     )
-    write_scores(tmp_path / "scores.tsv", scores)
-    assert len((tmp_path / "scores.tsv").read_text().splitlines()) == 1 + len(scores)
+    write_scores(tmp_path / "scores.tsv", {"5 mm": scores, "7 mm": scores})
+    assert len((tmp_path / "scores.tsv").read_text().splitlines()) == 1 + 2 * len(scores)
