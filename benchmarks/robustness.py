@@ -1,0 +1,123 @@
+"""What manual labels can't show: agreement between contrasts, under lesions, and volumes on rendered heads.
+
+    python benchmarks/robustness.py DATA
+
+DATA is the folder that ``brainseg-cli train`` takes, with ``ms-clinical-bids`` in it for the first table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bidsseg.evaluate import Case, compare, validation_cases
+from bidsseg.image import Floats, Image, load
+from bidsseg.labels import TISSUE
+from bidsseg.predict import PredictOptions, segment
+from bidsseg.segmentation import Segmentation, labels, volumes
+from bidsseg.train.data import Subject, brain_box, load_head, load_lesions
+from bidsseg.train.synthesis import MNI_BRAIN_BOX, Recipe, draw
+from bidsseg.weights import Model, load_model
+
+CONTRASTS = ("T1w", "T2w", "FLAIR")
+BLACK_HOLE = 0.65
+"Grey value of a painted lesion on T1w, against normal white matter."
+UPRIGHT = Recipe((192, 224, 192), 0, 0, 0, 0, p_synthetic=1, p_head=1, p_lesions=0, p_slices=0, p_cropped=0)
+VENTRICLES = [TISSUE["lateral-ventricle"], TISSUE["inferior-lateral-ventricle"]]
+
+
+def find(image: Image, model: Model) -> Segmentation:
+    return segment(image, model, PredictOptions("cpu"))
+
+
+def between_contrasts(data: Path, model: Model) -> Iterator[str]:
+    """Difference of each lobe's volume between the contrasts of one session, in % of their mean."""
+    for session in sorted((data / "ms-clinical-bids").glob("sub-*/ses-*/anat")):
+        found = {}
+        for contrast in CONTRASTS:
+            for path in session.glob(f"*_{contrast}.nii.gz"):
+                rows = volumes(find(load(path), model), "lobes")
+                found[contrast] = {row.label.name: row.volume_mm3 for row in rows}
+        for other in CONTRASTS[:2]:
+            pairs = [(a, found[other][name]) for name, a in found["FLAIR"].items() if a + found[other][name] > 0]
+            apart = [100 * abs(a - b) / ((a + b) / 2) for a, b in pairs]
+            name = session.parent.parent.name + " " + session.parent.name
+            yield f"{name}  FLAIR against {other}: median {np.median(apart):.1f} %, largest {max(apart):.1f} %"
+
+
+def with_lesions(case: Case, mask: NDArray[np.uint8]) -> Image:
+    """The scan with a patient's lesions, fitted by the brains' boxes, painted into its white matter."""
+    box = brain_box(case.anatomy.tissue)
+    scale = (MNI_BRAIN_BOX[1] - MNI_BRAIN_BOX[0]) / (box[1] - box[0])
+    places = [
+        np.clip(np.rint(MNI_BRAIN_BOX[0, d] + (np.arange(n) - box[0, d]) * scale[d]), 0, mask.shape[d] - 1).astype(int)
+        for d, n in enumerate(case.image.data.shape)
+    ]
+    white = case.anatomy.tissue == TISSUE["white-matter"]
+    amount = ndimage.gaussian_filter((mask[np.ix_(*places)].astype(bool) & white).astype(np.float32), 0.6)
+    level = BLACK_HOLE * float(np.median(case.image.data[white]))
+    painted: Floats = (case.image.data * (1 - amount) + level * amount).astype(np.float32)
+    return replace(case.image, data=painted)
+
+
+def under_lesions(data: Path, model: Model) -> Iterator[str]:
+    """Dice between the regions of a scan and of the same scan with the largest lesion loads painted in."""
+    masks = sorted(load_lesions(data), key=lambda mask: -int(mask.sum()))[:3]
+    for case, mask in zip(validation_cases(data), masks, strict=False):
+        scans = (case.image, with_lesions(case, mask))
+        before, after = (labels(find(scan, model), "regions") for scan in scans)
+        dice = [score.dice for score in compare(before, after, case.image, "regions")]
+        ml = int(mask.sum()) / 1000
+        yield f"{case.name}, {ml:.0f} ml of lesions: mean Dice {np.mean(dice):.4f}, lowest {min(dice):.3f}"
+
+
+def on_rendered_heads(data: Path, model: Model) -> Iterator[str]:
+    """Volumes of rendered head maps, those with the largest ventricles first, against the maps."""
+    heads = [load_head(path) for path in sorted((data / "synthseg-label-maps").glob("*.nii.gz"))]
+    heads.sort(key=lambda head: -float(np.isin(head.packed & 31, VENTRICLES).mean()))
+    errors = []
+    for number, head in enumerate(heads[:6]):
+        tissue, found = rendered(head, model, number)
+        brain, ventricles = (
+            100 * (float(mask(found).sum()) / float(mask(tissue).sum()) - 1)
+            for mask in (lambda t: t > 0, lambda t: np.isin(t, VENTRICLES))
+        )
+        errors.append((brain, ventricles))
+        ml = np.isin(tissue, VENTRICLES).sum() / 1000
+        yield f"{head.name}, ventricles {ml:.0f} ml: intracranial {brain:+.1f} %, ventricles {ventricles:+.1f} %"
+    mean = np.mean(errors, 0)
+    yield f"mean: intracranial {mean[0]:+.1f} %, ventricles {mean[1]:+.1f} %"
+
+
+def rendered(head: Subject, model: Model, seed: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """True and found tissue of one random rendering."""
+    sample = draw([head], [], UPRIGHT, 1.0, np.random.default_rng(seed))
+    image = Image(sample.image.float().numpy(), np.eye(4), nib.Nifti1Header())
+    return (sample.packed & 31).numpy(), find(image, model).tissue
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="anycontrast")
+    options = parser.parse_args()
+    model = load_model(options.model)
+    for title, table in (
+        ("Lobe volumes of one patient on one day", between_contrasts),
+        ("Regions before and after painting lesions", under_lesions),
+        ("Volumes of rendered heads (these maps were trained on)", on_rendered_heads),
+    ):
+        print(f"\n{title}")
+        for line in table(options.data, model):
+            print(" ", line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
