@@ -174,8 +174,10 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
     brainseg-cli lesions FLAIR.nii.gz --mask lesions.nii.gz -o tables/ --bands 3 --bands 10
     """
     from bidsseg.image import load
+    from bidsseg.lesion_options import LesionOptions
+    from bidsseg.lesion_report import findings
     from bidsseg.lesion_tables import write_lesions
-    from bidsseg.lesions import LesionOptions, findings, lesion_features
+    from bidsseg.lesions import lesion_features
     from bidsseg.predict import PredictOptions, segment
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bidsseg import __version__
 from bidsseg.charts import label_title
 from bidsseg.labels import SCHEMES, label_table
-from bidsseg.lesions import OUTSIDE, ZONES
+from bidsseg.lesion_zones import OUTSIDE, ZONES
 from bidsseg.pages import write_page
 
 LESIONS = "lesions"

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from bidsseg.image import Image, save
 from bidsseg.labels import Scheme, label_table
 from bidsseg.lesion_masks import CONNECTIVITY, Reals
-from bidsseg.lesions import OUTSIDE, ZONES, LesionReport, composition, findings
+from bidsseg.lesion_measures import composition
+from bidsseg.lesion_report import LesionReport, findings
+from bidsseg.lesion_zones import OUTSIDE, ZONES
 from bidsseg.segmentation import labels
 
 TOO_SMALL, NOT_IN_SCAN = "too-small", "outside-scan"

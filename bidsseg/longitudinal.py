@@ -23,8 +23,8 @@ from scipy.spatial import cKDTree
 
 from bidsseg.image import Image
 from bidsseg.lesion_masks import Reals, apply, is_inside, look_up
+from bidsseg.lesion_report import Lesion, LesionReport
 from bidsseg.lesion_tables import region_names, write_table
-from bidsseg.lesions import Lesion, LesionReport
 from bidsseg.registration import rigid_transform
 
 STATUSES = ("new", "enlarged", "stable", "shrunken", "vanished", "not-covered")

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from bidsseg.errors import UserError
 from bidsseg.image import Image, load
 from bidsseg.labels import TISSUE
+from bidsseg.lesion_correction import correct_under_lesions
 from bidsseg.lesion_masks import find_mask, read_labels
+from bidsseg.lesion_options import LesionOptions
+from bidsseg.lesion_report import LesionReport, findings
 from bidsseg.lesion_tables import lesion_loads, regions_with_lesions, summary, write_lesions
-from bidsseg.lesions import LesionOptions, LesionReport, correct_under_lesions, findings, lesion_features
+from bidsseg.lesions import lesion_features
 from bidsseg.segmentation import Segmentation
 from tests.lesion_phantom import Bounds, Spacing, affine_of, ball, boxes, brain, image
 

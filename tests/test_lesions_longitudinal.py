@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from bidsseg.image import Image, conform, load
 from bidsseg.lesion_masks import apply, look_up
-from bidsseg.lesions import LesionReport, lesion_features
+from bidsseg.lesion_report import LesionReport
+from bidsseg.lesions import lesion_features
 from bidsseg.longitudinal import (
     ChangeOptions,
     Session,
