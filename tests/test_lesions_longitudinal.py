@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,11 @@ CLINICAL = Path(__file__).parents[2] / "shared" / "data" / "ms-clinical-bids" / 
 
 
 def report_of(lesions: list[Bounds], spacing: Spacing = (1, 1, 1)) -> LesionReport:
+    return _report_of(tuple(lesions), spacing)
+
+
+@cache
+def _report_of(lesions: tuple[Bounds, ...], spacing: Spacing) -> LesionReport:
     segmentation = brain(spacing)
     scan = image(segmentation.tissue, segmentation.affine)
     return lesion_features(scan, image(boxes(spacing, lesions), segmentation.affine), segmentation)
@@ -145,7 +151,7 @@ def head(spacing: Spacing, pose: NDArray[np.float64], contrast: int) -> Image:
     affine[:3, 3] = -100 + fine / 2
     indices = np.moveaxis(np.indices(counts), 0, -1)
     back = np.linalg.inv(pose)
-    mm = (indices @ affine[:3, :3].T + affine[:3, 3]) @ back[:3, :3].T + back[:3, 3]
+    mm = ((indices @ affine[:3, :3].T + affine[:3, 3]) @ back[:3, :3].T + back[:3, 3]).astype(np.float32)
     grey = np.zeros(counts, np.float32)
     shapes = [
         ((0, 0, 0), (70, 85, 65), 1), ((0, -5, 5), (60, 72, 52), 2), ((-18, -8, 10), (10, 32, 12), 3),
@@ -153,7 +159,8 @@ def head(spacing: Spacing, pose: NDArray[np.float64], contrast: int) -> Image:
     ]  # fmt: skip
     values = [(0, 40, 100, 20, 80, 60), (0, 70, 50, 120, 40, 95)][contrast]
     for centre, radii, tissue in shapes:
-        grey[(((mm - centre) / radii) ** 2).sum(-1) < 1] = values[tissue]
+        scaled = (mm - np.float32(centre)) / np.float32(radii)
+        grey[np.einsum("ijka,ijka->ijk", scaled, scaled) < 1] = values[tissue]
     thick = round(spacing[2])
     grey = grey.reshape(*counts[:2], -1, thick).mean(-1)
     affine[2, 2] = thick
