@@ -19,6 +19,7 @@ EXIT_SOME_FAILED = 1
 EXIT_INVALID_BIDS = 16
 EXIT_NOTHING_SELECTED = 18
 EXIT_USAGE = 64
+EXIT_LESIONS_FAILED = 65
 EXIT_CANNOT_WRITE = 73
 EXIT_INTERRUPTED = 130
 EXIT_CODES = """\b
@@ -28,6 +29,7 @@ Exit codes:
    16  BIDS_DIR is not a BIDS dataset
    18  no scan matches the selection
    64  wrong usage: an option, a value, a file named in an option
+   65  all scans are segmented, but not all lesion masks could be used
    73  OUT_DIR or the work folder cannot be written
   130  interrupted"""
 EXAMPLES = """\b
@@ -35,9 +37,13 @@ Examples:
   bidsseg data out participant
   bidsseg data out participant --participant-label 01 02 --seg regions gyri
   bidsseg data out participant --modality FLAIR T2w --nprocs 8 --omp-nthreads 2
+  bidsseg data out participant --derivatives data/derivatives/lst-ai
   bidsseg data out group"""
 LEVELS = ("participant", "group")
-SEVERAL = ("--participant-label", "--session-label", "--modality", "--seg", "--output-spaces")
+SEVERAL = (
+    *("--participant-label", "--session-label", "--modality", "--seg", "--output-spaces"),
+    *("--derivatives", "--lesion-bands"),
+)
 "Options that take several values, after one another or each with its option."
 DEFAULT_THREADS = 4
 "CPUs per scan: beyond this, running scans side by side is the better use of CPUs."
@@ -122,7 +128,7 @@ def available_cpus() -> int:
 
 FOLDER = click.Path(path_type=Path, file_okay=True)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-SELECT, LABELS, COMPUTE = "Which scans", "Segmentation", "Computing"
+SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Computing"
 
 
 @click.command(
@@ -208,6 +214,48 @@ SELECT, LABELS, COMPUTE = "Which scans", "Segmentation", "Computing"
 )
 @option("--model", heading=LABELS, metavar="NAME|DIR", help="A packaged model, or a folder with weights and card.")
 @option(
+    "--derivatives",
+    heading=LESIONS,
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR...",
+    help="BIDS derivatives with lesion masks (*_label-lesion_mask, *_label-lesion_roi, *_desc-lesion_mask, "
+    "*_label-lesion_dseg or _probseg, LST-AI's space-*_seg-lst): describe lesions, and their change over sessions.",
+)
+@option("--lesion-pattern", heading=LESIONS, metavar="GLOB", help="File names of the masks, if they are others.")
+@option(
+    "--lesion-threshold",
+    heading=LESIONS,
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="For probabilistic masks.",
+)
+@option(
+    "--lesion-min-volume",
+    heading=LESIONS,
+    type=click.FloatRange(0),
+    default=14.0,
+    show_default=True,
+    help="Least volume of a lesion in mm3; 14 is a ball 3 mm across.",
+)
+@option(
+    "--lesion-tolerance",
+    heading=LESIONS,
+    type=click.FloatRange(0),
+    default=1.5,
+    show_default=True,
+    help="Widest gap in mm at which a lesion touches ventricles or cortex.",
+)
+@option(
+    "--lesion-bands",
+    heading=LESIONS,
+    multiple=True,
+    type=click.FloatRange(0, min_open=True),
+    metavar="MM...",
+    help="Also tell the load in bands of distance from the ventricles, for instance 3 10.",
+)
+@option(
     "--nprocs",
     "--n-cpus",
     heading=COMPUTE,
@@ -261,7 +309,7 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
     if level == "group":
         run_group(options.out_dir)
         return EXIT_OK
-    return EXIT_OK if run_participants(options) else EXIT_SOME_FAILED
+    return {"ok": EXIT_OK, "failed": EXIT_SOME_FAILED, "lesions failed": EXIT_LESIONS_FAILED}[run_participants(options)]
 
 
 def run(args: Sequence[str] | None = None) -> int:

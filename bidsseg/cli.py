@@ -175,6 +175,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
     """
     from bidsseg.image import load
     from bidsseg.lesion_options import LesionOptions
+    from bidsseg.lesion_pictures import zone_mosaic
     from bidsseg.lesion_report import findings
     from bidsseg.lesion_tables import write_lesions
     from bidsseg.lesions import lesion_features
@@ -185,7 +186,9 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
     try:
         image, lesion_mask = load(scan), load(mask, uniform_ok=True)
         report = lesion_features(image, lesion_mask, segment(image, _load_model(model), predicting), options)
-        written = write_lesions(report, image, output or scan.parent, stem_of(scan))
+        base = (output or scan.parent) / stem_of(scan)
+        written = [*write_lesions(report, image, base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
+        zone_mosaic(written[-1], image, report)
     except UserError as error:
         _fail(error)
         sys.exit(EXIT_SOME_FAILED)

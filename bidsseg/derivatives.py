@@ -12,7 +12,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -280,12 +280,18 @@ def _write_marker(writer: _Writer, segmentation: Segmentation, warnings: Sequenc
     write_json(place.marker, content)
 
 
-def write_root(out: Path, dataset: Path, recipe: Recipe, modalities: Iterable[str]) -> None:
-    """The files that describe the output dataset. Safe while other processes write theirs."""
-    write_json(out / "dataset_description.json", _description(dataset, recipe))
+def write_root(
+    out: Path, dataset: Path, recipe: Recipe, modalities: Iterable[str], links: Mapping[str, Path] | None = None
+) -> None:
+    """The files that describe the output dataset; ``links`` names other datasets it rests on, for BIDS URIs.
+
+    Safe while other processes write theirs.
+    """
+    write_json(out / "dataset_description.json", _description(dataset, recipe, links or {}))
     write_text(out / "README", README)
     write_text(out / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
     rows = [("desc-preproc", "bias field corrected and resampled to 1 mm; not skull-stripped")]
+    rows += [("desc-lesions", "numbers of lesions, and regions with lesions; not made from the image's values alone")]
     rows += [(f"desc-{modality}", f"made from the {modality} image with the same entities") for modality in modalities]
     write_text(out / "descriptions.tsv", table(("desc_id", "description"), rows))
     write_json(out / "descriptions.json", {"Description": "What desc- means in the file names."})
@@ -304,7 +310,7 @@ def bids_tissue(label: Label, scheme: Scheme) -> int | None:
     return CORTEX if scheme == "gyri" else None
 
 
-def _description(dataset: Path, recipe: Recipe) -> dict[str, Any]:
+def _description(dataset: Path, recipe: Recipe, links: Mapping[str, Path]) -> dict[str, Any]:
     authors = _authors(dataset)
     model = {"Name": f"{NAME} model {recipe.model}", "Description": f"weights SHA-256 {recipe.weights_sha256}"}
     return {
@@ -312,7 +318,7 @@ def _description(dataset: Path, recipe: Recipe) -> dict[str, Any]:
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": NAME, "Version": recipe.version, "Description": "segmentation"}, model],
-        "DatasetLinks": {"raw": dataset.as_uri()},
+        "DatasetLinks": {"raw": dataset.as_uri(), **{name: path.as_uri() for name, path in links.items()}},
         "SourceDatasets": [{"URL": dataset.as_uri()}],
         "HowToAcknowledge": "See logs/CITATION.md.",
         **({"Authors": authors} if authors else {}),

@@ -120,6 +120,16 @@ def load(path: Path | str, uniform_ok: bool = False) -> Image:
     return Image(data, affine, header, tuple(warnings + affine_warnings))
 
 
+def geometry(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]] | None:
+    """Shape and affine (4x4, RAS mm) from a scan's header alone; None where it cannot be read."""
+    try:
+        stored = nib.load(path)
+        shape = (*stored.shape, 1, 1)[:3]
+        return shape, _usable_affine(stored.header, shape)[0]
+    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, AttributeError):
+        return None
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 

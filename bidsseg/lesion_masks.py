@@ -1,4 +1,4 @@
-"""Lesion masks: find them, read them, and place them on the 1 mm isotropic grid of a scan.
+"""Lesion masks: read them, and place them on the 1 mm isotropic grid of a scan.
 
 A mask keeps its own grid for everything that is counted, so that volumes add up to the mask's volume exactly; shape,
 connectivity and distance are measured on the scan's isotropic grid, so that they do not depend on slice thickness.
@@ -7,10 +7,8 @@ Every mask voxel belongs to one connected component of the isotropic grid.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,56 +23,9 @@ MaskKind = Literal["binary", "probability", "labels"]
 Reals = NDArray[np.floating[Any]]
 Ints = NDArray[np.int32]
 
-MASK_PATTERNS = (
-    "*_label-lesion_mask.nii*",
-    "*_label-lesion_roi.nii*",
-    "*_desc-lesion_mask.nii*",
-    "*_label-lesion_dseg.nii*",
-    "*_label-lesion_probseg.nii*",
-    "*space-*seg-lst.nii*",
-)
-"File names of lesion masks in BIDS derivatives, best first; the last one is what LST-AI writes."
-NOT_MASKS = ("desc-annotated", "space-mni")
-"Parts of names (lower case) of files that match but hold zones, or lie in a template's space."
 CONNECTIVITY = 26
 NEIGHBOURS = np.array(sorted(product((-1, 0, 1), repeat=3), key=lambda step: sum(map(abs, step))))
 PIECE_MM = 1.0
-
-
-def find_mask(
-    derivatives: Path, subject: str, session: str | None = None, pattern: str | None = None, suffix: str = ""
-) -> Path | None:
-    """The lesion mask of a subject's session in a derivatives folder, or None.
-
-    Looked for in ``sub-<subject>[/ses-<session>]`` of the folder itself and of the pipelines below it. ``subject`` and
-    ``session`` are given without ``sub-`` and ``ses-``. ``pattern`` is a file name pattern (fnmatch) that replaces
-    ``MASK_PATTERNS``. Of several masks the one that names the scan's ``suffix`` (FLAIR) or ``space-orig`` is taken;
-    where that leaves several, ``UserError`` names them.
-    """
-    folders = [derivatives / f"sub-{subject}", *sorted(derivatives.glob(f"*/sub-{subject}"))]
-    for name in (pattern,) if pattern else MASK_PATTERNS:
-        found = [path for folder in folders for path in sorted(folder.rglob(name)) if _is_of_session(path, session)]
-        if not pattern:
-            found = [path for path in found if not any(part in path.name.lower() for part in NOT_MASKS)]
-        if found:
-            return _the_one(found, suffix)
-    return None
-
-
-def _is_of_session(path: Path, session: str | None) -> bool:
-    named = set(re.findall(r"(?:^|[/_])ses-([a-zA-Z0-9]+)", path.as_posix()))
-    return named == ({session} if session else set())
-
-
-def _the_one(found: list[Path], suffix: str) -> Path:
-    """The mask that names the scan's suffix, else the scan's own space, else the only one."""
-    for word in filter(None, (suffix.lower(), "space-orig")):
-        named = [path for path in found if word in path.name.lower()]
-        found = named or found
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found[:4])
-        raise UserError(f"{found[0].parent}: {len(found)} lesion masks ({names}); choose one with a pattern")
-    return found[0]
 
 
 def read_labels(

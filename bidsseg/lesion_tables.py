@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,17 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsseg.files import write_text
 from bidsseg.image import Image, save
-from bidsseg.labels import Scheme, label_table
-from bidsseg.lesion_masks import CONNECTIVITY, Reals
+from bidsseg.labels import MIDLINE_TISSUES, TISSUE, Scheme, label_table
+from bidsseg.lesion_masks import CONNECTIVITY, Reals, apply
 from bidsseg.lesion_measures import composition
 from bidsseg.lesion_report import LesionReport, findings
 from bidsseg.lesion_zones import OUTSIDE, ZONES
-from bidsseg.segmentation import labels
+from bidsseg.segmentation import Segmentation, labels
 
 TOO_SMALL, NOT_IN_SCAN = "too-small", "outside-scan"
 LESION_CODES = (25, 57)
 "Left-Lesion and Right-Lesion of FreeSurferColorLUT: what lesions are in the region map with lesions."
+NUMBERS_ABOUT = {
+    "Description": "Number of the lesion, as in the table of lesions; 0 elsewhere and in components below the minimum."
+}
+REGIONS_ABOUT = {"Contents": "Regions, corrected under lesions, with lesions painted over as 25 (left) and 57 (right)."}
 
 LESION_COLUMNS: dict[str, dict[str, Any]] = {
     "lesion": {
@@ -218,33 +224,50 @@ def region_names() -> dict[int, str]:
 
 
 def write_lesions(
-    report: LesionReport, image: Image, folder: Path, stem: str, sidecar: Mapping[str, Any] | None = None
+    report: LesionReport, image: Image, base: Path, sidecar: Mapping[str, Any] | None = None, space: str = ""
 ) -> list[Path]:
     """Write tables, data dictionaries and images; returns their paths.
 
-    ``stem`` is the name up to before ``_desc``; ``image`` the scan, for its header; ``sidecar`` is added to the JSON of
-    the images. Files: ``_desc-lesions_lesions.tsv``, ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz``
-    (number of the lesion) and ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right),
-    and a ``.json`` beside each.
+    ``base`` is folder and name up to before ``_desc``; ``image`` the scan, for its header; ``sidecar`` is added to the
+    JSON of the images, ``space`` (``_space-orig``) to their names. Files: ``_desc-lesions_lesions.tsv``,
+    ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz`` (number of the lesion) and
+    ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right), and a ``.json`` beside each.
     """
+    folder, stem = base.parent, base.name
     folder.mkdir(parents=True, exist_ok=True)
     loads = [vars(load) for load in lesion_loads(report)]
     written = write_table(folder / f"{stem}_desc-lesions_lesions.tsv", lesion_rows(report), LESION_COLUMNS)
     written += write_table(folder / f"{stem}_desc-lesionload_lesions.tsv", loads, LOAD_COLUMNS)
     described = {**summary(report), **(sidecar or {})}
     regions = regions_with_lesions(report)
-    for name, data in ((f"{stem}_desc-lesions", report.labels), (f"{stem}_seg-regions_desc-lesions", regions)):
-        path = folder / f"{name}_dseg.nii.gz"
+    images = (("_desc-lesions", report.labels, NUMBERS_ABOUT), ("_seg-regions_desc-lesions", regions, REGIONS_ABOUT))
+    for name, data, about in images:  # the description of seg-regions is at the root of a dataset
+        path = folder / f"{stem}{space}{name}_dseg.nii.gz"
         save(path, data, image.affine, like=image)
-        written += [path, _write_json(folder / f"{name}_dseg.json", described)]
+        sidecar_path = folder / f"{stem}{space}{name}_dseg.json"
+        written += [path, _write_json(sidecar_path, {**about, **described})]
     return written
 
 
 def regions_with_lesions(report: LesionReport) -> NDArray[np.uint16]:
     """The corrected region map with lesions painted over as 25 (left) and 57 (right)."""
     codes = labels(report.segmentation, "regions")
-    painted = np.where(report.segmentation.side == 0, *LESION_CODES)
-    return np.where(report.labels > 0, painted, codes).astype(np.uint16)
+    lesion = report.labels > 0
+    codes[lesion] = np.array(LESION_CODES)[_sides(report.segmentation, np.argwhere(lesion))]
+    return codes
+
+
+def _sides(segmentation: Segmentation, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+    """0 left, 1 right of voxels (N, 3); on the midline, by the plane halfway between the two halves of the cerebrum."""
+    side: NDArray[np.intp] = segmentation.side[tuple(voxels.T)].astype(np.intp)
+    midline = np.isin(segmentation.tissue[tuple(voxels.T)], [TISSUE[name] for name in MIDLINE_TISSUES])
+    white = segmentation.tissue == TISSUE["white-matter"]
+    halves = [np.argwhere(white & (segmentation.side == which)) for which in (0, 1)]
+    if midline.any() and all(len(half) for half in halves):
+        left, right = (apply(segmentation.affine, half.mean(0)) for half in halves)
+        beyond = (apply(segmentation.affine, voxels[midline]) - (left + right) / 2) @ (right - left)
+        side[midline] = beyond > 0
+    return side
 
 
 def summary(report: LesionReport) -> dict[str, Any]:
@@ -267,10 +290,11 @@ def summary(report: LesionReport) -> dict[str, Any]:
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Mapping[str, Any]]) -> list[Path]:
     """Write rows as TSV, n/a for what is missing or not a number, and the columns as its JSON data dictionary."""
-    with path.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    handle = io.StringIO()
+    writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    write_text(path, handle.getvalue())
     return [path, _write_json(path.with_suffix(".json"), columns)]
 
 
@@ -281,5 +305,5 @@ def _cell(value: Any) -> str:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2) + "\n")
     return path

@@ -6,7 +6,9 @@ The rules for zones are in ``lesion_zones``, what comes out in ``lesion_report``
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bidsseg.errors import UserError
 from bidsseg.image import Image, grid_of
 from bidsseg.lesion_correction import correct_under_lesions
 from bidsseg.lesion_masks import (
@@ -26,6 +28,9 @@ from bidsseg.lesion_report import LesionReport, Pieces
 from bidsseg.lesion_zones import VENTRICLES
 from bidsseg.segmentation import Segmentation
 
+LARGEST_SHARE, LARGEST_ML = 0.5, 10.0
+"A mask that fills half of the brain, and more than this, holds something else."
+
 
 def lesion_features(
     image: Image, mask: Image, segmentation: Segmentation, options: LesionOptions | None = None
@@ -41,6 +46,7 @@ def lesion_features(
     if segmentation.tissue.shape != image.data.shape:
         raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
     values, kind = read_labels(mask.data, options.threshold, options.kind)
+    check_size(values, mask, segmentation)
     placed = place(values, mask.affine, grid_of(image.data.shape, image.affine))
     on_scan = on_scan_grid(placed, image, is_same_grid(image, mask))
     corrected = correct_under_lesions(segmentation, on_scan > 0)
@@ -59,6 +65,16 @@ def lesion_features(
         options=options,
         warnings=mismatches(image, mask) + _misplaced(pieces, segmentation),
     )
+
+
+def check_size(values: NDArray[np.int32], mask: Image, segmentation: Segmentation) -> None:
+    """Raise ``UserError`` where a mask is too large to be one of lesions: a brain mask, or a scan."""
+    lesion_ml = np.count_nonzero(values) * mask.voxel_volume_mm3 / 1000
+    brain_ml = np.count_nonzero(segmentation.tissue) * segmentation.voxel_volume_mm3 / 1000
+    if lesion_ml > max(LARGEST_SHARE * brain_ml, LARGEST_ML):
+        raise UserError(
+            f"{lesion_ml:.0f} mL in the lesion mask, of {brain_ml:.0f} mL in the brain; give a mask of lesions only"
+        )
 
 
 def _pieces(placed: Placed, image: Image) -> Pieces:

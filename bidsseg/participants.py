@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -27,9 +27,10 @@ from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_fil
 from bidsseg.derivatives import Place, Recipe, is_complete, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
-from bidsseg.labels import Scheme
+from bidsseg.labels import SCHEMES, Scheme
 
 if TYPE_CHECKING:
+    from bidsseg.lesion_run import LesionRequest
     from bidsseg.workflow import Execution
 
 STYLES = {
@@ -39,8 +40,12 @@ STYLES = {
     "failed": "red",
     "not tried": "yellow",
     "no scans": "dim",
+    "no mask": "dim",
+    "lesions failed": "red",
 }
-NEVER_HIDDEN = ("failed", "not tried", "to do")
+NEVER_HIDDEN = ("failed", "not tried", "to do", "lesions failed")
+Result = Literal["ok", "failed", "lesions failed"]
+"How a run went; only scans fail it, or else only lesion masks."
 ROWS_AT_MOST = 60
 "Of scans that need no attention; beyond this they are only counted."
 
@@ -59,6 +64,12 @@ class Options:
     skip_bids_validation: bool
     seg: tuple[Scheme, ...]
     output_spaces: tuple[str, ...]
+    derivatives: tuple[Path, ...]
+    lesion_pattern: str | None
+    lesion_threshold: float
+    lesion_min_volume: float
+    lesion_tolerance: float
+    lesion_bands: tuple[float, ...]
     bias_correction: bool
     model: str | None
     work_dir: Path | None
@@ -98,8 +109,8 @@ def run_group(out: Path) -> None:
     run(out.resolve())
 
 
-def run_participants(options: Options) -> bool:
-    """Segment the scans the options select; returns whether all is well.
+def run_participants(options: Options) -> Result:
+    """Segment the scans the options select, and describe their lesions; returns how it went.
 
     Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written. The
     traceback of anything else goes to a log, and the user gets a ``UserError`` that names it.
@@ -114,7 +125,7 @@ def run_participants(options: Options) -> bool:
         raise UserError(f"{type(error).__name__}: {error}; this is a defect, please report it with {log}") from error
 
 
-def _run_participants(options: Options) -> bool:
+def _run_participants(options: Options) -> Result:
     dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     _check_folders(options)
     filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
@@ -137,10 +148,12 @@ def _run_participants(options: Options) -> bool:
     to_do = [place for place in places if place not in skipped]
     rows = [*(Row(place.scan.stem, "complete", "skipped") for place in complete), *_rows_without_run(found)]
     if options.dry_run:
-        return _finish(rows + [Row(place.scan.stem, "to do") for place in to_do], [])
-    write_root(out, dataset, recipe, options.modality)
+        rows += [Row(place.scan.stem, "to do") for place in to_do]
+        return _finish(rows + _lesions(places, recipe, options), [])
+    write_root(out, dataset, recipe, options.modality, _links(options))
     _write_citation(out, recipe, options)
     rows += _run(to_do, recipe, options) if to_do else []
+    rows += _lesions(places, recipe, options)
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
     return _finish(rows, write_reports(out, stale, options.workers))
 
@@ -152,7 +165,13 @@ def recipe_of(options: Options) -> Recipe:
 
     choose_device(options.device)
     card = load_model(options.model or DEFAULT_MODEL).card
-    return Recipe(__version__, card.name, card.sha256, options.bias_correction, options.seg, options.output_spaces)
+    schemes, spaces = options.seg, options.output_spaces
+    if options.derivatives:  # lesions are placed in these
+        from bidsseg.lesion_steps import NEEDED_SCHEMES, NEEDED_SPACE
+
+        schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
+        spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
+    return Recipe(__version__, card.name, card.sha256, options.bias_correction, schemes, spaces)
 
 
 def _check_folders(options: Options) -> None:
@@ -197,6 +216,58 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options) -> list[Row]:
         result = "done" if outcome.error is None else "not tried" if outcome.stopped else "failed"
         rows.append(Row(place.scan.stem, result, outcome.error or _warnings(place)))
     return rows
+
+
+def _links(options: Options) -> dict[str, Path]:
+    """The datasets with masks, by the names they have in BIDS URIs."""
+    from bidsseg.lesion_run import link_names
+
+    return {name: path for path, name in link_names([path.resolve() for path in options.derivatives]).items()}
+
+
+def _lesions(places: Sequence[Place], recipe: Recipe, options: Options) -> list[Row]:
+    """Describe the lesions of all segmented scans that have a mask, or tell what is to do."""
+    if not options.derivatives:
+        return []
+    from bidsseg.lesion_run import by_session, finished, outcomes, plan, told_of, write_lesion_root
+
+    request = _lesion_request(recipe, options)
+    subjects = sorted({place.scan.subject for place in places})
+    if options.dry_run:
+        found = {name: by_session([place for place in places if place.scan.subject == name]) for name in subjects}
+    else:
+        found = {name: finished(request, name) for name in subjects}
+    planned = plan(found, request, options.overwrite, options.dry_run)
+    told = [*planned.told, *(line for job in planned.complete for line in told_of(job, "complete"))]
+    if options.dry_run:
+        told += [line for job in planned.jobs for line in told_of(job, "to do")]
+    elif planned.jobs:
+        write_lesion_root(options.out_dir.resolve())
+        work = (options.work_dir or options.out_dir / "work").resolve()
+        work.mkdir(parents=True, exist_ok=True)
+        with environment(work, options.omp_nthreads):
+            from bidsseg.workflow import run_lesion_jobs
+
+            with _progress(len(planned.jobs)) as on_scan:
+                for job, error in run_lesion_jobs(planned.jobs, _execution(options, work), on_scan):
+                    told += outcomes(job, error)
+    return [Row(line.name, line.result, line.why) for line in told]
+
+
+def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
+    from bidsseg.lesion_finding import Search
+    from bidsseg.lesion_options import LesionOptions
+    from bidsseg.lesion_run import LesionRequest
+
+    out = options.out_dir.resolve()
+    chosen = LesionOptions(
+        threshold=options.lesion_threshold,
+        min_volume_mm3=options.lesion_min_volume,
+        tolerance_mm=options.lesion_tolerance,
+        bands_mm=tuple(sorted(options.lesion_bands)),
+    )
+    search = Search(tuple(path.resolve() for path in options.derivatives), options.lesion_pattern, out)
+    return LesionRequest(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
 
 
 def _execution(options: Options, work: Path) -> Execution:
@@ -281,7 +352,12 @@ def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
 def report_is_stale(out: Path, subject: str) -> bool:
     """Whether results of the participant, or their failures, are newer than the report."""
     report = out / f"sub-{subject}.html"
-    results = [*(out / f"sub-{subject}").glob("**/anat/*_qc.json"), *(out / "logs").glob(f"sub-{subject}_*")]
+    folder = out / f"sub-{subject}"
+    results = [
+        *folder.glob("**/anat/*_qc.json"),
+        *folder.glob("**/*_lesions.json"),
+        *(out / "logs").glob(f"sub-{subject}_*"),
+    ]
     written = report.stat().st_mtime if report.exists() else 0.0
     return any(result.stat().st_mtime > written for result in results)
 
@@ -308,17 +384,19 @@ def _write_report(out: Path, subject: str) -> str | None:
     return None
 
 
-def _finish(rows: Sequence[Row], warnings: Sequence[str]) -> bool:
-    """Print errors, warnings and the table; returns whether all is well."""
+def _finish(rows: Sequence[Row], warnings: Sequence[str]) -> Result:
+    """Print errors, warnings and the table; returns how it went."""
     counts = Counter(row.result for row in rows)
     if rows:
         Console(soft_wrap=False).print(_table(rows, counts))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for row in rows:
-        if row.result == "failed":
+        if row.result in ("failed", "lesions failed"):
             print(f"error: {row.why}", file=sys.stderr)
-    return not (counts["failed"] or counts["not tried"])
+    if counts["failed"] or counts["not tried"]:
+        return "failed"
+    return "lesions failed" if counts["lesions failed"] else "ok"
 
 
 def _table(rows: Sequence[Row], counts: Counter[str]) -> Table:

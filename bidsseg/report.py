@@ -6,10 +6,8 @@ Self-contained: viewer, scans, pictures and tables are in the one file, which lo
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +19,12 @@ from PIL import Image as Pillow
 
 from bidsseg import __version__
 from bidsseg.bids import parse_scan
-from bidsseg.charts import Chart, label_title, read_charts, read_tsv
+from bidsseg.charts import Chart, label_title, read_charts
 from bidsseg.derivatives import Place
 from bidsseg.errors import FileError
 from bidsseg.image import Image, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
+from bidsseg.lesion_page import SessionLesions, read_lesions, zones_of_lesions
 from bidsseg.pages import NIIVUE, packed, write_page
 from bidsseg.viewer import Embedded, embed
 
@@ -34,34 +33,13 @@ MARGIN_BYTES = 600_000
 "Left for tables and text."
 PICTURE_SHARE = 0.3
 "Of what the viewer's own code leaves."
+LESION_PICTURE_SHARE = 0.15
+"The same, for pictures of lesions."
 PICTURE_QUALITIES = ((1900, 82), (1500, 78), (1100, 72), (800, 65))
 "(width in pixels, JPEG quality), best first."
-LESION_ROWS = 40
 PROVENANCE = ("SoftwareVersion", "Model", "WeightsSHA256", "BiasFieldCorrection", "Sources")
 NOT_MEASURES = {*PROVENANCE, "Warnings", "Verdict", "Reasons", "LabelSchemes", "OutputSpaces", "SourceBytes", "Outputs"}
 VERDICTS = {"pass": "Pass", "check": "Check", "fail": "Fail"}
-LESION_COLUMNS = {
-    "lesion": "Lesion",
-    "level": "Level",
-    "name": "Name",
-    "status": "Change",
-    "count": "Count",
-    "volume_mm3": "Volume, mm³",
-    "volume_before_mm3": "Before, mm³",
-    "volume_after_mm3": "After, mm³",
-    "fraction_of_region": "Share of region",
-    "long_axis_mm": "Long axis, mm",
-    "zone": "Zone",
-    "main_region": "Main region",
-    "dist_ventricle_mm": "To ventricle, mm",
-    "dist_cortex_mm": "To cortex, mm",
-}
-"Columns of lesion tables that the page shows."
-LESION_TITLES = {
-    "desc-lesions": "each lesion",
-    "desc-lesionload": "load by zone and lobe",
-    "desc-lesionchanges": "changes",
-}
 ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
     "IntracranialVolumeMm3": ("Intracranial volume", "Brain and the fluid around it"),
@@ -135,17 +113,6 @@ class Section:
 
 
 @dataclass(frozen=True)
-class LesionTable:
-    """A table of lesions, cut to what a page can hold."""
-
-    title: str
-    path: str
-    header: list[str]
-    rows: list[list[str]]
-    left_out: int
-
-
-@dataclass(frozen=True)
 class Failure:
     """A scan that could not be segmented."""
 
@@ -161,6 +128,8 @@ def participant_report(out_dir: Path, subject: str) -> Path:
     path = out_dir / f"sub-{subject}.html"
     room = PAGE_BYTES - MARGIN_BYTES - len(packed(NIIVUE))
     pictures = {s.anchor: picture(s, int(room * PICTURE_SHARE / len(sections))) for s in sections}
+    lesions = read_lesions(out_dir, subject, dict.fromkeys(s.place.scan.session or "" for s in sections))
+    pictures |= lesion_pictures(out_dir, lesions.sessions, int(room * LESION_PICTURE_SHARE))
     room -= sum(len(text) for text in pictures.values())
     volumes = [viewer_data(s, room // len(sections)) for s in sections]
     write_page(
@@ -171,7 +140,7 @@ def participant_report(out_dir: Path, subject: str) -> Path:
         sections=sections,
         pictures=pictures,
         volumes=[found for found in volumes if found],
-        lesions=lesion_tables(out_dir, subject),
+        lesions=lesions,
         failures=failures(out_dir, subject),
         methods=methods(out_dir),
         provenance=PROVENANCE,
@@ -232,10 +201,19 @@ def measure(name: str, value: float) -> Measure:
 
 def picture(scan: Section, max_bytes: int) -> str:
     """The first picture of a scan as a JPEG data URI that fits; empty where there is none."""
-    if not scan.figures:
-        return ""
+    return jpeg(scan.place.out / scan.figures[0][1], max_bytes) if scan.figures else ""
+
+
+def lesion_pictures(out_dir: Path, sessions: Sequence[SessionLesions], max_bytes: int) -> dict[str, str]:
+    """The pictures of lesions by their paths, as JPEG data URIs that fit together."""
+    paths = [session.figure for session in sessions if session.figure]
+    return {path: jpeg(out_dir / path, max_bytes // len(paths)) for path in paths}
+
+
+def jpeg(path: Path, max_bytes: int) -> str:
+    """A picture as a JPEG data URI that fits; empty where it cannot be read or made small enough."""
     try:
-        with Pillow.open(scan.place.out / scan.figures[0][1]) as stored:
+        with Pillow.open(path) as stored:
             full = stored.convert("RGB")
     except OSError:
         return ""
@@ -255,7 +233,7 @@ def viewer_data(scan: Section, max_bytes: int) -> dict[str, Any] | None:
         labels = {scheme: load(scan.label_image(scheme)) for scheme in scan.schemes()}
         if not labels:
             return None
-        lesions = lesion_image(scan, next(iter(labels.values())))
+        path, lesions = lesion_image(scan, next(iter(labels.values())))
         embedded = embed(load(scan.one_mm), labels | ({"lesions": lesions} if lesions else {}), max_bytes)
     except (FileError, ValueError) as error:
         scan.problems.append(f"not in the viewer: {error}")
@@ -263,7 +241,10 @@ def viewer_data(scan: Section, max_bytes: int) -> dict[str, Any] | None:
     if embedded is None:
         scan.problems.append("not in the viewer: too many scans for one page")
         return None
-    return {"anchor": scan.anchor, "title": scan.title, "embedded": embedded, "data": script_data(scan, embedded)}
+    data = script_data(scan, embedded)
+    if path is not None:
+        data["lesions"] = zones_of_lesions(path.parent, path)
+    return {"anchor": scan.anchor, "title": scan.title, "embedded": embedded, "data": data}
 
 
 def script_data(scan: Section, embedded: Embedded) -> dict[str, Any]:
@@ -289,8 +270,8 @@ def script_data(scan: Section, embedded: Embedded) -> dict[str, Any]:
     return {"title": scan.title, "codes": embedded.codes, "schemes": schemes, "spacing_mm": embedded.spacing_mm}
 
 
-def lesion_image(scan: Section, labels: Image) -> Image | None:
-    """The lesion image on the grid of the labels, if there is one with lesions in it."""
+def lesion_image(scan: Section, labels: Image) -> tuple[Path, Image] | tuple[None, None]:
+    """The lesion image on the grid of the labels and its path, if there is one with lesions in it."""
     folder = scan.place.marker.parent
     for path in sorted(folder.glob("*desc-lesions*_dseg.nii.gz")):
         if "_seg-" in path.name:
@@ -300,39 +281,8 @@ def lesion_image(scan: Section, labels: Image) -> Image | None:
         except FileError:  # no lesions: an image of zeros
             continue
         if found.data.shape == labels.data.shape and np.allclose(found.affine, labels.affine, atol=1e-3):
-            return found
-    return None
-
-
-def lesion_tables(out_dir: Path, subject: str) -> list[LesionTable]:
-    """All tables of lesions of a participant."""
-    paths = sorted((out_dir / f"sub-{subject}").glob("**/*_lesions.tsv"))
-    return [table for path in paths if (table := lesion_table(out_dir, path)) is not None]
-
-
-def lesion_table(out_dir: Path, path: Path) -> LesionTable | None:
-    """The first rows and the main columns of a table; None where it is empty or unreadable."""
-    try:
-        rows = read_tsv(path)
-    except (OSError, ValueError, csv.Error):
-        return None
-    if not rows:
-        return None
-    worth = [row for row in rows if row.get("level") != "region" and row.get("volume_mm3") != "0"]
-    columns = [name for name in LESION_COLUMNS if name in rows[0]]
-    cells = [[rounded(row.get(name)) for name in columns] for row in worth[:LESION_ROWS]]
-    title = " · ".join(LESION_TITLES.get(part, part) for part in path.name.split("_")[1:-1])
-    where = path.relative_to(out_dir).as_posix()
-    return LesionTable(title, where, [LESION_COLUMNS[name] for name in columns], cells, len(rows) - len(cells))
-
-
-def rounded(cell: str | None) -> str:
-    """A table's cell for reading."""
-    try:
-        number = float(cell or "")
-    except ValueError:
-        return "" if cell in (None, "n/a") else str(cell)
-    return "" if math.isnan(number) else f"{number:.4g}"
+            return path, found
+    return None, None
 
 
 def failures(out_dir: Path, subject: str) -> list[Failure]:

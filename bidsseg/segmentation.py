@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.files import write_text
-from bidsseg.labels import LOBAR_TISSUES, TISSUE, Label, Scheme, encode, label_table
+from bidsseg.labels import LOBAR_TISSUES, TISSUE, Label, Scheme, code_lookup, encode, label_table
 
 Codes = NDArray[np.uint16]
 
@@ -40,6 +41,32 @@ def labels(segmentation: Segmentation, scheme: Scheme) -> Codes:
     if scheme == "gyri" and not segmentation.has_gyri:
         raise ValueError("this segmentation was made without gyri")
     return encode(segmentation.tissue, segmentation.side, segmentation.parcel, scheme)
+
+
+def from_labels(regions: Codes, lobes: Codes, affine: NDArray[np.float64]) -> Segmentation:
+    """The segmentation whose label maps of regions and lobes, both (I, J, K), these are; without gyri and confidence.
+
+    Raises ``ValueError`` for codes that no anatomy has.
+    """
+    if regions.shape != lobes.shape:
+        raise ValueError(f"label images of one scan must have one shape, got {regions.shape} and {lobes.shape}")
+    pairs, inverse = np.unique(regions.astype(np.int64) << 16 | lobes, return_inverse=True)
+    known = _factors_of_codes()
+    missing = [(int(pair) >> 16, int(pair) & 0xFFFF) for pair in pairs if int(pair) not in known]
+    if missing:
+        raise ValueError(f"region {missing[0][0]} and lobe {missing[0][1]} don't go together in one voxel")
+    factors = np.array([known[int(pair)] for pair in pairs], np.uint8)[inverse.reshape(regions.shape)]
+    tissue, side, parcel = (np.ascontiguousarray(factors[..., n]) for n in range(3))
+    return Segmentation(tissue, side, parcel, np.zeros(regions.shape, np.float16), affine, has_gyri=False)
+
+
+@cache
+def _factors_of_codes() -> dict[int, tuple[int, int, int]]:
+    """The first (tissue, side, parcel) that has each pair of codes, region << 16 | lobe."""
+    pairs = code_lookup("regions").astype(np.int64) << 16 | code_lookup("lobes")
+    found, first = np.unique(pairs, return_index=True)
+    places = np.stack(np.unravel_index(first, pairs.shape), 1)
+    return {int(pair): (int(t), int(s), int(p)) for pair, (t, s, p) in zip(found, places, strict=True)}
 
 
 def brain_mask(segmentation: Segmentation) -> NDArray[np.uint8]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import numpy as np
 
 from bidsseg.bids import parse_scan
 from bidsseg.derivatives import Place, Recipe, Result, write_scan
-from bidsseg.errors import FileError, UserError
+from bidsseg.errors import FileError, one_line_errors
 from bidsseg.image import Image, conform, correct_bias, grid_of, load, normalise, save
 from bidsseg.predict import PredictOptions, infer, to_native
 from bidsseg.segmentation import Segmentation
@@ -46,22 +44,6 @@ class Job:
 
 def job_for(place: Place, recipe: Recipe, model: str, device: str, threads: int) -> Job:
     return Job(str(place.scan.path), str(place.dataset), str(place.out), model, asdict(recipe), device, threads)
-
-
-@contextmanager
-def one_line_errors(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a scan into one line that names it."""
-    try:
-        yield
-    except MemoryError as error:
-        raise FileError(path, "not enough memory", "run fewer scans at once: lower --nprocs or --mem-gb") from error
-    except Exception as error:
-        line = " ".join(str(error).split())
-        if isinstance(error, UserError) and path in line:
-            raise UserError(line) from error
-        if isinstance(error, UserError):
-            raise UserError(f"{path}: {line}") from error
-        raise FileError(path, f"{type(error).__name__}: {line}"[:300], "see the traceback in the log") from error
 
 
 def prepare(job: dict[str, Any], folder: Path) -> str:

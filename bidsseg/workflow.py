@@ -26,6 +26,7 @@ from nipype.pipeline.engine import Node, Workflow
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from bidsseg.derivatives import is_complete
+from bidsseg.lesion_steps import LesionJob
 from bidsseg.steps import Job
 
 ROOT = "bidsseg"
@@ -36,8 +37,9 @@ MEMORY_GB = 3.0
 WORKER_DIED = "its process was killed, most likely for want of memory; lower --nprocs, or raise the memory limit"
 REASON = re.compile(r"^\s*bidsseg\.errors\.\w+: (.*)$", re.MULTILINE)
 LAST_ERROR = re.compile(r"^\s*((?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt|Pool): .*)$", re.MULTILINE)
-STAGES = ("outputs", "segmentation", "n4")
+STAGES = ("outputs", "segmentation", "n4", "lesions")
 "Last first: a scan begun is finished before another begins, which keeps the work folder small."
+LAST_STAGES = ("outputs", "lesions")
 OnScan = Callable[[str, bool], None]
 "Told the name of a scan that has ended, and whether it went well."
 
@@ -99,6 +101,19 @@ def run_jobs(jobs: Sequence[Job], how: Execution, on_scan: OnScan) -> Iterator[O
             yield from runner.run([job])
 
 
+def run_lesion_jobs(
+    jobs: Sequence[LesionJob], how: Execution, on_scan: OnScan
+) -> Iterator[tuple[LesionJob, str | None]]:
+    """Describe the lesions of participants, batch by batch; yields each with what ended it, None if nothing did."""
+    set_up_logging(how.verbose)
+    size = SCANS_PER_WORKER * how.workers
+    with closing(Runner(how, on_scan)) as runner:
+        for first in range(0, len(jobs), size):
+            batch = jobs[first : first + size]
+            errors = runner.run_lesions(batch)
+            yield from ((job, errors.get(job.subject)) for job in batch)
+
+
 class Runner:
     """Runs batches of jobs, in one pool of workers."""
 
@@ -124,7 +139,24 @@ class Runner:
         """Run one batch; every job gets an outcome."""
         self.failed = set()
         self.stems = {workflow_name(job): job.place.scan.stem for job in jobs}
-        workflow = build_workflow(jobs, self.how)
+        error = self._execute(build_workflow(jobs, self.how))
+        crashes = self._crashes()
+        return [self._outcome(job, crashes, error) for job in jobs]
+
+    def run_lesions(self, jobs: Sequence[LesionJob]) -> dict[str, str]:
+        """Describe the lesions of participants; returns what ended a participant, by subject."""
+        self.failed = set()
+        self.stems = {f"lesions_{job.subject}": f"sub-{job.subject} lesions" for job in jobs}
+        workflow = Workflow(name=ROOT, base_dir=str(self.how.work_dir))
+        workflow.add_nodes([lesion_workflow(job, self.how) for job in jobs])
+        error = self._execute(workflow)
+        crashes = {name: path.read_text(encoding="utf-8", errors="replace") for name, path in self._crashes().items()}
+        names = {job.subject: f"lesions_{job.subject}" for job in jobs}
+        reasons = {name: (LAST_ERROR.findall(text) or [error])[-1] for name, text in crashes.items()}
+        return {subject: str(reasons[name]) for subject, name in names.items() if name in reasons}
+
+    def _execute(self, workflow: Workflow) -> str:
+        """Run a workflow; returns what to say of nodes that did not end and left no crash file."""
         workflow.config = self._config()
         try:
             if self.pool is not None:
@@ -132,11 +164,9 @@ class Runner:
             else:
                 arguments = {**self.how.plugin.get("plugin_args", {}), "status_callback": self._status}
                 workflow.run(plugin=self.how.plugin["plugin"], plugin_args=arguments)
-            error = "not finished, as another scan failed"
         except Exception as unexpected:  # nipype's summary of the nodes that failed; each has a crash file
-            error = " ".join(str(unexpected).split())[:200]
-        crashes = self._crashes()
-        return [self._outcome(job, crashes, error) for job in jobs]
+            return " ".join(str(unexpected).split())[:200]
+        return "not finished, as another scan failed"
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -151,7 +181,7 @@ class Runner:
 
     def _status(self, node: Any, status: str) -> None:
         name = node._hierarchy.rpartition(".")[2]
-        good = status == "end" and node.name == STAGES[0] and name not in self.failed  # Linear "ends" what it skips
+        good = status == "end" and node.name in LAST_STAGES and name not in self.failed  # Linear "ends" what it skips
         if status == "exception" or good:
             self.failed |= {name} if status == "exception" else set()
             self._clean(name)
@@ -220,6 +250,23 @@ def scan_workflow(job: Job, how: Execution) -> Workflow:
     workflow.connect(n4, "out", outputs, "corrected")
     workflow.connect(segmentation, "out", outputs, "segmentation")
     return workflow
+
+
+def lesion_workflow(job: LesionJob, how: Execution) -> Workflow:
+    """The lesions of one participant, in one node: its sessions are compared."""
+    share = {"n_procs": how.threads, "mem_gb": min(MEMORY_GB, how.memory_gb or MEMORY_GB)}
+    node = Node(Function(function=_lesions, output_names=["out"]), name="lesions", **share)
+    node.inputs.job = asdict(job)
+    node.overwrite = True
+    workflow = Workflow(name=f"lesions_{job.subject}")
+    workflow.add_nodes([node])
+    return workflow
+
+
+def _lesions(job: dict) -> str:  # type: ignore[type-arg]
+    from bidsseg.lesion_steps import describe_participant
+
+    return describe_participant(job)
 
 
 def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]

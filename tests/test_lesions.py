@@ -16,7 +16,7 @@ from bidsseg.errors import UserError
 from bidsseg.image import Image, load
 from bidsseg.labels import TISSUE
 from bidsseg.lesion_correction import correct_under_lesions
-from bidsseg.lesion_masks import find_mask, read_labels
+from bidsseg.lesion_masks import read_labels
 from bidsseg.lesion_options import LesionOptions
 from bidsseg.lesion_report import Lesion, LesionReport, findings
 from bidsseg.lesion_tables import lesion_loads, regions_with_lesions, summary, write_lesions
@@ -365,7 +365,7 @@ def test_all_orientations_agree() -> None:
 def test_files(tmp_path: Path) -> None:
     report = measure(MM1, TOTALS)
     scan = image(report.segmentation.tissue, report.segmentation.affine)
-    written = write_lesions(report, scan, tmp_path, "sub-01_ses-1", {"Sources": ["bids::x"]})
+    written = write_lesions(report, scan, tmp_path / "sub-01_ses-1", {"Sources": ["bids::x"]})
     assert all(path.is_file() for path in written)
     assert len(written) == 8
     for name in ("lesions", "lesionload"):
@@ -390,52 +390,6 @@ def test_region_map_with_lesions() -> None:
     assert (regions == 25).sum() == (report.labels[:48] > 0).sum()
     assert (regions == 57).sum() == (report.labels[48:] > 0).sum()
     assert summary(report)["Threshold"] is None
-
-
-NAMES = {
-    "sub-01/ses-1/anat/sub-01_ses-1_label-lesion_mask.nii.gz": "1",
-    "lst/sub-01/ses-2/space-flair_seg-lst.nii.gz": "2",
-    "lst/sub-01/ses-2/space-mni_seg-lst.nii.gz": "-",
-    "lst/sub-01/ses-2/space-flair_desc-annotated_seg-lst.nii.gz": "-",
-    "sub-01/ses-3/anat/sub-01_ses-3_space-FLAIR_desc-lesion_mask.nii.gz": "3",
-    "sub-01/ses-3/anat/sub-01_ses-3_space-T1w_desc-lesion_mask.nii.gz": "-",
-    "sub-01/ses-4/anat/sub-01_ses-4_desc-brain_mask.nii.gz": "-",
-    "sub-02/anat/sub-02_label-lesion_roi.nii.gz": "none",
-    "sub-02/anat/odd_name.nii.gz": "pattern",
-}
-
-
-@pytest.fixture
-def derivatives(tmp_path: Path) -> Path:
-    for name in NAMES:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("subject", "session", "pattern", "expected"),
-    [
-        ("01", "1", None, "1"),
-        ("01", "2", None, "2"),
-        ("01", "3", None, "3"),
-        ("01", "4", None, None),
-        ("01", None, None, None),
-        ("02", None, None, "none"),
-        ("02", None, "odd*", "pattern"),
-        ("03", None, None, None),
-    ],
-)
-def test_finds_masks(
-    derivatives: Path, subject: str, session: str | None, pattern: str | None, expected: str | None
-) -> None:
-    found = find_mask(derivatives, subject, session, pattern, suffix="FLAIR")
-    assert (NAMES[found.relative_to(derivatives).as_posix()] if found else None) == expected
-
-
-def test_several_masks(derivatives: Path) -> None:
-    with pytest.raises(UserError, match="2 lesion masks"):
-        find_mask(derivatives, "01", "3")
 
 
 # ---- real masks

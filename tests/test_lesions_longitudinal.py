@@ -159,7 +159,7 @@ def head(spacing: Spacing, pose: NDArray[np.float64], contrast: int) -> Image:
     ]  # fmt: skip
     values = [(0, 40, 100, 20, 80, 60), (0, 70, 50, 120, 40, 95)][contrast]
     for centre, radii, tissue in shapes:
-        scaled = (mm - np.float32(centre)) / np.float32(radii)
+        scaled = (mm - np.array(centre, np.float32)) / np.array(radii, np.float32)
         grey[np.einsum("ijka,ijka->ijk", scaled, scaled) < 1] = values[tissue]
     thick = round(spacing[2])
     grey = grey.reshape(*counts[:2], -1, thick).mean(-1)

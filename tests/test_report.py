@@ -20,7 +20,8 @@ from bidsseg.files import write_text
 from bidsseg.image import Image, conform, grid_of
 from bidsseg.image import save as save_image
 from bidsseg.labels import TISSUE, label_table
-from bidsseg.report import lesion_table, measure, participant_report
+from bidsseg.lesion_page import lesion_table
+from bidsseg.report import measure, participant_report
 from bidsseg.segmentation import Segmentation
 from bidsseg.viewer import as_text, embed, rows_and_codes, shown_axis
 from tests.browser import CHROMIUM, browser

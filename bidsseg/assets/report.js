@@ -5,7 +5,7 @@
 
 const element = (id) => document.getElementById(id);
 const VIEWS = [["Three planes", 3], ["Axial", 0], ["Coronal", 1], ["Sagittal", 2]];
-const LESION_COLOR = [255, 40, 40];
+const LESION_COLOR = "#ff2828";
 
 async function unpack(id) {
   const bytes = Uint8Array.from(atob(element(id).textContent.trim()), (letter) => letter.charCodeAt(0));
@@ -75,10 +75,17 @@ class Viewer {
     this.show(scan.schemes[scheme] ? scheme : Object.keys(scan.schemes)[0]);
   }
 
+  /* Lesions in the colours of their zones, where these are known. */
   paintLesions(volume) {
-    const lesion = Uint16Array.from(this.scan.codes.lesions, (number) => (number > 0 ? 1 : 0));
-    this.rows.forEach((row, voxel) => { volume.img[voxel] = lesion[row]; });
-    volume.setColormapLabel(palette([LESION_COLOR], ["lesion"]));
+    const zones = this.scan.lesions ? this.scan.lesions.zones : [{ name: "lesion", color: LESION_COLOR }];
+    const zone = Uint16Array.from(this.scan.codes.lesions, (number) => this.zoneOf(number));
+    this.rows.forEach((row, voxel) => { volume.img[voxel] = zone[row]; });
+    volume.setColormapLabel(palette(zones.map(({ color }) => rgb(color)), zones.map(({ name }) => name)));
+  }
+
+  zoneOf(number) {
+    if (!number) return 0;
+    return (this.scan.lesions && this.scan.lesions.zone_of[number]) || 1;
   }
 
   show(scheme) {
@@ -142,7 +149,9 @@ class Viewer {
     if (label && label.ml !== null) told.push(`${label.ml.toFixed(2)} mL`);
     if (label && label.confidence !== null) told.push(`confidence ${label.confidence.toFixed(2)}`);
     const lesion = this.scan.codes.lesions && this.scan.codes.lesions[row];
-    return lesion ? [...told, `lesion ${lesion}`] : told;
+    if (!lesion) return told;
+    const zone = this.scan.lesions ? `, ${this.scan.lesions.zones[this.zoneOf(lesion) - 1].name}` : "";
+    return [...told, `lesion ${lesion}${zone}`];
   }
 
   /* Move the crosshair to the voxel of a label that is nearest to the label's middle. */
