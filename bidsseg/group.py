@@ -21,10 +21,12 @@ from bidsseg.derivatives import write_json
 from bidsseg.files import whole
 from bidsseg.group_page import LESIONS, Cohort, Entry, write_group_page
 from bidsseg.lesion_tables import LOAD_COLUMNS
+from bidsseg.longitudinal import CHANGE_COLUMNS, STATUSES
 from bidsseg.segmentation import VOLUME_COLUMNS
 
 NA = "n/a"
 QC_ENDING, VOLUMES_ENDING, LOADS_ENDING = "_qc.json", "_volumes.tsv", "_desc-lesionload_lesions.tsv"
+CHANGES_ENDING = "_desc-lesionchangesummary_lesions.json"
 ID_COLUMNS = {
     "participant_id": {"Description": "Participant, as in participants.tsv."},
     "session_id": {"Description": "Session; n/a where the dataset has none."},
@@ -70,10 +72,13 @@ class Gathered:
     cohort: Cohort
     quality: list[dict[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    "Participants whose lesions were followed."
 
 
 def run(out_dir: Path) -> None:
-    """Write group_volumes.tsv, group_qc.tsv, group_lesions.tsv (each with its data dictionary) and group.html.
+    """Write group_volumes.tsv, group_qc.tsv, group_lesions.tsv, group_lesionchanges.tsv (each with its data dictionary)
+    and group.html.
 
     Raises ``NothingSelected`` where no scan has been segmented. What cannot be read is left out, and told.
     """
@@ -81,16 +86,21 @@ def run(out_dir: Path) -> None:
     with ExitStack() as files:
         volumes = _open_table(files, out_dir / "group_volumes.tsv", VOLUME_COLUMNS)
         lesions = _open_table(files, out_dir / "group_lesions.tsv", LOAD_COLUMNS)
+        changes = _open_table(files, out_dir / "group_lesionchanges.tsv", CHANGE_COLUMNS)
         for source in sources(out_dir):
             with _told(gathered, source):
                 if source.path.name.endswith(QC_ENDING):
                     _add_scan(gathered, source, volumes)
+                elif source.path.name.endswith(CHANGES_ENDING):
+                    _add_changes(gathered, source, changes)
                 else:
                     _add_lesions(gathered, source, lesions)
         if not gathered.quality:
             raise NothingSelected(f"{out_dir}: no segmented scan; run the participant level first")
     if not gathered.cohort.has_lesions:
         (out_dir / "group_lesions.tsv").unlink()
+    if not gathered.changes:
+        (out_dir / "group_lesionchanges.tsv").unlink()
     _write_quality(out_dir / "group_qc.tsv", gathered.quality)
     _write_dictionaries(out_dir, gathered)
     write_group_page(out_dir / "group.html", gathered.cohort, gathered.problems)
@@ -99,13 +109,15 @@ def run(out_dir: Path) -> None:
 
 
 def sources(out_dir: Path) -> Iterator[Source]:
-    """All quality files and tables of lesion loads, by participant, session and name."""
+    """All quality files and tables of lesion loads, by participant, session and name; then changes of lesions."""
     for participant in sorted(path for path in out_dir.glob("sub-*") if path.is_dir()):
         for folder in sorted([participant / "anat", *participant.glob("ses-*/anat")]):
             names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
             for name in names:
                 if name.endswith((QC_ENDING, LOADS_ENDING)) and not name.startswith("."):
                     yield source_of(folder / name)
+        for path in sorted(participant.glob(f"sub-*{CHANGES_ENDING}")):
+            yield Source(path, participant.name, NA, NA, path.name.removesuffix(CHANGES_ENDING))
 
 
 def source_of(path: Path) -> Source:
@@ -156,6 +168,20 @@ def _add_lesions(gathered: Gathered, source: Source, table: TextIO) -> None:
     gathered.cohort.add(Entry(participant, session, LESIONS, scan, anchor="lesions", quality={}), numbers)
 
 
+def _add_changes(gathered: Gathered, source: Source, table: TextIO) -> None:
+    """Changes of a participant's lesions from session to session."""
+    content = json.loads(source.path.read_text(encoding="utf-8"))
+    path = source.path.with_name(source.scan + "_desc-lesionchanges_lesions.tsv")
+    rows = rows_of(path, list(CHANGE_COLUMNS))
+    counts = {
+        f"ses-{interval['After']}": {status: int(interval[status]) for status in STATUSES}
+        for interval in content["Intervals"]
+    }
+    _write_rows(table, source, rows)
+    gathered.cohort.add_changes(source.participant, counts)
+    gathered.changes.append(source.participant)
+
+
 def _write_rows(table: TextIO, source: Source, rows: list[list[str]]) -> None:
     prefix = "\t".join(source.cells)
     table.writelines(f"{prefix}\t" + "\t".join(row) + "\n" for row in rows)
@@ -203,3 +229,7 @@ def _write_dictionaries(out_dir: Path, gathered: Gathered) -> None:
         write_json(out_dir / "group_lesions.json", {**ID_COLUMNS, **LOAD_COLUMNS})
     else:
         (out_dir / "group_lesions.json").unlink(missing_ok=True)
+    if gathered.changes:
+        write_json(out_dir / "group_lesionchanges.json", {**ID_COLUMNS, **CHANGE_COLUMNS})
+    else:
+        (out_dir / "group_lesionchanges.json").unlink(missing_ok=True)

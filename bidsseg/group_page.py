@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from bidsseg import __version__
 from bidsseg.charts import label_title
 from bidsseg.labels import SCHEMES, label_table
 from bidsseg.lesion_zones import OUTSIDE, ZONES
+from bidsseg.longitudinal import STATUSES
 from bidsseg.pages import write_page
 
 LESIONS = "lesions"
 "Kind of the entries that are tables of lesions."
 LESION_COLOR = "#d62728"
+COUNTED = ("count", "change")
+"Schemes that hold numbers of lesions, not volumes: in a session, and by what became of them since the one before."
 PERCENTILES = tuple(range(0, 101, 5))
 OUTLYING = 3.5
 "Robust z-score beyond which a value stands out (Iglewicz & Hoaglin 1993)."
@@ -42,7 +46,7 @@ class Column:
     """Something measured in every scan of a kind."""
 
     scheme: str
-    "Of labels; total, zone or lobe for lesions."
+    "Of labels; for lesions total, zone or lobe, and those of ``COUNTED``."
     key: str
     "Code of the label, or name of the lesions' place."
     name: str
@@ -73,7 +77,7 @@ class Cohort:
 
     entries: list[Entry] = field(default_factory=list)
     rows: list[Floats] = field(default_factory=list)
-    "Volumes in mL by entry, (columns,) each; nan where not measured."
+    "By entry, (columns,) each: volumes in mL, counts in ``COUNTED`` columns; nan where not measured."
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -84,6 +88,8 @@ class Cohort:
         ]
         places = [("total", "all"), *(("zone", zone) for zone in ZONES)]
         places += [("lobe", label.name) for label in label_table("lobes")] + [("lobe", OUTSIDE)]
+        places += [("count", "all"), *(("count", zone) for zone in ZONES)]
+        places += [("change", status) for status in STATUSES]
         lesions = [Column(level, name, name.replace("-", " ").capitalize(), LESION_COLOR) for level, name in places]
         return labels + lesions
 
@@ -105,7 +111,21 @@ class Cohort:
 
     def numbers_of_lesions(self, rows: Sequence[Sequence[str]]) -> Floats:
         """Volumes in mL from the rows of a table of lesion loads."""
-        return self._numbers(((row[0], row[1]), row[5]) for row in rows)
+        numbers = self._numbers(((row[0], row[1]), row[5]) for row in rows)
+        counts = (("count", row[1], row[3]) for row in rows if row[0] in ("total", "zone"))
+        for scheme, name, count in counts:
+            if (scheme, name) in self.position:
+                numbers[self.position[scheme, name]] = as_number(count)
+        return numbers
+
+    def add_changes(self, participant: str, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Numbers of lesions by status of the participant's later sessions, whose lesions have been added before."""
+        last = range(len(self.entries) - 1, -1, -1)
+        for number in takewhile(lambda n: self.entries[n].participant == participant, last):
+            entry = self.entries[number]
+            if entry.kind == LESIONS and entry.session in counts:
+                for status, count in counts[entry.session].items():
+                    self.rows[number][self.position["change", status]] = count
 
     def _numbers(self, cells: Any) -> Floats:
         numbers = np.full(len(self.columns), np.nan, np.float32)
@@ -160,6 +180,7 @@ def write_group_page(path: Path, cohort: Cohort, problems: Sequence[str]) -> Non
     z = np.full(volumes.shape, np.nan, np.float32)
     for kind, member in members.items():
         z[member] = statistics[kind].z
+    z[:, [column.scheme in COUNTED for column in cohort.columns]] = np.nan
     shown = shown_entries([entry.participant for entry in cohort.entries], z, SHOWN_SCANS)
     write_page(
         path,
@@ -172,6 +193,7 @@ def write_group_page(path: Path, cohort: Cohort, problems: Sequence[str]) -> Non
         outlying=OUTLYING,
         left_out=len(cohort.entries) - len(shown),
         problems=problems,
+        followed=any(np.isfinite(row[cohort.position["change", STATUSES[0]]]) for row in cohort.rows),
         data=script_data(cohort, kinds, statistics, shown),
         matrix=matrix(volumes[shown]),
     )
@@ -252,6 +274,7 @@ def script_data(
     return {
         "columns": [[column.scheme, column.key, column.name, column.color] for column in cohort.columns],
         "kinds": list(kinds),
+        "counted": COUNTED,
         "percentiles": PERCENTILES,
         "statistics": {
             kind: {"ml": rounded(found.ml), "share": rounded(found.share)} for kind, found in statistics.items()

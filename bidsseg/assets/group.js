@@ -65,7 +65,7 @@ class Page {
 
   describe(at, column) {
     const entry = this.data.entries[at];
-    return `${entry[SCAN]}\n${this.data.columns[column][2]}: ${short(this.value(column, at))} ${UNITS[this.measure]}`;
+    return `${entry[SCAN]}\n${this.data.columns[column][2]}: ${short(this.value(column, at))} ${this.unit()}`;
   }
 
   show() {
@@ -79,6 +79,10 @@ class Page {
     element("unit").textContent = "Median";
     this.showStrips();
     this.showDetail();
+  }
+
+  unit() {
+    return this.data.counted.includes(this.scheme) ? "lesions" : UNITS[this.measure];
   }
 
   measures() {
@@ -143,7 +147,7 @@ class Page {
   showDetail() {
     const values = this.statistics(this.column);
     element("detail-title").textContent = `${this.data.columns[this.column][2]}, ${this.data.kinds[this.kind]}`;
-    element("detail-range").textContent = `median ${short(values[MEDIAN])}, 5th to 95th percentile ${short(values[LOW])} to ${short(values[HIGH])} ${UNITS[this.measure]}`;
+    element("detail-range").textContent = `median ${short(values[MEDIAN])}, 5th to 95th percentile ${short(values[LOW])} to ${short(values[HIGH])} ${this.unit()}`;
     this.plot = new Plot(element("detail"), this);
     this.plot.draw();
   }
