@@ -273,3 +273,8 @@ def _subject_of(path: Path) -> str:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - LISTED_AT_MOST} more" if len(names) > LISTED_AT_MOST else ""
     return ", ".join(names[:LISTED_AT_MOST]) + more
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """Sorts numbers in a text by value."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

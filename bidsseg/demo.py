@@ -9,19 +9,25 @@ import numpy as np
 
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
-from bidsseg.image import Floats, save, voxel_spacing_mm
+from bidsseg.image import Floats, Image, save, voxel_spacing_mm
 
 SLICE_MM = 6
 "Thickness of the slices of the clinical-looking scan."
 
 
-def make_dataset(folder: Path) -> None:
-    """sub-01: the MNI152 T1 at 1 mm; sub-02: the same averaged to thick axial slices."""
+def template() -> Image:
+    """The MNI152 T1 at 1 mm that nilearn ships."""
     from nilearn.datasets import load_mni152_template
 
-    template = load_mni152_template(resolution=1)
-    volume = np.asarray(template.dataobj, dtype=np.float32)
-    affine = np.asarray(template.affine, dtype=np.float64)
+    loaded = load_mni152_template(resolution=1)
+    volume = np.asarray(loaded.dataobj, dtype=np.float32)
+    return Image(volume, np.asarray(loaded.affine, dtype=np.float64), loaded.header)
+
+
+def make_dataset(folder: Path) -> None:
+    """sub-01: the MNI152 T1 at 1 mm; sub-02: the same averaged to thick axial slices."""
+    scan = template()
+    volume, affine = scan.data, scan.affine
     description = {"Name": "MNI152 T1 as a patient", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
     write_text(folder / "dataset_description.json", json.dumps(description, indent=2) + "\n")
     write_text(folder / "README", "The MNI152 T1 template (nilearn), and the same in thick slices.\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg import __version__
+from bidsseg.bids import natural
 from bidsseg.charts import label_title
 from bidsseg.labels import SCHEMES, label_table
 from bidsseg.lesion_zones import OUTSIDE, ZONES
@@ -303,8 +303,3 @@ def visit_numbers(entries: Sequence[Entry]) -> list[int]:
         sessions.setdefault(entry.participant, set()).add(entry.session)
     order = {who: sorted(found, key=natural) for who, found in sessions.items()}
     return [order[entry.participant].index(entry.session) for entry in entries]
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """Sorts numbers in a text by value."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

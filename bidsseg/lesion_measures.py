@@ -68,7 +68,7 @@ def measured(
     compartments = np.stack([tissues[:, COMPARTMENT[: tissues.shape[1]] == part].sum(1) for part in range(4)], 1)
     intensities = _relative_intensities(placed, image, segmentation, count)
     lesions = []
-    for index, cubes in enumerate(_cubes(placed, image, segmentation, count)):
+    for index, cubes in enumerate(cubes_of(placed, image, segmentation, count)):
         contacts, zone = zone_of(cubes, compartments[1 + index], options)
         lesions.append(
             Lesion(
@@ -97,7 +97,8 @@ def composition(pieces: Pieces, volume: NDArray[Any], count: int) -> Reals:
     return volumes
 
 
-def _cubes(placed: Placed, image: Image, segmentation: Segmentation, count: int) -> list[Cubes]:
+def cubes_of(placed: Placed, image: Image, segmentation: Segmentation, count: int) -> list[Cubes]:
+    """The isotropic voxels of components 1 to ``count``, in order."""
     indices = np.argwhere((placed.isotropic > 0) & (placed.isotropic <= count))
     component = placed.isotropic[tuple(indices.T)]
     order = np.argsort(component, kind="stable")

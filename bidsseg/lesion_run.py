@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
-from bidsseg.bids import parse_scan
+from bidsseg.bids import natural, parse_scan
 from bidsseg.derivatives import Place, Recipe, is_complete, table
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
@@ -76,12 +76,6 @@ def finished(request: LesionRequest, subject: str) -> list[Place]:
 
 def by_session(places: Sequence[Place]) -> list[Place]:
     return sorted(places, key=lambda place: (natural(place.scan.session or ""), place.scan.stem))
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """Sorts numbers in a label by value: 2 before 10."""
-    parts = groupby(text, str.isdigit)
-    return [(int(part), "") if is_number else (-1, part) for is_number, group in parts if (part := "".join(group))]
 
 
 def plan(found: Mapping[str, Sequence[Place]], request: LesionRequest, overwrite: bool, dry_run: bool) -> Plan:

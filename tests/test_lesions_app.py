@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from bidsseg.app import EXIT_LESIONS_FAILED, EXIT_OK, run
-from bidsseg.bids import parse_scan
+from bidsseg.bids import natural, parse_scan
 from bidsseg.errors import UserError
 from bidsseg.lesion_finding import Search, choose, find_masks
-from bidsseg.lesion_run import link_names, natural
+from bidsseg.lesion_run import link_names
 from tests.conftest import Dataset
 from tests.conftest import write_scan as write_image
 
@@ -143,7 +143,7 @@ def test_a_bad_mask(dataset: Dataset, tmp_path: Path, app: Run, damage: str, exp
     mask = write_mask(tmp_path / "masks", "sub-01_FLAIR")
     image = nib.load(mask)
     if damage == "truncated":
-        mask.write_bytes(mask.read_bytes()[:400])
+        mask.write_bytes(mask.read_bytes()[:60])
     elif damage == "text":
         mask.write_text("no image")
     elif damage == "two":
@@ -225,4 +225,4 @@ def test_several_masks(derivatives: Path) -> None:
 
 def test_names_of_links_and_order_of_sessions() -> None:
     assert list(link_names([Path("a"), Path("b"), Path("c")]).values()) == ["masks", "masks2", "masks3"]
-    assert sorted(["10", "2", "m12", "m6", "baseline"], key=natural) == ["2", "10", "baseline", "m6", "m12"]
+    assert sorted(["10", "2", "m12", "m6", "baseline"], key=natural) == ["baseline", "m6", "m12", "2", "10"]
