@@ -346,7 +346,7 @@ def _warnings(place: Place) -> str:
 def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
     from bidsseg.citation import methods_text
 
-    write_text(out / "logs" / "CITATION.md", methods_text(recipe, options.modality))
+    write_text(out / "logs" / "CITATION.md", methods_text(recipe, options.modality, bool(options.derivatives)))
 
 
 def report_is_stale(out: Path, subject: str) -> bool:

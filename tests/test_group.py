@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bidsseg.bids import NothingSelected
+from bidsseg.bids import NothingSelected, natural
 from bidsseg.files import write_text
 from bidsseg.group import rows_of, run, source_of
-from bidsseg.group_page import Cohort, Entry, distribution, matrix, natural, shown_entries, statistics_of, visit_numbers
+from bidsseg.group_page import Cohort, Entry, distribution, matrix, shown_entries, statistics_of, visit_numbers
 from bidsseg.labels import label_table
 from bidsseg.lesion_tables import LOAD_COLUMNS
+from bidsseg.longitudinal import CHANGE_COLUMNS, STATUSES
 from bidsseg.report import anchor_of
 from bidsseg.segmentation import VOLUME_COLUMNS
 from tests.browser import CHROMIUM, browser
@@ -56,6 +57,18 @@ def add_lesions(out: Path, participant: str, session: str, volume_mm3: float) ->
     write_text(folder / f"sub-{participant}_ses-{session}_desc-lesionload_lesions.tsv", text)
 
 
+def add_changes(out: Path, participant: str, new: int) -> None:
+    """Two sessions' changes: one stable lesion and new ones."""
+    base = out / f"sub-{participant}" / f"sub-{participant}_desc-"
+    statuses = ["stable"] + ["new"] * new
+    rows = [["1", "2", status, *["1"] * (len(CHANGE_COLUMNS) - 3)] for status in statuses]
+    text = "\n".join("\t".join(line) for line in [list(CHANGE_COLUMNS), *rows]) + "\n"
+    write_text(base.with_name(base.name + "lesionchanges_lesions.tsv"), text)
+    counts = {status: statuses.count(status) for status in STATUSES}
+    interval = {"Before": "1", "After": "2", **counts}
+    write_text(base.with_name(base.name + "lesionchangesummary_lesions.json"), json.dumps({"Intervals": [interval]}))
+
+
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as handle:
         return list(csv.DictReader(handle, delimiter="\t"))
@@ -90,6 +103,28 @@ def test_tables_are_tidy(tmp_path: Path) -> None:
         ("zone", "500.0"),
         ("lobe", "500.0"),
     ]
+
+
+def test_numbers_of_lesions_over_sessions(tmp_path: Path) -> None:
+    for session in ("1", "2"):
+        add_scan(tmp_path, "01", session)
+        add_lesions(tmp_path, "01", session, 500.0)
+    add_scan(tmp_path, "02", "1")
+    add_changes(tmp_path, "01", new=3)
+    run(tmp_path)
+    changes = table(tmp_path / "group_lesionchanges.tsv")
+    assert [(row["participant_id"], row["status"]) for row in changes] == [
+        ("sub-01", s) for s in ["stable"] + ["new"] * 3
+    ]
+    assert list(json.loads((tmp_path / "group_lesionchanges.json").read_text())) == list(changes[0])
+    page = tmp_path / "group.html"
+    data, scale = json.loads(script(page, "data")), json.loads(script(page, "scale"))
+    steps = np.frombuffer(gzip.decompress(base64.b64decode(script(page, "matrix"))), "<u2").reshape(len(scale), -1)
+    lesions = [n for n, entry in enumerate(data["entries"]) if data["kinds"][entry[2]] == "lesions"]
+    for scheme, key, expected in (("change", "new", [0, 4]), ("change", "stable", [0, 2]), ("count", "all", [2, 2])):
+        column = [(c[0], c[1]) for c in data["columns"]].index((scheme, key))
+        found = [round(1 + (step - 1) * scale[column]) if step else 0 for step in steps[column, lesions].astype(int)]
+        assert found == expected, (scheme, key)
 
 
 @pytest.mark.parametrize("name", ["volumes", "qc", "lesions"])
@@ -232,6 +267,7 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
         for session in ("1", "2"):
             add_scan(tmp_path, f"{number:02d}", session, factor=1 + 0.01 * number)
             add_lesions(tmp_path, f"{number:02d}", session, 100.0 * number)
+        add_changes(tmp_path, f"{number:02d}", new=number)
     run(tmp_path)
     with browser() as tab:
         tab.open(tmp_path / "group.html")
@@ -241,6 +277,9 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
         assert tab.evaluate("page.plot.visits") == 2
         tab.evaluate("document.querySelector('#choose-kind [data-value=\"1\"]').click()")
         assert tab.evaluate("document.getElementById('detail-title').textContent") == "All, lesions"
+        tab.evaluate("document.querySelector('#choose-scheme [data-value=change]').click()")
+        assert tab.evaluate("document.getElementById('detail-range').textContent").endswith("lesions")
+        assert tab.evaluate("page.plot.points.length") == 12
         assert tab.evaluate("page.address(0)") == "sub-00.html#sub-00_ses-1_desc-FLAIR"
         assert tab.errors == []
         assert tab.outside_requests == []

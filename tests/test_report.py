@@ -124,6 +124,43 @@ def test_failed_scans_are_told(tmp_path: Path) -> None:
     assert "No scan of this participant has been segmented" in text
 
 
+def add_summary(place: Place) -> None:
+    """What goes with the lesions of ``add_lesions``, and the changes since another session."""
+    folder = place.marker.parent
+    columns = (
+        *("level", "name", "index", "count", "count_touching", "volume_mm3", "fraction_of_region"),
+        *("fraction_of_lesions", "largest_mm3"),
+    )
+    rows = [("zone", "periventricular", "n/a", "1", "2", "11.25", "n/a", "0.25", "11.25")]
+    rows += [("zone", "outside", "n/a", "0", "0", "0", "n/a", "0", "0")]
+    text = "\n".join("\t".join(row) for row in (columns, *rows)) + "\n"
+    write_text(folder / "sub-01_ses-1_desc-lesionload_lesions.tsv", text)
+    summary = {"Findings": "periventricular: 1", "Mask": "bids:masks:sub-01/x_mask.nii.gz", "MaskKind": "binary"}
+    more = {"Scan": "sub-01_ses-1_FLAIR", "Warnings": ["only 70% of the lesion mask lies in the brain"]}
+    write_text(folder / "sub-01_ses-1_desc-lesionsummary_lesions.json", json.dumps({**summary, **more}))
+    counts = {"new": 2, "enlarged": 1, "stable": 40, "shrunken": 0, "vanished": 3, "not-covered": 0}
+    changes = {"Intervals": [{"Before": "1", "After": "2", **counts}]}
+    path = place.out / "sub-01" / "sub-01_desc-lesionchangesummary_lesions.json"
+    write_text(path, json.dumps(changes))
+
+
+def test_lesions_are_told_with_their_mask(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    place = add_scan(out)
+    add_scan(out, "2")
+    assert "No lesion mask was used." in participant_report(out, "01").read_text(encoding="utf-8")
+    add_lesions(place)
+    add_summary(place)
+    text = participant_report(out, "01").read_text(encoding="utf-8")
+    for expected in (
+        *("periventricular: 1", "bids:masks:sub-01/x_mask.nii.gz (binary;", "only 70% of the lesion mask"),
+        *("No lesion mask was used for session 2.", "Change over sessions", "<td>1 to 2</td><td>2</td>"),
+        '</i>periventricular</td><td class="number">1</td><td class="number">2</td><td class="number">0.01</td>',
+    ):
+        assert expected in text, expected
+    assert "</i>outside" not in text
+
+
 @pytest.mark.parametrize("damage", ["volumes.tsv", "qc.json", "dseg.nii.gz", "FLAIR.nii.gz", "png"])
 def test_damaged_derivatives_leave_a_page_that_says_so(tmp_path: Path, damage: str) -> None:
     out = tmp_path / "out"
@@ -266,7 +303,9 @@ def test_embedded_volumes_are_nifti() -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which is not installed")
 def test_the_viewer_works_in_a_browser(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    add_lesions(add_scan(out))
+    place = add_scan(out)
+    add_lesions(place)
+    add_summary(place)
     add_scan(out, "2", "T1w")
     page = participant_report(out, "01")
     with browser() as tab:
@@ -276,6 +315,13 @@ def test_the_viewer_works_in_a_browser(tmp_path: Path) -> None:
         tab.evaluate("document.querySelector('[data-scheme=regions][data-code=\"4\"]').click()")
         tab.wait_for("document.getElementById('readout').textContent.includes('Left lateral ventricle')", 60)
         assert tab.evaluate(f"({COLORS})(0.99)") > 50
+        assert tab.evaluate("[1, 2].map((number) => viewer.scan.lesions.zones[viewer.zoneOf(number) - 1].name)") == [
+            "deep white matter", "periventricular",
+        ]  # fmt: skip
+        assert sorted(set(tab.evaluate("[...viewer.nv.volumes[2].img]"))) == [0, 1, 5]
+        assert not tab.evaluate("document.getElementById('lesions-choice').hidden")
+        tab.evaluate("document.getElementById('lesions-shown').click()")
+        assert tab.evaluate("viewer.nv.volumes[2].opacity") == 0
         tab.evaluate("document.querySelector('#choose-scheme [data-value=lobes]').click()")
         assert tab.evaluate("viewer.scheme") == "lobes"
         tab.evaluate("document.querySelector('#choose-scan [data-value=sub-01_ses-2_desc-T1w]').click()")
