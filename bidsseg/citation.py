@@ -18,8 +18,8 @@ BRAINCOLOR = (
 MCDONALD = "Thompson AJ et al. Diagnosis of multiple sclerosis. Lancet Neurol 17, 2018. 10.1016/S1474-4422(17)30470-2"
 MATTES = "Mattes D et al. PET-CT image registration. IEEE Trans Med Imaging 22, 2003. 10.1109/TMI.2003.809072"
 LESIONS_TEXT = (
-    "Lesions are the connected components (26 neighbours) of the lesion masks given, on a 1 mm isotropic grid; each was "
-    "put into regions, lobes and one zone after the sites of the 2017 McDonald criteria (Thompson et al. 2018). "
+    "Lesions are the connected components (26 neighbours) of the lesion masks given, on a 1 mm isotropic grid; each "
+    "was put into regions, lobes and one zone after the sites of the 2017 McDonald criteria (Thompson et al. 2018). "
     "Sessions of a participant were registered rigidly to the first by mutual information (Mattes et al. 2003), and "
     "lesions followed by overlap. "
 )
@@ -52,7 +52,8 @@ def methods_text(recipe: Recipe, modalities: tuple[str, ...], with_lesions: bool
         "synthetic and real contrasts (after Billot et al. 2023; "
         f"model {recipe.model}, weights SHA-256 {recipe.weights_sha256[:12]}) gave "
         f"the probabilities of every structure, which were resampled to {where} and decided there. "
-        f"Labels are {what}. {lesions}Workflows ran in nipype {_version('nipype')} (Gorgolewski et al. 2011) on a BIDS dataset "
+        f"Labels are {what}. {lesions}Workflows ran in nipype {_version('nipype')} "
+        "(Gorgolewski et al. 2011) on a BIDS dataset "
         f"read with PyBIDS {_version('pybids')} (Yarkoni et al. 2019), with PyTorch {_version('torch')} and Python "
         f"{platform.python_version()}.\n\n"
         "# References\n\n" + "".join(f"- {reference}\n" for reference in references)
