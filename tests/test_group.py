@@ -246,7 +246,7 @@ def test_visits_are_in_natural_order() -> None:
 def test_a_cohort_knows_every_label() -> None:
     cohort = Cohort()
     schemes = {column.scheme for column in cohort.columns}
-    assert schemes == {"regions", "lobes", "gyri", "total", "zone", "lobe"}
+    assert schemes == {"regions", "lobes", "gyri", "total", "zone", "lobe", "count", "change"}
     assert len(cohort.position) == len(cohort.columns)
 
 
