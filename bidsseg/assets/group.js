@@ -1,21 +1,12 @@
-"use strict";
-
 /* Distributions of all participants. Values come as 16-bit steps by column; percentiles come ready, since the page may
  * hold only a part of very many scans. */
 
-const element = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const OUTLYING = 3.5;
 const MOST_MARKS = 40;
 const LOW = 1, QUARTER = 5, MEDIAN = 10, THREE_QUARTERS = 15, HIGH = 19, TOP = 20, SPREAD = 21;
 const PARTICIPANT = 0, SESSION = 1, KIND = 2, VISIT = 3, INTRACRANIAL = 4, SCAN = 5, ANCHOR = 6;
 const UNITS = { share: "% of intracranial", ml: "mL" };
-
-async function unpack(id) {
-  const bytes = Uint8Array.from(atob(element(id).textContent.trim()), (letter) => letter.charCodeAt(0));
-  const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint16Array(await new Response(plain).arrayBuffer());
-}
 
 function draw(parent, name, attributes) {
   const node = document.createElementNS(SVG, name);
@@ -253,19 +244,6 @@ class Plot {
   }
 }
 
-function choice(id, options, pressed, onChoose) {
-  element(id).replaceChildren(...options.map(([text, value]) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = text;
-    button.dataset.value = value;
-    button.setAttribute("aria-pressed", String(value === pressed));
-    button.addEventListener("click", () => onChoose(value));
-    return button;
-  }));
-  element(id).hidden = options.length < 2;
-}
-
 function listen(page) {
   const canvas = element("detail"), tip = element("tip");
   canvas.addEventListener("mousemove", (event) => {
@@ -294,7 +272,7 @@ function listen(page) {
 
 async function start() {
   const data = JSON.parse(element("data").textContent);
-  const page = new Page(data, JSON.parse(element("scale").textContent), await unpack("matrix"));
+  const page = new Page(data, JSON.parse(element("scale").textContent), new Uint16Array(await unpack("matrix")));
   listen(page);
   page.show();
   window.page = page;

@@ -1,17 +1,8 @@
-"use strict";
-
 /* The page's viewer. A scan comes as two volumes on one grid: grey values, and for each voxel the row of a table that
  * gives its code in every label scheme. So a switch of schemes needs no other volume, only another column. */
 
-const element = (id) => document.getElementById(id);
 const VIEWS = [["Three planes", 3], ["Axial", 0], ["Coronal", 1], ["Sagittal", 2]];
 const LESION_COLOR = "#ff2828";
-
-async function unpack(id) {
-  const bytes = Uint8Array.from(atob(element(id).textContent.trim()), (letter) => letter.charCodeAt(0));
-  const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(plain).arrayBuffer();
-}
 
 function run(script) {
   return new Promise((resolve, reject) => {
@@ -172,20 +163,6 @@ class Viewer {
 }
 
 /* A row of buttons of which one is pressed. */
-function choice(id, options, pressed, onChoose) {
-  const box = element(id);
-  box.replaceChildren(...options.map(([text, value]) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = text;
-    button.dataset.value = value;
-    button.setAttribute("aria-pressed", String(value === pressed));
-    button.addEventListener("click", () => onChoose(value));
-    return button;
-  }));
-  box.hidden = options.length < 2;
-}
-
 function controls(viewer) {
   const schemes = () => choice("choose-scheme", Object.keys(viewer.scan.schemes).map((name) => [name, name]),
     viewer.scheme, (name) => { viewer.show(name); schemes(); });
