@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 from rich.console import Console
 from rich.table import Table
@@ -208,8 +209,9 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options) -> list[Row]:
 
         with _progress(len(jobs)) as on_scan:
             outcomes = list(run_jobs(jobs, _execution(options, work), on_scan))
-    if options.work_dir is None and work.is_dir() and not any(work.iterdir()):
-        work.rmdir()
+    if options.work_dir is None:
+        with suppress(OSError):  # not empty, or removed by another run
+            work.rmdir()
     rows = []
     for outcome in outcomes:
         place = outcome.job.place
@@ -299,7 +301,7 @@ def _read_plugin(path: Path) -> dict[str, Any]:
 @contextmanager
 def environment(work: Path, threads: int) -> Iterator[None]:
     """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included."""
-    config = str(work / "config")
+    config = str(work / f"config-{uuid4().hex[:8]}")  # of this run: others may share the work folder
     changes = {"NIPYPE_NO_ET": "1", "NO_ET": "1", "NIPYPE_CONFIG_DIR": config, "MPLCONFIGDIR": config}
     changes |= {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
     before = {name: os.environ.get(name) for name in changes}

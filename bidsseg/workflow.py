@@ -19,6 +19,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from nipype import logging as nipype_logging
 from nipype.interfaces.utility import Function
@@ -122,7 +123,7 @@ class Runner:
         self.on_scan = on_scan
         self.stems: dict[str, str] = {}
         self.failed: set[str] = set()
-        self.crashes = how.work_dir / f"crashes-{os.getpid()}"
+        self.crashes = how.work_dir / f"crashes-{uuid4().hex[:8]}"  # in containers, process ids are not unique
         self.pool = None if how.plugin else WorkerPool(how)
 
     def close(self) -> None:
