@@ -16,11 +16,11 @@ OTHERS = (
 
 def licence(package: Distribution) -> str:
     """What the package's metadata says, in one line: its expression, else its classifiers, else its free text."""
-    metadata = package.metadata
-    classifiers = [line for line in metadata.get_all("Classifier") or [] if line.startswith("License ::")]
+    told = package.metadata.json
+    classifiers = [line for line in told.get("classifier", []) if line.startswith("License ::")]
     named = [line.rpartition(" :: ")[2] for line in classifiers if line.count(" :: ") > 1]
-    free = (metadata.get("License") or "").strip().partition("\n")[0]
-    return metadata.get("License-Expression") or "; ".join(named) or free
+    free = str(told.get("license", "")).strip().partition("\n")[0]
+    return str(told.get("license_expression") or "; ".join(named) or free)
 
 
 def main() -> int:

@@ -1,0 +1,271 @@
+"""Time and memory of one scan, stage by stage, and of a plain U-Net at 1 mm on the same volume.
+
+    python benchmarks/run.py [SCAN] [--threads 2] [--device cpu] [--without-plain] [--two]
+
+Without SCAN, the MNI152 T1 that nilearn ships. The plain network has the shape of SynthSeg's (Billot et al. 2023: five
+levels, 24 features that double at each level, two convolutions a level, 33 labels) and random weights, which take the
+time and memory that trained ones take. Every measurement is a process of its own, so that peaks of memory are its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import nn
+
+FEATURES, LEVELS, LABELS = 24, 5, 33
+HEAD = 0.08
+"Normalised grey value above which a voxel may belong to the head."
+GIB = 1 << 30
+
+
+class Stages:
+    """Seconds by stage, in the order in which they ran."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+    def report(self) -> dict[str, Any]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+        return {"seconds": self.seconds, "peak_gib": peak}
+
+
+def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
+    """What a scan goes through in ``bidsseg participant``, and the network's share of memory."""
+    run = Stages()
+    with run.stage("imports"):
+        from bidsseg import __version__
+        from bidsseg.bids import parse_scan
+        from bidsseg.derivatives import Place, Recipe, Result, write_root, write_scan
+        from bidsseg.image import conform, correct_bias, load, normalise
+        from bidsseg.predict import PredictOptions, infer, to_native
+        from bidsseg.report import participant_report
+        from bidsseg.weights import load_model
+    place = Place(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
+    options = PredictOptions(device, threads, gyri=True)
+    set_threads(threads)
+    with run.stage("model"):
+        model = load_model()
+    with run.stage("read"):
+        image = load(place.scan.path)
+    with run.stage("N4"):
+        corrected = correct_bias(image, threads)
+    with run.stage("conform"):
+        volume, grid = conform(corrected)
+        volume = normalise(volume)
+    with run.stage("forward"):
+        found = infer(volume, model, options)
+    with run.stage("restore"):
+        native = to_native(found, grid, gyri=True)
+    recipe = Recipe(__version__, model.card.name, model.card.sha256)
+    with run.stage("write"):
+        write_root(out, dataset, recipe, ("T1w",))
+        write_scan(place, recipe, Result(image, corrected, native))
+    with run.stage("report"):
+        participant_report(out, place.scan.subject)
+    return run.report()
+
+
+def our_network(dataset: Path, threads: int, device: str) -> dict[str, Any]:
+    """The forward pass alone, from a conformed volume to probabilities."""
+    from bidsseg.predict import PredictOptions, infer
+    from bidsseg.weights import load_model
+
+    set_threads(threads)
+    volume, model = head_of(dataset), load_model()
+    run = Stages()
+    with run.stage("forward"):
+        infer(volume, model, PredictOptions(device, threads))
+    return run.report()
+
+
+def plain_network(dataset: Path, threads: int, device: str) -> dict[str, Any]:
+    """The plain network's forward pass on the same volume, from volume to probabilities; float32, as SynthSeg's."""
+    import numpy as np
+    import torch
+
+    set_threads(threads)
+    net, volume = plain_unet().to(device), head_of(dataset)
+    multiple = 2 ** (LEVELS - 1)
+    padded = np.pad(volume, [(0, -n % multiple) for n in volume.shape])
+    run = Stages()
+    with run.stage("forward"), torch.inference_mode():
+        net(torch.from_numpy(padded)[None, None].to(device)).cpu()
+    return run.report()
+
+
+def plain_unet() -> nn.Module:
+    """A U-Net of SynthSeg's shape: two convolutions with ELU and a batch norm a level, max pooling, nearest up."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    class UNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            widths = [FEATURES * 2**level for level in range(LEVELS)]
+            self.down = nn.ModuleList(block(i, o) for i, o in zip([1, *widths[:-1]], widths, strict=True))
+            self.up = nn.ModuleList(block(i + o, o) for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True))
+            self.head = nn.Conv3d(FEATURES, LABELS, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            skips = []
+            for level, layers in enumerate(self.down):
+                x = layers(x if level == 0 else F.max_pool3d(x, 2))
+                skips.append(x)
+            skips.pop()
+            for layers in self.up:
+                x = layers(torch.cat((F.interpolate(x, scale_factor=2.0), skips.pop()), 1))
+            return torch.softmax(self.head(x), 1)
+
+    def block(n_in: int, n_out: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv3d(n_in, n_out, 3, padding=1),
+            nn.ELU(inplace=True),
+            nn.Conv3d(n_out, n_out, 3, padding=1),
+            nn.ELU(inplace=True),
+            nn.BatchNorm3d(n_out),
+        )
+
+    return UNet().eval()
+
+
+def head_of(dataset: Path) -> NDArray[np.float32]:
+    """The scan at 1 mm, cropped to the head: what both networks get."""
+    import numpy as np
+
+    from bidsseg.image import conform, load, normalise
+
+    volume = normalise(conform(load(next(dataset.glob("sub-*/anat/*.nii.gz"))))[0])
+    ends = [np.flatnonzero((volume > HEAD).any(tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
+    cropped: NDArray[np.float32] = volume[tuple(slice(first, last + 1) for first, last in ends)]
+    return cropped
+
+
+def set_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def measure(name: str, arguments: argparse.Namespace, dataset: Path, out: Path) -> dict[str, Any]:
+    """Run one measurement in a process of its own."""
+    command = [sys.executable, __file__, "--child", name, "--threads", str(arguments.threads), "--device"]
+    done = subprocess.run([*command, arguments.device, str(dataset), str(out)], check=True, stdout=subprocess.PIPE)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def wall(command: list[str]) -> tuple[float, float]:
+    """Seconds of a command, and the largest peak in GiB of it and its children so far."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / GIB
+
+
+def make_dataset(folder: Path, scan: Path | None) -> Path:
+    """One participant's T1w scan, or two of the same."""
+    from bidsseg.demo import make_dataset as demo
+
+    demo(folder)
+    first = folder / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    (folder / "sub-02" / "anat" / "sub-02_T1w.nii.gz").unlink()
+    if scan is not None:
+        first.unlink()
+        first.symlink_to(scan.resolve())
+    return first
+
+
+def bidsseg(dataset: Path, out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "bidsseg.app", str(dataset), str(out), "participant", "--overwrite", *options]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scan", nargs="?", type=Path, help="NIfTI, .nii.gz")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--without-plain", action="store_true", help="Leave out the plain network.")
+    parser.add_argument("--two", action="store_true", help="Also time two scans after one another and at once.")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    if "--child" in sys.argv:
+        parser.add_argument("out", type=Path)
+        child(parser.parse_args())
+        return
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        benchmark(arguments, Path(folder))
+
+
+def child(arguments: argparse.Namespace) -> None:
+    given = arguments.scan, arguments.threads, arguments.device
+    if arguments.child == "ours":
+        print(json.dumps(ours(given[0], arguments.out, *given[1:])))
+    else:
+        print(json.dumps({"our": our_network, "plain": plain_network}[arguments.child](*given)))
+
+
+def benchmark(arguments: argparse.Namespace, folder: Path) -> None:
+    """Print everything, slowest last."""
+    dataset, out = folder / "data", folder / "out"
+    scan = make_dataset(dataset, arguments.scan)
+    print(f"{arguments.scan or 'MNI152 T1'}: {' x '.join(map(str, head_of(dataset).shape))} mm head, ", end="")
+    print(f"{arguments.threads} threads, {arguments.device}")
+    stages = measure("ours", arguments, dataset, out)
+    for name, seconds in stages["seconds"].items():
+        print(f"  {name:<12}{seconds:8.2f} s")
+    print(f"  {'in all':<12}{sum(stages['seconds'].values()):8.2f} s, peak {stages['peak_gib']:.2f} GiB", flush=True)
+    threads = str(arguments.threads)
+    predict = [sys.executable, "-m", "bidsseg.cli", "predict", str(scan), "-o", str(folder / "seg.nii.gz")]
+    seconds, peak = wall([*predict, "--threads", threads, "--device", arguments.device])
+    print(f"brainseg-cli predict: {seconds:.2f} s, peak {peak:.2f} GiB", flush=True)
+    options = ("--omp-nthreads", threads, "--nprocs", threads, "--device", arguments.device)
+    print(f"bidsseg participant, one scan: {wall(bidsseg(dataset, out, *options))[0]:.2f} s", flush=True)
+    if arguments.two:
+        two_scans(dataset, out, scan)
+    if not arguments.without_plain:
+        compare(arguments, dataset, out)
+
+
+def two_scans(dataset: Path, out: Path, scan: Path) -> None:
+    """One CPU each, after one another and side by side."""
+    second = dataset / "sub-02" / "anat" / "sub-02_T1w.nii.gz"
+    second.symlink_to(scan.resolve())
+    after, beside = (wall(bidsseg(dataset, out, "--omp-nthreads", "1", "--nprocs", n))[0] for n in ("1", "2"))
+    second.unlink()
+    print(
+        f"two scans, one CPU each: {after:.2f} s after one another, {beside:.2f} s at once: {after / beside:.2f} times"
+    )
+
+
+def compare(arguments: argparse.Namespace, dataset: Path, out: Path) -> None:
+    """The two networks on one volume, one run after the other."""
+    our, plain = (measure(name, arguments, dataset, out) for name in ("our", "plain"))
+    for name, result in (("our network", our), ("plain U-Net", plain)):
+        print(f"{name}: {result['seconds']['forward']:.2f} s, peak {result['peak_gib']:.2f} GiB")
+    faster = plain["seconds"]["forward"] / our["seconds"]["forward"]
+    print(f"ours: {faster:.1f} times as fast, {our['peak_gib'] / plain['peak_gib']:.2f} of the memory")
+
+
+if __name__ == "__main__":
+    main()
