@@ -6,7 +6,7 @@ ARG PYTHON=python:3.11-slim
 FROM ${PYTHON} AS dependencies
 ARG TORCH=cuda
 WORKDIR /src
-COPY container/install container/
+COPY container/install container/compile.py container/
 COPY container/locks container/locks
 RUN container/install dependencies "$TORCH" /opt/bidsseg
 
@@ -29,6 +29,8 @@ ENV PATH=/opt/bidsseg/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# what is not yet compiled: Python itself
+RUN python /opt/bidsseg/share/bidsseg/compile.py
 USER 65534:65534
 RUN sh /opt/bidsseg/share/bidsseg/smoke "$VERSION"
 # as a first process, Python would not end at SIGTERM

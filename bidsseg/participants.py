@@ -304,6 +304,7 @@ def environment(work: Path, threads: int) -> Iterator[None]:
     config = str(work / f"config-{uuid4().hex[:8]}")  # of this run: others may share the work folder
     changes = {"NIPYPE_NO_ET": "1", "NO_ET": "1", "NIPYPE_CONFIG_DIR": config, "MPLCONFIGDIR": config}
     changes |= {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
+    changes |= {"LOGNAME": os.environ.get("LOGNAME", "bidsseg")}  # nipype names cluster jobs by it, and needs it
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

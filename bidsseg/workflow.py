@@ -132,6 +132,8 @@ class Runner:
             self.pool.close()
         shutil.rmtree(self.crashes, ignore_errors=True)
         if not self.how.keep_work:
+            if self.how.plugin:  # the scripts that nipype submitted
+                shutil.rmtree(self.how.work_dir / ROOT / "batch", ignore_errors=True)
             for folder in (self.how.work_dir / ROOT, self.how.work_dir):
                 with suppress(OSError):
                     folder.rmdir()
