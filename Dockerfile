@@ -6,9 +6,11 @@ ARG PYTHON=python:3.11-slim
 FROM ${PYTHON} AS dependencies
 ARG TORCH=cuda
 WORKDIR /src
-COPY container/install container/compile.py container/
+COPY container/install container/
 COPY container/locks container/locks
 RUN container/install dependencies "$TORCH" /opt/bidsseg
+COPY container/compile.py container/
+RUN HOME=/nonexistent PYTHONDONTWRITEBYTECODE=1 /opt/bidsseg/bin/python container/compile.py
 
 FROM dependencies AS bidsseg
 COPY . .

@@ -25,6 +25,7 @@ from nipype import logging as nipype_logging
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
+from nipype.pipeline.plugins.slurm import SLURMPlugin
 
 from bidsseg.derivatives import is_complete
 from bidsseg.lesion_steps import LesionJob
@@ -36,6 +37,7 @@ SCANS_PER_WORKER = 16
 MEMORY_GB = 3.0
 "Peak of the segmentation of a 1 mm whole head."
 WORKER_DIED = "its process was killed, most likely for want of memory; lower --nprocs, or raise the memory limit"
+JOB_DIED = "its cluster job ended without a result, most likely for want of time or memory; ask for more in sbatch_args"
 REASON = re.compile(r"^\s*bidsseg\.errors\.\w+: (.*)$", re.MULTILINE)
 LAST_ERROR = re.compile(r"^\s*((?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt|Pool): .*)$", re.MULTILINE)
 STAGES = ("outputs", "segmentation", "n4", "lesions")
@@ -166,7 +168,9 @@ class Runner:
                 workflow.run(plugin=MultiProcInPool(self.pool, self._status))
             else:
                 arguments = {**self.how.plugin.get("plugin_args", {}), "status_callback": self._status}
-                workflow.run(plugin=self.how.plugin["plugin"], plugin_args=arguments)
+                name = self.how.plugin["plugin"]
+                plugin = Slurm(plugin_args=arguments) if name == "SLURM" else name
+                workflow.run(plugin=plugin, plugin_args=arguments)
         except Exception as unexpected:  # nipype's summary of the nodes that failed; each has a crash file
             return " ".join(str(unexpected).split())[:200]
         return "not finished, as another scan failed"
@@ -220,7 +224,8 @@ def reason_in(crash: str, job: Job) -> str:
     """The one line of a crash file that a user needs."""
     found = REASON.findall(crash)
     if found:
-        return str(found[-1])
+        reason = str(found[-1])
+        return reason if job.scan in reason else f"{job.scan}: {reason}"
     other = LAST_ERROR.findall(crash)
     return f"{job.scan}: {other[-1] if other else 'failed without a message; see the log'}"
 
@@ -343,6 +348,16 @@ def set_up_logging(verbose: bool) -> None:
     """nipype's messages only where asked for: failures are reported at the end, in one line each."""
     for name in nipype_logging.loggers:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL + 1)
+
+
+class Slurm(SLURMPlugin):  # type: ignore[misc]
+    """nipype's SLURM, which fails over jobs that were killed: it adds a list to the text it has about them."""
+
+    def _get_result(self, taskid: int) -> Any:
+        result = super()._get_result(taskid)
+        if result and isinstance(result["traceback"], str):
+            result["traceback"] = [f"bidsseg.errors.UserError: {JOB_DIED}\n"]
+        return result
 
 
 class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]

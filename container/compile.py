@@ -18,6 +18,6 @@ IMPORTED = (
 for name in IMPORTED.split():
     importlib.import_module(name)
 for module in list(sys.modules.values()):
-    source = getattr(module, "__file__", None) or ""
-    if source.endswith(".py") and not Path(cache_from_source(source)).exists():
-        compile(source, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+    source = Path(getattr(module, "__file__", None) or "")  # torch has modules that name files which are not there
+    if source.suffix == ".py" and source.is_file() and not Path(cache_from_source(str(source))).exists():
+        compile(str(source), invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from bidsseg.app import (
     run,
     spread,
 )
+from bidsseg.workflow import JOB_DIED
 from tests.conftest import Dataset, write_scan
 
 Run = Callable[..., int]
@@ -215,3 +217,33 @@ def test_the_command_in_processes_of_its_own(dataset: Dataset, tmp_path: Path, t
     methods = (tmp_path / "out" / "logs" / "CITATION.md").read_text()
     assert "N4" in methods
     assert "BrainCOLOR" not in methods
+
+
+def _fake_slurm(folder: Path) -> None:
+    """An sbatch that runs jobs at once but for those of sub-03, as if killed, and a squeue that knows of none."""
+    folder.mkdir()
+    for name, script in (
+        ("sbatch", '[[ $* = *sub_03* ]] || bash "${@: -1}" >/dev/null 2>&1; echo Submitted batch job $$'),
+        ("squeue", "true"),
+    ):
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (folder / name).chmod(0o755)
+
+
+def test_slurm_plugin_reports_bad_scans_and_killed_jobs(dataset: Dataset, tmp_path: Path, app: Run,
+                                                              monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    _fake_slurm(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.delenv("LOGNAME", raising=False)
+    plugin = tmp_path / "slurm.json"
+    plugin.write_text('{"plugin": "SLURM", "plugin_args": {"sbatch_args": "--mem=4G"}}')
+    root = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz", "sub-03_T1w.nii.gz")
+    bad = root / "sub-02" / "anat" / "sub-02_T1w.nii.gz"
+    bad.write_bytes(bad.read_bytes()[:2000])
+    assert app(root, "--seg", "lobes", "--use-plugin", str(plugin)) == EXIT_SOME_FAILED
+    assert len(labels(tmp_path / "out")) == 1
+    errors = capsys.readouterr().err
+    assert f"error: {bad}: damaged or truncated" in errors
+    assert f"sub-03_T1w.nii.gz: {JOB_DIED}" in errors
+    assert not (tmp_path / "out" / "work").exists()
