@@ -206,6 +206,18 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     help="Grids of the label images: orig, the scan's own; 1mm, isotropic.",
 )
 @option(
+    "--fuse",
+    heading=LABELS,
+    is_flag=True,
+    help="Also segment from the averaged probabilities of a session's contrasts, on the grid of each.",
+)
+@option(
+    "--probseg",
+    heading=LABELS,
+    is_flag=True,
+    help="Also write the probability of every label (4D, one volume per row of the label table).",
+)
+@option(
     "--bias-correction/--no-bias-correction",
     heading=LABELS,
     default=True,
@@ -276,6 +288,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     type=click.FloatRange(0, min_open=True),
     help="Memory for all scans together; a scan counts as 3 GB. Default: 90 % of the machine's.",
 )
+@option("--low-mem", heading=COMPUTE, is_flag=True, help="Use less memory and more time; a scan counts as 2 GB.")
 @option("--device", heading=COMPUTE, default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @option(
     "--use-plugin",
@@ -294,6 +307,12 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
 @option("--dry-run", is_flag=True, help="Only show what would be done.")
 @option("--reports-only", is_flag=True, help="Only write the reports again.")
 @option("--stop-on-first-crash", is_flag=True, help="Stop when a scan fails; without it, the others go on.")
+@option("--write-graph", is_flag=True, help="Write a scan's workflow to OUT_DIR/logs/graph.dot (.svg by Graphviz).")
+@option(
+    "--resource-monitor",
+    is_flag=True,
+    help="Write each step's time and memory to OUT_DIR/logs/resources.tsv.",
+)
 @option("-v", "--verbose", is_flag=True, help="Show the workflow's log.")
 @click.version_option(__version__, prog_name="bidsseg")
 def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:

@@ -25,8 +25,9 @@ class Side:
     volume_ml: float
     percent_of_intracranial: float
     confidence: float | None
+    "Expected Dice where the model is calibrated, else the mean probability."
     reference_ml: tuple[float, float] | None
-    "5th and 95th percentile of healthy people at this intracranial volume, where the package has them."
+    "Ends of the range of 90 % of the training population at this intracranial volume, where the package has them."
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def side_of(
 ) -> Side:
     """One row of a volumes table."""
     reference = fractions.get((row["scheme"], int(row["index"])))
-    confidence = None if row["confidence"] == "n/a" else float(row["confidence"])
+    expected = row.get("expected_dice", "n/a")
+    cell = row["confidence"] if expected == "n/a" else expected
+    confidence = None if cell == "n/a" else float(cell)
     return Side(
         code=int(row["index"]),
         volume_ml=float(row["volume_mm3"]) / 1000,
@@ -114,7 +117,7 @@ def side_of(
 
 @cache
 def reference_fractions() -> dict[tuple[str, int], tuple[float, float]]:
-    """(5th, 95th percentile) of volume over intracranial volume by scheme and code.
+    """Range of volume over intracranial volume that holds 90 % of people, by scheme and code.
 
     From ``tables/reference_volumes.tsv`` (scheme, index, low, high) if the package has it; the charts show no range
     where it has none.

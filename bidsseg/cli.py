@@ -321,5 +321,83 @@ def _print_scores(title: str, scores: list[Any]) -> None:
     Console().print(table)
 
 
+@main.command()
+@click.argument("data", type=EXISTING_FOLDER)
+@click.option(
+    "--trials",
+    type=click.Path(path_type=Path),
+    default=Path("quality_trials.jsonl"),
+    show_default=True,
+    help="Segmentations done so far; an interrupted run goes on from here.",
+)
+@click.option("--fit-only", is_flag=True, help="Segment nothing, use the trials there are.")
+@click.option("--card/--no-card", default=True, help="Write the calibration into the model's card.")
+@MODEL_OPTION
+@DEVICE_OPTION
+@THREADS_OPTION
+def calibrate(
+    data: Path, trials: Path, fit_only: bool, card: bool, model: str | None, device: str, threads: int
+) -> None:
+    """Calibrate the quality control of a model on the held-out scans of DATA, damaged in many ways.
+
+    Prints how well expected Dice and verdict do on scans, and kinds of damage, that were left out of the fit.
+    """
+    from bidsseg.calibration import calibrate as fit
+    from bidsseg.evaluate import validation_cases
+    from bidsseg.predict import PredictOptions
+    from bidsseg.study import read_trials, run_study
+    from bidsseg.weights import DEFAULT_MODEL, folder_of, set_quality
+
+    loaded = _load_model(model)
+    if fit_only:
+        done = [trial for trial in read_trials(trials) if trial.weights_sha256 == loaded.card.sha256]
+    else:
+        options = PredictOptions(device, threads)
+        done = run_study(validation_cases(data), loaded, trials, options, lambda trial: click.echo(trial.line))
+    if len({trial.scan for trial in done}) < 2:
+        _fail(UserError(f"{trials}: needs trials of at least two scans with these weights; leave out --fit-only"))
+        sys.exit(EXIT_SOME_FAILED)
+    calibration, by_scan = fit(done)
+    _print_trials(by_scan)
+    for name, told in calibration.about.items():
+        click.echo(f"{name}: {told}" if not isinstance(told, dict) else f"{name}:")
+        for key, value in told.items() if isinstance(told, dict) else ():
+            click.echo(f"  {key}: {value}")
+    if card:
+        set_quality(folder_of(model or DEFAULT_MODEL), calibration.as_json())
+
+
+def _print_trials(foretold: list[Any]) -> None:
+    """One line per kind and strength of damage."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("damage", "Dice", "expected", "verdicts", title="Damaged scans, each judged without its own scan")
+    for name in dict.fromkeys(one.trial.damage.name for one in foretold):
+        members = [one for one in foretold if one.trial.damage.name == name]
+        dice = " ".join(f"{one.trial.mean_dice:.2f}" for one in members)
+        expected = " ".join(f"{one.assessment.expected_dice or 0:.2f}" for one in members)
+        table.add_row(name, dice, expected, " ".join(one.assessment.verdict for one in members))
+    Console().print(table)
+
+
+@main.command()
+@click.argument("data", type=EXISTING_FOLDER)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: the package's own table.")
+def reference(data: Path, output: Path | None) -> None:
+    """Measure the label maps of DATA that a model learns from: usual volumes, asymmetries and places of all labels."""
+    import logging
+
+    import bidsseg
+    from bidsseg.derivatives import table
+    from bidsseg.files import write_text
+    from bidsseg.train.reference import COLUMNS, reference_table
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    path = output or Path(bidsseg.__file__).parent / "tables" / "reference_volumes.tsv"
+    write_text(path, table(COLUMNS, reference_table(data)))
+    click.echo(path)
+
+
 if __name__ == "__main__":
     main()

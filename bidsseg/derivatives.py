@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,14 @@ from bidsseg.files import whole, write_text
 from bidsseg.labels import SCHEMES, Label, Scheme, label_table
 
 if TYPE_CHECKING:
+    from bidsseg.evidence import Evidence
     from bidsseg.image import Image
+    from bidsseg.quality import Assessment
     from bidsseg.segmentation import Segmentation
 
 NAME = "bidsseg"
+FUSED = "fused"
+"Ends desc- of what was made from several contrasts."
 BIDS_VERSION = "1.10.0"
 SPACES = ("orig", "1mm")
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
@@ -53,6 +57,7 @@ OWN_COLUMNS = {
     "lobe": {"Description": "Lobe that the label is a part of; n/a outside the lobes."},
 }
 LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and colours."
+PROBABILITIES_ABOUT = "Probability of each label of the {0}, one volume for each row of seg-{0}_probseg.tsv."
 PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to 1 mm."
 LEFTOVER_SECONDS = 24 * 3600
 CORTEX = 8
@@ -79,6 +84,8 @@ class Recipe:
     schemes: tuple[Scheme, ...] = SCHEMES
     spaces: tuple[str, ...] = ("orig",)
     "Grids of the label images: orig (the scan's own) and 1mm."
+    probseg: bool = False
+    "Also the probability of every label."
 
     def metadata(self) -> dict[str, Any]:
         """For sidecars."""
@@ -89,6 +96,7 @@ class Recipe:
             "BiasFieldCorrection": self.bias_correction,
             "LabelSchemes": list(self.schemes),
             "OutputSpaces": list(self.spaces),
+            "Probabilities": self.probseg,
         }
 
 
@@ -104,6 +112,10 @@ class Result:
     "On the scan's own grid."
     one_mm: Segmentation | None = None
     "On the 1 mm grid, where asked for."
+    probabilities: Mapping[tuple[str, str], Path] = field(default_factory=dict)
+    "By space and scheme, .npy files (labels, I, J, K) of 255 times the probability."
+    judged: tuple[Evidence, Assessment] | None = None
+    "What the network's probabilities tell about its answer, and what is thought of it."
 
 
 @dataclass(frozen=True)
@@ -113,11 +125,22 @@ class Place:
     scan: Scan
     dataset: Path
     out: Path
+    partners: tuple[Path, ...] = ()
+    "Other contrasts whose probabilities are averaged with the scan's; its suffix then ends in ``FUSED``."
 
     @property
-    def source_uri(self) -> str:
-        """BIDS URI of the scan."""
-        return f"bids:raw:{self.scan.path.relative_to(self.dataset).as_posix()}"
+    def sources(self) -> tuple[Path, ...]:
+        return (self.scan.path, *self.partners)
+
+    @property
+    def source_uris(self) -> list[str]:
+        """BIDS URIs of the scan, and of its partners."""
+        return [f"bids:raw:{path.relative_to(self.dataset).as_posix()}" for path in self.sources]
+
+    @property
+    def source_bytes(self) -> int:
+        """Size of the scan, and of its partners."""
+        return sum(path.stat().st_size for path in self.sources)
 
     def file(self, ending: str, **extra: str) -> Path:
         return derivative_path(self.out, self.scan, ending, **extra)
@@ -138,7 +161,7 @@ def is_complete(place: Place, recipe: Recipe) -> bool:
     try:
         marker = json.loads(place.marker.read_text(encoding="utf-8"))
         same = all(marker[key] == value for key, value in recipe.metadata().items())
-        unchanged = marker["SourceBytes"] == place.scan.path.stat().st_size
+        unchanged = marker["SourceBytes"] == place.source_bytes
         return same and unchanged and all((place.out / name).exists() for name in marker["Outputs"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -152,10 +175,11 @@ def write_scan(place: Place, recipe: Recipe, result: Result) -> Path:
     for space, segmentation in (("orig", result.native), ("1mm", result.one_mm)):
         if space in recipe.spaces and segmentation is not None:
             _write_labels(writer, result, space, segmentation)
-    _write_preprocessed(writer, result)
-    _write_volumes(writer, result.native)
+    if not place.partners:  # else it is there already, from the scan by itself
+        _write_preprocessed(writer, result)
+    _write_volumes(writer, result)
     warnings = [*result.image.warnings, *_write_figures(writer, result)]
-    _write_marker(writer, result.native, warnings)
+    _write_marker(writer, result, warnings)
     return place.marker
 
 
@@ -176,13 +200,13 @@ class _Writer:
     written: list[Path]
 
     def metadata(self, **more: Any) -> dict[str, Any]:
-        provenance = {"Sources": [self.place.source_uri], **self.recipe.metadata()}
+        provenance = {"Sources": self.place.source_uris, **self.recipe.metadata()}
         return {**more, **provenance}
 
-    def image(self, path: Path, data: Any, like: Image, sidecar: dict[str, Any]) -> None:
+    def image(self, path: Path, data: Any, like: Image, sidecar: dict[str, Any], slope: float | None = None) -> None:
         from bidsseg.image import save
 
-        save(path, data, like.affine, like)
+        save(path, data, like.affine, like, slope)
         self.json(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), sidecar)
         self.written.append(path)
 
@@ -213,11 +237,28 @@ def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Seg
             **_reference(space),
         )
         writer.image(path, labels(segmentation, scheme), like, sidecar)
+        if (space, scheme) in result.probabilities:
+            _write_probabilities(writer, result.probabilities[space, scheme], space, scheme, like)
     path = place.file("mask.nii.gz", label=MASK_LABEL, desc=place.scan.suffix, **entities)
     sidecar = writer.metadata(
         Type="Brain", Description="Brain and the cerebrospinal fluid around it.", **_reference(space)
     )
     writer.image(path, brain_mask(segmentation), like, sidecar)
+
+
+def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Scheme, like: Image) -> None:
+    """The probability of each label as one volume of a 4D image, in the order of the label table."""
+    import numpy as np
+
+    place = writer.place
+    path = place.file("probseg.nii.gz", seg=scheme, desc=place.scan.suffix, **_space_entities(space))
+    sidecar = writer.metadata(
+        Description=PROBABILITIES_ABOUT.format(scheme),
+        LabelMap=[label.abbreviation for label in label_table(scheme)],
+        **_reference(space),
+    )
+    volumes = np.moveaxis(np.load(stored, mmap_mode="r"), 0, -1)
+    writer.image(path, volumes, like, sidecar, slope=1 / 255)
 
 
 def _on_grid_of(result: Result, space: str) -> Image:
@@ -239,11 +280,12 @@ def _write_preprocessed(writer: _Writer, result: Result) -> None:
     writer.image(path, volume, _on_grid_of(result, "1mm"), sidecar)
 
 
-def _write_volumes(writer: _Writer, segmentation: Segmentation) -> None:
+def _write_volumes(writer: _Writer, result: Result) -> None:
     from bidsseg.segmentation import VOLUME_COLUMNS, write_volumes
 
     path = writer.place.file("volumes.tsv", desc=writer.place.scan.suffix)
-    write_volumes(path, segmentation, writer.recipe.schemes)
+    expected = result.judged[1].expected if result.judged else None
+    write_volumes(path, result.native, writer.recipe.schemes, expected)
     writer.written.append(path)
     columns = {name: {"Description": description} for name, description in VOLUME_COLUMNS.items()}
     writer.json(path.with_suffix(".json"), {**columns, **writer.metadata()})
@@ -265,16 +307,18 @@ def _write_figures(writer: _Writer, result: Result) -> list[str]:
     return []
 
 
-def _write_marker(writer: _Writer, segmentation: Segmentation, warnings: Sequence[str]) -> None:
+def _write_marker(writer: _Writer, result: Result, warnings: Sequence[str]) -> None:
+    from bidsseg.quality import quality_json
     from bidsseg.segmentation import quality
 
     place = writer.place
     outputs = [path.relative_to(place.out).as_posix() for path in writer.written]
     content = {
-        **quality(segmentation),
+        **(quality_json(*result.judged) if result.judged else {}),
+        **quality(result.native),
         "Warnings": list(warnings),
         **writer.metadata(),
-        "SourceBytes": place.scan.path.stat().st_size,
+        "SourceBytes": place.source_bytes,
         "Outputs": outputs,
     }
     write_json(place.marker, content)
@@ -292,7 +336,7 @@ def write_root(
     write_text(out / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
     rows = [("desc-preproc", "bias field corrected and resampled to 1 mm; not skull-stripped")]
     rows += [("desc-lesions", "numbers of lesions, and regions with lesions; not made from the image's values alone")]
-    rows += [(f"desc-{modality}", f"made from the {modality} image with the same entities") for modality in modalities]
+    rows += [(f"desc-{name}", _made_from(name)) for name in modalities]
     write_text(out / "descriptions.tsv", table(("desc_id", "description"), rows))
     write_json(out / "descriptions.json", {"Description": "What desc- means in the file names."})
     for scheme in recipe.schemes:
@@ -300,6 +344,15 @@ def write_root(
         write_text(out / f"seg-{scheme}_dseg.tsv", table(LABEL_COLUMNS, labels))
         about = {"Description": LABELS_ABOUT.format(scheme), "SpatialReference": "orig"}
         write_json(out / f"seg-{scheme}_dseg.json", {**about, **OWN_COLUMNS})
+        if recipe.probseg:
+            write_text(out / f"seg-{scheme}_probseg.tsv", table(LABEL_COLUMNS, labels))
+            write_json(out / f"seg-{scheme}_probseg.json", {**about, **OWN_COLUMNS})
+
+
+def _made_from(name: str) -> str:
+    if name.endswith(FUSED):
+        return f"on the grid of the {name.removesuffix(FUSED)} image with the same entities, from all of its session"
+    return f"made from the {name} image with the same entities"
 
 
 def bids_tissue(label: Label, scheme: Scheme) -> int | None:

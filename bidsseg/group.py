@@ -40,6 +40,12 @@ QC_DESCRIPTIONS = {
     "CerebralAsymmetry": {"Description": "Left less right cerebrum, over both."},
     "MeanConfidence": {"Description": "Mean probability of the chosen labels over the brain."},
     "EdgeFraction": {"Description": "Share of the field of view's outermost slices that is brain."},
+    "ExpectedDice": {"Description": "Dice with a manual outline to be expected, mean over the regions."},
+    "LayoutDistanceMm": {
+        "Description": "Distance of regions from their usual places relative to each other.",
+        "Units": "mm",
+    },
+    "ContrastAgreement": {"Description": "Mean Dice with the session's answers from other contrasts."},
     "Verdict": {"Description": "pass, check or fail."},
     "Reasons": {"Description": "Reasons of the verdict, separated by semicolons."},
     "Warnings": {"Description": "What was noticed, separated by semicolons."},

@@ -198,8 +198,13 @@ def _corners_apart_mm(a: NDArray[np.float64], b: NDArray[np.float64], shape: tup
     return float(np.abs((a - b)[:3, :3] @ corners + (a - b)[:3, 3:]).max())
 
 
-def save(path: Path, data: NDArray[Any], affine: NDArray[np.float64], like: Image | None = None) -> None:
-    """Write a NIfTI under a temporary name and move it into place; ``like`` gives units and form codes."""
+def save(
+    path: Path, data: NDArray[Any], affine: NDArray[np.float64], like: Image | None = None, slope: float | None = None
+) -> None:
+    """Write a NIfTI under a temporary name and move it into place; ``like`` gives units and form codes.
+
+    With a ``slope`` the numbers stand for that many times their value.
+    """
     header = like.header.copy() if like is not None else None
     if header is not None:
         header.set_data_dtype(data.dtype)
@@ -212,6 +217,8 @@ def save(path: Path, data: NDArray[Any], affine: NDArray[np.float64], like: Imag
         image.set_sform(affine, 1)
     elif int(header["sform_code"]):
         image.set_sform(affine, int(header["sform_code"]))
+    if slope is not None:
+        image.header.set_slope_inter(slope, 0)
     with whole(path) as temporary:
         nib.save(image, temporary)
 

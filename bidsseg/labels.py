@@ -218,3 +218,11 @@ def encode(
     known = np.where(parcel == UNKNOWN_PARCEL, CEREBELLAR_HEMISPHERE, parcel)
     codes: NDArray[np.uint16] = lookup[tissue, side, known]
     return codes
+
+
+@cache
+def other_sides(scheme: Scheme) -> dict[int, int]:
+    """The code of the same structure on the other side, for every code that has a side."""
+    lookup = code_lookup(scheme)
+    pairs = {(int(a), int(b)) for a, b in zip(lookup[:, LEFT].flat, lookup[:, RIGHT].flat, strict=True) if a != b}
+    return {a: b for pair in pairs for a, b in (pair, pair[::-1])}

@@ -9,7 +9,7 @@ import shutil
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -25,10 +25,11 @@ from rich.text import Text
 
 from bidsseg import __version__
 from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_filters
-from bidsseg.derivatives import Place, Recipe, is_complete, write_root
+from bidsseg.derivatives import FUSED, Place, Recipe, is_complete, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
 from bidsseg.labels import SCHEMES, Scheme
+from bidsseg.sessions import compare_session, fused_places, sessions_to_compare
 
 if TYPE_CHECKING:
     from bidsseg.lesion_run import LesionRequest
@@ -71,18 +72,23 @@ class Options:
     lesion_min_volume: float
     lesion_tolerance: float
     lesion_bands: tuple[float, ...]
+    fuse: bool
+    probseg: bool
     bias_correction: bool
     model: str | None
     work_dir: Path | None
     nprocs: int
     omp_nthreads: int
     mem_gb: float | None
+    low_mem: bool
     device: str
     use_plugin: Path | None
     overwrite: bool
     dry_run: bool
     reports_only: bool
     stop_on_first_crash: bool
+    write_graph: bool
+    resource_monitor: bool
     verbose: bool
 
     @property
@@ -139,7 +145,8 @@ def _run_participants(options: Options) -> Result:
         options.bids_database_dir.resolve() if options.bids_database_dir else None,
     )
     found = find_scans(dataset, selection)
-    places = [Place(scan, dataset, out) for scan in found.scans]
+    single = [Place(scan, dataset, out) for scan in found.scans]
+    places = [*single, *(fused_places(single) if options.fuse else ())]
     subjects = sorted({place.scan.subject for place in places})
     if options.reports_only:
         return _finish([], write_reports(out, subjects, options.workers))
@@ -150,13 +157,15 @@ def _run_participants(options: Options) -> Result:
     rows = [*(Row(place.scan.stem, "complete", "skipped") for place in complete), *_rows_without_run(found)]
     if options.dry_run:
         rows += [Row(place.scan.stem, "to do") for place in to_do]
-        return _finish(rows + _lesions(places, recipe, options), [])
-    write_root(out, dataset, recipe, options.modality, _links(options))
+        return _finish(rows + _lesions(single, recipe, options), [])
+    fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
+    write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
     _write_citation(out, recipe, options)
     rows += _run(to_do, recipe, options) if to_do else []
-    rows += _lesions(places, recipe, options)
+    problems = compare_sessions(single, options)
+    rows += _lesions(single, recipe, options)
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
-    return _finish(rows, write_reports(out, stale, options.workers))
+    return _finish(rows, [*problems, *write_reports(out, stale, options.workers)])
 
 
 def recipe_of(options: Options) -> Recipe:
@@ -172,7 +181,8 @@ def recipe_of(options: Options) -> Recipe:
 
         schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
         spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
-    return Recipe(__version__, card.name, card.sha256, options.bias_correction, schemes, spaces)
+    how = (options.bias_correction, schemes, spaces, options.probseg)
+    return Recipe(__version__, card.name, card.sha256, *how)
 
 
 def _check_folders(options: Options) -> None:
@@ -203,7 +213,7 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options) -> list[Row]:
     work = (options.work_dir or options.out_dir / "work").resolve()
     work.mkdir(parents=True, exist_ok=True)
     model = str(folder_of(options.model or DEFAULT_MODEL).resolve())
-    jobs = [job_for(place, recipe, model, options.device, options.omp_nthreads) for place in to_do]
+    jobs = [job_for(place, recipe, model, options.device, options.omp_nthreads, options.low_mem) for place in to_do]
     with environment(work, options.omp_nthreads):
         from bidsseg.workflow import run_jobs
 
@@ -273,7 +283,7 @@ def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
 
 
 def _execution(options: Options, work: Path) -> Execution:
-    from bidsseg.workflow import Execution
+    from bidsseg.workflow import LOW_MEMORY_GB, MEMORY_GB, Execution
 
     return Execution(
         work_dir=work,
@@ -285,6 +295,9 @@ def _execution(options: Options, work: Path) -> Execution:
         keep_work=options.work_dir is not None,
         stop_on_first_crash=options.stop_on_first_crash,
         verbose=options.verbose,
+        scan_gb=LOW_MEMORY_GB if options.low_mem else MEMORY_GB,
+        write_graph=options.write_graph,
+        resource_monitor=options.resource_monitor,
     )
 
 
@@ -352,6 +365,21 @@ def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
     write_text(out / "logs" / "CITATION.md", methods_text(recipe, options.modality, bool(options.derivatives)))
 
 
+def compare_sessions(places: Sequence[Place], options: Options) -> list[str]:
+    """How much the contrasts of each session agree, several sessions at once; returns a line for each failure."""
+    groups = sessions_to_compare(places)
+    job = partial(_compare_session, threads=options.omp_nthreads)
+    return in_processes(job, groups, options.workers, "some sessions are not compared, as a process was killed")
+
+
+def _compare_session(group: Sequence[Place], threads: int) -> str | None:
+    try:
+        compare_session(group, threads)
+    except Exception as error:
+        return f"{group[0].scan.stem}: not compared with other contrasts ({type(error).__name__}: {error})"
+    return None
+
+
 def report_is_stale(out: Path, subject: str) -> bool:
     """Whether results of the participant, or their failures, are newer than the report."""
     report = out / f"sub-{subject}.html"
@@ -367,14 +395,20 @@ def report_is_stale(out: Path, subject: str) -> bool:
 
 def write_reports(out: Path, subjects: Sequence[str], workers: int) -> list[str]:
     """The reports of some participants, several at once; returns a line for each that could not be written."""
-    if min(workers, len(subjects)) < 2:
-        return list(filter(None, (_write_report(out, subject) for subject in subjects)))
+    killed = "some reports are missing, as a process was killed; give --reports-only to write them"
+    return in_processes(partial(_write_report, out), subjects, workers, killed)
+
+
+def in_processes(job: Callable[[Any], str | None], items: Sequence[Any], workers: int, killed: str) -> list[str]:
+    """Do a job for every item, several at once; returns the lines that tell what went wrong."""
+    if min(workers, len(items)) < 2:
+        return list(filter(None, map(job, items)))
     spawned = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(min(workers, len(subjects)), mp_context=spawned) as pool:
-            return list(filter(None, pool.map(partial(_write_report, out), subjects)))
+        with ProcessPoolExecutor(min(workers, len(items)), mp_context=spawned) as pool:
+            return list(filter(None, pool.map(job, items)))
     except BrokenProcessPool:
-        return ["some reports are missing, as a process was killed; give --reports-only to write them"]
+        return [killed]
 
 
 def _write_report(out: Path, subject: str) -> str | None:

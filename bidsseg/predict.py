@@ -23,6 +23,8 @@ from bidsseg.weights import Model
 
 logger = logging.getLogger(__name__)
 
+SLAB_FLOATS, FEW_FLOATS = 48_000_000, 6_000_000
+"Probabilities resampled at once, and where memory is short."
 HEAD_THRESHOLD = 0.08
 "Normalised grey value above which a voxel may belong to the head."
 HEAD_MARGIN_MM = 6
@@ -291,14 +293,14 @@ class Decision(NamedTuple):
     confidence: NDArray[np.float16]
 
 
-def to_native(found: Probabilities, grid: Grid, gyri: bool) -> Segmentation:
-    """Decide every voxel on the scan's own grid, from probabilities resampled to it."""
+def to_native(found: Probabilities, grid: Grid, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:
+    """Decide every voxel on the scan's own grid, from probabilities resampled to it, ``max_floats`` at a time."""
     shape = grid.canonical_shape
     whole = Decision(
         np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.float16)
     )
     channels = np.concatenate((found.tissue, found.right, found.parcels))
-    for slab in restore(channels, found.origin, grid):
+    for slab in restore(channels, found.origin, grid, max_floats):
         decided = decide(slab.channels, gyri)
         whole.tissue[slab.window] = decided.tissue
         whole.side[slab.window] = decided.side

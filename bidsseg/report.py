@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 from bidsseg import __version__
 from bidsseg.bids import parse_scan
 from bidsseg.charts import Chart, label_title, read_charts
-from bidsseg.derivatives import Place
+from bidsseg.derivatives import FUSED, Place
 from bidsseg.errors import FileError
 from bidsseg.image import Image, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
@@ -42,6 +42,9 @@ NOT_MEASURES = {*PROVENANCE, "Warnings", "Verdict", "Reasons", "LabelSchemes", "
 VERDICTS = {"pass": "Pass", "check": "Check", "fail": "Fail"}
 ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
+    "ExpectedDice": ("Expected Dice", "With a manual outline, mean over the regions"),
+    "LayoutDistanceMm": ("Layout, mm", "How far regions lie from their usual places relative to each other"),
+    "ContrastAgreement": ("Agreement", "Mean Dice with the session's answers from other contrasts"),
     "IntracranialVolumeMm3": ("Intracranial volume", "Brain and the fluid around it"),
     "MeanConfidence": ("Mean confidence", "Mean probability of the chosen labels; 1 is certain"),
     "CerebralAsymmetry": ("Asymmetry", "Left less right cerebrum, over both"),
@@ -102,7 +105,7 @@ class Section:
 
     @property
     def one_mm(self) -> Path:
-        suffix = self.place.scan.suffix
+        suffix = self.place.scan.suffix.removesuffix(FUSED)
         return self.place.file(f"{suffix}.nii.gz", space="individual", res="1mm", desc="preproc")
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -111,17 +112,28 @@ VOLUME_COLUMNS = {
     "volume_mm3": "Volume in cubic millimetres: voxels times the volume of one.",
     "fraction_of_intracranial": "Volume over that of brain and surrounding CSF together.",
     "confidence": "Mean probability that the network gave to the chosen tissue, 0-1; n/a without voxels.",
+    "expected_dice": "Dice with a manual outline that is to be expected, 0-1; n/a without voxels or calibration.",
 }
 
 
-def write_volumes(path: Path, segmentation: Segmentation, schemes: tuple[Scheme, ...]) -> None:
-    """Tab-separated volumes of every label of the schemes; columns as in ``VOLUME_COLUMNS``."""
+def write_volumes(
+    path: Path,
+    segmentation: Segmentation,
+    schemes: tuple[Scheme, ...],
+    expected_dice: Mapping[str, Mapping[int, float]] | None = None,
+) -> None:
+    """Tab-separated volumes of every label of the schemes; columns as in ``VOLUME_COLUMNS``.
+
+    ``expected_dice`` is by scheme and code, see ``bidsseg.quality``.
+    """
     lines = ["\t".join(VOLUME_COLUMNS)]
     for scheme in schemes:
+        expected = (expected_dice or {}).get(scheme, {})
         for row in volumes(segmentation, scheme):
             label, confidence = row.label, f"{row.confidence:.4f}" if row.voxels else "n/a"
             numbers = (row.voxels, f"{row.volume_mm3:.2f}", f"{row.fraction_of_intracranial:.6f}", confidence)
-            cells = (scheme, label.index, label.name, label.hemisphere or "n/a", *numbers)
+            worth = f"{expected[label.index]:.3f}" if row.voxels and label.index in expected else "n/a"
+            cells = (scheme, label.index, label.name, label.hemisphere or "n/a", *numbers, worth)
             lines.append("\t".join(map(str, cells)))
     write_text(path, "\n".join(lines) + "\n")
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bidsseg.bids import parse_scan
-from bidsseg.derivatives import Place, Recipe, Result, write_scan
+from bidsseg.derivatives import Place, Recipe, Result, write_json, write_scan
 from bidsseg.errors import FileError, one_line_errors
+from bidsseg.evidence import Evidence, collect, evidence_from
+from bidsseg.fusion import fuse
 from bidsseg.image import Image, conform, correct_bias, grid_of, load, normalise, save
-from bidsseg.predict import PredictOptions, infer, to_native
+from bidsseg.predict import FEW_FLOATS, SLAB_FLOATS, PredictOptions, infer, to_native
+from bidsseg.probabilities import write_probabilities
+from bidsseg.quality import Assessment, assess, calibration_from, geometry
 from bidsseg.segmentation import Segmentation
-from bidsseg.weights import load_model
+from bidsseg.sessions import fused_place
+from bidsseg.weights import folder_of, load_model, read_card
 
+EVIDENCE = "evidence.json"
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
@@ -32,32 +41,41 @@ class Job:
     "Fields of ``Recipe``."
     device: str = "auto"
     threads: int = 1
+    partners: Sequence[str] = ()
+    "Scans of other contrasts of the session, to average probabilities with."
+    low_memory: bool = False
 
     @property
     def place(self) -> Place:
-        return Place(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
+        place = Place(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
+        return fused_place(place, [Path(path) for path in self.partners]) if self.partners else place
 
     def made_with(self) -> Recipe:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.recipe.items()}
         return Recipe(**fields)
 
 
-def job_for(place: Place, recipe: Recipe, model: str, device: str, threads: int) -> Job:
-    return Job(str(place.scan.path), str(place.dataset), str(place.out), model, asdict(recipe), device, threads)
+def job_for(place: Place, recipe: Recipe, model: str, device: str, threads: int, low_memory: bool = False) -> Job:
+    paths = str(place.scan.path), str(place.dataset), str(place.out)
+    return Job(*paths, model, asdict(recipe), device, threads, [str(path) for path in place.partners], low_memory)
 
 
 def prepare(job: dict[str, Any], folder: Path) -> str:
     """Read the scan and correct its bias field; returns the path of the corrected image."""
     with one_line_errors(job["scan"]):
-        path = Path(job["scan"])
-        if path.is_symlink() and not path.exists():
-            raise FileError(path, "a link to content that is not here", "fetch it, for instance by datalad get")
-        image = load(path)
-        if job["recipe"]["bias_correction"]:
-            image = correct_bias(image, job["threads"])
+        image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
         corrected = folder / "corrected.nii"
         save(corrected, image.data, image.affine, image)
         return str(corrected)
+
+
+def read(scan: str, bias_correction: bool, threads: int) -> Image:
+    """A scan, its bias field corrected where asked for."""
+    path = Path(scan)
+    if path.is_symlink() and not path.exists():
+        raise FileError(path, "a link to content that is not here", "fetch it, for instance by datalad get")
+    image = load(path)
+    return correct_bias(image, threads) if bias_correction else image
 
 
 def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
@@ -66,12 +84,23 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         recipe = job["recipe"]
         gyri = "gyri" in recipe["schemes"]
         options = PredictOptions(job["device"], job["threads"], gyri)
+        floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
         _limit_threads(job["threads"])
-        volume, grid = conform(load(corrected))
-        found = infer(normalise(volume), load_model(job["model"]), options)
-        answers = {"orig": to_native(found, grid, gyri)}
+        image, model = load(corrected), load_model(job["model"])
+        volume, grid = conform(image)
+        found = infer(normalise(volume), model, options)
+        if job["partners"]:
+            others = [read(path, recipe["bias_correction"], job["threads"]) for path in job["partners"]]
+            found = fuse(image, found, grid, others, model, options)
+        answers = {"orig": to_native(found, grid, gyri, floats)}
         if "1mm" in recipe["spaces"]:
-            answers["1mm"] = to_native(found, grid_of(volume.shape, grid.affine), gyri)
+            answers["1mm"] = to_native(found, grid_of(volume.shape, grid.affine), gyri, floats)
+        if recipe["probseg"]:
+            for space in recipe["spaces"]:
+                target = grid if space == "orig" else grid_of(volume.shape, grid.affine)
+                for scheme in recipe["schemes"]:
+                    write_probabilities(probabilities_file(folder, space, scheme), found, target, scheme, floats)
+        write_json(folder / EVIDENCE, collect(found, volume.shape).as_json())
         path = folder / "segmentation.npz"
         save_segmentations(path, answers)
         return str(path)
@@ -83,9 +112,25 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         answers = load_segmentations(Path(segmentation))
         image = load(job["scan"])
         smooth = load(corrected)
-        result = Result(image, Image(smooth.data, image.affine, image.header), answers["orig"], answers.get("1mm"))
         work = Job(**job)
-        return str(write_scan(work.place, work.made_with(), result))
+        corrected_image = Image(smooth.data, image.affine, image.header)
+        judged = judge(Path(segmentation).with_name(EVIDENCE), image, work.model)
+        recipe = work.made_with()
+        folder = Path(segmentation).parent
+        wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
+        probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
+        result = Result(image, corrected_image, answers["orig"], answers.get("1mm"), probabilities, judged)
+        return str(write_scan(work.place, recipe, result))
+
+
+def probabilities_file(folder: Path, space: str, scheme: str) -> Path:
+    return folder / f"probabilities-{space}-{scheme}.npy"
+
+
+def judge(evidence: Path, image: Image, model: str) -> tuple[Evidence, Assessment]:
+    """What the stored evidence says, by the calibration in the model's card."""
+    found = evidence_from(json.loads(evidence.read_text(encoding="utf-8")))
+    return found, assess(found, geometry(image), calibration_from(read_card(folder_of(model)).quality))
 
 
 def _limit_threads(threads: int) -> None:

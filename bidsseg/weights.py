@@ -39,6 +39,8 @@ class ModelCard:
     "Training data, intended use, hours trained, known failures."
     accuracy: dict[str, Any] = field(default_factory=dict)
     "Written by ``brainseg-cli evaluate --card``."
+    quality: dict[str, Any] = field(default_factory=dict)
+    "How confidence becomes expected Dice (``bidsseg.quality.Calibration``); by ``brainseg-cli calibrate``."
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,8 @@ def add_accuracy(folder: Path, condition: str, means: dict[str, Any]) -> ModelCa
     card = replace(card, accuracy=merged)
     write_card(folder, card)
     return card
+
+
+def set_quality(folder: Path, quality: dict[str, Any]) -> None:
+    """Record a calibration in the card."""
+    write_card(folder, replace(read_card(folder), quality=quality))

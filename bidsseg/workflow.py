@@ -6,11 +6,13 @@ a process in which torch has started threads can hang.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import multiprocessing
 import os
 import re
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from nipype import config
 from nipype import logging as nipype_logging
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
@@ -28,6 +31,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from nipype.pipeline.plugins.slurm import SLURMPlugin
 
 from bidsseg.derivatives import is_complete
+from bidsseg.errors import UserError
 from bidsseg.lesion_steps import LesionJob
 from bidsseg.steps import Job
 
@@ -36,6 +40,10 @@ SCANS_PER_WORKER = 16
 "In one batch: enough that waiting for a batch's last scan costs little."
 MEMORY_GB = 3.0
 "Peak of the segmentation of a 1 mm whole head."
+LOW_MEMORY_GB = 2.0
+"The same with --low-mem."
+FUSION_GB = 2.0
+"More, for a scan whose probabilities are averaged with others'."
 WORKER_DIED = "its process was killed, most likely for want of memory; lower --nprocs, or raise the memory limit"
 JOB_DIED = "its cluster job ended without a result, most likely for want of time or memory; ask for more in sbatch_args"
 REASON = re.compile(r"^\s*bidsseg\.errors\.\w+: (.*)$", re.MULTILINE)
@@ -65,6 +73,10 @@ class Execution:
     keep_work: bool = False
     stop_on_first_crash: bool = False
     verbose: bool = False
+    scan_gb: float = MEMORY_GB
+    "Memory that a scan counts for."
+    write_graph: bool = False
+    resource_monitor: bool = False
 
     @property
     def workers(self) -> int:
@@ -85,9 +97,12 @@ class Outcome:
 def run_jobs(jobs: Sequence[Job], how: Execution, on_scan: OnScan) -> Iterator[Outcome]:
     """Segment scans and yield an outcome for each, batch by batch; ``on_scan`` is told of each as soon as it ends."""
     set_up_logging(how.verbose)
+    monitor_resources(how.resource_monitor)
     size = SCANS_PER_WORKER * how.workers
     died: list[Job] = []
     failed = False
+    if how.write_graph and jobs:
+        write_graph(jobs[0], how)
     with closing(Runner(how, on_scan)) as runner:
         for first in range(0, len(jobs), size):
             batch = jobs[first : first + size]
@@ -115,6 +130,15 @@ def run_lesion_jobs(
             batch = jobs[first : first + size]
             errors = runner.run_lesions(batch)
             yield from ((job, errors.get(job.subject)) for job in batch)
+
+
+def write_graph(job: Job, how: Execution) -> None:
+    """A scan's workflow as logs/graph.dot, and as graph.svg where Graphviz is installed."""
+    path = how.logs / "graph.dot"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    build_workflow([job], how).write_hierarchical_dotfile(dotfilename=str(path), colored=True, simple_form=True)
+    if shutil.which("dot"):
+        subprocess.run(["dot", "-Tsvg", "-o", str(path.with_suffix(".svg")), str(path)], check=False)
 
 
 class Runner:
@@ -189,6 +213,8 @@ class Runner:
     def _status(self, node: Any, status: str) -> None:
         name = node._hierarchy.rpartition(".")[2]
         good = status == "end" and node.name in LAST_STAGES and name not in self.failed  # Linear "ends" what it skips
+        if status == "end" and self.how.resource_monitor:
+            note_resources(self.how.logs / "resources.tsv", self.stems[name], node)
         if status == "exception" or good:
             self.failed |= {name} if status == "exception" else set()
             self._clean(name)
@@ -220,6 +246,22 @@ class Runner:
             shutil.rmtree(self.how.work_dir / ROOT / name, ignore_errors=True)
 
 
+RESOURCES = {"seconds": "duration", "peak_memory_gb": "mem_peak_gb", "cpu_percent": "cpu_percent"}
+"Columns of the resource table, and nipype's names for them."
+
+
+def note_resources(path: Path, scan: str, node: Any) -> None:
+    """Append what nipype's monitor saw of a step to a table; the step's own files go when the scan is done."""
+    runtime = node.result.runtime
+    cells = [getattr(runtime, name, None) for name in RESOURCES.values()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as handle:
+        if handle.tell() == 0:
+            handle.write("\t".join(["scan", "step", *RESOURCES]) + "\n")
+        numbers = ["n/a" if cell is None else f"{cell:.3g}" for cell in cells]
+        handle.write("\t".join([scan, node.name, *numbers]) + "\n")
+
+
 def reason_in(crash: str, job: Job) -> str:
     """The one line of a crash file that a user needs."""
     found = REASON.findall(crash)
@@ -243,7 +285,8 @@ def workflow_name(job: Job) -> str:
 
 def scan_workflow(job: Job, how: Execution) -> Workflow:
     """Bias field correction, segmentation, outputs. Outputs are written whatever nipype finds in its cache."""
-    share = {"n_procs": how.threads, "mem_gb": min(MEMORY_GB, how.memory_gb or MEMORY_GB)}
+    memory_gb = how.scan_gb + (FUSION_GB if job.partners else 0)
+    share = {"n_procs": how.threads, "mem_gb": min(memory_gb, how.memory_gb or memory_gb)}
     n4, segmentation, outputs = (
         Node(Function(function=function, output_names=["out"]), name=function.__name__.strip("_"), **share)
         for function in (_n4, _segmentation, _outputs)
@@ -311,7 +354,7 @@ class WorkerPool:
             max_workers=self.how.workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=start_worker,
-            initargs=(os.getcwd(), self.how.verbose),
+            initargs=(os.getcwd(), self.how.verbose, self.how.resource_monitor),
         )
 
     def submit(self, node: Any, updatehash: bool, task: int) -> Future[dict[str, Any]]:
@@ -329,10 +372,11 @@ class WorkerPool:
             process.terminate()
 
 
-def start_worker(folder: str, verbose: bool) -> None:
+def start_worker(folder: str, verbose: bool, monitor: bool = False) -> None:
     """First thing in every worker."""
     os.chdir(folder)
     set_up_logging(verbose)
+    monitor_resources(monitor)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -358,6 +402,13 @@ class Slurm(SLURMPlugin):  # type: ignore[misc]
         if result and isinstance(result["traceback"], str):
             result["traceback"] = [f"bidsseg.errors.UserError: {JOB_DIED}\n"]
         return result
+
+
+def monitor_resources(wanted: bool) -> None:
+    """Switch nipype's resource monitor; raises ``UserError`` where psutil, which it needs, is missing."""
+    if wanted and importlib.util.find_spec("psutil") is None:
+        raise UserError("--resource-monitor needs psutil; pip install psutil")
+    config.resource_monitor = wanted
 
 
 class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]

@@ -51,8 +51,8 @@ def test_table_has_one_line_per_label_and_says_what_is_missing(tmp_path: Path) -
     head, *lines = (tmp_path / "volumes.tsv").read_text().splitlines()
     assert head.split("\t") == list(VOLUME_COLUMNS)
     assert len(lines) == 52 + 19
-    assert "regions\t12\tLeft-Putamen\tL\t1\t8.00\t0.250000\t0.5000" in lines
-    assert "regions\t16\tBrain-Stem\tn/a\t0\t0.00\t0.000000\tn/a" in lines
+    assert "regions\t12\tLeft-Putamen\tL\t1\t8.00\t0.250000\t0.5000\tn/a" in lines
+    assert "regions\t16\tBrain-Stem\tn/a\t0\t0.00\t0.000000\tn/a\tn/a" in lines
 
 
 def test_quality_of_lopsided_white_matter() -> None:

@@ -1,0 +1,204 @@
+"""What the network's probabilities tell about its own answer: sums per label, where labels lie, where the brain is cut.
+
+Everything here is measured; what it means is decided in ``quality``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsseg.image import Floats
+from bidsseg.labels import (
+    N_GYRI,
+    TISSUE,
+    TISSUES,
+    Scheme,
+    code_lookup,
+    label_table,
+    lobe_parts,
+    part_of_gyrus,
+)
+
+if TYPE_CHECKING:
+    from bidsseg.predict import Probabilities
+
+Indices = NDArray[np.intp]
+SCORED: tuple[Scheme, ...] = ("regions", "lobes")
+FACES = ("left", "right", "back", "front", "bottom", "top")
+"Of the field of view, in the order of the RAS axes."
+FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle")
+LEAST = 0.01
+"Voxels less likely than this to be brain are left out."
+CEREBELLUM = ("cerebellum-cortex", "cerebellum-white-matter")
+
+
+class Sums(NamedTuple):
+    """One label in the 1 mm answer; sums over voxels of 1 mm3."""
+
+    voxels: float
+    "Where the label was chosen."
+    probable: float
+    "Sum of its probability everywhere."
+    inside: float
+    "Sum of its probability where it was chosen."
+    centre: tuple[float, float, float]
+    "Mean position in mm along the RAS axes of the 1 mm grid; zeros without voxels."
+
+    @property
+    def soft_dice(self) -> float:
+        """The Dice to be expected if the probabilities were true, 0-1; 0 for a label that is nowhere."""
+        return 2 * self.inside / max(self.voxels + self.probable, 1e-6)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one answer without a second opinion."""
+
+    sums: dict[str, dict[int, Sums]]
+    "By scheme of ``SCORED`` and code."
+    intracranial_mm3: float
+    tissue_confidence: float
+    "Mean probability of the chosen tissue over the brain, 0-1."
+    cut_mm2: dict[str, float] = field(default_factory=dict)
+    "Brain without fluid on each face of the field of view."
+    cerebellum_cut_mm2: float = 0.0
+    "Cerebellum on the lowest slice."
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evidence_from(stored: dict[str, Any]) -> Evidence:
+    """What ``Evidence.as_json`` gave, after its way through JSON."""
+    sums = {
+        scheme: {int(code): Sums(row[0], row[1], row[2], tuple(row[3])) for code, row in rows.items()}
+        for scheme, rows in stored["sums"].items()
+    }
+    return Evidence(**{**stored, "sums": sums})
+
+
+def collect(found: Probabilities, shape: tuple[int, ...]) -> Evidence:
+    """The evidence of an answer on the 1 mm grid of this shape (I, J, K)."""
+    voxels = gather(found)
+    tissue = np.zeros(found.tissue.shape[1:], np.uint8)
+    tissue[tuple(index - first for index, first in zip(voxels.place, found.origin, strict=True))] = voxels.factors[0]
+    solid = (tissue > 0) & ~_members(FLUID)[tissue]
+    cerebellum = _members(CEREBELLUM)[tissue]
+    chosen = voxels.tissue.max(0)[voxels.factors[0] > 0]
+    return Evidence(
+        {scheme: label_sums(voxels, scheme) for scheme in SCORED},
+        float(len(chosen)),
+        round(float(chosen.mean(dtype=np.float64)), 4) if chosen.size else 0.0,
+        {name: float(face.sum()) for name, face in zip(FACES, _faces(solid, found.origin, shape), strict=True)},
+        float(_faces(cerebellum, found.origin, shape)[FACES.index("bottom")].sum()),
+    )
+
+
+class Voxels(NamedTuple):
+    """Those that may be brain, N of them."""
+
+    tissue: Floats
+    "(19, N) probabilities."
+    side: Floats
+    "(2, N) probabilities of left and right."
+    part: Floats
+    "(lobe parts, N) probabilities."
+    factors: tuple[Indices, Indices, Indices]
+    "The most likely tissue, side and lobe part, (N,) each."
+    place: tuple[Indices, Indices, Indices]
+    "Indices on the 1 mm grid, (N,) each."
+
+
+def gather(found: Probabilities) -> Voxels:
+    """The voxels of the box that may be brain."""
+    flat = np.flatnonzero(found.tissue[0] < np.float16(1 - LEAST))
+    tissue = np.stack([channel.reshape(-1)[flat].astype(np.float32) for channel in found.tissue])
+    right = found.right.reshape(-1)[flat].astype(np.float32)
+    part = np.stack([channel.reshape(-1)[flat].astype(np.float32) for channel in found.parcels])
+    if len(part) != len(lobe_parts()):
+        part = _membership() @ part[:N_GYRI]
+    factors = (tissue.argmax(0), (right > 0.5).astype(np.intp), part.argmax(0))
+    place = np.unravel_index(flat, found.tissue.shape[1:])
+    i, j, k = (index + first for index, first in zip(place, found.origin, strict=True))
+    return Voxels(tissue, np.stack((1 - right, right)), part, factors, (i, j, k))
+
+
+def _members(names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which tissues are among the names, (19,)."""
+    return np.isin(np.arange(len(TISSUES)), [TISSUE[name] for name in names])
+
+
+@cache
+def _membership() -> Floats:
+    """(lobe parts, gyri): 1 where the gyrus belongs to the part."""
+    member: Floats = (part_of_gyrus() == np.arange(len(lobe_parts()))[:, None]).astype(np.float32)
+    return member
+
+
+@cache
+def part_codes(scheme: Scheme) -> NDArray[np.uint16]:
+    """Codes by (tissue, side, lobe part)."""
+    first = [int(np.flatnonzero(part_of_gyrus() == part)[0]) for part in range(len(lobe_parts()))]
+    return code_lookup(scheme)[:, :, first]
+
+
+def label_sums(voxels: Voxels, scheme: Scheme) -> dict[int, Sums]:
+    """``Sums`` of every label of a scheme, also of those that were chosen nowhere."""
+    lookup = part_codes(scheme)
+    size = int(lookup.max()) + 1
+    codes = lookup[voxels.factors]
+    counts = np.bincount(codes, minlength=size)
+    centres = [np.bincount(codes, index, minlength=size) / np.maximum(counts, 1) for index in voxels.place]
+    probable = probable_voxels(voxels, lookup, size)
+    inside = np.bincount(codes, probability_of_chosen(voxels, codes, lookup), minlength=size)
+    return {
+        code: Sums(
+            float(counts[code]),
+            round(float(probable[code]), 2),
+            round(float(inside[code]), 2),
+            (round(float(centres[0][code]), 2), round(float(centres[1][code]), 2), round(float(centres[2][code]), 2)),
+        )
+        for code in (label.index for label in label_table(scheme))
+    }
+
+
+def probable_voxels(voxels: Voxels, lookup: NDArray[np.uint16], size: int) -> NDArray[np.float64]:
+    """Sum over voxels of each code's probability, (size,)."""
+    by_side = voxels.tissue @ voxels.side.T  # (19, 2)
+    sums = np.zeros(size)
+    for tissue, side in np.ndindex(by_side.shape):
+        codes = lookup[tissue, side]
+        if len(set(codes.tolist())) == 1:
+            sums[codes[0]] += by_side[tissue, side]
+        else:
+            np.add.at(sums, codes, voxels.part @ (voxels.tissue[tissue] * voxels.side[side]))
+    sums[0] = 0
+    return sums
+
+
+def probability_of_chosen(voxels: Voxels, codes: NDArray[np.uint16], lookup: NDArray[np.uint16]) -> Floats:
+    """Probability of each voxel's own label, (N,): of all tissues, sides and parts that bear it."""
+    total = np.zeros(len(codes), np.float32)
+    for code in np.unique(lookup[lookup > 0]):
+        here = np.flatnonzero(codes == code)
+        for tissue, side in zip(*np.nonzero((lookup == code).any(2)), strict=True):
+            bears = lookup[tissue, side] == code  # (parts,)
+            share = voxels.tissue[tissue, here] * voxels.side[side, here]
+            total[here] += share if bears.all() else share * (bears @ voxels.part[:, here])
+    return total
+
+
+def _faces(mask: NDArray[np.bool_], origin: tuple[int, int, int], shape: tuple[int, ...]) -> list[NDArray[np.bool_]]:
+    """The mask on the six faces of the field of view, empty where the box does not reach them."""
+    faces = []
+    for axis in range(3):
+        for index, reached in ((0, origin[axis] == 0), (-1, origin[axis] + mask.shape[axis] == shape[axis])):
+            face: NDArray[np.bool_] = np.asarray(mask.take(index, axis))
+            faces.append(face if reached else np.zeros_like(face))
+    return faces

@@ -1,0 +1,118 @@
+"""What is usual: volumes, asymmetries and places of every label in the training population, from its label maps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from bidsseg.labels import LOBAR_TISSUES, SCHEMES, TISSUE, Scheme, code_lookup, label_table, other_sides
+from bidsseg.train.data import Anatomy, brain_box, brain_folders, load_brain, load_head
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    *("scheme", "index", "low", "high", "middle", "asymmetry"),
+    *("right_mm", "anterior_mm", "superior_mm", "brains"),
+)
+INTERVAL = 0.9
+FEWEST = 8
+"Brains; labels of fewer get no row."
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One label of one brain."""
+
+    fraction: float
+    "Of intracranial volume."
+    centre_mm: NDArray[np.float64]
+    "(3,) from the middle of the brain's box, RAS."
+
+
+def reference_table(data: Path) -> list[tuple[object, ...]]:
+    """Rows of ``COLUMNS`` for all labels of all schemes.
+
+    ``low`` and ``high`` bound the 90 % prediction interval of a new brain's volume over intracranial volume, taken as
+    log-normal; ``middle`` is the median; ``asymmetry`` bounds the 90 % interval of |left - right| over their mean.
+    """
+    brains = list(_brains(data))
+    return [row for scheme in SCHEMES for row in rows_of([brain[scheme] for brain in brains], scheme)]
+
+
+def _brains(data: Path) -> Iterator[dict[Scheme, dict[int, Measured]]]:
+    """Manual labels of the training brains, and the head maps, which have no lobes."""
+    for folder in brain_folders(data, validation=False):
+        anatomy, _ = load_brain(folder)
+        logger.info("measured %s", folder.name)
+        yield measure(anatomy)
+    for path in sorted((data / "synthseg-label-maps").glob("*.nii.gz")):
+        packed = load_head(path).packed
+        tissue, side = (packed & 31).astype(np.uint8), (packed >> 5 & 1).astype(np.uint8)
+        anatomy = Anatomy(tissue, side, np.zeros_like(tissue))
+        logger.info("measured %s", path.name)
+        yield {scheme: _without_lobes(found, scheme) for scheme, found in measure(anatomy).items()}
+
+
+def measure(anatomy: Anatomy) -> dict[Scheme, dict[int, Measured]]:
+    """All labels of all schemes that a brain at 1 mm has; centres are taken from every second voxel."""
+    shape = code_lookup("regions").shape  # (tissues, sides, parcels)
+    parcel = np.minimum(anatomy.parcel, shape[2] - 1)
+    joint = (anatomy.tissue.astype(np.int16) * shape[1] + anatomy.side) * np.int16(shape[2]) + parcel
+    counts = np.bincount(joint.reshape(-1), minlength=int(np.prod(shape))).reshape(shape)
+    sparse = joint[::2, ::2, ::2].astype(np.int64)
+    few = np.bincount(sparse.reshape(-1), minlength=counts.size)
+    places = np.broadcast_arrays(*np.ogrid[tuple(slice(0, n, 2) for n in joint.shape)])
+    sums = [np.bincount(sparse.reshape(-1), place.reshape(-1), minlength=counts.size) for place in places]
+    total, middle = counts[1:].sum(), brain_box(anatomy.tissue[::2, ::2, ::2]).mean(0) * 2
+    return {scheme: _by_label(counts, few, np.array(sums), total, middle, scheme) for scheme in SCHEMES}
+
+
+def _by_label(counts: Any, few: Any, sums: Any, total: int, middle: Any, scheme: Scheme) -> dict[int, Measured]:
+    """Gather what was counted by factors under the codes of a scheme."""
+    codes = code_lookup(scheme).reshape(-1)
+    voxels, sampled = np.bincount(codes, counts.reshape(-1)), np.bincount(codes, few)
+    places = np.stack([np.bincount(codes, along) for along in sums], 1)  # (codes, 3)
+    present = [int(code) for code in np.flatnonzero(sampled) if code]
+    return {code: Measured(voxels[code] / total, places[code] / sampled[code] - middle) for code in present}
+
+
+def _without_lobes(measured: dict[int, Measured], scheme: Scheme) -> dict[int, Measured]:
+    lobar = set(np.unique(code_lookup(scheme)[[TISSUE[name] for name in LOBAR_TISSUES]]).tolist())
+    vermis = {71, 72, 73, 8, 47} if scheme == "gyri" else set()  # the head maps have no lobules
+    return {code: found for code, found in measured.items() if code not in lobar | vermis}
+
+
+def rows_of(brains: list[dict[int, Measured]], scheme: Scheme) -> Iterator[tuple[object, ...]]:
+    """A row for every label that enough brains have."""
+    for label in label_table(scheme):
+        found = [brain[label.index] for brain in brains if label.index in brain]
+        if len(found) < FEWEST:
+            continue
+        low, middle, high = interval(np.log([one.fraction for one in found]))
+        centre = np.mean([one.centre_mm for one in found], axis=0)
+        other = other_sides(scheme).get(label.index, 0)
+        both = [brain for brain in brains if {label.index, other} <= brain.keys()]
+        pairs = [(brain[label.index].fraction, brain[other].fraction) for brain in both]
+        asymmetry = f"{asymmetry_limit(pairs):.4f}" if pairs else "n/a"
+        numbers = [f"{np.exp(x):.3e}" for x in (low, high, middle)]
+        yield (scheme, label.index, *numbers, asymmetry, *(f"{mm:.1f}" for mm in centre), len(found))
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Lower end, mean and upper end of the prediction interval for one more value (normal distribution)."""
+    n = len(values)
+    half = stats.t.ppf((1 + INTERVAL) / 2, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
+    return float(values.mean() - half), float(values.mean()), float(values.mean() + half)
+
+
+def asymmetry_limit(pairs: list[tuple[float, float]]) -> float:
+    """Bound of |left - right| over their mean that 90 % of brains stay within."""
+    low, _, high = interval(np.array([2 * (a - b) / (a + b) for a, b in pairs]))
+    return max(abs(low), abs(high))

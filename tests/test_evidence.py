@@ -1,0 +1,84 @@
+"""Probabilities that one can add up by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bidsseg.evidence import collect, evidence_from
+from bidsseg.image import grid_of
+from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, Scheme, label_table, lobe_parts
+from bidsseg.predict import Probabilities
+from bidsseg.probabilities import label_probabilities, write_probabilities
+
+SHAPE = (4, 4, 4)
+
+
+def two_voxels(parcels: int = 0) -> Probabilities:
+    """A box of 4x4x4 at (0, 2, 3) of the grid: left putamen (0.8, right 0.25) in one voxel, cortex (0.6) in another."""
+    tissue = np.zeros((len(TISSUES), *SHAPE), np.float16)
+    tissue[0] = 1
+    right = np.zeros((1, *SHAPE), np.float16)
+    part = np.zeros((parcels or len(lobe_parts()), *SHAPE), np.float16)
+    tissue[[0, TISSUE["putamen"]], 0, 0, 0] = 0.2, 0.8
+    right[0, 0, 0, 0] = 0.25
+    tissue[[0, TISSUE["cortex"]], 1, 1, 1] = 0.4, 0.6
+    right[0, 1, 1, 1] = 1
+    part[0, 1, 1, 1] = 1
+    return Probabilities((0, 2, 3), tissue, right, part)
+
+
+def test_sums_of_a_label() -> None:
+    sums = collect(two_voxels(), (4, 6, 7)).sums["regions"]
+    assert sums[12][:3] == pytest.approx((1, 0.6, 0.6), abs=0.01)  # 0.8 x 0.75
+    assert sums[12].centre == (0, 2, 3)
+    assert sums[51][:3] == pytest.approx((0, 0.2, 0), abs=0.01)
+    assert sums[12].soft_dice == pytest.approx(2 * 0.6 / 1.6, abs=0.01)
+    assert sums[10].soft_dice == 0
+
+
+@pytest.mark.parametrize("parcels", [0, N_PARCELS])
+def test_lobes_join_what_regions_hold(parcels: int) -> None:
+    evidence = collect(two_voxels(parcels), (4, 6, 7))
+    for column in range(3):
+        totals = [sum(sums[column] for sums in evidence.sums[scheme].values()) for scheme in ("regions", "lobes")]
+        assert totals[0] == pytest.approx(totals[1], abs=0.02)
+    assert evidence.intracranial_mm3 == 2
+    assert evidence.tissue_confidence == pytest.approx(0.7, abs=0.01)
+
+
+def test_faces_count_only_where_the_box_reaches_them() -> None:
+    found = two_voxels()
+    assert collect(found, (4, 6, 7)).cut_mm2 == dict.fromkeys(("right", "back", "front", "bottom", "top"), 0) | {
+        "left": 1
+    }
+    inside = Probabilities((1, 2, 3), found.tissue, found.right, found.parcels)
+    assert not any(collect(inside, (9, 9, 9)).cut_mm2.values())
+
+
+def test_the_way_through_json_changes_nothing() -> None:
+    evidence = collect(two_voxels(), (4, 6, 7))
+    assert evidence_from(json.loads(json.dumps(evidence.as_json()))) == evidence
+
+
+@pytest.mark.parametrize("scheme", ["regions", "lobes"])
+def test_label_probabilities_add_up_to_those_of_the_tissues(scheme: Scheme) -> None:
+    found = two_voxels()
+    channels = np.concatenate((found.tissue, found.right, found.parcels)).astype(np.float32)
+    answer = label_probabilities(channels, scheme)
+    np.testing.assert_allclose(answer.sum(0), 1 - channels[0], atol=2e-3)
+    assert len(answer) == len(label_table(scheme))
+
+
+def test_probabilities_are_stored_in_the_scans_own_axes(tmp_path: Path) -> None:
+    affine = np.diag((-1.0, 1.0, 1.0, 1.0))  # the scan's first axis runs to the left
+    found = two_voxels()
+    stored = np.load(write_probabilities(tmp_path / "p.npy", found, grid_of((4, 6, 7), affine), "regions"))
+    row = [label.index for label in label_table("regions")].index(12)
+    assert stored.shape == (52, 4, 6, 7)
+    assert stored[row, 3, 2, 3] == round(255 * 0.6)
+    assert stored[row].sum() == stored[row, 3, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["p.npy"]

@@ -1,0 +1,143 @@
+"""Verdicts on answers made up by hand from what is usual."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bidsseg.calibration import Foretold, detection, fit, foretell, same_scan
+from bidsseg.corruption import Damage
+from bidsseg.evidence import SCORED, Evidence, Sums
+from bidsseg.quality import (
+    FEATURES,
+    Assessment,
+    Calibration,
+    Geometry,
+    assess,
+    asymmetries,
+    calibration_from,
+    label_oddness,
+    layout,
+    quality_json,
+    references,
+)
+from bidsseg.study import Trial
+
+BRAIN_MM3 = 1.4e6
+VIEW = Geometry(40, 4.0, 160.0)
+TRUSTING = Calibration({scheme: [0.0, 1.0, 0.0, 0.0, 0.0, 0.0] for scheme in SCORED}, {scheme: {} for scheme in SCORED})
+"Expects the soft Dice itself."
+
+
+def usual(soft: float = 0.9) -> Evidence:
+    """A brain of median volumes with every label in its place."""
+    sums = {
+        scheme: {
+            code: Sums(r.middle * BRAIN_MM3, r.middle * BRAIN_MM3, soft * r.middle * BRAIN_MM3, r.centre_mm)
+            for code, r in references()[scheme].items()
+        }
+        for scheme in SCORED
+    }
+    return Evidence(sums, BRAIN_MM3, 0.9)
+
+
+def changed(evidence: Evidence, code: int, factor: float) -> Evidence:
+    """One region larger or smaller."""
+    sums = evidence.sums["regions"][code]
+    regions = {**evidence.sums["regions"], code: sums._replace(voxels=factor * sums.voxels)}
+    return replace(evidence, sums={**evidence.sums, "regions": regions})
+
+
+def moved(evidence: Evidence, matrix: list[list[float]]) -> Evidence:
+    """All regions at places times a matrix."""
+    regions = {
+        code: sums._replace(centre=tuple((np.array(matrix) @ sums.centre).tolist()))
+        for code, sums in evidence.sums["regions"].items()
+    }
+    return replace(evidence, sums={**evidence.sums, "regions": regions})
+
+
+def test_a_usual_brain_passes() -> None:
+    found = assess(usual(), VIEW, TRUSTING)
+    assert (found.verdict, found.reasons) == ("pass", ())
+    assert found.expected_dice == pytest.approx(0.9)
+    assert quality_json(usual(), found)["ExpectedDice"] == 0.9
+
+
+def test_a_label_in_its_place_is_not_odd() -> None:
+    assert max(label_oddness(usual(), "regions").values()) == pytest.approx(0)
+    assert layout(usual()).disorder_mm == pytest.approx(0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "view", "verdict", "reason"),
+    [
+        (usual(0.6), VIEW, "fail", "expected Dice 0.60"),
+        (replace(usual(), intracranial_mm3=5e4), VIEW, "fail", "hardly any brain"),
+        (replace(usual(), cut_mm2={"bottom": 900.0}), VIEW, "check", "cuts the brain at the bottom (9 cm2)"),
+        (replace(usual(), cerebellum_cut_mm2=500.0), VIEW, "check", "cuts the cerebellum"),
+        (usual(), replace(VIEW, slices=5), "check", "only 5 slices"),
+        (usual(), replace(VIEW, slice_mm=10.0), "check", "slices 10 mm apart"),
+        (usual(), replace(VIEW, smallest_extent_mm=50.0), "check", "only 50 mm wide"),
+        (changed(usual(), 10, 0.3), VIEW, "check", "Left-Thalamus"),
+        (changed(usual(), 16, 0.0), VIEW, "check", "Brain-Stem"),
+        (moved(usual(), [[1, 0, 0], [0, 1, 0], [0, 0, -1]]), VIEW, "check", "Bottom and top look exchanged"),
+        (moved(usual(), [[1, 0, 0], [0, -1, 0], [0, 0, 1]]), VIEW, "check", "Back and front look exchanged"),
+        (moved(usual(), [[1, 0, 0], [0, 0, 1], [0, 1, 0]]), VIEW, "check", "looks like bottom to top"),
+    ],
+)
+def test_what_calls_for_a_look(evidence: Evidence, view: Geometry, verdict: str, reason: str) -> None:
+    found = assess(evidence, view, TRUSTING)
+    assert found.verdict == verdict
+    assert any(reason in told for told in found.reasons), found.reasons
+
+
+def test_large_ventricles_are_a_finding_not_an_error() -> None:
+    evidence = usual()
+    for code in (4, 43, 14):
+        evidence = changed(evidence, code, 6.0)
+    assert assess(evidence, VIEW, TRUSTING).verdict == "pass"
+
+
+def test_asymmetry_is_left_less_right_over_their_mean() -> None:
+    evidence = usual()
+    sums = dict(evidence.sums["regions"])
+    sums[17], sums[53] = sums[17]._replace(voxels=300), sums[53]._replace(voxels=100)
+    found = asymmetries(replace(evidence, sums={**evidence.sums, "regions": sums}))
+    assert found[17][0] == 1.0
+
+
+def test_without_calibration_nothing_is_expected() -> None:
+    found = assess(usual(0.3), VIEW, None)
+    assert (found.verdict, found.expected_dice, found.expected) == ("pass", None, {})
+
+
+def test_a_calibration_of_other_features_is_not_used() -> None:
+    assert calibration_from({}) is None
+    assert calibration_from({"weights": {"regions": [1.0]}, "offsets": {}}) is None
+    assert calibration_from(TRUSTING.as_json()) == TRUSTING
+
+
+def trial(scan: str, soft: float, kind: str = "noise") -> Trial:
+    """A scan whose Dice is always 0.1 less than its probabilities say."""
+    dice = {scheme: dict.fromkeys(references()[scheme], soft - 0.1) for scheme in SCORED}
+    return Trial(scan, Damage(kind, soft), "abc", dice, usual(soft), VIEW)
+
+
+def test_the_fit_learns_that_the_network_is_too_sure_of_itself() -> None:
+    trials = [trial(scan, soft) for scan in ("a", "b") for soft in (0.3, 0.5, 0.7, 0.9)]
+    calibration = fit(trials)
+    assert len(calibration.weights["regions"]) == len(FEATURES)
+    for one in foretell(trials, same_scan):
+        assert one.assessment.expected_dice == pytest.approx(one.trial.mean_dice, abs=0.04)
+    assert detection(foretell(trials, same_scan), ("fail",)).text == (
+        "6 of 6 bad found (100%), 0 false alarms among 2 good (0%)"
+    )
+
+
+def test_mirrored_scans_are_counted_apart() -> None:
+    unseen = Foretold(trial("a", 0.4, "left to right"), Assessment("pass", (), 0.9))
+    assert detection([unseen], ("fail",)).bad == 0
+    assert detection([unseen], ("fail",), visible=False).bad == 1
