@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -8,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bidsseg.app import (
@@ -64,6 +67,42 @@ def test_help_is_quick_and_grouped() -> None:
     assert text.endswith("set() 0\n")
     for part in ("Which scans:", "Segmentation:", "Computing:", "Running:", "Examples:", "Exit codes:"):
         assert part in text
+
+
+OPTIONS = [
+    "participant-label",
+    "session-label",
+    "bids-filter-file",
+    "skip-bids-validation",
+    "bids-database-dir",
+    "modality",
+    "work-dir",
+    "nprocs",
+    "n-cpus",
+    "omp-nthreads",
+    "mem-gb",
+    "low-mem",
+    "device",
+    "output-spaces",
+    "seg",
+    "probseg",
+    "fuse",
+    "use-plugin",
+    "stop-on-first-crash",
+    "write-graph",
+    "resource-monitor",
+    "dry-run",
+    "overwrite",
+    "reports-only",
+    "verbose",
+    "version",
+]
+
+
+def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == EXIT_OK
+    text = capsys.readouterr().out
+    assert [name for name in OPTIONS if f"--{name}" not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -199,11 +238,61 @@ def test_the_output_is_valid_bids(dataset: Dataset, tmp_path: Path, app: Run) ->
     root = dataset(*names)
     description = root / "dataset_description.json"
     description.write_text(json.dumps({**json.loads(description.read_text()), "Authors": ["A", "B"]}))
-    assert app(root, "--output-spaces", "orig", "1mm") == EXIT_OK
+    assert app(root, "--output-spaces", "orig", "1mm", "--fuse", "--probseg") == EXIT_OK
     command = ["bids-validator-deno", "--format", "json", str(tmp_path / "out")]
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
     assert report["issues"]["issues"] == []
     assert report["summary"]["subjects"] == ["01"]
+
+
+def test_session_of_two_contrasts_fused_with_probabilities(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    root, out = dataset("sub-01_ses-1_T1w.nii.gz", "sub-01_ses-1_FLAIR.nii.gz"), tmp_path / "out"
+    options = ("--fuse", "--probseg", "--low-mem", "--write-graph", "--seg", "lobes")
+    assert app(root, *options) == EXIT_OK
+    assert labels(out) == [
+        f"sub-01_ses-1_space-orig_seg-lobes_desc-{name}_dseg.nii.gz" for name in ("FLAIR", "FLAIRfused", "T1w", "T1wfused")
+    ]  # fmt: skip
+    quality = json.loads((out / "sub-01" / "ses-1" / "anat" / "sub-01_ses-1_desc-T1w_qc.json").read_text())
+    assert quality["Verdict"] in ("pass", "check", "fail")
+    assert quality["ContrastAgreementWith"].keys() == {"sub-01_ses-1_FLAIR"}
+    fused = json.loads((out / "sub-01" / "ses-1" / "anat" / "sub-01_ses-1_desc-T1wfused_qc.json").read_text())
+    assert [Path(source).name for source in fused["Sources"]] == [
+        "sub-01_ses-1_T1w.nii.gz",
+        "sub-01_ses-1_FLAIR.nii.gz",
+    ]
+    assert "digraph" in (out / "logs" / "graph.dot").read_text()
+    before = _times(out)
+    assert app(root, *options) == EXIT_OK
+    assert _times(out) == before
+
+
+def test_probabilities_of_each_voxel_add_up_to_one_at_most(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    root, out = dataset("sub-01_T1w.nii.gz"), tmp_path / "out"
+    assert app(root, "--probseg", "--seg", "lobes", "--output-spaces", "orig", "1mm") == EXIT_OK
+    paths = sorted(out.rglob("*_probseg.nii.gz"))
+    names = ("space-individual_seg-lobes_res-1mm_desc-T1w", "space-orig_seg-lobes_desc-T1w")
+    assert [path.name for path in paths] == [f"sub-01_{name}_probseg.nii.gz" for name in names]
+    for path in paths:
+        values = np.asarray(nib.load(path).dataobj)
+        assert values.shape[3] == len(json.loads(path.with_suffix("").with_suffix(".json").read_text())["LabelMap"])
+        assert values.min() >= 0
+        assert values.sum(3).max() == pytest.approx(1, abs=0.05)  # each is rounded to 1/255
+    assert (out / "seg-lobes_probseg.tsv").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psutil") is not None, reason="psutil is installed")
+def test_the_resource_monitor_says_what_it_needs(dataset: Dataset, app: Run,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    assert app(dataset("sub-01_T1w.nii.gz"), "--resource-monitor") == EXIT_USAGE
+    assert "pip install psutil" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psutil") is None, reason="psutil is not installed")
+def test_the_resource_monitor_writes_a_line_for_each_step(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    assert app(dataset("sub-01_T1w.nii.gz"), "--resource-monitor", "--seg", "lobes") == EXIT_OK
+    head, *rows = (tmp_path / "out" / "logs" / "resources.tsv").read_text().splitlines()
+    assert head.split("\t") == ["scan", "step", "seconds", "peak_memory_gb", "cpu_percent"]
+    assert [row.split("\t")[1] for row in rows] == ["n4", "segmentation", "outputs"]
 
 
 def test_the_command_in_processes_of_its_own(dataset: Dataset, tmp_path: Path, tiny_model: Path) -> None:
