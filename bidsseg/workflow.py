@@ -206,6 +206,7 @@ class Runner:
                 "crashfile_format": "txt",
                 "create_report": False,
                 "poll_sleep_duration": 0.2,
+                "remove_unnecessary_outputs": False,  # steps leave more than the one file that nipype knows
                 "stop_on_first_crash": self.how.stop_on_first_crash,
             }
         }

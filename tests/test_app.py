@@ -69,34 +69,12 @@ def test_help_is_quick_and_grouped() -> None:
         assert part in text
 
 
-OPTIONS = [
-    "participant-label",
-    "session-label",
-    "bids-filter-file",
-    "skip-bids-validation",
-    "bids-database-dir",
-    "modality",
-    "work-dir",
-    "nprocs",
-    "n-cpus",
-    "omp-nthreads",
-    "mem-gb",
-    "low-mem",
-    "device",
-    "output-spaces",
-    "seg",
-    "probseg",
-    "fuse",
-    "use-plugin",
-    "stop-on-first-crash",
-    "write-graph",
-    "resource-monitor",
-    "dry-run",
-    "overwrite",
-    "reports-only",
-    "verbose",
-    "version",
-]
+OPTIONS = (
+    *("participant-label", "session-label", "bids-filter-file", "skip-bids-validation", "bids-database-dir"),
+    *("modality", "work-dir", "nprocs", "n-cpus", "omp-nthreads", "mem-gb", "low-mem", "device", "output-spaces"),
+    *("seg", "probseg", "fuse", "use-plugin", "stop-on-first-crash", "write-graph", "resource-monitor", "dry-run"),
+    *("overwrite", "reports-only", "verbose", "version"),
+)
 
 
 def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,8 +228,9 @@ def test_session_of_two_contrasts_fused_with_probabilities(dataset: Dataset, tmp
     options = ("--fuse", "--probseg", "--low-mem", "--write-graph", "--seg", "lobes")
     assert app(root, *options) == EXIT_OK
     assert labels(out) == [
-        f"sub-01_ses-1_space-orig_seg-lobes_desc-{name}_dseg.nii.gz" for name in ("FLAIR", "FLAIRfused", "T1w", "T1wfused")
-    ]  # fmt: skip
+        f"sub-01_ses-1_space-orig_seg-lobes_desc-{name}_dseg.nii.gz"
+        for name in ("FLAIR", "FLAIRfused", "T1w", "T1wfused")
+    ]
     quality = json.loads((out / "sub-01" / "ses-1" / "anat" / "sub-01_ses-1_desc-T1w_qc.json").read_text())
     assert quality["Verdict"] in ("pass", "check", "fail")
     assert quality["ContrastAgreementWith"].keys() == {"sub-01_ses-1_FLAIR"}
