@@ -57,7 +57,7 @@ OWN_COLUMNS = {
     "lobe": {"Description": "Lobe that the label is a part of; n/a outside the lobes."},
 }
 LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and colours."
-PROBABILITIES_ABOUT = "Probability of each label of the {0}, one volume for each row of seg-{0}_probseg.tsv."
+PROBABILITIES_ABOUT = "Probability of each label of the {0}, one volume for each row of seg-{0}_dseg.tsv."
 PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to 1 mm."
 LEFTOVER_SECONDS = 24 * 3600
 CORTEX = 8
@@ -344,9 +344,6 @@ def write_root(
         write_text(out / f"seg-{scheme}_dseg.tsv", table(LABEL_COLUMNS, labels))
         about = {"Description": LABELS_ABOUT.format(scheme), "SpatialReference": "orig"}
         write_json(out / f"seg-{scheme}_dseg.json", {**about, **OWN_COLUMNS})
-        if recipe.probseg:
-            write_text(out / f"seg-{scheme}_probseg.tsv", table(LABEL_COLUMNS, labels))
-            write_json(out / f"seg-{scheme}_probseg.json", {**about, **OWN_COLUMNS})
 
 
 def _made_from(name: str) -> str:

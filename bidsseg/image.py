@@ -213,6 +213,8 @@ def save(
     image = nib.Nifti1Image(data, affine, header)
     if image.header.get_xyzt_units()[0] == "unknown":
         image.header.set_xyzt_units("mm")
+    if data.ndim > 3:  # the fourth axis is no time, but validators ask for its unit
+        image.header.set_xyzt_units("mm", "sec")
     if header is None or not (int(header["sform_code"]) or int(header["qform_code"])):
         image.set_sform(affine, 1)
     elif int(header["sform_code"]):
