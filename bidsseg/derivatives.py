@@ -133,6 +133,11 @@ class Place:
         return (self.scan.path, *self.partners)
 
     @property
+    def source_uri(self) -> str:
+        """BIDS URI of the scan."""
+        return self.source_uris[0]
+
+    @property
     def source_uris(self) -> list[str]:
         """BIDS URIs of the scan, and of its partners."""
         return [f"bids:raw:{path.relative_to(self.dataset).as_posix()}" for path in self.sources]
