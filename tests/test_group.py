@@ -36,7 +36,7 @@ def add_scan(
     lines = ["\t".join(VOLUME_COLUMNS)]
     for label in label_table("regions"):
         volume = 1000.0 * (factor if label.index == THALAMUS else 1 + 0.001 * (hash_of(participant) % 7))
-        cells = ("regions", label.index, label.name, label.hemisphere or "n/a", 100, volume, volume / 1e6, 0.9)
+        cells = ("regions", label.index, label.name, label.hemisphere or "n/a", 100, volume, volume / 1e6, 0.9, 0.8)
         lines.append("\t".join(map(str, cells)))
     write_text(folder / f"{stem}_volumes.tsv", "\n".join(lines) + "\n")
     quality = {"IntracranialVolumeMm3": 1_000_000.0, "Warnings": [], "Outputs": ["a", "b"], "Model": "small"}
