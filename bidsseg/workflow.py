@@ -408,7 +408,7 @@ class Slurm(SLURMPlugin):  # type: ignore[misc]
 def monitor_resources(wanted: bool) -> None:
     """Switch nipype's resource monitor; raises ``UserError`` where psutil, which it needs, is missing."""
     if wanted and importlib.util.find_spec("psutil") is None:
-        raise UserError("--resource-monitor needs psutil; pip install psutil")
+        raise UserError("--resource-monitor needs psutil; pip install psutil (or bidsseg[monitor])")
     config.resource_monitor = wanted
 
 

@@ -15,7 +15,10 @@ from bidsseg.app import command, spread
 ROOT = Path(__file__).parent.parent
 LOCKS = ROOT / "container" / "locks"
 DESCRIPTOR = ROOT / "boutiques.json"
-NOT_IN_DESCRIPTOR = {"version", "bids_database_dir", "use_plugin", "dry_run", "verbose", "stop_on_first_crash"}
+NOT_IN_DESCRIPTOR = {
+    *("version", "bids_database_dir", "use_plugin", "dry_run", "verbose", "stop_on_first_crash"),
+    *("write_graph", "resource_monitor"),
+}
 "For people at a terminal, not for platforms."
 
 
