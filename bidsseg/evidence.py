@@ -69,6 +69,8 @@ class Evidence:
     "Brain without fluid on each face of the field of view."
     cerebellum_cut_mm2: float = 0.0
     "Cerebellum on the lowest slice."
+    better_turned: str = ""
+    "The orientation in which the scan could be labelled well, where it cannot be as it is."
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from bidsseg.errors import FileError, one_line_errors
 from bidsseg.evidence import Evidence, collect, evidence_from
 from bidsseg.fusion import fuse
 from bidsseg.image import Image, conform, correct_bias, grid_of, load, normalise, save
+from bidsseg.orientation import better_orientation
 from bidsseg.predict import FEW_FLOATS, SLAB_FLOATS, PredictOptions, infer, to_native
 from bidsseg.probabilities import write_probabilities
 from bidsseg.quality import Assessment, assess, calibration_from, geometry
@@ -100,7 +101,12 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
                 target = grid if space == "orig" else grid_of(volume.shape, grid.affine)
                 for scheme in recipe["schemes"]:
                     write_probabilities(probabilities_file(folder, space, scheme), found, target, scheme, floats)
-        write_json(folder / EVIDENCE, collect(found, volume.shape).as_json())
+        evidence = collect(found, volume.shape)
+        calibration = calibration_from(model.card.quality)
+        if calibration and assess(evidence, geometry(image), calibration).verdict == "fail":
+            better = better_orientation(normalise(volume), evidence, model, replace(options, gyri=False), calibration)
+            evidence = replace(evidence, better_turned=better)
+        write_json(folder / EVIDENCE, evidence.as_json())
         path = folder / "segmentation.npz"
         save_segmentations(path, answers)
         return str(path)
