@@ -15,7 +15,7 @@ from bidsseg.weights import Model
 
 GAIN = 0.1
 "Of expected Dice, by which another orientation must be better."
-Turn = tuple[tuple[int, int, int], tuple[int, ...]]
+Turn = tuple[tuple[int, ...], tuple[int, ...]]
 "Order of the axes, and the axes reversed afterwards."
 
 

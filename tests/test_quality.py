@@ -33,7 +33,7 @@ TRUSTING = Calibration({scheme: [0.0, 1.0, 0.0, 0.0, 0.0, 0.0] for scheme in SCO
 
 def usual(soft: float = 0.9) -> Evidence:
     """A brain of median volumes with every label in its place."""
-    sums = {
+    sums: dict[str, dict[int, Sums]] = {
         scheme: {
             code: Sums(r.middle * BRAIN_MM3, r.middle * BRAIN_MM3, soft * r.middle * BRAIN_MM3, r.centre_mm)
             for code, r in references()[scheme].items()
@@ -122,7 +122,7 @@ def test_a_calibration_of_other_features_is_not_used() -> None:
 
 def trial(scan: str, soft: float, kind: str = "noise") -> Trial:
     """A scan whose Dice is always 0.1 less than its probabilities say."""
-    dice = {scheme: dict.fromkeys(references()[scheme], soft - 0.1) for scheme in SCORED}
+    dice: dict[str, dict[int, float]] = {scheme: dict.fromkeys(references()[scheme], soft - 0.1) for scheme in SCORED}
     return Trial(scan, Damage(kind, soft), "abc", dice, usual(soft), VIEW)
 
 
