@@ -22,30 +22,36 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from bidsseg.demo import template
 from bidsseg.image import Image, load, save
 from bidsseg.labels import TISSUE
-from bidsseg.lesion_measures import cubes_of
 from bidsseg.lesion_pictures import zone_mosaic
-from bidsseg.lesion_report import LesionReport
+from bidsseg.lesion_report import Lesion, LesionReport
 from bidsseg.lesion_tables import lesion_loads
-from bidsseg.lesion_zones import JUXTACORTICAL, PERIVENTRICULAR, ZONES
+from bidsseg.lesion_zones import COMPARTMENT, CORTEX, JUXTACORTICAL, PERIVENTRICULAR, VENTRICLES, ZONES, is_any
 from bidsseg.lesions import lesion_features
+from bidsseg.pictures import extent
 from bidsseg.predict import PredictOptions, segment
 from bidsseg.segmentation import Segmentation, from_labels, labels
 from bidsseg.weights import DEFAULT_MODEL, load_model
 
 RATIOS = (1, 1.5, 3, 10, np.inf)
 "Of the larger part's volume to the smaller's."
-DRAWN_A_MASK = 2
-"Merged pairs of each mask that are drawn and measured anew."
+COLUMNS = tuple(f"{low:g} to {high:g} times" for low, high in pairwise(RATIOS))
+OURS = "share of the wall (ours)"
+MARGIN = 10
+Walls = tuple[int, int]
+"Voxels of ventricles and of cortex that face white matter."
+DRAWN_A_MASK, DRAWN_EVERY = 2, 4
+"Merged pairs that are drawn and measured anew: two of every fourth mask."
 
 
 def segmented(image: Image, path: Path) -> Segmentation:
@@ -69,21 +75,43 @@ def check_totals(report: LesionReport, mask: Image) -> None:
         assert abs(total - volume) <= 1e-6 * volume, f"{level}: {total} instead of {volume} mm3"
 
 
-def zone_table(reports: Sequence[LesionReport]) -> None:
+def cut_out(image: Image, segmentation: Segmentation) -> tuple[Image, Segmentation]:
+    """The box of the brain with a margin: a third of the voxels."""
+    box = tuple(
+        slice(max(0, side.start - MARGIN), side.stop + MARGIN) for side in extent(labels(segmentation, "lobes"))
+    )
+    affine = image.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
+    tissue, side, parcel = (np.ascontiguousarray(getattr(segmentation, n)[box]) for n in ("tissue", "side", "parcel"))
+    part = Segmentation(tissue, side, parcel, np.zeros(tissue.shape, np.float16), affine, has_gyri=False)
+    return Image(np.ascontiguousarray(image.data[box]), affine, image.header), part
+
+
+def zone_table(patients: Sequence[Sequence[Lesion]]) -> None:
     """Print numbers and volumes by zone, of all and of the median patient."""
-    lesions = [lesion for report in reports for lesion in report.lesions]
+    lesions = [lesion for found in patients for lesion in found]
     volume = sum(lesion.volume_mm3 for lesion in lesions)
     print(f"{'zone':20}{'lesions':>8}{'share':>8}{'a patient':>11}{'mL':>8}{'share':>8}{'median share':>14}")
     for zone in ZONES:
         own = [lesion.volume_mm3 for lesion in lesions if lesion.zone == zone]
         shares = [
-            sum(x.volume_mm3 for x in r.lesions if x.zone == zone) / max(sum(x.volume_mm3 for x in r.lesions), 1e-9)
-            for r in reports
+            sum(x.volume_mm3 for x in found if x.zone == zone) / max(sum(x.volume_mm3 for x in found), 1e-9)
+            for found in patients
         ]
         print(
-            f"{zone:20}{len(own):8}{len(own) / len(lesions):8.1%}{len(own) / len(reports):11.1f}"
+            f"{zone:20}{len(own):8}{len(own) / len(lesions):8.1%}{len(own) / len(patients):11.1f}"
             f"{sum(own) / 1000:8.1f}{sum(own) / volume:8.1%}{np.median(shares):14.1%}"
         )
+
+
+def contact_table(patients: Sequence[Sequence[Lesion]]) -> None:
+    """Print how many lesions of the cerebrum touch what, by the gap that counts as touching."""
+    cerebral = [x for found in patients for x in found if x.zone not in ("infratentorial", "deep-grey", "outside")]
+    print(f"{'gap':>8}{'at ventricles only':>20}{'both':>8}{'at cortex only':>16}{'neither':>9}")
+    for gap in (0.0, 0.5, 1.0, 1.5, 2.5):
+        touch = Counter((x.dist_ventricle_mm <= gap, x.dist_cortex_mm <= gap) for x in cerebral)
+        shares = [touch[key] / len(cerebral) for key in ((True, False), (True, True), (False, True), (False, False))]
+        print(f"{gap:5.1f} mm{shares[0]:20.1%}{shares[1]:8.1%}{shares[2]:16.1%}{shares[3]:9.1%}")
 
 
 @dataclass(frozen=True)
@@ -94,32 +122,34 @@ class Part:
     volume_mm3: float
     walls_abutted: tuple[int, int]
     "Voxels that abut ventricles and cortex."
-    nearer: tuple[float, float]
+    nearer: tuple[int, int]
     "Voxels nearer to the ventricles, and nearer to the cortex."
     voxels: NDArray[np.intp]
     "(N, 3) on the isotropic grid."
     is_right: bool
 
 
-def parts_of(report: LesionReport, image: Image, gaps: tuple[NDArray[np.float64], NDArray[np.float64]]) -> list[Part]:
+def parts_of(report: LesionReport, gaps: Sequence[NDArray[np.float64]]) -> list[Part]:
     """The lesions of a report that touch only ventricles or only cortex, and nothing else."""
-    tolerance = report.options.tolerance_mm
-    cubes = cubes_of(report.placed, image, report.segmentation, len(report.lesions))
+    tolerance, grid = report.options.tolerance_mm, report.placed.isotropic
+    surface = (grid > 0) & ((ndimage.minimum_filter(grid, 3) != grid) | (ndimage.maximum_filter(grid, 3) != grid))
+    cerebral = ~np.isin(COMPARTMENT[report.segmentation.tissue], (1, 2))
     parts = []
-    for lesion, cube in zip(report.lesions, cubes, strict=True):
+    for lesion, box in zip(report.lesions, ndimage.find_objects(grid), strict=False):
         if lesion.contacts not in ((PERIVENTRICULAR,), (JUXTACORTICAL,)):
             continue
-        abuts = [int((cube.cerebral & (gap <= tolerance)).sum()) for gap in (cube.ventricle_mm, cube.cortex_mm)]
-        voxels = np.argwhere(report.placed.isotropic == lesion.lesion)
-        ventricle, cortex = (gap[tuple(voxels.T)] for gap in gaps)
-        nearer = (float((ventricle < cortex).sum()), float((ventricle >= cortex).sum()))
+        inside = grid[box] == lesion.lesion
+        ventricle, cortex = (gap[box][inside] for gap in gaps)
+        abut = surface[box][inside] & cerebral[box][inside]
+        walls = tuple(int((abut & (gap <= tolerance)).sum()) for gap in (ventricle, cortex))
+        nearer = (int((ventricle < cortex).sum()), int((ventricle >= cortex).sum()))
+        voxels = np.argwhere(inside) + [side.start for side in box]
         is_right = bool(lesion.centroid_mm[0] > 0)
-        volume = lesion.volume_mm3
-        parts.append(Part(lesion.zone, volume, (abuts[0], abuts[1]), nearer, voxels, is_right))
+        parts.append(Part(lesion.zone, lesion.volume_mm3, (walls[0], walls[1]), nearer, voxels, is_right))
     return parts
 
 
-def rules(one: Part, other: Part, walls: tuple[int, int]) -> dict[str, str]:
+def rules(one: Part, other: Part, walls: Walls) -> dict[str, str]:
     """What each rule says of two lesions that have become one."""
     ventricle, cortex = (one.walls_abutted[side] + other.walls_abutted[side] for side in (0, 1))
     near, far = (one.nearer[side] + other.nearer[side] for side in (0, 1))
@@ -128,7 +158,7 @@ def rules(one: Part, other: Part, walls: tuple[int, int]) -> dict[str, str]:
         return PERIVENTRICULAR if is_ventricle else JUXTACORTICAL
 
     return {
-        "share of the wall (ours)": name(ventricle / walls[0] >= cortex / walls[1]),
+        OURS: name(ventricle / walls[0] >= cortex / walls[1]),
         "area of contact": name(ventricle >= cortex),
         "nearer to": name(near >= far),
         "ventricles first (LST-AI)": name(ventricle > 0),
@@ -155,60 +185,39 @@ def bridge(one: Part, other: Part, white: NDArray[np.bool_]) -> NDArray[np.intp]
     return line if len(line) and white[tuple(line.T)].all() else None
 
 
-def drawn(reports: Sequence[LesionReport], all_parts: Sequence[list[Part]], image: Image) -> tuple[int, int]:
-    """Of pairs joined in the image and measured anew: how many get the zone that the sums tell, of how many."""
-    white = reports[0].segmentation.tissue == TISSUE["white-matter"]
-    same = count = 0
-    for report, parts in zip(reports, all_parts, strict=True):
-        walls = cubes_of(report.placed, image, report.segmentation, 1)[0].walls
-        tried = 0
-        for one, other in pairs(parts):
-            line = bridge(one, other, white)
-            if line is None or tried == DRAWN_A_MASK:
-                continue
-            mask = np.zeros(image.data.shape, np.float32)
-            for voxels in (one.voxels, line, other.voxels):
-                mask[tuple(voxels.T)] = 1
-            merged = lesion_features(image, Image(mask, image.affine, image.header), report.segmentation).lesions
-            assert len(merged) == 1, f"{len(merged)} lesions after a bridge"
-            assert {PERIVENTRICULAR, JUXTACORTICAL} <= set(merged[0].contacts)
-            same += merged[0].zone == rules(one, other, walls)["share of the wall (ours)"]
-            count += 1
-            tried += 1
-    return same, count
+def drawn(report: LesionReport, parts: Sequence[Part], walls: Walls, image: Image) -> Counter[str]:
+    """Some pairs joined in the image and measured anew: how many get the zone that the sums tell."""
+    white = report.segmentation.tissue == TISSUE["white-matter"]
+    told: Counter[str] = Counter()
+    joined = ((one, other, line) for one, other in pairs(parts) if (line := bridge(one, other, white)) is not None)
+    for one, other, line in islice(joined, DRAWN_A_MASK):
+        mask = np.zeros(image.data.shape, np.float32)
+        for voxels in (one.voxels, line, other.voxels):
+            mask[tuple(voxels.T)] = 1
+        merged = lesion_features(image, Image(mask, image.affine, image.header), report.segmentation).lesions
+        assert len(merged) == 1, f"{len(merged)} lesions after a bridge"
+        assert {PERIVENTRICULAR, JUXTACORTICAL} <= set(merged[0].contacts)
+        told["same" if merged[0].zone == rules(one, other, walls)[OURS] else "other"] += 1
+    return told
 
 
-def merged_table(all_parts: Sequence[list[Part]], walls: tuple[int, int]) -> None:
-    """Print how often each rule names what the larger lesion was, by how much larger it was."""
-    right: dict[str, Counter[int]] = {}
-    counts: Counter[int] = Counter()
-    both: dict[str, Counter[str]] = {}
-    totals: Counter[str] = Counter()
-    for parts in all_parts:
+def merged_table(patients: Sequence[Sequence[Part]], walls: Walls) -> None:
+    """Print how often each rule names what the larger lesion was: by how much larger it was, and by what it was."""
+    right: Counter[tuple[str, str]] = Counter()
+    count: Counter[str] = Counter()
+    for parts in patients:
         for one, other in pairs(parts):
             large, small = sorted((one.volume_mm3, other.volume_mm3), reverse=True)
-            column = int(np.searchsorted(RATIOS, large / small, side="right"))
-            counts[column] += 1
-            totals[truth(one, other)] += 1
+            column, site = (COLUMNS[int(np.searchsorted(RATIOS, large / small, side="right")) - 1], truth(one, other))
+            count.update((column, site))
             for rule, zone in rules(one, other, walls).items():
-                right.setdefault(rule, Counter())[column] += zone == truth(one, other)
-                both.setdefault(rule, Counter())[truth(one, other)] += zone == truth(one, other)
-    heads = [f"{low:g}-{high:g} x" for low, high in pairwise(RATIOS)]
-    print(
-        f"{'larger part is':28}"
-        + "".join(f"{head:>10}" for head in heads)
-        + f"{'ventricle':>12}{'cortex':>10}{'mean':>8}"
-    )
-    sites = (PERIVENTRICULAR, JUXTACORTICAL)
-    print(
-        f"{'pairs':28}"
-        + "".join(f"{counts[c]:10}" for c in range(1, 5))
-        + f"{totals[sites[0]]:12}{totals[sites[1]]:10}"
-    )
-    for rule, hits in right.items():
-        shares = [both[rule][site] / max(totals[site], 1) for site in sites]
-        cells = "".join(f"{hits[c] / max(counts[c], 1):10.1%}" for c in range(1, 5))
-        print(f"{rule:28}{cells}{shares[0]:12.1%}{shares[1]:10.1%}{sum(shares) / 2:8.1%}")
+                right.update((rule, key) for key in (column, site) if zone == site)
+    columns = (*COLUMNS, PERIVENTRICULAR, JUXTACORTICAL)
+    print(f"{'larger part':28}" + "".join(f"{column:>17}" for column in columns) + f"{'mean of both':>15}")
+    print(f"{'pairs':28}" + "".join(f"{count[column]:17}" for column in columns))
+    for rule in dict.fromkeys(rule for rule, _ in right):
+        shares = [right[rule, column] / max(count[column], 1) for column in columns]
+        print(f"{rule:28}" + "".join(f"{share:17.1%}" for share in shares) + f"{sum(shares[-2:]) / 2:15.1%}")
 
 
 def main() -> None:
@@ -219,42 +228,51 @@ def main() -> None:
     chosen.output.mkdir(parents=True, exist_ok=True)
     paths = sorted(chosen.data.glob("*label-lesion_mask.nii.gz"))
     assert paths, f"{chosen.data}: no *label-lesion_mask.nii.gz"
-    image = template()
-    segmentation = segmented(image, chosen.output / "template")
-    reports = []
-    for path in paths:
+    whole = template()
+    image, segmentation = cut_out(whole, segmented(whole, chosen.output / "template"))
+    gaps = gap_volumes(segmentation)
+    walls = walls_of(segmentation)
+    patients, merged, redrawn = [], [], Counter[str]()
+    for number, path in enumerate(paths):
         mask = load(path)
-        reports.append(lesion_features(image, mask, segmentation))
-        check_totals(reports[-1], mask)
+        report = lesion_features(image, mask, segmentation)
+        check_totals(report, mask)
+        patients.append(report.lesions)
+        merged.append(parts_of(report, gaps))
+        if number % DRAWN_EVERY == 0:
+            redrawn += drawn(report, merged[-1], walls, image)
     print(f"1. {len(paths)} masks on the MNI152 T1, model {load_model(DEFAULT_MODEL).card.sha256[:12]}:")
     print("every level of every table adds up to its mask's volume")
-    zone_table(reports)
-    for flair in sorted(chosen.data.glob("*_FLAIR.nii.gz")):
+    zone_table(patients)
+    contact_table(patients)
+    own_scan(chosen.data, chosen.output)
+    print("\n3. merged lesions: how often each rule says what the larger was")
+    merged_table(merged, walls)
+    print(f"drawn and measured anew: {redrawn['same']} of {redrawn.total()} pairs get the zone that the sums tell")
+
+
+def own_scan(data: Path, output: Path) -> None:
+    """Patients whose own FLAIR is there."""
+    for flair in sorted(data.glob("*_FLAIR.nii.gz")):
         patient = flair.name.partition("_")[0]
-        scan, mask = load(flair), load(next(chosen.data.glob(f"{patient}_*mask.nii.gz")))
-        report = lesion_features(scan, mask, segmented(scan, chosen.output / patient))
+        scan, mask = load(flair), load(next(data.glob(f"{patient}_*mask.nii.gz")))
+        report = lesion_features(scan, mask, segmented(scan, output / patient))
         check_totals(report, mask)
-        zone_mosaic(chosen.output / "zones.png", scan, report)
-        print(f"\n2. {patient} on its own FLAIR; picture: {chosen.output / 'zones.png'}")
-        zone_table([report])
-    print("\n3. merged lesions")
-    gaps = gap_volumes(image, segmentation)
-    all_parts = [parts_of(report, image, gaps) for report in reports]
-    walls = cubes_of(reports[0].placed, image, reports[0].segmentation, 1)[0].walls
-    merged_table(all_parts, walls)
-    same, count = drawn(reports, all_parts, image)
-    print(f"drawn with a bridge and measured anew: {same} of {count} pairs get the zone that the sums tell")
+        zone_mosaic(output / "zones.png", scan, report)
+        print(f"\n2. {patient} on its own FLAIR; picture: {output / 'zones.png'}")
+        zone_table([report.lesions])
 
 
-def gap_volumes(image: Image, segmentation: Segmentation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distance in mm of every voxel of a 1 mm image to ventricles and to cortex, (I, J, K) each."""
-    from scipy import ndimage
+def gap_volumes(segmentation: Segmentation) -> list[NDArray[np.float64]]:
+    """Gap in mm between every voxel of a 1 mm image and the ventricles, and the cortex; (I, J, K) each."""
+    centres = [ndimage.distance_transform_edt(~is_any(segmentation.tissue, kinds)) for kinds in (VENTRICLES, CORTEX)]
+    return [np.maximum(distance - 1, 0) for distance in centres]
 
-    from bidsseg.lesion_zones import CORTEX, VENTRICLES, is_any
 
-    ventricle, cortex = (
-        ndimage.distance_transform_edt(~is_any(segmentation.tissue, kinds)) for kinds in (VENTRICLES, CORTEX)
-    )
+def walls_of(segmentation: Segmentation) -> Walls:
+    """Voxels of ventricles and of cortex that face white matter."""
+    beside = ndimage.binary_dilation(segmentation.tissue == TISSUE["white-matter"])
+    ventricle, cortex = (int((beside & is_any(segmentation.tissue, kinds)).sum()) for kinds in (VENTRICLES, CORTEX))
     return ventricle, cortex
 
 

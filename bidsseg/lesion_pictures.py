@@ -107,6 +107,6 @@ def _legend(report: LesionReport) -> Bytes:
         found = [lesion.volume_mm3 for lesion in report.lesions if lesion.zone == zone]
         x, y = number * WIDTH_PX // len(ZONES) + 6, 6
         pen.rectangle((x, y, x + 12, y + 12), ZONE_COLORS[number])
-        text = f"{zone.replace('-', ' ')}: {len(found)}, {sum(found) / 1000:.1f} mL"
+        text = f"{zone.replace('-', ' ')}: {len(found)}, {sum(found) / 1000:.2f} mL"
         pen.text((x + 18, y + 6), text, TEXT_COLOR, font(13), anchor="lm")
     return np.asarray(picture)
