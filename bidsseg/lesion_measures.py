@@ -20,7 +20,6 @@ from bidsseg.lesion_report import Lesion, Pieces
 from bidsseg.lesion_zones import COMPARTMENT, CORTEX, FLUID, VENTRICLES, WHITE_MATTER, Cubes, is_any, zone_of
 from bidsseg.segmentation import Segmentation, labels
 
-FACES = np.concatenate((np.eye(3, dtype=np.intp), -np.eye(3, dtype=np.intp)))
 NORMAL_WHITE_MATTER_MM = 3
 "White matter this near to a lesion is not taken for normal-appearing."
 
@@ -42,18 +41,17 @@ class Near:
         if len(surface):  # unbalanced: far faster for points in rows
             self.tree = cKDTree(apply(self.affine, surface), compact_nodes=False, balanced_tree=False)
 
-    def gap_mm(self, points_mm: Reals, wanted: NDArray[np.bool_] | None = None) -> Reals:
+    def gap_mm(self, points_mm: Reals) -> Reals:
         """Gap between the voxel around each point (N, 3) and the tissues: centre distance less 1 mm, 0 inside; (N,).
 
-        Points outside the tissues that are not ``wanted`` get infinity. Without such tissues all is nan.
+        Without such tissues all is nan.
         """
         if self.tree is None:
             return np.full(len(points_mm), np.nan)
         indices = np.rint(apply(np.linalg.inv(self.affine), points_mm)).astype(np.intp)
-        inside = look_up(self.mask, indices) > 0
-        gap = np.where(inside, 0.0, np.inf)
-        ask = ~inside if wanted is None else ~inside & wanted
-        gap[ask] = np.round(np.maximum(self.tree.query(points_mm[ask])[0] - 1.0, 0.0), 6)
+        outside = look_up(self.mask, indices) == 0
+        gap = np.zeros(len(points_mm))
+        gap[outside] = np.round(np.maximum(self.tree.query(points_mm[outside])[0] - 1.0, 0.0), 6)
         return gap
 
 
@@ -103,17 +101,12 @@ def cubes_of(placed: Placed, image: Image, segmentation: Segmentation, count: in
     component = placed.isotropic[tuple(indices.T)]
     order = np.argsort(component, kind="stable")
     points = apply(placed.grid.affine, indices[order])
-    faces = [look_up(placed.isotropic, indices + step) != component for step in FACES]
-    surface = np.any(faces, axis=0)[order]
     scan = np.rint(apply(np.linalg.inv(image.affine), points)).astype(np.intp)
     cerebral = ~np.isin(COMPARTMENT[look_up(segmentation.tissue, scan)], (1, 2))
-    near = [Near(segmentation, image, tissues) for tissues in (VENTRICLES, CORTEX)]
-    ventricle, cortex = (tissues.gap_mm(points, surface) for tissues in near)
-    beside_white = ndimage.binary_dilation(isotropic(segmentation.tissue == WHITE_MATTER, image))
-    walls = tuple(max(1, int((tissues.mask & beside_white).sum())) for tissues in near)
+    ventricle, cortex = (Near(segmentation, image, tissues).gap_mm(points) for tissues in (VENTRICLES, CORTEX))
     ends = np.cumsum(np.bincount(component, minlength=count + 1)[1:])[:-1]
     parts = [np.split(values, ends) for values in (points, ventricle, cortex, cerebral)]
-    return [Cubes(p, v, c, inside, (walls[0], walls[1])) for p, v, c, inside in zip(*parts, strict=True)]
+    return [Cubes(*values) for values in zip(*parts, strict=True)]
 
 
 def long_axis_mm(points_mm: Reals) -> float:

@@ -11,12 +11,10 @@ Every zone a lesion touches is one of its *contacts*. Its one *zone* comes from 
 
 1. Where most of its volume lies (plurality): brainstem and cerebellum: infratentorial; thalamus, basal ganglia and
    ventral diencephalon: deep-grey; cerebrum: rule 2; nothing of these: outside.
-2. In the cerebrum: the structure it abuts, ventricles or cortex; where it abuts both, the one of which it abuts the
-   larger share of the wall that faces white matter; where it abuts neither, deep-white-matter.
+2. In the cerebrum: the structure it abuts, ventricles or cortex; where it abuts both, the one that most of its volume
+   is nearer to; where it abuts neither, deep-white-matter.
 
 So a confluent lesion that reaches the cortex, the thalamus or the midbrain with a small part stays what it mostly is.
-The share, not the area, because the folded cortex is everywhere near and has ten times the surface: by area nearly all
-large periventricular lesions would be juxtacortical.
 """
 
 from __future__ import annotations
@@ -73,13 +71,11 @@ class Cubes:
 
     points_mm: Reals
     ventricle_mm: Reals
-    "Gap to the ventricles of surface voxels and those in ventricles; infinite for the others."
+    "Gap to the ventricles."
     cortex_mm: Reals
-    "The same to the cortex."
+    "Gap to the cortex."
     cerebral: NDArray[np.bool_]
     "Neither deep grey matter nor brainstem nor cerebellum."
-    walls: tuple[int, int]
-    "Voxels of ventricles and of cortex that face white matter, in the whole brain."
 
 
 def zone_of(cubes: Cubes, compartments: Reals, options: LesionOptions) -> tuple[tuple[str, ...], str]:
@@ -88,9 +84,8 @@ def zone_of(cubes: Cubes, compartments: Reals, options: LesionOptions) -> tuple[
     A lesion is in contact with hindbrain or deep grey matter where a tenth of it, or as much as a lesion has at least,
     lies there.
     """
-    abuts = [
-        int((cubes.cerebral & (gap <= options.tolerance_mm)).sum()) for gap in (cubes.ventricle_mm, cubes.cortex_mm)
-    ]
+    gaps = [gap[cubes.cerebral] for gap in (cubes.ventricle_mm, cubes.cortex_mm)]
+    abuts = [bool((gap <= options.tolerance_mm).any()) for gap in gaps]
     enough = min(0.1 * float(compartments.sum()), options.min_volume_mm3)
     has = [0 < enough <= compartments[part] for part in (1, 2)]
     named = zip((PERIVENTRICULAR, JUXTACORTICAL, INFRATENTORIAL, DEEP_GREY), (*abuts, *has), strict=True)
@@ -102,4 +97,6 @@ def zone_of(cubes: Cubes, compartments: Reals, options: LesionOptions) -> tuple[
         return contacts, (INFRATENTORIAL, DEEP_GREY)[part - 1]
     if not any(abuts):
         return (*contacts, DEEP_WHITE), DEEP_WHITE
-    return contacts, PERIVENTRICULAR if abuts[0] / cubes.walls[0] >= abuts[1] / cubes.walls[1] else JUXTACORTICAL
+    if all(abuts):
+        return contacts, PERIVENTRICULAR if np.sign(gaps[1] - gaps[0]).sum() >= 0 else JUXTACORTICAL
+    return contacts, PERIVENTRICULAR if abuts[0] else JUXTACORTICAL

@@ -146,6 +146,33 @@ def test_balls_do_not_depend_on_spacing(number: int, spacing: Spacing) -> None:
     assert np.abs(np.subtract(coarse.centroid_mm, centre)).max() < 1.1
 
 
+BRIDGE: Bounds = (12, 30, -1, 1, 5, 7)
+AT_VENTRICLE: dict[str, Bounds] = {"small": (6, 12, -3, 3, 3, 9), "large": (6, 12, -9, 9, 0, 12)}
+AT_CORTEX: dict[str, Bounds] = {
+    "small": (30, 36, -3, 3, 3, 9), "medium": (30, 36, -9, 9, 3, 9), "large": (30, 36, -18, 18, 0, 18),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ventricle", "cortex", "zone"),
+    [
+        ("large", "small", "periventricular"),  # 1296 and 216 mm3
+        ("small", "large", "juxtacortical"),  # 216 and 3888 mm3
+        ("large", "large", "juxtacortical"),  # 1296 and 3888 mm3
+        ("small", "medium", "juxtacortical"),  # 216 and 648 mm3
+        ("large", "medium", "periventricular"),  # 1296 and 648 mm3
+    ],
+)
+def test_merged_lesions(ventricle: str, cortex: str, zone: str) -> None:
+    """A lesion at the ventricle and one at the cortex, joined by a thin bridge, stay what the larger one was."""
+    lesions = [AT_VENTRICLE[ventricle], AT_CORTEX[cortex]]
+    (lesion,) = measure(MM1, [*lesions, BRIDGE]).lesions
+    assert lesion.contacts == ("periventricular", "juxtacortical")
+    assert lesion.zone == zone
+    volumes = [boxes(MM1, [box]).sum() for box in lesions]
+    assert lesion.zone == ("periventricular", "juxtacortical")[int(np.argmax(volumes))]
+
+
 @pytest.mark.parametrize(
     ("size", "long_axis"),
     [((14, 1, 1), 14), ((3, 4, 1), 1 + math.hypot(2, 3)), ((6, 6, 6), 1 + 5 * math.sqrt(3)), ((1, 1, 15), 15)],

@@ -3,8 +3,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bidsseg.labels import LEFT, RIGHT, TISSUE, gyri
-from bidsseg.segmentation import VOLUME_COLUMNS, Segmentation, brain_mask, labels, quality, volumes, write_volumes
+from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri
+from bidsseg.segmentation import (
+    VOLUME_COLUMNS,
+    Segmentation,
+    brain_mask,
+    from_labels,
+    labels,
+    quality,
+    volumes,
+    write_volumes,
+)
 
 
 def two_putamens_and_csf() -> Segmentation:
@@ -35,6 +44,25 @@ def test_lobes_add_up_to_the_regions() -> None:
     segmentation = two_putamens_and_csf()
     total = [sum(row.volume_mm3 for row in volumes(segmentation, scheme)) for scheme in ("regions", "lobes")]
     assert total == pytest.approx([32, 32])
+
+
+def test_label_maps_give_the_segmentation_back() -> None:
+    """For every anatomy: the maps of regions and lobes made from what was read are those that were read."""
+    tissue, side, parcel = (part.astype(np.uint8) for part in np.indices((len(TISSUES), 2, N_GYRI)))
+    every = Segmentation(tissue, side, parcel, np.zeros(tissue.shape, np.float16), np.eye(4), has_gyri=False)
+    found = from_labels(labels(every, "regions"), labels(every, "lobes"), np.eye(4))
+    for scheme in ("regions", "lobes"):
+        assert np.array_equal(labels(found, scheme), labels(every, scheme))
+    known = labels(every, "regions") > 0
+    assert np.array_equal(found.tissue[known], tissue[known])
+
+
+@pytest.mark.parametrize(
+    ("region", "lobe", "shape"), [(1301, 0, (1, 1, 1)), (9999, 9999, (1, 1, 1)), (0, 0, (1, 1, 2))]
+)
+def test_label_maps_that_do_not_belong_together(region: int, lobe: int, shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"don't go together|must have one shape"):
+        from_labels(np.full((1, 1, 1), region, np.uint16), np.full(shape, lobe, np.uint16), np.eye(4))
 
 
 def test_gyri_need_to_have_been_computed() -> None:
