@@ -45,8 +45,8 @@ LESION_COLUMNS: dict[str, dict[str, Any]] = {
     "zone": {
         "Description": "The one zone of the lesion, after the sites of the 2017 McDonald criteria",
         "Levels": {
-            "periventricular": "in the cerebrum, abuts a lateral ventricle; if cortex too, most is nearer to it",
-            "juxtacortical": "in the cerebrum, abuts the cortex; if a ventricle too, most is nearer to it",
+            "periventricular": "in the cerebrum, abuts ventricles; if it abuts both, mostly nearer to ventricles",
+            "juxtacortical": "in the cerebrum, abuts cortex; if it abuts both, mostly nearer to cortex",
             "infratentorial": "most of it in brainstem and cerebellum",
             "deep-grey": "most of it in thalamus, basal ganglia and ventral diencephalon",
             "deep-white-matter": "in the cerebrum, abuts neither ventricles nor cortex",
