@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bidsseg.bids import natural
 from bidsseg.charts import read_tsv
 from bidsseg.lesion_pictures import ZONE_COLORS
 from bidsseg.lesion_steps import changes_marker, read_marker
@@ -113,7 +114,7 @@ class Lesions:
 def read_lesions(out_dir: Path, subject: str, sessions: Iterable[str]) -> Lesions:
     """Everything of a participant; ``sessions`` are the labels of all that were segmented, empty for none."""
     folder = out_dir / f"sub-{subject}"
-    summaries = sorted(folder.glob(f"**/*{SUMMARY_ENDING}"))
+    summaries = sorted(folder.glob(f"**/*{SUMMARY_ENDING}"), key=lambda path: (natural(session_of(path)), path))
     found = [session_lesions(out_dir, path) for path in summaries]
     changes = read_changes(out_dir, subject)
     told = {table.path for session in found for table in session.tables}
