@@ -282,6 +282,18 @@ def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
     return LesionRequest(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
 
 
+def count_gpus(device: str) -> int:
+    """How many CUDA GPUs a run uses: all for auto and cuda, one for cuda:N."""
+    import torch
+
+    from bidsseg.predict import choose_device
+
+    chosen = choose_device(device)
+    if chosen.type != "cuda":
+        return 0
+    return 1 if chosen.index is not None else torch.cuda.device_count()
+
+
 def _execution(options: Options, work: Path) -> Execution:
     from bidsseg.workflow import LOW_MEMORY_GB, MEMORY_GB, Execution
 
@@ -291,6 +303,7 @@ def _execution(options: Options, work: Path) -> Execution:
         nprocs=options.nprocs,
         threads=options.omp_nthreads,
         memory_gb=options.mem_gb,
+        gpus=count_gpus(options.device),
         plugin=_read_plugin(options.use_plugin) if options.use_plugin else {},
         keep_work=options.work_dir is not None,
         stop_on_first_crash=options.stop_on_first_crash,

@@ -68,6 +68,8 @@ class Execution:
     "CPUs of each scan."
     memory_gb: float | None = None
     "Of all scans together; 90 % of the machine's if None."
+    gpus: int = 0
+    "GPUs to use, each for one segmentation at a time; the other steps run on CPUs meanwhile."
     plugin: dict[str, Any] = field(default_factory=dict)
     "A nipype plugin and its arguments, in place of MultiProc: {'plugin': ..., 'plugin_args': {...}}."
     keep_work: bool = False
@@ -296,6 +298,7 @@ def scan_workflow(job: Job, how: Execution) -> Workflow:
         node.inputs.job = asdict(job)
     stat = Path(job.scan).stat() if Path(job.scan).exists() else None
     n4.inputs.stamp = [stat.st_size, stat.st_mtime_ns] if stat else []
+    segmentation.inputs.use_gpu = how.gpus > 0  # nipype knows nodes for the GPU by the name of this input
     outputs.overwrite = True
     workflow = Workflow(name=workflow_name(job))
     workflow.connect(n4, "out", segmentation, "corrected")
@@ -329,7 +332,7 @@ def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
     return prepare(job, Path.cwd())
 
 
-def _segmentation(job: dict, corrected: str) -> str:  # type: ignore[type-arg]
+def _segmentation(job: dict, corrected: str, use_gpu: bool) -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
     from bidsseg.steps import segment
@@ -348,6 +351,7 @@ class WorkerPool:
 
     def __init__(self, how: Execution) -> None:
         self.how = how
+        self._started = multiprocessing.get_context("spawn").Value("i", 0)
         self._executor = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
@@ -355,7 +359,7 @@ class WorkerPool:
             max_workers=self.how.workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=start_worker,
-            initargs=(os.getcwd(), self.how.verbose, self.how.resource_monitor),
+            initargs=(os.getcwd(), self.how, self._started),
         )
 
     def submit(self, node: Any, updatehash: bool, task: int) -> Future[dict[str, Any]]:
@@ -373,12 +377,24 @@ class WorkerPool:
             process.terminate()
 
 
-def start_worker(folder: str, verbose: bool, monitor: bool = False) -> None:
-    """First thing in every worker."""
+def start_worker(folder: str, how: Execution, started: Any) -> None:
+    """First thing in every worker; ``started`` counts them, so that each takes the next GPU."""
     os.chdir(folder)
-    set_up_logging(verbose)
-    monitor_resources(monitor)
+    with started.get_lock():
+        number = started.value
+        started.value += 1
+    if how.gpus > 1:
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of_worker(number, how.gpus, listed)
+    set_up_logging(how.verbose)
+    monitor_resources(how.resource_monitor)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def gpu_of_worker(number: int, gpus: int, visible: str) -> str:
+    """The one GPU that a worker sees, of those in CUDA's list; the first ones if there is no list."""
+    names = visible.split(",") if visible else [str(gpu) for gpu in range(gpus)]
+    return names[number % gpus]
 
 
 def _end_with_parent() -> None:
@@ -418,6 +434,7 @@ class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]
     def __init__(self, pool: WorkerPool, status: Callable[[Any, str], None]) -> None:
         how = pool.how
         arguments: dict[str, Any] = {"n_procs": max(how.nprocs, how.threads), "status_callback": status}
+        arguments["n_gpu_procs"] = how.gpus * how.threads  # nipype counts a node's CPUs on the GPU
         if how.memory_gb is not None:
             arguments["memory_gb"] = how.memory_gb
         super().__init__({**arguments, "raise_insufficient": False})

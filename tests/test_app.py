@@ -12,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from bidsseg.app import (
     EXIT_CANNOT_WRITE,
@@ -23,6 +24,7 @@ from bidsseg.app import (
     run,
     spread,
 )
+from bidsseg.participants import count_gpus
 from bidsseg.workflow import JOB_DIED
 from tests.conftest import Dataset, write_scan
 
@@ -314,3 +316,13 @@ def test_slurm_plugin_reports_bad_scans_and_killed_jobs(dataset: Dataset, tmp_pa
     assert f"error: {bad}: damaged or truncated" in errors
     assert f"sub-03_T1w.nii.gz: {JOB_DIED}" in errors
     assert not (tmp_path / "out" / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen", "gpus"), [("auto", "cuda", 2), ("cuda:1", "cuda:1", 1), ("auto", "cpu", 0)]
+)
+def test_all_gpus_are_used_unless_one_is_named(device: str, chosen: str, gpus: int,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr("bidsseg.predict.choose_device", lambda name: torch.device(chosen))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert count_gpus(device) == gpus

@@ -18,8 +18,10 @@ from bidsseg.workflow import (
     Outcome,
     Runner,
     WorkerPool,
+    gpu_of_worker,
     reason_in,
     run_jobs,
+    scan_workflow,
     workflow_name,
 )
 from tests.conftest import Dataset
@@ -173,3 +175,29 @@ def test_scans_whose_worker_died_are_tried_once_more_alone(
     outcomes, _ = run(jobs("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"), how)
     assert batches == [2, 1, 1]
     assert [outcome.error for outcome in outcomes] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "chosen"),
+    [
+        (2, "", ["0", "1", "0"]),
+        (3, "", ["0", "1", "2"]),
+        (2, "4,6", ["4", "6", "4"]),
+        (2, "GPU-a,GPU-b", ["GPU-a", "GPU-b", "GPU-a"]),
+    ],
+)
+def test_workers_share_the_gpus(gpus: int, visible: str, chosen: list[str]) -> None:
+    assert [gpu_of_worker(number, gpus, visible) for number in range(3)] == chosen
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_only_the_segmentation_waits_for_a_gpu(gpus: int, jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
+    how = Execution(tmp_path, tmp_path, threads=4, gpus=gpus)
+    [job] = jobs("sub-01_T1w.nii.gz")
+    nodes = scan_workflow(job, how)._graph.nodes
+    assert [node.name for node in nodes if node.is_gpu_node()] == (["segmentation"] if gpus else [])
+    pool = WorkerPool(how)
+    try:
+        assert MultiProcInPool(pool, lambda node, event: None).n_gpu_procs == gpus * 4
+    finally:
+        pool.close()
