@@ -26,6 +26,8 @@ GOOD_DICE = 0.75
 "A scan whose regions are expected to have less, on average, fails."
 FEATURES = ("constant", "soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "scan_disorder")
 MOST_ODD = 4.0
+LEAST_HALF_WIDTH = math.log(1.25)
+"Of a usual range: a dozen brains, outlined by one team, differ less than brains and outlines do."
 FEW_VOXELS = 50
 "Of 1 mm3: the place of a smaller label says little."
 CUT_MM2 = 400.0
@@ -133,12 +135,12 @@ def calibration_from(stored: Mapping[str, Any]) -> Calibration | None:
 
 
 def oddness(fraction: float, usual: Reference | None) -> float:
-    """How far a volume lies outside the usual range, in half widths of it (log scale), 0-``MOST_ODD``."""
+    """How far a volume lies outside the usual range, in half widths of it (log scale), 0 to ``MOST_ODD``."""
     if usual is None:
         return 0.0
     if fraction <= 0:
         return MOST_ODD
-    half = math.log(usual.high / usual.low) / 2
+    half = max(math.log(usual.high / usual.low) / 2, LEAST_HALF_WIDTH)
     return min(max(abs(math.log(fraction / usual.middle)) / half - 1, 0.0), MOST_ODD)
 
 
