@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsseg.bids import Scan, derivative_path, participant_folder
-from bidsseg.files import whole, write_text
+from bidsseg.files import write_text
 from bidsseg.labels import SCHEMES, Label, Scheme, label_table
 
 if TYPE_CHECKING:
@@ -304,8 +304,7 @@ def _write_figures(writer: _Writer, result: Result) -> list[str]:
 
         for scheme in writer.recipe.schemes:
             path = writer.place.figure(scheme)
-            with whole(path) as temporary:
-                mosaic(temporary, result.image, labels(result.native, scheme), scheme)
+            mosaic(path, result.image, labels(result.native, scheme), scheme)
             writer.written.append(path)
     except Exception as error:
         return [f"no picture ({type(error).__name__}: {error})"]
