@@ -31,9 +31,9 @@ def differ(a: Path, b: Path, roots: tuple[Path, Path]) -> bool:
 
 
 def without_paths(path: Path, root: Path) -> str:
-    """A text without what depends on where and when it was made."""
+    """A text without what depends on where and when it was made; a page's methods name Python's version."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    return re.sub(r'file://[^"<\s]*|\d{4}-\d\d-\d\d[ T]?[\d:]*', "", text.replace(str(root), ""))
+    return re.sub(r'Python 3[\d.]*|file://[^"<\s]*|\d{4}-\d\d-\d\d[ T]?[\d:]*', "", text.replace(str(root), ""))
 
 
 def main(a: Path, b: Path) -> int:

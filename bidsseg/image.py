@@ -205,6 +205,19 @@ def save(
 
     With a ``slope`` the numbers stand for that many times their value.
     """
+    with whole(path) as temporary:
+        nib.save(_nifti(data, affine, like, slope), temporary)
+
+
+def nifti_bytes(data: NDArray[Any], affine: NDArray[np.float64]) -> bytes:
+    """An uncompressed NIfTI file, without touching a disk."""
+    content: bytes = _nifti(data, affine).to_bytes()
+    return content
+
+
+def _nifti(
+    data: NDArray[Any], affine: NDArray[np.float64], like: Image | None = None, slope: float | None = None
+) -> nib.Nifti1Image:
     header = like.header.copy() if like is not None else None
     if header is not None:
         header.set_data_dtype(data.dtype)
@@ -221,8 +234,7 @@ def save(
         image.set_sform(affine, int(header["sform_code"]))
     if slope is not None:
         image.header.set_slope_inter(slope, 0)
-    with whole(path) as temporary:
-        nib.save(image, temporary)
+    return image
 
 
 def grid_of(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:

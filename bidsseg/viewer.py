@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import gzip
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.image import Grid, Image, along, grid_of, resampling_matrix, save
+from bidsseg.image import Grid, Image, along, grid_of, nifti_bytes, resampling_matrix
 from bidsseg.pictures import extent, grey_levels, to_ras_order, widened
 
 CODE_BITS = 15
@@ -137,7 +135,4 @@ def rows_and_codes(shown: Mapping[str, NDArray[np.uint16]]) -> tuple[NDArray[np.
 
 def as_text(data: NDArray[Any], affine: NDArray[np.float64]) -> str:
     """Base64 of a gzipped NIfTI file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "volume.nii"
-        save(path, data, affine)
-        return base64.b64encode(gzip.compress(path.read_bytes(), 6, mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(nifti_bytes(data, affine), 6, mtime=0)).decode("ascii")

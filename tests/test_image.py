@@ -16,6 +16,7 @@ from bidsseg.image import (
     correct_bias,
     grid_of,
     load,
+    nifti_bytes,
     normalise,
     resampling_matrix,
     restore,
@@ -286,3 +287,9 @@ def test_bias_correction_flattens_a_field() -> None:
     inside = head > 0
     spread = [float(data[inside].std() / data[inside].mean()) for data in (100 * field, corrected.data)]
     assert spread[1] < 0.4 * spread[0]
+
+
+def test_bytes_are_those_of_a_file(tmp_path: Path) -> None:
+    data, affine = np.arange(24, dtype=np.uint16).reshape(2, 3, 4), np.diag([1.0, 2, 3, 1])
+    save(tmp_path / "image.nii", data, affine)
+    assert nifti_bytes(data, affine) == (tmp_path / "image.nii").read_bytes()
