@@ -110,7 +110,14 @@ def test_outputs_are_written_again_though_the_work_folder_knows_them(
 @pytest.mark.parametrize(
     ("crash", "reason"),
     [
-        ("Traceback:\n\t  File x\n\tbidsseg.errors.FileError: /a.nii: bad; mend it\n\nother", "/a.nii: bad; mend it"),
+        (
+            "Traceback:\n\t  File x\n\tbidsseg.errors.FileError: /data/sub-01_T1w.nii: bad; mend it\n\nother",
+            "/data/sub-01_T1w.nii: bad; mend it",
+        ),
+        (
+            "\tbidsseg.errors.FileError: /out/a.nii: full; make room\n",
+            "/data/sub-01_T1w.nii: /out/a.nii: full; make room",
+        ),
         ("ValueError: 1\n  KeyError: 'k'\n", "/data/sub-01_T1w.nii: KeyError: 'k'"),
         ("nothing", "/data/sub-01_T1w.nii: failed without a message; see the log"),
     ],
