@@ -24,10 +24,12 @@ ABOUT = {
     ],
     "held_out": "MICCAI 2012 subjects 1015, 1017 and 1036 were never trained on; the accuracy is measured on them.",
     "known_failures": [
-        "Whole-head scans: scalp and bone marrow over the vertex, muscle at the skull base and tissue of the orbits "
-        "are in part labelled as the nearest cortex, most on FLAIR.",
-        "FLAIR and T1w of low contrast: cortex of narrow gyri is labelled as white matter.",
-        "Small structures (inferior lateral ventricle, accumbens, amygdala, third ventricle) are only roughly placed.",
-        "Intracranial volume of whole-head scans is too large, because of the first failure.",
+        "Whole-head scans: patches of a few millimetres at the skull base, beside the temporal poles and below the "
+        "cerebellum, are at times labelled as the nearest brain.",
+        "FLAIR and T1w of low contrast: narrow gyri lose their white matter or their cortex, and gyri that a thick "
+        "slice cuts at its edge are frayed at the vertex and beside the falx.",
+        "Small structures (inferior lateral ventricle, accumbens, amygdala) are less certain than their neighbours.",
+        "A scan stored upside down or mirrored is labelled as if it were upright: the header must be right.",
+        "Surgical cavities and large tumours were never seen.",
     ],
 }
