@@ -43,7 +43,7 @@ VERDICTS = {"pass": "Pass", "check": "Check", "fail": "Fail"}
 ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
     "ExpectedDice": ("Expected Dice", "With a manual outline, mean over the regions"),
-    "LayoutDistanceMm": ("Layout, mm", "How far regions lie from their usual places relative to each other"),
+    "LayoutDistanceMm": ("Displacement, mm", "How far regions lie from their usual places relative to each other"),
     "ContrastAgreement": ("Agreement", "Mean Dice with the session's answers from other contrasts"),
     "IntracranialVolumeMm3": ("Intracranial volume", "Brain and the fluid around it"),
     "MeanConfidence": ("Mean confidence", "Mean probability of the chosen labels; 1 is certain"),
@@ -93,7 +93,11 @@ class Section:
 
     @property
     def measures(self) -> list[Measure]:
-        numbers = {k: v for k, v in self.quality.items() if k not in NOT_MEASURES and isinstance(v, int | float)}
+        numbers = {
+            name: value
+            for name, value in self.quality.items()
+            if name not in NOT_MEASURES and isinstance(value, int | float) and not isinstance(value, bool)
+        }
         return [measure(name, value) for name, value in numbers.items()]
 
     def schemes(self) -> list[Scheme]:
@@ -199,7 +203,7 @@ def measure(name: str, value: float) -> Measure:
         return Measure(title, f"{value / 1000:,.0f} mL", meaning)
     if name in ("CerebralAsymmetry", "EdgeFraction"):
         return Measure(title, f"{100 * value:.1f} %", meaning)
-    return Measure(title, str(value) if isinstance(value, bool | int) else f"{value:.3g}", meaning)
+    return Measure(title, str(value) if isinstance(value, int) else f"{value:.3g}", meaning)
 
 
 def picture(scan: Section, max_bytes: int) -> str:

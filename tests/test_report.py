@@ -90,6 +90,7 @@ def test_a_page_tells_what_was_found(tmp_path: Path) -> None:
         *("data:image/jpeg;base64,", "sub-01/figures/sub-01_ses-1_seg-regions_desc-FLAIR_dseg.png"),
     ):
         assert expected in text, expected
+    assert "Probabilities" not in text  # an option, no measure
     assert [path.name for path in out.glob("*.html")] == ["sub-01.html"]
     assert not list(out.glob(".*html"))
 
