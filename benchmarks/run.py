@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -177,10 +178,14 @@ def measure(name: str, arguments: argparse.Namespace, dataset: Path, out: Path) 
 
 
 def wall(command: list[str]) -> tuple[float, float]:
-    """Seconds of a command, and the largest peak in GiB of it and its children so far."""
+    """Seconds of a command, and its own peak in GiB."""
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / GIB
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return time.perf_counter() - start, used.ru_maxrss * 1024 / GIB
 
 
 def make_dataset(folder: Path, scan: Path | None) -> Path:
