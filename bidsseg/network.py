@@ -131,6 +131,11 @@ class UNet(nn.Module):
         return _by_subvoxel(_on_columns(self.parcel_head, embedded))
 
 
+def padded_length(n: int, multiple: int) -> int:
+    """How long an axis of n voxels must be made: a multiple, and two at least, since norms need more than one voxel."""
+    return max(n + -n % multiple, 2 * multiple)
+
+
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from bidsseg.errors import UserError
 from bidsseg.image import Floats, Grid, Image, conform, normalise, restore, to_native_axes
 from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, lobe_parts, part_of_gyrus
-from bidsseg.network import Features, UNet, depth_to_space
+from bidsseg.network import Features, UNet, depth_to_space, padded_length
 from bidsseg.segmentation import Segmentation
 from bidsseg.weights import Model
 
@@ -185,7 +185,7 @@ def _box_around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, sli
 
 def _pad(volume: Floats, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
     """Zeros around a volume, as evenly as can be, to what the network divides; and how many came before it."""
-    pads = [max(-n % multiple, 2 * multiple - n) for n in volume.shape]  # the deepest level needs two voxels to norm
+    pads = [padded_length(n, multiple) - n for n in volume.shape]
     before = np.array([p // 2 for p in pads])
     return np.pad(volume, [(b, p - b) for p, b in zip(pads, before, strict=True)]), before
 

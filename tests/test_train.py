@@ -31,11 +31,20 @@ from bidsseg.train.loop import (
     soft_dice_loss,
     train,
 )
-from bidsseg.train.synthesis import MNI_BRAIN_BOX, Recipe, draw, slice_matrix
+from bidsseg.train.synthesis import (
+    MNI_BRAIN_BOX,
+    N_CLASSES,
+    SLICE_MM,
+    Recipe,
+    _remap,
+    _sampling_grid,
+    draw,
+    slice_matrix,
+)
 from bidsseg.weights import load_model
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
-RECIPE = Recipe(shape=(32, 32, 32), shift_mm=2, warp_mm=1)
+RECIPE = Recipe(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=8)
 
 
 def ball(size: int = 40) -> Subject:
@@ -121,7 +130,8 @@ def test_validation_subjects_never_train(tmp_path: Path) -> None:
 def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: int) -> None:
     torch.manual_seed(seed)
     sample = draw([ball()], [], RECIPE, difficulty, np.random.default_rng(seed))
-    assert sample.image.shape == sample.packed.shape == sample.weight.shape == RECIPE.shape
+    assert sample.image.shape == sample.packed.shape == sample.weight.shape
+    assert all(n in (16, 24, 32) for n in sample.image.shape)
     assert sample.image.min() >= 0
     assert sample.image.max() <= 1
     assert torch.isfinite(sample.image).all()
@@ -132,7 +142,7 @@ def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: 
 def test_a_flip_swaps_the_sides() -> None:
     """Whatever the draw, left lies on the left: low i."""
     for seed in range(8):
-        sample = draw([ball()], [], RECIPE, 0.0, np.random.default_rng(seed))
+        sample = draw([ball()], [], replace(RECIPE, p_cropped=0), 0.0, np.random.default_rng(seed))
         brain = ((sample.packed & 31) == TISSUE["white-matter"]).numpy()
         side = ((sample.packed >> 5) & 1).numpy().astype(bool)
         i = np.arange(32)[:, None, None] * np.ones_like(brain)
@@ -142,11 +152,48 @@ def test_a_flip_swaps_the_sides() -> None:
 def test_lesions_are_painted_into_white_matter_only() -> None:
     shape = tuple((MNI_BRAIN_BOX[1] + 20).astype(int))
     everywhere: NDArray[np.uint8] = np.ones(shape, np.uint8)
-    recipe = replace(RECIPE, p_lesions=10.0, p_synthetic=0.0)
+    recipe = replace(RECIPE, p_lesions=10.0, p_synthetic=0.0, p_cropped=0)
     packed = draw([ball()], [everywhere], recipe, 0.0, np.random.default_rng(0)).packed.numpy()
     lesion = ((packed.view(np.uint16) >> 12) & 15) == LESION_KIND
     white = (packed & 31) == TISSUE["white-matter"]
     np.testing.assert_array_equal(lesion, white)
+
+
+def test_slabs_show_whole_sections_and_are_padded_as_at_inference() -> None:
+    recipe, thin = replace(RECIPE, p_cropped=10.0), 0
+    for seed in range(12):
+        sample = draw([ball()], [], recipe, 0.5, np.random.default_rng(seed))
+        seen = np.argwhere(sample.weight.numpy())
+        extent = seen.max(0) - seen.min(0) + 1
+        assert len(seen) == extent.prod()
+        assert sum(extent < 32) == 1
+        axis = int(np.argmin(extent))
+        assert sample.image.shape[axis] == max(16, -(-extent[axis] // 8) * 8)
+        assert not sample.packed[~sample.weight].any()
+        if extent[axis] <= SLICE_MM:
+            thin += 1
+            assert (sample.image.numpy()[sample.weight.numpy()].reshape(extent).std(axis) < 1e-3).all()
+    assert thin
+
+
+def test_a_remapped_scan_has_the_new_means_and_keeps_partial_volumes_between_them() -> None:
+    old, new = np.zeros(N_CLASSES, np.float32), np.zeros(N_CLASSES, np.float32)
+    for name, before, after in (("lateral-ventricle", 0.2, 0.9), ("cortex", 0.6, 0.5), ("white-matter", 0.8, 0.3)):
+        old[TISSUE[name]], new[TISSUE[name]] = before, after
+    scan = torch.tensor([0.0, 0.2, 0.4, 0.6, 0.7, 0.8])
+    found = _remap(scan, old, new, np.random.default_rng(0))
+    np.testing.assert_allclose(found, [0, 0.9, 0.7, 0.5, 0.4, 0.3], atol=1e-6)
+
+
+def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
+    plain = Recipe(rotation_deg=0, scaling=0, shift_mm=0, warp_mm=0, p_swollen=0)
+    grids = [
+        _sampling_grid(ball(), recipe, 1.0, np.random.default_rng(2)).numpy()
+        for recipe in (plain, replace(plain, p_swollen=1.0))
+    ]
+    moved = np.linalg.norm(grids[1] - grids[0], axis=0)
+    assert moved[2:4, 3, 2:4].min() > 2  # 22 mm from the middle
+    assert moved[0, 0, 0] < 0.1
 
 
 @pytest.mark.parametrize("spacing", [2.0, 3.5, 8.0])

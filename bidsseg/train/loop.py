@@ -162,8 +162,9 @@ def losses(net: UNet, features: Features, targets: Targets, class_weight: Tensor
         "dice": soft_dice_loss(log_p.exp(), targets.tissue),
     }
     has_side = ~torch.isnan(targets.side)
-    logits = net.side_logits(embedded)[:, 0]
-    found["side"] = F.binary_cross_entropy_with_logits(logits[has_side], targets.side[has_side])
+    if has_side.any():
+        logits = net.side_logits(embedded)[:, 0]
+        found["side"] = F.binary_cross_entropy_with_logits(logits[has_side], targets.side[has_side])
     if len(targets.with_parcel):
         parcel = net.parcel_logits(embedded[:, targets.with_parcel])
         found["parcel"] = F.cross_entropy(parcel, targets.parcel, ignore_index=IGNORE)

@@ -21,12 +21,17 @@ from torch import Tensor
 
 from bidsseg.image import normalise, resampling_matrix
 from bidsseg.labels import TISSUE, TISSUES
+from bidsseg.network import padded_length
 from bidsseg.train.data import LESION_KIND, Subject
 
 N_KINDS = 16
 # Grey-value classes: one per tissue, then one per kind of tissue outside the brain (or inside, for plexus and lesion).
 N_CLASSES = len(TISSUES) + N_KINDS
 COARSE = (6, 7, 6)
+MIDDLE_MM = 35.0
+"Width of the part of the head that swells; about the reach of the lateral ventricles."
+SLICE_MM = 8
+"A slab no wider than this is one slice."
 MNI_BRAIN_BOX = np.array([[28.0, 29.0, 17.0], [154.0, 188.0, 142.0]])
 "First and last voxel of the brain in the 182x218x182 MNI152 grid, RAS; places the lesion masks."
 
@@ -44,12 +49,18 @@ class Recipe:
     "Share of samples rendered from labels alone, once training is at full difficulty."
     p_head: float = 0.6
     "Share of samples that show the whole head rather than the extracted brain."
-    p_recolour: float = 0.55
-    "Share of real scans whose tissues get new mean intensities."
-    p_lesions: float = 0.35
+    p_swollen: float = 0.4
+    "Share of samples whose middle, and the ventricles with it, is widened or narrowed."
+    swelling: float = 0.35
+    p_recolour: float = 0.75
+    "Share of real scans that get another contrast, by tissue, by grey value or by inversion."
+    p_lesions: float = 0.5
     p_slices: float = 0.6
     max_slice_mm: float = 8.0
-    p_cropped: float = 0.3
+    p_cropped: float = 0.4
+    "Share of samples that show a slab of the head; its width is drawn on a log scale down to one thick slice."
+    multiple: int = 32
+    "The network's: slabs are padded to it, as at inference."
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Sample:
     image: Tensor
     "float16, normalised as at inference."
     packed: Tensor
-    "int16, see ``bidsseg.train.data``; voxels without image keep their label."
+    "int16, see ``bidsseg.train.data``."
     weight: Tensor
     "bool: where there is image, so that cut-off anatomy is not asked for."
 
@@ -83,8 +94,9 @@ def draw(
     packed = _gather(torch.from_numpy(subject.packed), coordinates)
     if flip:
         packed = torch.where(packed != 0, packed ^ 32, packed)
-    if lesions and rng.random() < recipe.p_lesions * (0.3 + 0.7 * difficulty):
-        packed = _paint_lesions(packed, grid, subject, lesions[rng.integers(len(lesions))], recipe.shape)
+    if lesions and rng.random() < recipe.p_lesions * (0.5 + 0.5 * difficulty):
+        for patient in rng.choice(len(lesions), min(len(lesions), int(rng.integers(1, 4))), replace=False):
+            packed = _paint_lesions(packed, grid, subject, lesions[patient], recipe.shape)
     scan = _interpolate(subject.image, coordinates) if real and subject.image is not None else None
     del coordinates
     head = rng.random() < recipe.p_head
@@ -113,6 +125,9 @@ def _sampling_grid(subject: Subject, recipe: Recipe, difficulty: float, rng: Gen
     matrix = _rotation(angles) @ shear @ np.diag(scale)
     centre = subject.box.mean(0) + rng.uniform(-1, 1, 3) * recipe.shift_mm * amount * np.array([0.6, 1, 1])
     warp = rng.normal(0, 1, (3, *COARSE)) * rng.uniform(0, recipe.warp_mm) * amount
+    if rng.random() < recipe.p_swollen:
+        near_middle = np.exp(-(points**2).sum(0) / (2 * MIDDLE_MM**2))
+        points = points * (1 - rng.uniform(-0.4, 1) * recipe.swelling * amount * near_middle)
     grid = np.einsum("ab,bijk->aijk", matrix, points) + centre[:, None, None, None] + warp
     return torch.from_numpy(grid.astype(np.float32))
 
@@ -177,14 +192,17 @@ def _render(packed: Tensor, scan: Tensor | None, recipe: Recipe, difficulty: flo
     tissue_means = _class_means(scan, classes)
     outer = torch.from_numpy(means)[classes] + noise.mul_(torch.from_numpy(deviations)[classes])
     lesion_mean = tissue_means[TISSUE["white-matter"]] * rng.uniform(0.5, 0.9)
-    texture = scan - torch.from_numpy(tissue_means)[classes]
-    if rng.random() < recipe.p_recolour * difficulty:
-        gain = rng.uniform(0.2, 1.2) * rng.choice([-1, 1])
-        coloured = torch.from_numpy(means)[classes] + gain * texture
+    if rng.random() < recipe.p_recolour * (0.4 + 0.6 * difficulty):
+        how = rng.choice(3, p=(0.45, 0.35, 0.2))
+        if how == 0:
+            texture = scan - torch.from_numpy(tissue_means)[classes]
+            coloured = torch.from_numpy(means)[classes] + rng.uniform(0.2, 1.2) * rng.choice([-1, 1]) * texture
+        else:
+            lesioned = _darken_lesions(scan, classes, lesion_mean, tissue_means)
+            coloured = _remap(lesioned, tissue_means, means, rng) if how == 1 else 1.2 - lesioned.clamp(0, 1.3)
     else:
-        lesion = classes == len(TISSUES) - 1 + LESION_KIND
-        coloured = torch.where(lesion, lesion_mean + texture, scan)
-        coloured = _bend(coloured, difficulty, rng)
+        coloured = _darken_lesions(scan, classes, lesion_mean, tissue_means).clamp(0, 1.3)
+        coloured = coloured.pow(float(np.exp(rng.uniform(-0.6, 0.6) * difficulty)))
     return torch.where(inside, coloured, outer)
 
 
@@ -198,10 +216,23 @@ def _class_means(scan: Tensor, classes: Tensor) -> NDArray[np.float32]:
     return means
 
 
-def _bend(scan: Tensor, difficulty: float, rng: Generator) -> Tensor:
-    """A random gamma; at times the negative."""
-    bent = scan.clamp(0, 1.3).pow(float(np.exp(rng.uniform(-0.6, 0.6) * difficulty)))
-    return 1.2 - bent if rng.random() < 0.15 * difficulty else bent
+def _darken_lesions(scan: Tensor, classes: Tensor, level: float, tissue_means: NDArray[np.float32]) -> Tensor:
+    """The scan with the white matter under painted lesions moved to another mean; its texture stays."""
+    lesion = classes == len(TISSUES) - 1 + LESION_KIND
+    return torch.where(lesion, scan + (level - float(tissue_means[TISSUE["white-matter"]])), scan)
+
+
+def _remap(scan: Tensor, tissue_means: NDArray[np.float32], means: NDArray[np.float32], rng: Generator) -> Tensor:
+    """Another contrast by a curve through grey values: fluid, grey and white matter go to their new means.
+
+    Unlike new means per tissue it moves partial volumes and structures between two tissues along.
+    """
+    tissues = [TISSUE[name] for name in ("lateral-ventricle", "cortex", "white-matter")]
+    levels = np.maximum.accumulate([0.0, *np.maximum(tissue_means[tissues], 0.02), 1.3])
+    values = [0.0, *means[tissues], means[TISSUE["white-matter"]] + rng.normal(0, 0.15)]
+    if levels[1] >= levels[2]:  # hardly any ventricle is seen
+        levels, values = np.delete(levels, 1), [values[0], *values[2:]]
+    return torch.from_numpy(np.interp(scan.numpy(), levels, values).astype(np.float32))
 
 
 # Rough contrasts of clinical sequences, relative grey values 0-1; jittered at every use.
@@ -268,15 +299,31 @@ def _along(matrix: Tensor, image: Tensor, axis: int) -> Tensor:
 
 def _finish(image: Tensor, packed: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -> Sample:
     """Cut the field of view, normalise as at inference."""
-    window = [slice(None)] * 3
-    if rng.random() < recipe.p_cropped * difficulty:
-        axis = int(rng.choice(3, p=(0.15, 0.2, 0.65)))
-        length = recipe.shape[axis]
-        keep = int(length * rng.uniform(0.08, 0.9))
-        start = int(rng.integers(0, length - keep))
-        window[axis] = slice(start, start + keep)
-    weight = torch.zeros(image.shape, dtype=torch.bool)
-    weight[tuple(window)] = True
-    normalised = torch.zeros_like(image)
-    normalised[tuple(window)] = torch.from_numpy(normalise(image[tuple(window)].numpy()))
-    return Sample(normalised.half(), packed, weight)
+    if rng.random() < recipe.p_cropped * (0.4 + 0.6 * difficulty):
+        return _slab(image, packed, recipe, rng)
+    weight = torch.ones(image.shape, dtype=torch.bool)
+    return Sample(torch.from_numpy(normalise(image.numpy())).half(), packed, weight)
+
+
+def _slab(image: Tensor, packed: Tensor, recipe: Recipe, rng: Generator) -> Sample:
+    """What a few slices show, padded as at inference."""
+    axis = int(rng.choice(3, p=(0.15, 0.2, 0.65)))
+    length = recipe.shape[axis]
+    keep = int(np.exp(rng.uniform(np.log(4), np.log(0.9 * length))))
+    start = int(rng.integers(0, length - keep) if keep > length // 3 else rng.normal(0.5, 0.15) * length)
+    start = min(max(start, 0), length - keep)
+    seen = image.narrow(axis, start, keep)
+    if keep <= SLICE_MM:
+        seen = seen.mean(axis, keepdim=True).expand_as(seen)
+    total = padded_length(keep, recipe.multiple)
+    before = (total - keep) // 2
+    shape = [total if a == axis else n for a, n in enumerate(image.shape)]
+    result = Sample(
+        torch.zeros(shape, dtype=torch.float16),
+        torch.zeros(shape, dtype=packed.dtype),
+        torch.zeros(shape, dtype=torch.bool),
+    )
+    result.image.narrow(axis, before, keep)[:] = torch.from_numpy(normalise(seen.numpy())).half()
+    result.packed.narrow(axis, before, keep)[:] = packed.narrow(axis, start, keep)
+    result.weight.narrow(axis, before, keep)[:] = True
+    return result
