@@ -93,14 +93,11 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         if job["partners"]:
             others = [read(path, recipe["bias_correction"], job["threads"]) for path in job["partners"]]
             found = fuse(image, found, grid, others, model, options)
-        answers = {"orig": to_native(found, grid, gyri, floats)}
-        if "1mm" in recipe["spaces"]:
-            answers["1mm"] = to_native(found, grid_of(volume.shape, grid.affine), gyri, floats)
-        if recipe["probseg"]:
-            for space in recipe["spaces"]:
-                target = grid if space == "orig" else grid_of(volume.shape, grid.affine)
-                for scheme in recipe["schemes"]:
-                    write_probabilities(probabilities_file(folder, space, scheme), found, target, scheme, floats)
+        grids = {"orig": grid, "1mm": grid_of(volume.shape, grid.affine)}
+        spaces = dict.fromkeys(("orig", *recipe["spaces"]))
+        answers = {space: to_native(found, grids[space], gyri, floats) for space in spaces}
+        for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
+            write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
         evidence = collect(found, volume.shape)
         calibration = calibration_from(model.card.quality)
         if calibration and assess(evidence, geometry(image), calibration).verdict == "fail":

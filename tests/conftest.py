@@ -11,6 +11,23 @@ import numpy as np
 import pytest
 
 Dataset = Callable[..., Path]
+Run = Callable[..., int]
+"Runs the app in this process and returns its exit code."
+
+
+@pytest.fixture
+def app(tmp_path: Path, tiny_model: Path) -> Run:
+    """Runs the participant level in this process: ``app(dataset, '--seg', 'lobes')``; outputs go to tmp_path/out."""
+    plugin = tmp_path / "plugin.json"
+    plugin.write_text('{"plugin": "Linear"}')
+    quick = ("--model", str(tiny_model), "--use-plugin", str(plugin), "--no-bias-correction", "--nprocs", "1")
+
+    from bidsseg.app import run
+
+    def call(dataset: Path, *options: str) -> int:
+        return run([str(dataset), str(tmp_path / "out"), "participant", *quick, *options])
+
+    return call
 
 
 @pytest.fixture(scope="session")

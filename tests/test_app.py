@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -26,22 +25,7 @@ from bidsseg.app import (
 )
 from bidsseg.participants import count_gpus
 from bidsseg.workflow import JOB_DIED
-from tests.conftest import Dataset, write_scan
-
-Run = Callable[..., int]
-
-
-@pytest.fixture
-def app(tmp_path: Path, tiny_model: Path) -> Run:
-    """Runs the participant level in this process: ``app(dataset, '--seg', 'lobes')``; outputs go to tmp_path/out."""
-    plugin = tmp_path / "plugin.json"
-    plugin.write_text('{"plugin": "Linear"}')
-    quick = ("--model", str(tiny_model), "--use-plugin", str(plugin), "--no-bias-correction", "--nprocs", "1")
-
-    def call(dataset: Path, *options: str) -> int:
-        return run([str(dataset), str(tmp_path / "out"), "participant", *quick, *options])
-
-    return call
+from tests.conftest import Dataset, Run, write_scan
 
 
 def labels(out: Path, scheme: str = "lobes") -> list[str]:

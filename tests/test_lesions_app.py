@@ -6,35 +6,29 @@ import csv
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from bidsseg.app import EXIT_LESIONS_FAILED, EXIT_OK, run
+from bidsseg.app import EXIT_LESIONS_FAILED, EXIT_OK
 from bidsseg.bids import natural, parse_scan
 from bidsseg.errors import UserError
 from bidsseg.lesion_finding import Search, choose, find_masks
 from bidsseg.lesion_run import link_names
-from tests.conftest import Dataset
+from tests.conftest import Dataset, Run
 from tests.conftest import write_scan as write_image
 
-Run = Callable[..., int]
 BOXES = [(slice(6, 9), slice(8, 11), slice(8, 11)), (slice(13, 16), slice(8, 12), slice(8, 11))]
 
 
 @pytest.fixture
-def app(tmp_path: Path, tiny_model: Path) -> Run:
+def app(app: Run, tmp_path: Path) -> Run:
     """Runs the participant level with masks from tmp_path/masks in this process."""
-    plugin = tmp_path / "plugin.json"
-    plugin.write_text('{"plugin": "Linear"}')
-    quick = ("--model", str(tiny_model), "--use-plugin", str(plugin), "--no-bias-correction", "--nprocs", "1")
 
     def call(dataset: Path, *options: str) -> int:
-        folder = str(tmp_path / "masks")
-        return run([str(dataset), str(tmp_path / "out"), "participant", *quick, "--derivatives", folder, *options])
+        return app(dataset, "--derivatives", str(tmp_path / "masks"), *options)
 
     return call
 
