@@ -36,6 +36,7 @@ from bidsseg.train.synthesis import (
     N_CLASSES,
     SLICE_MM,
     Recipe,
+    _move,
     _remap,
     _sampling_grid,
     draw,
@@ -199,6 +200,15 @@ def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
 @pytest.mark.parametrize("spacing", [2.0, 3.5, 8.0])
 def test_slices_keep_a_constant(spacing: float) -> None:
     np.testing.assert_allclose(slice_matrix(32, spacing, 0.8, 0.4).sum(1), 1, atol=1e-5)
+
+
+def test_ghosts_spread_along_one_axis() -> None:
+    image = torch.zeros(32, 32, 32)
+    image[12:20, 12:20, 12:20] = 1
+    moved = _move(image, 3.0, np.random.default_rng(1))
+    outside = [moved.amax([a for a in range(3) if a != axis])[:10].max().item() for axis in range(3)]
+    assert sum(value > 0.02 for value in outside) == 1
+    torch.testing.assert_close(_move(image, 0.0, np.random.default_rng(1)), image, atol=1e-5, rtol=0)
 
 
 def test_slices_blur_along_their_axis() -> None:

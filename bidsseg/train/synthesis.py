@@ -55,6 +55,9 @@ class Recipe:
     p_recolour: float = 0.75
     "Share of real scans that get another contrast, by tissue, by grey value or by inversion."
     p_lesions: float = 0.5
+    p_moved: float = 0.15
+    "Share of samples with the ghosts of a head that moved."
+    movement_mm: float = 6.0
     p_slices: float = 0.6
     max_slice_mm: float = 8.0
     p_cropped: float = 0.4
@@ -266,7 +269,7 @@ def _palette(rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _degrade(image: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -> Tensor:
-    """Bias field, in-plane blur, thick slices, noise."""
+    """Bias field, in-plane blur, thick slices, ghosts, noise."""
     strength = rng.uniform(0, 0.5) * (0.3 + 0.7 * difficulty)
     field = torch.from_numpy(rng.normal(0, strength, (1, 3, 4, 3)).astype(np.float32))
     image = image * _upsample(field, recipe.shape)[0].exp_()
@@ -275,7 +278,23 @@ def _degrade(image: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -
         spacing = rng.uniform(2, recipe.max_slice_mm) if axis == thick else rng.uniform(0.5, 1.0 + 0.6 * difficulty)
         if spacing > 1:
             image = _along(slice_matrix(recipe.shape[axis], spacing, rng.uniform(0.6, 1.0), rng.uniform()), image, axis)
+    if rng.random() < recipe.p_moved * (0.4 + 0.6 * difficulty):
+        image = _move(image, rng.uniform(0, recipe.movement_mm), rng)
     return image.add_(torch.randn(image.shape), alpha=rng.uniform(0, 0.05) * (0.3 + 0.7 * difficulty))
+
+
+def _move(image: Tensor, movement_mm: float, rng: Generator) -> Tensor:
+    """Ghosts of a head that changes its place some times between the lines of k-space, but not around the middle."""
+    axis = int(rng.integers(3))
+    n = image.shape[axis]
+    lines = torch.fft.rfft(image, dim=axis)
+    line = np.arange(lines.shape[axis])
+    moments = np.sort(rng.integers(n // 24, n // 2, 4))
+    places = np.concatenate(([0.0], rng.normal(0, movement_mm, len(moments))))[np.searchsorted(moments, line, "right")]
+    turn = torch.from_numpy(np.exp(-2j * np.pi * line / n * places).astype(np.complex64))
+    lines = lines * turn.reshape([-1 if a == axis else 1 for a in range(3)])
+    moved: Tensor = torch.fft.irfft(lines, n=n, dim=axis)
+    return moved.abs()
 
 
 def slice_matrix(n: int, spacing_mm: float, fill: float, offset: float) -> Tensor:
