@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from bidsseg.image import Floats
 from bidsseg.labels import (
-    N_GYRI,
     TISSUE,
     TISSUES,
     Scheme,
@@ -120,11 +119,15 @@ class Voxels(NamedTuple):
 def gather(found: Probabilities) -> Voxels:
     """The voxels of the box that may be brain."""
     flat = np.flatnonzero(found.tissue[0] < np.float16(1 - LEAST))
-    tissue = np.stack([channel.reshape(-1)[flat].astype(np.float32) for channel in found.tissue])
+    tissue = np.zeros((len(found.tissue), len(flat)), np.float32)
+    for row, channel in zip(tissue, found.tissue, strict=True):
+        row[:] = channel.reshape(-1)[flat]
     right = found.right.reshape(-1)[flat].astype(np.float32)
-    part = np.stack([channel.reshape(-1)[flat].astype(np.float32) for channel in found.parcels])
-    if len(part) != len(lobe_parts()):
-        part = _membership() @ part[:N_GYRI]
+    part = np.zeros((len(lobe_parts()), len(flat)), np.float32)
+    has_gyri = len(found.parcels) != len(part)
+    rows = part_of_gyrus() if has_gyri else np.arange(len(part))
+    for row_number, channel in zip(rows, found.parcels, strict=False):  # lobules of the vermis, the last, have no lobe
+        part[row_number] += channel.reshape(-1)[flat]
     factors = (tissue.argmax(0), (right > 0.5).astype(np.intp), part.argmax(0))
     place = np.unravel_index(flat, found.tissue.shape[1:])
     i, j, k = (index + first for index, first in zip(place, found.origin, strict=True))
@@ -134,13 +137,6 @@ def gather(found: Probabilities) -> Voxels:
 def _members(names: Sequence[str]) -> NDArray[np.bool_]:
     """Which tissues are among the names, (19,)."""
     return np.isin(np.arange(len(TISSUES)), [TISSUE[name] for name in names])
-
-
-@cache
-def _membership() -> Floats:
-    """(lobe parts, gyri): 1 where the gyrus belongs to the part."""
-    member: Floats = (part_of_gyrus() == np.arange(len(lobe_parts()))[:, None]).astype(np.float32)
-    return member
 
 
 @cache

@@ -305,43 +305,57 @@ def along(matrix: Floats | None, volume: Floats, axis: int) -> Floats:
 
 @dataclass(frozen=True)
 class Slab:
-    """Some slices of the scan's grid, in RAS axis order."""
+    """Some slices of the scan's grid, in RAS axis order, and how to resample channels of a 1 mm box to them."""
 
     window: tuple[slice, slice, slice]
     "Where it lies in the canonical (RAS-ordered) scan."
-    channels: Floats
-    "(C, i, j, k)"
+    matrices: tuple[Floats | None, Floats | None, Floats | None]
+    "By axis; None is the identity."
+    used: slice
+    "Along the box's first axis."
+
+    def of(self, channels: NDArray[Any], where: NDArray[np.bool_] | None = None) -> Floats:
+        """Resample channels (C, I, J, K): (C, i, j, k), or (C, N) of the N voxels of the slab asked for."""
+        part: Floats = channels[:, self.used]
+        if where is not None and all(matrix is None for matrix in self.matrices):
+            return part[:, where].astype(np.float32)
+        part = part.astype(np.float32)
+        for axis in (2, 1, 0):
+            part = along(self.matrices[axis], part, axis)
+        return part if where is None else part[:, where]
 
 
-def restore(
-    channels: NDArray[Any], origin: tuple[int, int, int], grid: Grid, max_floats: int = 48_000_000
+def slabs(
+    box: tuple[int, ...], origin: tuple[int, int, int], grid: Grid, channels: int, max_floats: int = 48_000_000
 ) -> Iterator[Slab]:
-    """Resample channels (C, I, J, K) from a box of the 1 mm grid that begins at ``origin`` onto the scan's own grid.
+    """Ways back from a box (I, J, K) of the 1 mm grid that begins at ``origin`` onto the scan's own grid.
 
-    A scan voxel thicker than 1 mm gets the mean over its thickness. Yields slabs of at most about ``max_floats``
-    numbers; scan voxels that don't touch the box are left out.
+    A scan voxel thicker than 1 mm gets the mean over its thickness. Yields slabs of which so many channels are at most
+    about ``max_floats`` numbers; scan voxels that don't touch the box are left out.
     """
     matrices, windows = [], []
     for axis in range(3):
-        matrix = _from_grid(grid, axis)[:, origin[axis] : origin[axis] + channels.shape[1 + axis]]
+        matrix = _from_grid(grid, axis)[:, origin[axis] : origin[axis] + box[axis]]
         touched = np.flatnonzero(matrix.sum(1) > 0.5)
         if len(touched) == 0:
             return
         windows.append(slice(int(touched[0]), int(touched[-1]) + 1))
         matrices.append(matrix[windows[-1]] / matrix[windows[-1]].sum(1, keepdims=True))
-    per_slice = len(channels) * len(matrices[0]) * max(len(matrices[1]), channels.shape[2])
-    step = max(1, max_floats // per_slice)
-    identity = [m.shape[0] == m.shape[1] and np.array_equal(m, np.eye(len(m), dtype=np.float32)) for m in matrices]
-    for first in range(0, len(matrices[2]), step):
-        rows = matrices[2][first : first + step]
-        used = np.flatnonzero(rows.any(0))
-        part = channels[..., used[0] : used[-1] + 1].astype(np.float32)
-        if not identity[2]:
-            part = along(rows[:, used[0] : used[-1] + 1], part, 2)
-        for axis in (1, 0):
-            part = part if identity[axis] else along(matrices[axis], part, axis)
-        k = slice(windows[2].start + first, windows[2].start + first + len(rows))
-        yield Slab((windows[0], windows[1], k), part)
+    largest = [max(len(matrix), n) for matrix, n in zip(matrices, box, strict=True)]
+    step = max(1, max_floats // (channels * largest[1] * largest[2]))
+    identity = [_is_identity(matrix) for matrix in matrices]
+    j, k = (None if same else matrix for same, matrix in zip(identity[1:], matrices[1:], strict=True))
+    for first in range(0, len(matrices[0]), step):  # along the axis whose slices lie together in memory
+        rows = matrices[0][first : first + step]
+        hit = np.flatnonzero(rows.any(0))
+        used = slice(int(hit[0]), int(hit[-1]) + 1)
+        i = None if identity[0] else rows[:, used]
+        window = slice(windows[0].start + first, windows[0].start + first + len(rows))
+        yield Slab((window, windows[1], windows[2]), (i, j, k), used)
+
+
+def _is_identity(matrix: Floats) -> bool:
+    return matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix), dtype=np.float32))
 
 
 def to_native_axes(volume: NDArray[Any], grid: Grid) -> NDArray[Any]:

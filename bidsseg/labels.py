@@ -214,9 +214,11 @@ def encode(
     tissue: NDArray[np.uint8], side: NDArray[np.uint8], parcel: NDArray[np.uint8], scheme: Scheme
 ) -> NDArray[np.uint16]:
     """Codes of a scheme from factor volumes of one shape; cerebrum without a known parcel becomes 0."""
-    lookup = code_lookup(scheme)
-    known = np.where(parcel == UNKNOWN_PARCEL, CEREBELLAR_HEMISPHERE, parcel)
-    codes: NDArray[np.uint16] = lookup[tissue, side, known]
+    codes = np.zeros(tissue.shape, np.uint16)
+    brain = tissue > 0  # a small part of most scans
+    known = parcel[brain]
+    known[known == UNKNOWN_PARCEL] = CEREBELLAR_HEMISPHERE
+    codes[brain] = code_lookup(scheme)[tissue[brain], side[brain], known]
     return codes
 
 

@@ -17,7 +17,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from bidsseg.errors import UserError
-from bidsseg.image import Grid, Image, restore, to_native_axes
+from bidsseg.image import Grid, Image, slabs, to_native_axes
 
 MaskKind = Literal["binary", "probability", "labels"]
 Reals = NDArray[np.floating[Any]]
@@ -210,8 +210,8 @@ def on_scan_grid(placed: Placed, image: Image, same_grid: bool) -> Ints:
         labels[tuple(placed.voxels.T)] = placed.component
         return labels
     covered = np.zeros(placed.grid.canonical_shape, np.float32)
-    for slab in restore((placed.isotropic > 0)[None].astype(np.float32), (0, 0, 0), placed.grid):
-        covered[slab.window] = slab.channels[0]
+    for slab in slabs(placed.isotropic.shape, (0, 0, 0), placed.grid, 1):
+        covered[slab.window] = slab.of(placed.isotropic[None] > 0)[0]
     voxels = np.argwhere(to_native_axes(covered, placed.grid) >= 0.499)
     labels[tuple(voxels.T)] = _assign(voxels, np.linalg.inv(placed.grid.affine) @ image.affine, placed.isotropic)
     return labels

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from bidsseg.errors import UserError
-from bidsseg.image import Floats, Grid, Image, conform, normalise, restore, to_native_axes
+from bidsseg.image import Floats, Grid, Image, conform, normalise, slabs, to_native_axes
 from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, lobe_parts, part_of_gyrus
 from bidsseg.network import Features, UNet, depth_to_space, padded_length
 from bidsseg.segmentation import Segmentation
@@ -36,6 +37,7 @@ BRIDGE_MM = 2
 "What hangs on the brain by less than twice this is no part of it."
 ISLAND_SHARE = 0.1
 "Smaller pieces, against the largest, are no brain."
+PARCELLATED = (*LOBAR_TISSUES, "cerebellum-cortex")
 LOBAR_MINIMUM = 0.02
 "Blocks less likely than this to hold cortex, white matter or cerebellar cortex get no parcel."
 
@@ -244,7 +246,7 @@ def _heads(net: UNet, embedded: Tensor, parcels: int) -> Iterator[Tensor]:
     tissue = net.tissue_logits(embedded).softmax(1)
     yield tissue
     yield net.side_logits(embedded).sigmoid()
-    members = [TISSUE[name] for name in (*LOBAR_TISSUES, "cerebellum-cortex")]
+    members = [TISSUE[name] for name in PARCELLATED]
     lobar = (tissue[:, members].sum(1) > LOBAR_MINIMUM).any(0)
     some = net.parcel_logits(embedded[:, lobar])
     some = _gyri_to_parts().to(some) @ some[:, :N_GYRI].softmax(1) if parcels == 1 else some.softmax(1)
@@ -299,9 +301,9 @@ def to_native(found: Probabilities, grid: Grid, gyri: bool, max_floats: int = SL
     whole = Decision(
         np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.float16)
     )
-    channels = np.concatenate((found.tissue, found.right, found.parcels))
-    for slab in restore(channels, found.origin, grid, max_floats):
-        decided = decide(slab.channels, gyri)
+    channels = len(found.tissue) + len(found.right) + len(found.parcels)
+    for slab in slabs(found.tissue.shape[1:], found.origin, grid, channels, max_floats):
+        decided = decide(slab.of(found.tissue), slab.of(found.right)[0], partial(slab.of, found.parcels), gyri)
         whole.tissue[slab.window] = decided.tissue
         whole.side[slab.window] = decided.side
         whole.parcel[slab.window] = decided.parcel
@@ -318,26 +320,39 @@ def to_native(found: Probabilities, grid: Grid, gyri: bool, max_floats: int = SL
     )
 
 
-def decide(channels: Floats, gyri: bool) -> Decision:
-    """Tissue, side, parcel and confidence from (C, i, j, k) probabilities: tissues, right, parcels.
+def decide(tissues: Floats, right: Floats, parcels_at: Callable[[NDArray[np.bool_]], Floats], gyri: bool) -> Decision:
+    """Tissue, side, parcel and confidence from probabilities (19, i, j, k), (i, j, k), and (parcels, N) where asked.
 
     Tissue first, then side, then lobe, then gyrus within the lobe: so the schemes nest in each other.
     """
-    n = len(TISSUES)
-    chosen, tissue = _largest(channels[:n])
+    chosen, tissue = _largest(tissues)
     confidence = np.where(tissue > 0, chosen, 0).astype(np.float16)
-    side = (channels[n] > 0.5).astype(np.uint8)
-    parcels = channels[n + 1 :]
+    side = (right > 0.5).astype(np.uint8)
+    parcel = np.zeros_like(tissue)
+    parcellated = np.isin(tissue, [TISSUE[name] for name in PARCELLATED])
+    parcels = parcels_at(parcellated)
+    parcel[parcellated] = _gyrus(parcels, tissue[parcellated]) if gyri else _any_gyrus_of(_largest(parcels)[1])
+    return Decision(tissue, side, parcel, confidence)
+
+
+def _any_gyrus_of(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The first gyrus of each lobe part."""
+    first = [np.flatnonzero(part_of_gyrus() == number)[0] for number in range(len(lobe_parts()))]
+    return np.array(first, np.uint8)[part]
+
+
+def _gyrus(parcels: Floats, tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Parcels (N,) from their probabilities (N_PARCELS, N): lobules in the cerebellum, else gyri of the chosen lobe."""
     lookup = part_of_gyrus()
-    if not gyri:
-        representative = np.array([np.flatnonzero(lookup == part)[0] for part in range(len(lobe_parts()))], np.uint8)
-        return Decision(tissue, side, representative[_largest(parcels)[1]], confidence)
-    by_part = np.stack([parcels[:N_GYRI][lookup == part].sum(0) for part in range(len(lobe_parts()))])
+    best = [_largest(parcels[:N_GYRI][lookup == number]) for number in range(len(lobe_parts()))]
+    by_part = np.stack([parcels[:N_GYRI][lookup == number].sum(0) for number in range(len(lobe_parts()))])
     part = _largest(by_part)[1]
-    within = np.where(lookup[:, None, None, None] == part, parcels[:N_GYRI], -1).argmax(0)
-    cerebellum = tissue == TISSUE["cerebellum-cortex"]
-    lobule = N_GYRI + parcels[N_GYRI:].argmax(0)
-    return Decision(tissue, side, np.where(cerebellum, lobule, within).astype(np.uint8), confidence)
+    within = np.zeros_like(part)
+    for number, (_, index) in enumerate(best):
+        here = part == number
+        within[here] = np.flatnonzero(lookup == number)[index[here]]
+    lobule = N_GYRI + _largest(parcels[N_GYRI:])[1]
+    return np.where(tissue == TISSUE["cerebellum-cortex"], lobule, within).astype(np.uint8)
 
 
 def _largest(channels: Floats) -> tuple[Floats, NDArray[np.uint8]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bidsseg.evidence import part_codes
-from bidsseg.image import Floats, Grid, restore, to_native_axes
+from bidsseg.image import Floats, Grid, slabs, to_native_axes
 from bidsseg.labels import N_PARCELS, TISSUES, Scheme, code_lookup, label_table
 from bidsseg.predict import SLAB_FLOATS, Probabilities
 
@@ -42,8 +42,10 @@ def write_probabilities(
     canonical = path.with_suffix(".canonical.npy")
     labels = len(label_table(scheme))
     whole = _memory_map(canonical, (labels, *grid.canonical_shape))
-    for slab in restore(np.concatenate((found.tissue, found.right, found.parcels)), found.origin, grid, max_floats):
-        whole[(slice(None), *slab.window)] = np.rint(FULL * label_probabilities(slab.channels, scheme))
+    kinds = (found.tissue, found.right, found.parcels)
+    for slab in slabs(found.tissue.shape[1:], found.origin, grid, sum(map(len, kinds)) + labels, max_floats):
+        channels = np.concatenate([slab.of(kind) for kind in kinds])
+        whole[(slice(None), *slab.window)] = np.rint(FULL * label_probabilities(channels, scheme))
     native = _memory_map(path, (labels, *grid.native_shape))
     for row in range(labels):
         native[row] = to_native_axes(whole[row], grid)

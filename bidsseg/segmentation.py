@@ -90,10 +90,12 @@ class Volume:
 def volumes(segmentation: Segmentation, scheme: Scheme, codes: Codes | None = None) -> list[Volume]:
     """Volume of every label of the scheme, also of those not found."""
     codes = labels(segmentation, scheme) if codes is None else codes
-    size = int(max(codes.max(), max(label.index for label in label_table(scheme)))) + 1
-    counts = np.bincount(codes.reshape(-1), minlength=size)
-    sums = np.bincount(codes.reshape(-1), segmentation.confidence.reshape(-1).astype(np.float64), minlength=size)
-    total = max(int(counts[1:].sum()), 1)
+    found = codes > 0
+    codes, confident = codes[found], segmentation.confidence[found]
+    size = max(label.index for label in label_table(scheme)) + 1
+    counts = np.bincount(codes, minlength=size)
+    sums = np.bincount(codes, confident.astype(np.float64), minlength=size)
+    total = max(len(codes), 1)
     voxel = segmentation.voxel_volume_mm3
     rows = []
     for label in label_table(scheme):

@@ -124,13 +124,17 @@ def shown_affine(axes: list[Axis], grid: Grid) -> NDArray[np.float64]:
 
 def rows_and_codes(shown: Mapping[str, NDArray[np.uint16]]) -> tuple[NDArray[np.uint16], dict[str, list[int]]]:
     """Number the combinations of codes that occur: (I, J, K) rows, and each scheme's code by row."""
-    keys: NDArray[np.int64] = np.zeros(next(iter(shown.values())).shape, np.int64)
-    for codes in shown.values():  # at most four schemes of CODE_BITS
-        keys = keys << CODE_BITS | codes
-    kinds, rows = np.unique(keys, return_inverse=True)
-    shifts = range(CODE_BITS * (len(shown) - 1), -1, -CODE_BITS)
-    codes_of_row = {name: (kinds >> shift & HIGHEST_CODE).tolist() for name, shift in zip(shown, shifts, strict=True)}
-    return rows.reshape(keys.shape).astype(np.uint16), codes_of_row
+    rows: NDArray[np.int64] = np.zeros(next(iter(shown.values())).shape, np.int64)
+    codes_of_row: dict[str, list[int]] = {}
+    for name, codes in shown.items():  # rows stay few, so that counting is quicker than sorting
+        keys = rows << CODE_BITS | codes
+        kinds = np.flatnonzero(np.bincount(keys.reshape(-1)))
+        number = np.zeros(kinds[-1] + 1, np.int64)
+        number[kinds] = np.arange(len(kinds))
+        rows = number[keys]
+        codes_of_row = {known: [row[kind >> CODE_BITS] for kind in kinds] for known, row in codes_of_row.items()}
+        codes_of_row[name] = (kinds & HIGHEST_CODE).tolist()
+    return rows.astype(np.uint16), codes_of_row
 
 
 def as_text(data: NDArray[Any], affine: NDArray[np.float64]) -> str:

@@ -19,8 +19,8 @@ from bidsseg.image import (
     nifti_bytes,
     normalise,
     resampling_matrix,
-    restore,
     save,
+    slabs,
     to_native_axes,
 )
 
@@ -129,8 +129,8 @@ def test_restored_probabilities_find_the_block_they_came_from(spacing: tuple[flo
     block = np.zeros((1, *grid.shape), np.float32)
     block[0, 10:30, 5:35, 20:] = 1
     found = np.full(grid.canonical_shape, np.nan)
-    for slab in restore(block, (0, 0, 0), grid, max_floats):
-        found[slab.window] = slab.channels[0]
+    for slab in slabs(grid.shape, (0, 0, 0), grid, 1, max_floats):
+        found[slab.window] = slab.of(block)[0]
     assert not np.isnan(found).any()
     volume = (found > 0.5).sum() * np.prod(spacing)
     assert volume == pytest.approx(20 * 30 * (grid.shape[2] - 20), rel=0.06)
@@ -144,8 +144,8 @@ def test_restoring_a_box_equals_restoring_the_whole() -> None:
     results = []
     for box, origin in ((whole, (0, 0, 0)), (whole[:, 2:17, 4:18, 3:22], (2, 4, 3))):
         result = np.zeros((2, *grid.canonical_shape), np.float32)
-        for slab in restore(box, origin, grid):
-            result[(slice(None), *slab.window)] = slab.channels
+        for slab in slabs(box.shape[1:], origin, grid, 2):
+            result[(slice(None), *slab.window)] = slab.of(box)
         results.append(result)
     inside = results[1] != 0
     np.testing.assert_allclose(results[0][inside], results[1][inside], atol=1e-5)

@@ -13,6 +13,7 @@ from bidsseg.image import Image, grid_of
 from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri, lobe_parts, part_of_gyrus
 from bidsseg.network import Features, UNet, UNetConfig
 from bidsseg.predict import (
+    Decision,
     PredictOptions,
     Probabilities,
     choose_device,
@@ -69,12 +70,17 @@ def probabilities(tissue: str, right: float, gyrus: str, all_gyri: bool) -> NDAr
     return channels
 
 
+def decided(channels: NDArray[np.float32], all_gyri: bool) -> Decision:
+    n = len(TISSUES)
+    return decide(channels[:n], channels[n], lambda where: channels[n + 1 :, where], all_gyri)
+
+
 @pytest.mark.parametrize("all_gyri", [False, True])
 @pytest.mark.parametrize(
     ("tissue", "right", "gyrus", "side"), [("cortex", 0.9, "PrG", RIGHT), ("white-matter", 0.1, "PCgG", LEFT)]
 )
 def test_decide_takes_the_likeliest(tissue: str, right: float, gyrus: str, side: int, all_gyri: bool) -> None:
-    found = decide(probabilities(tissue, right, gyrus, all_gyri), all_gyri)
+    found = decided(probabilities(tissue, right, gyrus, all_gyri), all_gyri)
     assert found.tissue.item() == TISSUE[tissue]
     assert found.side.item() == side
     assert part_of_gyrus()[found.parcel.item()] == part_of_gyrus()[GYRUS[gyrus]]
@@ -89,11 +95,11 @@ def test_a_gyrus_never_contradicts_its_lobe() -> None:
     first = len(TISSUES) + 1
     channels[first + GYRUS["STG"]] = 0.4
     channels[first + GYRUS["SFG"]], channels[first + GYRUS["MFG"]] = 0.35, 0.25
-    assert decide(channels, gyri=True).parcel.item() == GYRUS["SFG"]
+    assert decided(channels, all_gyri=True).parcel.item() == GYRUS["SFG"]
 
 
 def test_confidence_outside_the_brain_is_zero() -> None:
-    assert decide(probabilities("background", 0, "PrG", all_gyri=False), gyri=False).confidence.item() == 0
+    assert decided(probabilities("background", 0, "PrG", all_gyri=False), all_gyri=False).confidence.item() == 0
 
 
 def test_only_solid_pieces_stay_brain() -> None:
