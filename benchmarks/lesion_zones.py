@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from bidsseg.card import DEFAULT_MODEL
 from bidsseg.demo import template
 from bidsseg.image import Image, load, save
 from bidsseg.labels import TISSUE
@@ -41,7 +42,7 @@ from bidsseg.lesions import lesion_features
 from bidsseg.pictures import extent
 from bidsseg.predict import PredictOptions, segment
 from bidsseg.segmentation import Segmentation, from_labels, labels
-from bidsseg.weights import DEFAULT_MODEL, load_model
+from bidsseg.weights import load_model
 
 RATIOS = (1, 1.5, 3, 10, np.inf)
 "Of the larger part's volume to the smaller's."

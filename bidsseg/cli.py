@@ -48,7 +48,8 @@ def _fail(error: UserError) -> None:
 
 
 def _load_model(name: str | None) -> Model:
-    from bidsseg.weights import DEFAULT_MODEL, load_model
+    from bidsseg.card import DEFAULT_MODEL
+    from bidsseg.weights import load_model
 
     return load_model(name or DEFAULT_MODEL)
 
@@ -279,10 +280,10 @@ def train(
 @THREADS_OPTION
 def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: Path | None, **chosen: Any) -> None:
     """Score a model on the held-out scans of DATA (never used for training)."""
+    from bidsseg.card import DEFAULT_MODEL, add_accuracy, folder_of, write_readme
     from bidsseg.evaluate import STANDARD_CONDITIONS, Condition, summary, validation_cases, write_scores
     from bidsseg.evaluate import evaluate as score
     from bidsseg.predict import PredictOptions
-    from bidsseg.weights import DEFAULT_MODEL, add_accuracy, folder_of, write_readme
 
     card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
@@ -343,10 +344,10 @@ def calibrate(
     Prints how well expected Dice and verdict do on scans, and kinds of damage, that were left out of the fit.
     """
     from bidsseg.calibration import calibrate as fit
+    from bidsseg.card import DEFAULT_MODEL, folder_of, set_quality
     from bidsseg.evaluate import validation_cases
     from bidsseg.predict import PredictOptions
     from bidsseg.study import read_trials, run_study
-    from bidsseg.weights import DEFAULT_MODEL, folder_of, set_quality
 
     loaded = _load_model(model)
     if fit_only:

@@ -10,19 +10,18 @@ import hashlib
 import json
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bidsseg.bids import parse_scan
 from bidsseg.derivatives import Place, write_json
 from bidsseg.errors import UserError, one_line_errors
 from bidsseg.files import write_text
 from bidsseg.image import Image, load
-from bidsseg.lesion_options import LesionOptions
+from bidsseg.jobs import LesionJob
 from bidsseg.lesion_report import LesionReport
 from bidsseg.lesion_tables import summary, write_lesions
 from bidsseg.lesions import lesion_features
@@ -31,38 +30,6 @@ from bidsseg.segmentation import Segmentation, from_labels
 
 NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
 "Label images that lesions are placed in."
-
-
-@dataclass(frozen=True)
-class LesionJob:
-    """One participant's scans and masks; plain values, so that it can travel between processes as a dict."""
-
-    dataset: str
-    out: str
-    version: str
-    "Of bidsseg."
-    scans: tuple[str, ...]
-    "In the order of their sessions."
-    masks: tuple[str, ...]
-    "One a scan."
-    mask_uris: tuple[str, ...]
-    "BIDS URIs of the masks."
-    options: dict[str, Any]
-    "Fields of ``LesionOptions``."
-    threads: int = 1
-
-    @property
-    def places(self) -> tuple[Place, ...]:
-        return tuple(Place(parse_scan(Path(scan)), Path(self.dataset), Path(self.out)) for scan in self.scans)
-
-    @property
-    def subject(self) -> str:
-        return self.places[0].scan.subject
-
-    @property
-    def made_with(self) -> LesionOptions:
-        bands = tuple(self.options["bands_mm"])
-        return LesionOptions(**{**self.options, "bands_mm": bands})
 
 
 def label_image(place: Place, scheme: str) -> Path:

@@ -7,33 +7,15 @@ softmax over their product, which would be an order of magnitude larger and not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bidsseg.labels import N_PARCELS, TISSUES
+from bidsseg.unet_config import UNetConfig
 
 SUBVOXELS = 8
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """Architecture; stored in the model card."""
-
-    widths: tuple[int, ...] = (16, 48, 96, 160, 192)
-    "Channels of each level; level n works at 2^(n+1) mm."
-    head_width: int = 96
-    "Channels of the hidden layer shared by the heads."
-    n_tissues: int = len(TISSUES)
-    n_parcels: int = N_PARCELS
-
-    @property
-    def multiple(self) -> int:
-        """Every side of an input volume must be a multiple of this many 1 mm voxels."""
-        return 1 << len(self.widths)
 
 
 class Block(nn.Module):

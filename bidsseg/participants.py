@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ from rich.text import Text
 
 from bidsseg import __version__
 from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_filters
+from bidsseg.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.derivatives import FUSED, Place, Recipe, is_complete, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
@@ -170,11 +172,10 @@ def _run_participants(options: Options) -> Result:
 
 def recipe_of(options: Options) -> Recipe:
     """The recipe the options ask for; raises ``UserError`` for a model or device that is not there."""
-    from bidsseg.predict import choose_device
-    from bidsseg.weights import DEFAULT_MODEL, load_model
-
-    choose_device(options.device)
-    card = load_model(options.model or DEFAULT_MODEL).card
+    count_gpus(options.device)  # or an error
+    folder = folder_of(options.model or DEFAULT_MODEL)
+    card = read_card(folder)
+    check_weights(folder, card)
     schemes, spaces = options.seg, options.output_spaces
     if options.derivatives:  # lesions are placed in these
         from bidsseg.lesion_steps import NEEDED_SCHEMES, NEEDED_SPACE
@@ -207,8 +208,7 @@ def _rows_without_run(found: Found) -> list[Row]:
 
 def _run(to_do: Sequence[Place], recipe: Recipe, options: Options) -> list[Row]:
     """Run the workflows."""
-    from bidsseg.steps import job_for
-    from bidsseg.weights import DEFAULT_MODEL, folder_of
+    from bidsseg.jobs import job_for
 
     work = (options.work_dir or options.out_dir / "work").resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -283,7 +283,12 @@ def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
 
 
 def count_gpus(device: str) -> int:
-    """How many CUDA GPUs a run uses: all for auto and cuda, one for cuda:N."""
+    """How many CUDA GPUs a run uses: all for auto and cuda, one for cuda:N; raises ``UserError`` for one not here.
+
+    Without NVIDIA's driver it does not ask torch, whose import takes longer than the rest of the start.
+    """
+    if device == "cpu" or (device == "auto" and not has_cuda_driver()):
+        return 0
     import torch
 
     from bidsseg.predict import choose_device
@@ -292,6 +297,15 @@ def count_gpus(device: str) -> int:
     if chosen.type != "cuda":
         return 0
     return 1 if chosen.index is not None else torch.cuda.device_count()
+
+
+def has_cuda_driver() -> bool:
+    """Whether NVIDIA's driver library can be loaded."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _execution(options: Options, work: Path) -> Execution:

@@ -296,4 +296,6 @@ def legend(labels: list[Label], scheme: Scheme) -> Bytes:
 def write_png(path: Path, picture: Bytes) -> None:
     """Write the file whole or not at all."""
     with whole(path) as temporary:
-        Pillow.fromarray(picture).save(temporary, format="PNG")
+        Pillow.fromarray(picture).save(
+            temporary, format="PNG", compress_level=3
+        )  # as small as 6 here, in half its time

@@ -3,62 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bidsseg.bids import parse_scan
-from bidsseg.derivatives import Place, Recipe, Result, write_json, write_scan
+from bidsseg.card import folder_of, read_card
+from bidsseg.derivatives import Result, write_json, write_scan
 from bidsseg.errors import FileError, one_line_errors
 from bidsseg.evidence import Evidence, collect, evidence_from
 from bidsseg.fusion import fuse
 from bidsseg.image import Image, conform, correct_bias, grid_of, load, normalise, save
+from bidsseg.jobs import Job
 from bidsseg.orientation import better_orientation
 from bidsseg.predict import FEW_FLOATS, SLAB_FLOATS, PredictOptions, infer, to_native
 from bidsseg.probabilities import write_probabilities
 from bidsseg.quality import Assessment, assess, calibration_from, geometry
 from bidsseg.segmentation import Segmentation
-from bidsseg.sessions import fused_place
-from bidsseg.weights import folder_of, load_model, read_card
+from bidsseg.weights import load_model
 
 EVIDENCE = "evidence.json"
 VOLUMES = ("tissue", "side", "parcel", "confidence")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One scan to segment and how; plain values, so that it can travel between processes as a dict."""
-
-    scan: str
-    dataset: str
-    out: str
-    model: str
-    "Name or folder."
-    recipe: dict[str, Any]
-    "Fields of ``Recipe``."
-    device: str = "auto"
-    threads: int = 1
-    partners: Sequence[str] = ()
-    "Scans of other contrasts of the session, to average probabilities with."
-    low_memory: bool = False
-
-    @property
-    def place(self) -> Place:
-        place = Place(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
-        return fused_place(place, [Path(path) for path in self.partners]) if self.partners else place
-
-    def made_with(self) -> Recipe:
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.recipe.items()}
-        return Recipe(**fields)
-
-
-def job_for(place: Place, recipe: Recipe, model: str, device: str, threads: int, low_memory: bool = False) -> Job:
-    paths = str(place.scan.path), str(place.dataset), str(place.out)
-    return Job(*paths, model, asdict(recipe), device, threads, [str(path) for path in place.partners], low_memory)
 
 
 def prepare(job: dict[str, Any], folder: Path) -> str:

@@ -32,8 +32,7 @@ from nipype.pipeline.plugins.slurm import SLURMPlugin
 
 from bidsseg.derivatives import is_complete
 from bidsseg.errors import UserError
-from bidsseg.lesion_steps import LesionJob
-from bidsseg.steps import Job
+from bidsseg.jobs import Job, LesionJob
 
 ROOT = "bidsseg"
 SCANS_PER_WORKER = 16
@@ -353,6 +352,7 @@ class WorkerPool:
         self.how = how
         self._started = multiprocessing.get_context("spawn").Value("i", 0)
         self._executor = self._start()
+        self._executor.submit(warm_up)  # starts them all, while this process prepares the first batch
 
     def _start(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
@@ -375,6 +375,11 @@ class WorkerPool:
         self._executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
+
+
+def warm_up() -> None:
+    """Import what every scan needs."""
+    import bidsseg.steps  # noqa: F401
 
 
 def start_worker(folder: str, how: Execution, started: Any) -> None:

@@ -35,7 +35,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with random weights, too small to be of use but quick."""
     import torch
 
-    from bidsseg.network import UNet, UNetConfig
+    from bidsseg.network import UNet
+    from bidsseg.unet_config import UNetConfig
     from bidsseg.weights import save_model
 
     torch.manual_seed(0)

@@ -1,6 +1,8 @@
 """The import table: who may use what."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import bidsseg
@@ -11,7 +13,9 @@ MAY_IMPORT = {
     "files": set(),
     "labels": set(),
     "image": {"errors", "files"},
-    "network": {"labels"},
+    "unet_config": {"labels"},
+    "network": {"labels", "unet_config"},
+    "card": {"errors", "files", "labels", "unet_config"},
     "lesion_masks": {"errors", "image"},
     "lesion_options": {"lesion_masks"},
     "lesion_zones": {"labels", "lesion_masks", "lesion_options"},
@@ -67,6 +71,12 @@ def test_nothing_but_its_commands_imports_training() -> None:
     for name, path in modules().items():
         if not name.startswith("train") and name not in allowed:
             assert not any(i.startswith("bidsseg.train") for i in imports(path)), name
+
+
+def test_a_run_starts_without_torch() -> None:
+    """Its import takes longer than finding the scans; the workers need it, the process that leads them does not."""
+    leading = "import sys, bidsseg.app, bidsseg.participants, bidsseg.workflow; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", leading], check=False).returncode == 0
 
 
 def test_imports_have_no_cycle() -> None:

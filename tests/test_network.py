@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from bidsseg.network import Features, UNet, UNetConfig, depth_to_space, space_to_depth
+from bidsseg.network import Features, UNet, depth_to_space, space_to_depth
+from bidsseg.unet_config import UNetConfig
 
 SMALL = UNetConfig(widths=(4, 6, 8), head_width=5)
 

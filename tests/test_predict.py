@@ -11,7 +11,7 @@ import bidsseg.predict
 from bidsseg.errors import UserError
 from bidsseg.image import Image, grid_of
 from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri, lobe_parts, part_of_gyrus
-from bidsseg.network import Features, UNet, UNetConfig
+from bidsseg.network import Features, UNet
 from bidsseg.predict import (
     Decision,
     PredictOptions,
@@ -24,6 +24,7 @@ from bidsseg.predict import (
     to_native,
 )
 from bidsseg.segmentation import labels
+from bidsseg.unet_config import UNetConfig
 from bidsseg.weights import load_model
 from tests.test_image import ORIENTATIONS
 

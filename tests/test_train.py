@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
-from bidsseg.network import UNetConfig
 from bidsseg.train.data import (
     LESION_KIND,
     VALIDATION_SUBJECTS,
@@ -42,6 +41,7 @@ from bidsseg.train.synthesis import (
     draw,
     slice_matrix,
 )
+from bidsseg.unet_config import UNetConfig
 from bidsseg.weights import load_model
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}

@@ -4,17 +4,9 @@ from shutil import copytree
 
 import pytest
 
+from bidsseg.card import ACCURACY_MARKS, DEFAULT_MODEL, MODELS, add_accuracy, read_card, sha256_of, write_readme
 from bidsseg.errors import FileError
-from bidsseg.weights import (
-    ACCURACY_MARKS,
-    DEFAULT_MODEL,
-    MODELS,
-    add_accuracy,
-    load_model,
-    read_card,
-    sha256_of,
-    write_readme,
-)
+from bidsseg.weights import load_model
 
 
 def test_weights_and_card_come_back(tiny_model: Path) -> None:

@@ -10,7 +10,7 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bidsseg.bids import Selection, find_scans
 from bidsseg.derivatives import Place, Recipe, is_complete
-from bidsseg.steps import Job, job_for
+from bidsseg.jobs import Job, job_for
 from bidsseg.workflow import (
     WORKER_DIED,
     Execution,

@@ -30,11 +30,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from bidsseg import __version__
 from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, TISSUE
-from bidsseg.network import Features, UNet, UNetConfig, space_to_depth
+from bidsseg.network import Features, UNet, space_to_depth
 from bidsseg.train.about import ABOUT
 from bidsseg.train.data import Subject
 from bidsseg.train.muon import Muon
 from bidsseg.train.synthesis import Recipe, Sample, draw
+from bidsseg.unet_config import UNetConfig
 from bidsseg.weights import save_model
 
 logger = logging.getLogger(__name__)
