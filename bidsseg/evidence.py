@@ -6,7 +6,7 @@ Everything here is measured; what it means is decided in ``quality``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -99,6 +99,21 @@ def collect(found: Probabilities, shape: tuple[int, ...]) -> Evidence:
         {name: float(face.sum()) for name, face in zip(FACES, _faces(solid, found.origin, shape), strict=True)},
         float(_faces(cerebellum, found.origin, shape)[FACES.index("bottom")].sum()),
     )
+
+
+def as_sure_as(fused: Evidence, own: Evidence) -> Evidence:
+    """The evidence of averaged probabilities, with the confidence of the scan's own.
+
+    Averages are less sure than single answers without being worse, and calibrations are fitted on single answers.
+    """
+    sums = {
+        scheme: {
+            code: row._replace(probable=row.voxels, inside=own.sums[scheme][code].soft_dice * row.voxels)
+            for code, row in rows.items()
+        }
+        for scheme, rows in fused.sums.items()
+    }
+    return replace(fused, sums=sums, tissue_confidence=own.tissue_confidence)
 
 
 class Voxels(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 from bidsseg.card import folder_of, read_card
 from bidsseg.derivatives import Result, write_json, write_scan
 from bidsseg.errors import FileError, one_line_errors
-from bidsseg.evidence import Evidence, collect, evidence_from
+from bidsseg.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.fusion import fuse
 from bidsseg.image import Image, conform, correct_bias, grid_of, load, normalise, save
 from bidsseg.jobs import Job
@@ -57,18 +57,20 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         image, model = load(corrected), load_model(job["model"])
         volume, grid = conform(image)
         found = infer(normalise(volume), model, options)
+        evidence = collect(found, volume.shape)
         if job["partners"]:
             others = [read(path, recipe["bias_correction"], job["threads"]) for path in job["partners"]]
             found = fuse(image, found, grid, others, model, options)
+            evidence = as_sure_as(collect(found, volume.shape), evidence)
         grids = {"orig": grid, "1mm": grid_of(volume.shape, grid.affine)}
         spaces = dict.fromkeys(("orig", *recipe["spaces"]))
         answers = {space: to_native(found, grids[space], gyri, floats) for space in spaces}
         for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
             write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
-        evidence = collect(found, volume.shape)
-        calibration = calibration_from(model.card.quality)
-        if calibration and assess(evidence, geometry(image), calibration).verdict == "fail":
-            better = better_orientation(normalise(volume), evidence, model, replace(options, gyri=False), calibration)
+        # a fused scan was asked already, by itself
+        alone = calibration_from(model.card.quality) if not job["partners"] else None
+        if alone and assess(evidence, geometry(image), alone).verdict == "fail":
+            better = better_orientation(normalise(volume), evidence, model, replace(options, gyri=False), alone)
             evidence = replace(evidence, better_turned=better)
         write_json(folder / EVIDENCE, evidence.as_json())
         path = folder / "segmentation.npz"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bidsseg.evidence import collect, evidence_from
+from bidsseg.evidence import as_sure_as, collect, evidence_from
 from bidsseg.image import grid_of
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, Scheme, label_table, lobe_parts
 from bidsseg.predict import Probabilities
@@ -59,6 +60,17 @@ def test_faces_count_only_where_the_box_reaches_them() -> None:
     }
     inside = Probabilities((1, 2, 3), found.tissue, found.right, found.parcels)
     assert not any(collect(inside, (9, 9, 9)).cut_mm2.values())
+
+
+def test_a_fused_answer_is_as_sure_as_the_scans_own() -> None:
+    own = collect(two_voxels(), (4, 4, 4))
+    found = two_voxels()
+    spread = replace(found, tissue=(found.tissue * np.float16(0.6) + np.float16(0.4 / len(TISSUES))))
+    fused = as_sure_as(collect(spread, (4, 4, 4)), own)
+    assert fused.tissue_confidence == own.tissue_confidence
+    for code, row in fused.sums["regions"].items():
+        assert row.voxels == own.sums["regions"][code].voxels
+        assert row.soft_dice == pytest.approx(own.sums["regions"][code].soft_dice if row.voxels else 0)
 
 
 def test_the_way_through_json_changes_nothing() -> None:
