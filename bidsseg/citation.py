@@ -23,6 +23,10 @@ LESIONS_TEXT = (
     "Sessions of a participant were registered rigidly to the first by mutual information (Mattes et al. 2003), and "
     "lesions followed by overlap. "
 )
+FUSION_TEXT = (
+    "For the segmentations marked fused, the images of a session were registered rigidly by mutual information (Mattes "
+    "et al. 2003; SimpleITK), and the probabilities found in each were averaged on the grid of the image segmented. "
+)
 ANATOMY = {
     "regions": "lobar cortex and white matter, deep grey matter, ventricles, cerebellum and brainstem of either side",
     "lobes": "the lobes, deep grey matter, ventricles, cerebellum and brainstem of either side",
@@ -30,9 +34,11 @@ ANATOMY = {
 }
 
 
-def methods_text(recipe: Recipe, modalities: tuple[str, ...], with_lesions: bool = False) -> str:
+def methods_text(
+    recipe: Recipe, modalities: tuple[str, ...], with_lesions: bool = False, with_fusion: bool = False
+) -> str:
     """Markdown: what was done, with versions and references."""
-    lesions = LESIONS_TEXT if with_lesions else ""
+    more = FUSION_TEXT * with_fusion + LESIONS_TEXT * with_lesions
     n4 = ""
     if recipe.bias_correction:
         n4 = (
@@ -44,7 +50,8 @@ def methods_text(recipe: Recipe, modalities: tuple[str, ...], with_lesions: bool
     where = " and ".join(places[space] for space in recipe.spaces)
     what = "; ".join(ANATOMY[scheme] for scheme in recipe.schemes)
     references = [N4] * recipe.bias_correction + [UNET, SYNTHSEG, NIPYPE, PYBIDS]
-    references += [BRAINCOLOR] * ("gyri" in recipe.schemes) + [MCDONALD, MATTES] * with_lesions
+    references += [BRAINCOLOR] * ("gyri" in recipe.schemes) + [MCDONALD] * with_lesions
+    references += [MATTES] * (with_lesions or with_fusion)
     return (
         "# Methods\n\n"
         f"Every {' and '.join(modalities)} image was segmented by itself with bidsseg {recipe.version}. {n4}"
@@ -52,7 +59,7 @@ def methods_text(recipe: Recipe, modalities: tuple[str, ...], with_lesions: bool
         "synthetic and real contrasts (after Billot et al. 2023; "
         f"model {recipe.model}, weights SHA-256 {recipe.weights_sha256[:12]}) gave "
         f"the probabilities of every structure, which were resampled to {where} and decided there. "
-        f"Labels are {what}. {lesions}Workflows ran in nipype {_version('nipype')} "
+        f"Labels are {what}. {more}Workflows ran in nipype {_version('nipype')} "
         "(Gorgolewski et al. 2011) on a BIDS dataset "
         f"read with PyBIDS {_version('pybids')} (Yarkoni et al. 2019), with PyTorch {_version('torch')} and Python "
         f"{platform.python_version()}.\n\n"

@@ -389,7 +389,8 @@ def _warnings(place: Place) -> str:
 def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
     from bidsseg.citation import methods_text
 
-    write_text(out / "logs" / "CITATION.md", methods_text(recipe, options.modality, bool(options.derivatives)))
+    text = methods_text(recipe, options.modality, bool(options.derivatives), options.fuse)
+    write_text(out / "logs" / "CITATION.md", text)
 
 
 def compare_sessions(places: Sequence[Place], options: Options) -> list[str]:
