@@ -13,6 +13,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
@@ -172,19 +173,24 @@ def is_complete(place: Place, recipe: Recipe) -> bool:
         return False
 
 
-def write_scan(place: Place, recipe: Recipe, result: Result) -> Path:
+def write_scan(place: Place, recipe: Recipe, result: Result, threads: int = 1) -> Path:
     """Write all derivatives of a scan and return its marker, which is written last."""
     place.marker.unlink(missing_ok=True)
     _remove_leftovers(place.marker.parent)
     writer = _Writer(place, recipe, [])
-    for space, segmentation in (("orig", result.native), ("1mm", result.one_mm)):
-        if space in recipe.spaces and segmentation is not None:
-            _write_labels(writer, result, space, segmentation)
-    if not place.partners:  # else it is there already, from the scan by itself
-        _write_preprocessed(writer, result)
-    _write_volumes(writer, result)
-    warnings = [*result.image.warnings, *_write_figures(writer, result)]
-    _write_marker(writer, result, warnings)
+    with ThreadPoolExecutor(threads) as pool:  # most of the time goes into compression, which threads share well
+        pictures = pool.submit(_write_figures, writer, result)
+        others = [
+            pool.submit(_write_labels, writer, result, space, segmentation)
+            for space, segmentation in (("orig", result.native), ("1mm", result.one_mm))
+            if space in recipe.spaces and segmentation is not None
+        ]
+        if not place.partners:  # else it is there already, from the scan by itself
+            others.append(pool.submit(_write_preprocessed, writer, result))
+        others.append(pool.submit(_write_volumes, writer, result))
+    for done in others:
+        done.result()
+    _write_marker(writer, result, [*result.image.warnings, *pictures.result()])
     return place.marker
 
 
@@ -316,7 +322,7 @@ def _write_marker(writer: _Writer, result: Result, warnings: Sequence[str]) -> N
     from bidsseg.segmentation import quality
 
     place = writer.place
-    outputs = [path.relative_to(place.out).as_posix() for path in writer.written]
+    outputs = sorted(path.relative_to(place.out).as_posix() for path in writer.written)
     content = {
         **(quality_json(*result.judged) if result.judged else {}),
         **quality(result.native),

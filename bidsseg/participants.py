@@ -232,6 +232,8 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options) -> list[Row]:
 
 def _links(options: Options) -> dict[str, Path]:
     """The datasets with masks, by the names they have in BIDS URIs."""
+    if not options.derivatives:
+        return {}
     from bidsseg.lesion_run import link_names
 
     return {name: path for path, name in link_names([path.resolve() for path in options.derivatives]).items()}

@@ -92,7 +92,7 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
         result = Result(image, corrected_image, answers["orig"], answers.get("1mm"), probabilities, judged)
-        return str(write_scan(work.place, recipe, result))
+        return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 
 
 def probabilities_file(folder: Path, space: str, scheme: str) -> Path:

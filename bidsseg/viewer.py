@@ -107,10 +107,16 @@ def _on_one_mm(axis: Axis, number: int, grid: Grid) -> NDArray[np.float64]:
 
 
 def _resampled(volume: NDArray[np.float32], axes: list[Axis], grid: Grid) -> NDArray[np.float32]:
-    for number, axis in enumerate(axes):
-        width = axis.spacing_mm if axis.is_finer else 1.0
-        matrix = resampling_matrix(_on_one_mm(axis, number, grid), volume.shape[number], width)
-        volume = along(matrix, volume, number)
+    widths = [axis.spacing_mm if axis.is_finer else 1.0 for axis in axes]
+    matrices = [
+        resampling_matrix(_on_one_mm(axis, number, grid), volume.shape[number], width)
+        for number, (axis, width) in enumerate(zip(axes, widths, strict=True))
+    ]
+    hits = [np.flatnonzero(matrix.any(0)) for matrix in matrices]
+    seen = tuple(slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)
+    volume = volume[seen]
+    for number, matrix in enumerate(matrices):
+        volume = along(matrix[:, seen[number]], volume, number)
     return volume
 
 
