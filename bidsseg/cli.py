@@ -259,7 +259,8 @@ def train(
         run = replace(run, config=start.net.config, weights=start.net.state_dict())
     with closing(Monitor(data, out, picture_minutes)) as monitor:
         state = train(run, monitor)
-    export(state, out / "model", options)
+    earlier = start.card.about.get("training", {}).get("runs", ()) if start else ()
+    export(state, out / "model", options, earlier)
 
 
 @main.command()

@@ -283,6 +283,8 @@ def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
     again = train(replace(run, options=replace(options, steps=45)))
     assert (first.step, again.step) == (40, 45)
     assert again.seconds > first.seconds
-    export(again, tmp_path / "model", options)
-    model = load_model(tmp_path / "model")
-    assert model.card.about["training"]["steps"] == again.step
+    export(again, tmp_path / "model", options, earlier=[{"hours": 1.5, "steps": 10, "options": {}}])
+    training = load_model(tmp_path / "model").card.about["training"]
+    assert training["steps"] == 10 + again.step
+    assert 1.5 <= training["hours"] < 1.6
+    assert [run["steps"] for run in training["runs"]] == [10, again.step]

@@ -13,7 +13,7 @@ import logging
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -362,8 +362,10 @@ def append_row(path: Path, row: dict[str, float]) -> None:
         writer.writerow(row)
 
 
-def export(state: State, folder: Path, options: TrainOptions) -> None:
-    """Write the averaged weights as a model that ``--model`` takes."""
-    hours = round(state.seconds / 3600, 2)
-    about: dict[str, Any] = {**ABOUT, "training": {"hours": hours, "steps": state.step, "options": asdict(options)}}
+def export(state: State, folder: Path, options: TrainOptions, earlier: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Write the averaged weights as a model that ``--model`` takes; ``earlier`` runs are those of its first weights."""
+    this = {"hours": round(state.seconds / 3600, 2), "steps": state.step, "options": asdict(options)}
+    runs = [*earlier, this]
+    training = {"hours": round(sum(run["hours"] for run in runs), 2), "steps": sum(run["steps"] for run in runs)}
+    about: dict[str, Any] = {**ABOUT, "training": {**training, "runs": runs}}
     save_model(folder, state.average, state.net.config, __version__, about)
