@@ -24,8 +24,10 @@ from bidsseg.labels import Scheme, label_table, other_sides
 
 GOOD_DICE = 0.75
 "A scan whose regions are expected to have less, on average, fails."
-FEATURES = ("constant", "soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "scan_disorder")
+FEATURES = ("constant", "soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "scan_disorder", "scan_unevenness")
 MOST_ODD = 4.0
+EVEN = 0.07
+"Unevenness of a scan without ghosts or much noise."
 LEAST_HALF_WIDTH = math.log(1.25)
 "Of a usual range: a dozen brains, outlined by one team, differ less than brains and outlines do."
 FEW_VOXELS = 50
@@ -187,7 +189,7 @@ def expected_labels(evidence: Evidence, scheme: str) -> list[int]:
 
 
 def features(evidence: Evidence, scheme: str) -> tuple[list[int], NDArray[np.float64]]:
-    """Codes (N,) and their ``FEATURES`` (N, 6)."""
+    """Codes (N,) and their ``FEATURES`` (N, 7)."""
     codes = expected_labels(evidence, scheme)
     odd = label_oddness(evidence, scheme)
     soft = [_logit(evidence.sums[scheme][code].soft_dice) for code in codes]
@@ -195,8 +197,14 @@ def features(evidence: Evidence, scheme: str) -> tuple[list[int], NDArray[np.flo
     scan_soft = np.mean([_logit(evidence.sums["regions"][code].soft_dice) for code in regions]) if regions else -4.0
     scan_odd = np.mean([label_oddness(evidence, "regions")[code] for code in regions]) if regions else MOST_ODD
     disorder = min(layout(evidence).disorder_mm / 10, 5.0)
-    rows = [[1.0, one, scan_soft, odd[code], scan_odd, disorder] for code, one in zip(codes, soft, strict=True)]
+    uneven = _unevenness(evidence.unevenness)
+    rows = [[1.0, one, scan_soft, odd[code], scan_odd, disorder, uneven] for code, one in zip(codes, soft, strict=True)]
     return codes, np.array(rows, np.float64).reshape(-1, len(FEATURES))
+
+
+def _unevenness(found: float) -> float:
+    """On a log scale, 0 for an even scan or one that shows too little."""
+    return min(max(math.log(found / EVEN), 0.0), 2.0) if found > 0 else 0.0
 
 
 def _logit(share: float) -> float:

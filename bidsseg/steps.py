@@ -55,13 +55,14 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
         _limit_threads(job["threads"])
         image, model = load(corrected), load_model(job["model"])
-        volume, grid = conform(image)
-        found = infer(normalise(volume), model, options)
-        evidence = collect(found, volume.shape)
+        conformed, grid = conform(image)
+        volume = normalise(conformed)
+        found = infer(volume, model, options)
+        evidence = collect(found, volume)
         if job["partners"]:
             others = [read(path, recipe["bias_correction"], job["threads"]) for path in job["partners"]]
             found = fuse(image, found, grid, others, model, options)
-            evidence = as_sure_as(collect(found, volume.shape), evidence)
+            evidence = as_sure_as(collect(found, volume), evidence)
         grids = {"orig": grid, "1mm": grid_of(volume.shape, grid.affine)}
         spaces = dict.fromkeys(("orig", *recipe["spaces"]))
         answers = {space: to_native(found, grids[space], gyri, floats) for space in spaces}
@@ -70,7 +71,7 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         # a fused scan was asked already, by itself
         alone = calibration_from(model.card.quality) if not job["partners"] else None
         if alone and assess(evidence, geometry(image), alone).verdict == "fail":
-            better = better_orientation(normalise(volume), evidence, model, replace(options, gyri=False), alone)
+            better = better_orientation(volume, evidence, model, replace(options, gyri=False), alone)
             evidence = replace(evidence, better_turned=better)
         write_json(folder / EVIDENCE, evidence.as_json())
         path = folder / "segmentation.npz"

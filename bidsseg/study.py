@@ -96,12 +96,13 @@ def run_trial(case: Case, how: Damage, model: Model, options: PredictOptions) ->
     """Damage a scan, segment it, score it against the manual labels."""
     image, carry = damage(case, how)
     volume, grid = conform(image)
-    found = infer(normalise(volume), model, options)
+    volume = normalise(volume)
+    found = infer(volume, model, options)
     answer = to_native(found, grid, options.gyri)
     dice: dict[str, dict[int, float]] = {
         scheme: dice_by_label(carry(reference_codes(case.anatomy, scheme)), labels(answer, scheme)) for scheme in SCORED
     }
-    return Trial(case.name, how, model.card.sha256, dice, collect(found, volume.shape), geometry(image))
+    return Trial(case.name, how, model.card.sha256, dice, collect(found, volume), geometry(image))
 
 
 def dice_by_label(reference: Codes, found: Codes) -> dict[int, float]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from bidsseg.evidence import as_sure_as, collect, evidence_from
+from bidsseg.evidence import as_sure_as, collect, evidence_from, unevenness
 from bidsseg.image import grid_of
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, Scheme, label_table, lobe_parts
 from bidsseg.predict import Probabilities
@@ -33,7 +34,7 @@ def two_voxels(parcels: int = 0) -> Probabilities:
 
 
 def test_sums_of_a_label() -> None:
-    sums = collect(two_voxels(), (4, 6, 7)).sums["regions"]
+    sums = collect(two_voxels(), np.zeros((4, 6, 7), np.float32)).sums["regions"]
     assert sums[12][:3] == pytest.approx((1, 0.6, 0.6), abs=0.01)  # 0.8 x 0.75
     assert sums[12].centre == (0, 2, 3)
     assert sums[51][:3] == pytest.approx((0, 0.2, 0), abs=0.01)
@@ -43,7 +44,7 @@ def test_sums_of_a_label() -> None:
 
 @pytest.mark.parametrize("parcels", [0, N_PARCELS])
 def test_lobes_join_what_regions_hold(parcels: int) -> None:
-    evidence = collect(two_voxels(parcels), (4, 6, 7))
+    evidence = collect(two_voxels(parcels), np.zeros((4, 6, 7), np.float32))
     totals = []
     for scheme in ("regions", "lobes"):
         sums = evidence.sums[scheme].values()
@@ -55,18 +56,37 @@ def test_lobes_join_what_regions_hold(parcels: int) -> None:
 
 def test_faces_count_only_where_the_box_reaches_them() -> None:
     found = two_voxels()
-    assert collect(found, (4, 6, 7)).cut_mm2 == dict.fromkeys(("right", "back", "front", "bottom", "top"), 0) | {
-        "left": 1
-    }
+    cut = collect(found, np.zeros((4, 6, 7), np.float32)).cut_mm2
+    assert cut == dict.fromkeys(("right", "back", "front", "bottom", "top"), 0) | {"left": 1}
     inside = Probabilities((1, 2, 3), found.tissue, found.right, found.parcels)
-    assert not any(collect(inside, (9, 9, 9)).cut_mm2.values())
+    assert not any(collect(inside, np.zeros((9, 9, 9), np.float32)).cut_mm2.values())
+
+
+def test_unevenness_is_that_of_ripples_not_of_noise_lesions_or_bias() -> None:
+    tissue: NDArray[np.uint8] = np.full((40, 40, 40), TISSUE["white-matter"], np.uint8)
+    tissue[:6] = TISSUE["cortex"]
+    i = np.arange(40)[:, None, None]
+    even = np.where(tissue == TISSUE["cortex"], 0.5, 0.8) + np.zeros((40, 40, 40))
+    ripples = 0.1 * np.sin(0.7 * np.arange(40))[:, None] + np.zeros_like(even)
+    noise = np.random.default_rng(0).normal(0, 0.1, even.shape)
+    lesion = np.zeros_like(even)
+    lesion[20:26, 20:26, 20:26] = 0.4
+    found = [
+        unevenness((even + change).astype(np.float32), tissue) for change in (0, ripples, noise, lesion, 0.002 * i)
+    ]
+    assert found[0] == pytest.approx(0, abs=1e-3)
+    # of a wave 9 mm long means over 3 mm leave 0.84, over 9 mm nothing; its quartiles lie at 0.71; the contrast is 0.3
+    assert found[1] == pytest.approx(2 * 0.71 * 0.84 * 0.1 / 1.349 / 0.3, rel=0.1)
+    assert found[2] < 0.3 * found[1]
+    assert max(found[3:]) < 0.1 * found[1]
+    assert unevenness(even[:8].astype(np.float32), tissue[:8]) == 0  # too little white matter
 
 
 def test_a_fused_answer_is_as_sure_as_the_scans_own() -> None:
-    own = collect(two_voxels(), (4, 4, 4))
+    own = collect(two_voxels(), np.zeros((4, 4, 4), np.float32))
     found = two_voxels()
     spread = replace(found, tissue=(found.tissue * np.float16(0.6) + np.float16(0.4 / len(TISSUES))))
-    fused = as_sure_as(collect(spread, (4, 4, 4)), own)
+    fused = as_sure_as(collect(spread, np.zeros((4, 4, 4), np.float32)), own)
     assert fused.tissue_confidence == own.tissue_confidence
     for code, row in fused.sums["regions"].items():
         assert row.voxels == own.sums["regions"][code].voxels
@@ -74,7 +94,7 @@ def test_a_fused_answer_is_as_sure_as_the_scans_own() -> None:
 
 
 def test_the_way_through_json_changes_nothing() -> None:
-    evidence = collect(two_voxels(), (4, 6, 7))
+    evidence = collect(two_voxels(), np.zeros((4, 6, 7), np.float32))
     assert evidence_from(json.loads(json.dumps(evidence.as_json()))) == evidence
 
 
