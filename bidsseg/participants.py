@@ -35,7 +35,7 @@ from bidsseg.sessions import compare_session, fused_places, sessions_to_compare
 
 if TYPE_CHECKING:
     from bidsseg.lesion_run import LesionRequest
-    from bidsseg.workflow import Execution
+    from bidsseg.plugins import Execution
 
 STYLES = {
     "done": "green",
@@ -311,7 +311,7 @@ def has_cuda_driver() -> bool:
 
 
 def _execution(options: Options, work: Path) -> Execution:
-    from bidsseg.workflow import LOW_MEMORY_GB, MEMORY_GB, Execution
+    from bidsseg.plugins import LOW_MEMORY_GB, MEMORY_GB, Execution
 
     return Execution(
         work_dir=work,

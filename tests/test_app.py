@@ -24,7 +24,7 @@ from bidsseg.app import (
     spread,
 )
 from bidsseg.participants import count_gpus
-from bidsseg.workflow import JOB_DIED
+from bidsseg.plugins import JOB_DIED
 from tests.conftest import Dataset, Run, write_scan
 
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }
 OWNERS = {
     "bids": {"bids"},
-    "nipype": {"workflow"},
+    "nipype": {"workflow", "plugins"},
     "SimpleITK": {"image", "registration"},
     "nibabel": {"image", "train.data", "demo"},
     "click": {"cli", "app"},

@@ -11,19 +11,8 @@ from nipype.pipeline.engine import Node, Workflow
 from bidsseg.bids import Selection, find_scans
 from bidsseg.derivatives import Place, Recipe, is_complete
 from bidsseg.jobs import Job, job_for
-from bidsseg.workflow import (
-    WORKER_DIED,
-    Execution,
-    MultiProcInPool,
-    Outcome,
-    Runner,
-    WorkerPool,
-    gpu_of_worker,
-    reason_in,
-    run_jobs,
-    scan_workflow,
-    workflow_name,
-)
+from bidsseg.plugins import WORKER_DIED, Execution, MultiProcInPool, WorkerPool, gpu_of_worker
+from bidsseg.workflow import Outcome, Runner, reason_in, run_jobs, scan_workflow, workflow_name
 from tests.conftest import Dataset
 
 LINEAR = {"plugin": "Linear"}
