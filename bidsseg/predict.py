@@ -118,8 +118,10 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     box = _box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM)
     origin = np.array([s.start for s in box])
     padded, before = _pad(volume[box], net.config.multiple)
-    with torch.inference_mode(), _autocast(device):
-        features = net.features(torch.from_numpy(padded).to(device)[None, None])
+    with torch.inference_mode():
+        with _autocast(device):
+            features = net.features(torch.from_numpy(padded).to(device)[None, None])
+        features = Features(*(part.float() for part in features))  # half precision would save the heads no time
         near = near_brain(net, features)
         window = _box_around(near, 0)
         channels = _heads_near_brain(net, features, near, window, 2 if options.gyri else 1)
