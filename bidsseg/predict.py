@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from torch import Tensor
 from bidsseg.errors import UserError
 from bidsseg.image import Floats, Grid, Image, conform, normalise, slabs, to_native_axes
 from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, lobe_parts, part_of_gyrus
-from bidsseg.network import Features, UNet, depth_to_space, padded_length
+from bidsseg.network import Features, UNet, padded_length
 from bidsseg.segmentation import Segmentation
 from bidsseg.weights import Model
 
@@ -229,18 +230,25 @@ def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _heads_near_brain(
     net: UNet, features: Features, near: NDArray[np.bool_], window: tuple[slice, ...], parcels: int
 ) -> list[NDArray[np.float16]]:
-    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks; ``parcels`` 1 lobe parts, 2 all."""
+    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks; ``parcels`` 1 lobe parts, 2 all.
+
+    Each chunk of answers goes straight to its voxels: there are no second copies, since these are most of the memory.
+    """
     inside = torch.from_numpy(np.ascontiguousarray(near[window]))
     blocks = torch.arange(features.n_blocks).reshape(features.fine.shape[1:])[window][inside]
-    places = torch.nonzero(inside.flatten())[:, 0]
+    shape = [2 * n for n in inside.shape]
+    voxels = torch.arange(math.prod(shape)).reshape(shape)
+    first = voxels[::2, ::2, ::2][inside]
+    to_subvoxels = voxels[:2, :2, :2].flatten().tolist()  # in the order of ``space_to_depth``
     sizes = (net.config.n_tissues, 1, len(lobe_parts()) if parcels == 1 else net.config.n_parcels)
-    outputs = [torch.zeros(8, size, inside.numel(), dtype=torch.float16) for size in sizes]
-    outputs[0][:, 0] = 1
-    for asked, where in zip(torch.split(blocks, BLOCKS_AT_ONCE), torch.split(places, BLOCKS_AT_ONCE), strict=True):
+    outputs = [torch.zeros(size, voxels.numel(), dtype=torch.float16) for size in sizes]
+    outputs[0][0] = 1
+    for asked, places in zip(torch.split(blocks, BLOCKS_AT_ONCE), torch.split(first, BLOCKS_AT_ONCE), strict=True):
         embedded = net.embed(features, asked.to(features.fine.device))
         for output, values in zip(outputs, _heads(net, embedded, parcels), strict=True):
-            output.index_copy_(2, where, values.to(torch.float16).cpu())
-    return [_unfold(output, inside.shape) for output in outputs]
+            for step, subvoxel in zip(to_subvoxels, values.to(torch.float16).cpu(), strict=True):
+                output.index_copy_(1, places + step, subvoxel)
+    return [output.reshape(len(output), *shape).numpy() for output in outputs]
 
 
 def _heads(net: UNet, embedded: Tensor, parcels: int) -> Iterator[Tensor]:
@@ -261,14 +269,6 @@ def _gyri_to_parts() -> Tensor:
     """(parts, 49) membership."""
     parts = torch.from_numpy(part_of_gyrus().astype(np.int64))
     return F.one_hot(parts, len(lobe_parts())).T.float()
-
-
-def _unfold(blocks: Tensor, coarse: torch.Size) -> NDArray[np.float16]:
-    """(8, C, N) on the 2 mm grid -> (C, I, J, K) at 1 mm."""
-    _, channels, _ = blocks.shape
-    fine = depth_to_space(blocks.permute(1, 0, 2).reshape(channels, 8, *coarse))
-    volume: NDArray[np.float16] = fine[:, 0].numpy()
-    return volume
 
 
 def clean_islands(tissue: NDArray[np.float16]) -> None:
