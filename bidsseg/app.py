@@ -288,7 +288,12 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     type=click.FloatRange(0, min_open=True),
     help="Memory for all scans together; a scan counts as 3 GB. Default: 90 % of the machine's.",
 )
-@option("--low-mem", heading=COMPUTE, is_flag=True, help="Use less memory and more time; a scan counts as 2 GB.")
+@option(
+    "--low-mem",
+    heading=COMPUTE,
+    is_flag=True,
+    help="Keep probabilities in files of the work folder instead of memory; a scan counts as 2 GB.",
+)
 @option("--device", heading=COMPUTE, default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @option(
     "--use-plugin",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +55,8 @@ class PredictOptions:
     "CPU threads; 0 takes all."
     gyri: bool = False
     "Also parcellate the cortex, for the gyri scheme."
+    scratch: Path | None = None
+    "A folder to keep probabilities in files of, where memory is short; None keeps them in memory."
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
         features = Features(*(part.float() for part in features))  # half precision would save the heads no time
         near = near_brain(net, features)
         window = _box_around(near, 0)
-        channels = _heads_near_brain(net, features, near, window, 2 if options.gyri else 1)
+        channels = _heads_near_brain(net, features, near, window, options)
     low = origin - before + [2 * s.start for s in window]
     inside = [
         slice(max(0, -first), n - first) for first, n in zip(low, volume.shape, strict=True)
@@ -228,9 +232,9 @@ def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _heads_near_brain(
-    net: UNet, features: Features, near: NDArray[np.bool_], window: tuple[slice, ...], parcels: int
+    net: UNet, features: Features, near: NDArray[np.bool_], window: tuple[slice, ...], options: PredictOptions
 ) -> list[NDArray[np.float16]]:
-    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks; ``parcels`` 1 lobe parts, 2 all.
+    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks.
 
     Each chunk of answers goes straight to its voxels: there are no second copies, since these are most of the memory.
     """
@@ -240,29 +244,36 @@ def _heads_near_brain(
     voxels = torch.arange(math.prod(shape)).reshape(shape)
     first = voxels[::2, ::2, ::2][inside]
     to_subvoxels = voxels[:2, :2, :2].flatten().tolist()  # in the order of ``space_to_depth``
-    sizes = (net.config.n_tissues, 1, len(lobe_parts()) if parcels == 1 else net.config.n_parcels)
-    outputs = [torch.zeros(size, voxels.numel(), dtype=torch.float16) for size in sizes]
+    sizes = (net.config.n_tissues, 1, net.config.n_parcels if options.gyri else len(lobe_parts()))
+    outputs = [torch.from_numpy(_zeros((size, voxels.numel()), options.scratch)) for size in sizes]
     outputs[0][0] = 1
     for asked, places in zip(torch.split(blocks, BLOCKS_AT_ONCE), torch.split(first, BLOCKS_AT_ONCE), strict=True):
         embedded = net.embed(features, asked.to(features.fine.device))
-        for output, values in zip(outputs, _heads(net, embedded, parcels), strict=True):
+        for output, (values, known) in zip(outputs, _heads(net, embedded, options.gyri), strict=True):
             for step, subvoxel in zip(to_subvoxels, values.to(torch.float16).cpu(), strict=True):
-                output.index_copy_(1, places + step, subvoxel)
+                output.index_copy_(1, places[known] + step, subvoxel)
     return [output.reshape(len(output), *shape).numpy() for output in outputs]
 
 
-def _heads(net: UNet, embedded: Tensor, parcels: int) -> Iterator[Tensor]:
-    """Probabilities (8, classes, N) of some blocks: tissue, side, and parcels where there can be any."""
+def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:
+    """In memory, which is taken only where they are written to (half of a box has no parcel), or in an unnamed file."""
+    if scratch is None:
+        return np.zeros(shape, np.float16)
+    with tempfile.TemporaryFile(dir=scratch) as file:  # lives as long as the mapping
+        return np.memmap(file, np.float16, "w+", shape=shape)
+
+
+def _heads(net: UNet, embedded: Tensor, gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Probabilities (8, classes, M) of tissue, side and parcel, and for which of the N blocks (N,) these M are."""
     tissue = net.tissue_logits(embedded).softmax(1)
-    yield tissue
-    yield net.side_logits(embedded).sigmoid()
+    everywhere = torch.ones(embedded.shape[1], dtype=torch.bool)
+    yield tissue, everywhere
+    yield net.side_logits(embedded).sigmoid(), everywhere
     members = [TISSUE[name] for name in PARCELLATED]
     lobar = (tissue[:, members].sum(1) > LOBAR_MINIMUM).any(0)
     some = net.parcel_logits(embedded[:, lobar])
-    some = _gyri_to_parts().to(some) @ some[:, :N_GYRI].softmax(1) if parcels == 1 else some.softmax(1)
-    everywhere = some.new_zeros(8, some.shape[1], embedded.shape[1])
-    everywhere[..., lobar] = some
-    yield everywhere
+    some = some.softmax(1) if gyri else _gyri_to_parts().to(some) @ some[:, :N_GYRI].softmax(1)
+    yield some, lobar.cpu()
 
 
 def _gyri_to_parts() -> Tensor:

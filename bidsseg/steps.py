@@ -51,7 +51,7 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
     with one_line_errors(job["scan"]):
         recipe = job["recipe"]
         gyri = "gyri" in recipe["schemes"]
-        options = PredictOptions(job["device"], job["threads"], gyri)
+        options = PredictOptions(job["device"], job["threads"], gyri, folder if job["low_memory"] else None)
         floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
         _limit_threads(job["threads"])
         image, model = load(corrected), load_model(job["model"])

@@ -218,3 +218,14 @@ def test_heads_are_asked_near_the_brain_alone() -> None:
     assert near[8:32, 8:32, 8:32].all()  # 12 mm are 6 blocks
     assert near.sum() == 24**3  # the island is too small to be brain
     assert not near_brain(*blocky(np.zeros((8, 8, 8), bool))).any()
+
+
+def test_probabilities_in_files_are_the_same_and_leave_nothing_behind(tiny_model: Path, tmp_path: Path) -> None:
+    model, image = load_model(tiny_model), head((40, 44, 36), np.eye(4))
+    plain, filed = (
+        segment(image, model, PredictOptions("cpu", threads=1, gyri=True, scratch=scratch))
+        for scratch in (None, tmp_path)
+    )
+    for scheme in ("regions", "gyri"):
+        np.testing.assert_array_equal(labels(plain, scheme), labels(filed, scheme))
+    assert list(tmp_path.iterdir()) == []
