@@ -137,10 +137,3 @@ def space_to_depth(volume: Tensor) -> Tensor:
     batch, _, i, j, k = volume.shape
     blocks = volume.reshape(batch, i // 2, 2, j // 2, 2, k // 2, 2)
     return blocks.permute(0, 2, 4, 6, 1, 3, 5).reshape(batch, SUBVOXELS, i // 2, j // 2, k // 2)
-
-
-def depth_to_space(blocks: Tensor) -> Tensor:
-    """The inverse of ``space_to_depth``: (B, 8, I, J, K) -> (B, 1, 2I, 2J, 2K)."""
-    batch, _, i, j, k = blocks.shape
-    grid = blocks.reshape(batch, 2, 2, 2, i, j, k).permute(0, 4, 1, 5, 2, 6, 3)
-    return grid.reshape(batch, 1, 2 * i, 2 * j, 2 * k)

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -6,6 +7,7 @@ import pytest
 import torch
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
+from torch import Tensor
 
 import bidsseg.predict
 from bidsseg.errors import UserError
@@ -16,6 +18,7 @@ from bidsseg.predict import (
     Decision,
     PredictOptions,
     Probabilities,
+    _heads_near_brain,
     choose_device,
     clean_islands,
     decide,
@@ -229,3 +232,29 @@ def test_probabilities_in_files_are_the_same_and_leave_nothing_behind(tiny_model
     for scheme in ("regions", "gyri"):
         np.testing.assert_array_equal(labels(plain, scheme), labels(filed, scheme))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_of_blocks_go_to_their_own_voxels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that answer with a block's grey values give the volume back."""
+    net, volume = UNet(UNetConfig(widths=(4, 6), head_width=5)), torch.rand(12, 8, 16)
+    with torch.no_grad():
+        features = net.features(volume[None, None])
+    monkeypatch.setattr(net, "embed", lambda found, blocks: found.fine[-8:].flatten(1)[:, blocks] / 4 + 0.3)
+
+    def grey(net: UNet, embedded: Tensor, gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        known = torch.arange(embedded.shape[1]) % 3 > 0
+        for channels, some in ((len(TISSUES), known | True), (1, known | True), (len(lobe_parts()), known)):
+            yield embedded[:, None, some].expand(8, channels, -1), some
+
+    monkeypatch.setattr("bidsseg.predict._heads", grey)
+    near = np.ones((6, 4, 8), bool)
+    near[2, 1, 3] = False
+    window = (slice(1, 6), slice(0, 4), slice(2, 8))
+    tissue, right, parcels = _heads_near_brain(net, features, near, window, PredictOptions())
+    expected = volume[2:, :, 4:].half().numpy()
+    asked = near[window].repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    for channel in (tissue[3], right[0]):
+        np.testing.assert_allclose(channel, np.where(asked, expected, 0), atol=2e-3)
+    known = parcels[0] > 0
+    np.testing.assert_allclose(parcels[0][known], expected[known], atol=2e-3)
+    assert 0.5 < known.mean() < 0.75
