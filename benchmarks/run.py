@@ -58,8 +58,10 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg import __version__
         from bidsseg.bids import parse_scan
         from bidsseg.derivatives import Place, Recipe, Result, write_root, write_scan
+        from bidsseg.evidence import collect
         from bidsseg.image import conform, correct_bias, load, normalise
         from bidsseg.predict import PredictOptions, infer, to_native
+        from bidsseg.quality import assess, calibration_from, geometry
         from bidsseg.report import participant_report
         from bidsseg.weights import load_model
     place = Place(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
@@ -78,10 +80,13 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         found = infer(volume, model, options)
     with run.stage("restore"):
         native = to_native(found, grid, gyri=True)
+    with run.stage("evidence"):
+        evidence = collect(found, volume)
+    judged = evidence, assess(evidence, geometry(image), calibration_from(model.card.quality))
     recipe = Recipe(__version__, model.card.name, model.card.sha256)
     with run.stage("write"):
         write_root(out, dataset, recipe, ("T1w",))
-        write_scan(place, recipe, Result(image, corrected, native))
+        write_scan(place, recipe, Result(image, corrected, native, judged=judged), threads)
     with run.stage("report"):
         participant_report(out, place.scan.subject)
     return run.report()

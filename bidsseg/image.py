@@ -390,5 +390,14 @@ def correct_bias(image: Image, threads: int = 1) -> Image:
     if min(small.GetSize()) < 4:  # fewer samples than the spline has control points
         return image
     n4.Execute(small, sitk.OtsuThreshold(small, 0, 1))
-    field = np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(scan)).T)
+    field = np.exp(_enlarged(n4.GetLogBiasFieldAsImage(small), scan))
     return Image((image.data / np.maximum(field, 1e-3)).astype(np.float32), image.affine, image.header, image.warnings)
+
+
+def _enlarged(small: sitk.Image, scan: sitk.Image) -> Floats:
+    """A smooth image, shrunk from a scan, on the scan's grid (I, J, K); linear, which is as good as the spline here."""
+    field: Floats = sitk.GetArrayFromImage(small).T.astype(np.float32)
+    for axis, (n, mm) in enumerate(zip(scan.GetSize(), scan.GetSpacing(), strict=True)):
+        centres = (np.arange(n) * mm + scan.GetOrigin()[axis] - small.GetOrigin()[axis]) / small.GetSpacing()[axis]
+        field = along(resampling_matrix(centres, field.shape[axis], mm / small.GetSpacing()[axis]), field, axis)
+    return field

@@ -113,7 +113,7 @@ def to_ras_order(volume: NDArray[Any], grid: Grid) -> NDArray[Any]:
     return volume.transpose(order)[flips]
 
 
-def extent(codes: NDArray[np.uint16]) -> tuple[slice, slice, slice]:
+def extent(codes: NDArray[Any]) -> tuple[slice, slice, slice]:
     """The box of the labels; everything where there are none."""
     inside = codes > 0
     sides = []

@@ -59,8 +59,7 @@ def embed(one_mm: Image, labels: Mapping[str, Image], max_bytes: int) -> Embedde
     grid = grid_of(first.data.shape, first.affine)
     if one_mm.data.shape != grid.shape or any(label.data.shape != first.data.shape for label in labels.values()):
         raise ValueError(f"scan {one_mm.data.shape} and labels {first.data.shape} are not on matching grids")
-    clipped = {name: label.data.clip(0, HIGHEST_CODE).astype(np.uint16) for name, label in labels.items()}
-    ordered = {name: to_ras_order(codes, grid) for name, codes in clipped.items()}
+    ordered = {name: to_ras_order(label.data, grid) for name, label in labels.items()}
     for spacing_mm, step in QUALITIES:
         found = _pack(one_mm.data, ordered, grid, (spacing_mm, step))
         if found.size <= max_bytes:
@@ -69,7 +68,7 @@ def embed(one_mm: Image, labels: Mapping[str, Image], max_bytes: int) -> Embedde
 
 
 def _pack(
-    volume: NDArray[np.float32], ordered: Mapping[str, NDArray[np.uint16]], grid: Grid, quality: tuple[float, int]
+    volume: NDArray[np.float32], ordered: Mapping[str, NDArray[np.float32]], grid: Grid, quality: tuple[float, int]
 ) -> Embedded:
     finest_mm, step = quality
     first = next(iter(ordered.values()))
@@ -94,9 +93,9 @@ def shown_axis(side: slice, spacing_mm: float, finest_mm: float) -> Axis:
     return Axis(middle + (np.arange(count) - (count - 1) / 2) * step, finest_mm, True)
 
 
-def _nearest(codes: NDArray[np.uint16], axes: list[Axis]) -> NDArray[np.uint16]:
+def _nearest(codes: NDArray[np.float32], axes: list[Axis]) -> NDArray[np.uint16]:
     indices = (np.rint(a.centres).astype(int).clip(0, n - 1) for a, n in zip(axes, codes.shape, strict=True))
-    shown: NDArray[np.uint16] = codes[np.ix_(*indices)]
+    shown: NDArray[np.uint16] = codes[np.ix_(*indices)].clip(0, HIGHEST_CODE).astype(np.uint16)
     return shown
 
 
