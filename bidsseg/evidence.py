@@ -36,6 +36,9 @@ FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventri
 LEAST = 0.01
 "Voxels less likely than this to be brain are left out."
 FEW_DEEP_VOXELS = 500
+NO_WEIGHT = 1e-4
+AROUND_VOXELS = 21
+"Of 2 mm: the surroundings that white matter and cortex are compared in."
 LEAST_CONTRAST = 0.02
 "Between tissues of a scan normalised to 0-1."
 QUARTILES_OF_NORMAL = 1.349
@@ -120,20 +123,44 @@ def _inside(volume: Floats, found: Probabilities) -> Floats:
 def unevenness(volume: Floats, tissue: NDArray[np.uint8]) -> float:
     """``Evidence.unevenness`` of grey values and tissues of one shape (I, J, K).
 
-    Ghosts of movement ripple through white matter, which the network overlooks. Means over 3 mm take out most of the
-    noise, which it bears well; means over 9 mm of white matter take out the bias field. Medians and quartiles, because
-    of lesions.
+    Ghosts of movement ripple through white matter, which the network overlooks. What noise leaves in means over 3 mm,
+    which the network bears well, is taken off by its own strength; means over 9 mm of white matter take out the bias
+    field, and the contrast is that of the surroundings. Medians and quartiles, because of lesions.
     """
     white, cortex = tissue == TISSUE["white-matter"], tissue == TISSUE["cortex"]
     deep = ndimage.binary_erosion(white, iterations=2)
     if deep.sum() < FEW_DEEP_VOXELS or not cortex.any():
         return 0.0
     smooth = ndimage.uniform_filter(volume, 3)
-    weight = white.astype(np.float32)
-    around = ndimage.uniform_filter(smooth * weight, 9) / np.maximum(ndimage.uniform_filter(weight, 9), 1e-3)
-    low, high = np.percentile((smooth - around)[deep], (25, 75))
-    contrast = abs(float(np.median(volume[white])) - float(np.median(volume[cortex])))
-    return round(float(high - low) / QUARTILES_OF_NORMAL / max(contrast, LEAST_CONTRAST), 4)
+    contrast = _contrast(volume, white, cortex)[deep]
+    ripple = _spread((smooth - _mean_within(white, smooth, 9))[deep] / contrast)
+    noise = _spread((volume - smooth)[deep] / contrast)
+    return round(float(np.sqrt(max(ripple**2 - noise**2 / (3**3 - 1), 0.0))), 4)
+
+
+def _spread(values: Floats) -> float:
+    """Standard deviation of a normal distribution with these quartiles."""
+    low, high = np.percentile(values, (25, 75))
+    return float(high - low) / QUARTILES_OF_NORMAL
+
+
+def _mean_within(mask: NDArray[np.bool_], volume: Floats, width: int) -> Floats:
+    """Means over cubes, of the voxels in the mask alone; the mask's own mean where a cube holds none."""
+    weight = ndimage.uniform_filter(mask.astype(np.float32), width)
+    total: Floats = ndimage.uniform_filter(np.where(mask, volume, np.float32(0)), width)
+    mean: Floats = total / np.maximum(weight, np.float32(1e-6))
+    mean[weight < NO_WEIGHT] = volume[mask].mean()
+    return mean
+
+
+def _contrast(volume: Floats, white: NDArray[np.bool_], cortex: NDArray[np.bool_]) -> Floats:
+    """Between white matter and cortex within about 2 cm, (I, J, K); worked out at half the resolution."""
+    coarse = (slice(None, None, 2),) * 3
+    one, other = (_mean_within(mask[coarse], volume[coarse], AROUND_VOXELS) for mask in (white, cortex))
+    apart = np.maximum(np.abs(one - other), LEAST_CONTRAST)
+    i, j, k = volume.shape
+    fine: Floats = apart.repeat(2, 0).repeat(2, 1).repeat(2, 2)[:i, :j, :k]
+    return fine
 
 
 def as_sure_as(fused: Evidence, own: Evidence) -> Evidence:

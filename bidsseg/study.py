@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bidsseg.corruption import STUDY, Damage, damage
 from bidsseg.evaluate import Case, reference_codes
 from bidsseg.evidence import SCORED, Evidence, collect, evidence_from
-from bidsseg.image import conform, normalise
+from bidsseg.image import conform, correct_bias, normalise
 from bidsseg.predict import PredictOptions, infer, to_native
 from bidsseg.quality import Geometry, geometry
 from bidsseg.segmentation import labels
@@ -93,10 +93,10 @@ def _trial_from(stored: dict[str, Any]) -> Trial:
 
 
 def run_trial(case: Case, how: Damage, model: Model, options: PredictOptions) -> Trial:
-    """Damage a scan, segment it, score it against the manual labels."""
+    """Damage a scan, segment it as ``bidsseg participant`` does, score it against the manual labels."""
     image, carry = damage(case, how)
-    volume, grid = conform(image)
-    volume = normalise(volume)
+    conformed, grid = conform(correct_bias(image, options.threads or 1))
+    volume = normalise(conformed)
     found = infer(volume, model, options)
     answer = to_native(found, grid, options.gyri)
     dice: dict[str, dict[int, float]] = {
