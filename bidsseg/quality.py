@@ -24,10 +24,8 @@ from bidsseg.labels import Scheme, label_table, other_sides
 
 GOOD_DICE = 0.75
 "A scan whose regions are expected to have less, on average, fails."
-FEATURES = ("constant", "soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "scan_disorder", "scan_unevenness")
+FEATURES = ("constant", "soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "scan_disorder")
 MOST_ODD = 4.0
-EVEN = 0.07
-"Unevenness of a scan without ghosts or much noise."
 LEAST_HALF_WIDTH = math.log(1.25)
 "Of a usual range: a dozen brains, outlined by one team, differ less than brains and outlines do."
 FEW_VOXELS = 50
@@ -189,7 +187,7 @@ def expected_labels(evidence: Evidence, scheme: str) -> list[int]:
 
 
 def features(evidence: Evidence, scheme: str) -> tuple[list[int], NDArray[np.float64]]:
-    """Codes (N,) and their ``FEATURES`` (N, 7)."""
+    """Codes (N,) and their ``FEATURES`` (N, 6)."""
     codes = expected_labels(evidence, scheme)
     odd = label_oddness(evidence, scheme)
     soft = [_logit(evidence.sums[scheme][code].soft_dice) for code in codes]
@@ -197,14 +195,8 @@ def features(evidence: Evidence, scheme: str) -> tuple[list[int], NDArray[np.flo
     scan_soft = np.mean([_logit(evidence.sums["regions"][code].soft_dice) for code in regions]) if regions else -4.0
     scan_odd = np.mean([label_oddness(evidence, "regions")[code] for code in regions]) if regions else MOST_ODD
     disorder = min(layout(evidence).disorder_mm / 10, 5.0)
-    uneven = _unevenness(evidence.unevenness)
-    rows = [[1.0, one, scan_soft, odd[code], scan_odd, disorder, uneven] for code, one in zip(codes, soft, strict=True)]
+    rows = [[1.0, one, scan_soft, odd[code], scan_odd, disorder] for code, one in zip(codes, soft, strict=True)]
     return codes, np.array(rows, np.float64).reshape(-1, len(FEATURES))
-
-
-def _unevenness(found: float) -> float:
-    """On a log scale, 0 for an even scan or one that shows too little."""
-    return min(max(math.log(found / EVEN), 0.0), 2.0) if found > 0 else 0.0
 
 
 def _logit(share: float) -> float:
@@ -323,6 +315,7 @@ def quality_json(evidence: Evidence, found: Assessment) -> dict[str, Any]:
         "Verdict": found.verdict,
         "Reasons": list(found.reasons),
         **({"ExpectedDice": round(found.expected_dice, 4)} if found.expected_dice is not None else {}),
+        "WhiteMatterUnevenness": evidence.unevenness,
         "LayoutDistanceMm": round(layout(evidence).disorder_mm, 1),
         "Asymmetry": {_name(code): round(value, 4) for code, (value, _) in pairs},
     }
