@@ -45,6 +45,9 @@ QC_DESCRIPTIONS = {
         "Description": "Distance of regions from their usual places relative to each other.",
         "Units": "mm",
     },
+    "WhiteMatterUnevenness": {
+        "Description": "Variation of white matter over a few mm, against its contrast with cortex."
+    },
     "ContrastAgreement": {"Description": "Mean Dice with the session's answers from other contrasts."},
     "Verdict": {"Description": "pass, check or fail."},
     "Reasons": {"Description": "Reasons of the verdict, separated by semicolons."},

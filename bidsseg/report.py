@@ -44,6 +44,10 @@ ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (
 MEASURES = {
     "ExpectedDice": ("Expected Dice", "With a manual outline, mean over the regions"),
     "LayoutDistanceMm": ("Displacement, mm", "How far regions lie from their usual places relative to each other"),
+    "WhiteMatterUnevenness": (
+        "Unevenness",
+        "White matter's variation over a few mm, against its contrast with cortex; large under ghosts of movement",
+    ),
     "ContrastAgreement": ("Agreement", "Mean Dice with the session's answers from other contrasts"),
     "IntracranialVolumeMm3": ("Intracranial volume", "Brain and the fluid around it"),
     "MeanConfidence": ("Mean confidence", "Mean probability of the chosen labels; 1 is certain"),

@@ -28,7 +28,7 @@ from bidsseg.study import Trial
 BRAIN_MM3 = 1.4e6
 VIEW = Geometry(40, 4.0, 160.0)
 TRUSTING = Calibration(
-    {scheme: [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0] for scheme in SCORED}, {scheme: {} for scheme in SCORED}
+    {scheme: [float(name == "soft_dice") for name in FEATURES] for scheme in SCORED}, {scheme: {} for scheme in SCORED}
 )
 "Expects the soft Dice itself."
 
