@@ -24,8 +24,11 @@ ABOUT = {
     ],
     "held_out": "MICCAI 2012 subjects 1015, 1017 and 1036 were never trained on; the accuracy is measured on them.",
     "known_failures": [
-        "Whole-head scans: patches of a few millimetres at the skull base, beside the temporal poles and below the "
-        "cerebellum, are at times labelled as the nearest brain.",
+        "Whole-head scans: temporal poles and the lowest slices of the cerebellum end raggedly, by a few millimetres too "
+        "much or too little.",
+        "Ghosts of movement: the answer gets poor while the network stays sure of it, so that quality control misses "
+        "some; a single slice is labelled far less well than a stack.",
+        "White matter under large loads of dark lesions: up to 4 % of the regions' Dice is lost.",
         "FLAIR and T1w of low contrast: narrow gyri lose their white matter or their cortex, and gyri that a thick "
         "slice cuts at its edge are frayed at the vertex and beside the falx.",
         "Small structures (inferior lateral ventricle, accumbens, amygdala) are less certain than their neighbours.",
