@@ -24,8 +24,8 @@ ABOUT = {
     ],
     "held_out": "MICCAI 2012 subjects 1015, 1017 and 1036 were never trained on; the accuracy is measured on them.",
     "known_failures": [
-        "Whole-head scans: temporal poles and the lowest slices of the cerebellum end raggedly, by a few millimetres too "
-        "much or too little.",
+        "Whole-head scans: temporal poles and the lowest slices of the cerebellum end raggedly, by a few millimetres "
+        "too much or too little.",
         "Ghosts of movement: the answer gets poor while the network stays sure of it, so that quality control misses "
         "some; a single slice is labelled far less well than a stack.",
         "White matter under large loads of dark lesions: up to 4 % of the regions' Dice is lost.",
