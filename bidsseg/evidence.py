@@ -36,6 +36,8 @@ FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventri
 LEAST = 0.01
 "Voxels less likely than this to be brain are left out."
 FEW_DEEP_VOXELS = 500
+MARGIN_VOXELS = 4
+"Of the white matter's box, so that it holds cortex on all sides."
 NO_WEIGHT = 1e-4
 AROUND_VOXELS = 21
 "Of 2 mm: the surroundings that white matter and cortex are compared in."
@@ -127,6 +129,11 @@ def unevenness(volume: Floats, tissue: NDArray[np.uint8]) -> float:
     which the network bears well, is taken off by its own strength; means over 9 mm of white matter take out the bias
     field, and the contrast is that of the surroundings. Medians and quartiles, because of lesions.
     """
+    found = ndimage.find_objects((tissue == TISSUE["white-matter"]).astype(np.uint8))
+    if not found:
+        return 0.0
+    i, j, k = (slice(max(0, s.start - MARGIN_VOXELS), s.stop + MARGIN_VOXELS) for s in found[0])
+    volume, tissue = volume[i, j, k], tissue[i, j, k]  # the rest of the box would cost as much again
     white, cortex = tissue == TISSUE["white-matter"], tissue == TISSUE["cortex"]
     deep = ndimage.binary_erosion(white, iterations=2)
     if deep.sum() < FEW_DEEP_VOXELS or not cortex.any():
