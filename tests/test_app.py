@@ -196,14 +196,18 @@ def test_nothing_is_written_elsewhere(dataset: Dataset, tmp_path: Path, app: Run
     assert {path.name for path in tmp_path.iterdir()} == {"home", "data", "out", "work", "plugin.json"}
 
 
-@pytest.mark.skipif(shutil.which("bids-validator-deno") is None, reason="bids-validator-deno is not installed")
+VALIDATOR = shutil.which("bids-validator-deno", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+"Also that of a virtual environment which is not on PATH."
+
+
+@pytest.mark.skipif(VALIDATOR is None, reason="bids-validator-deno is not installed")
 def test_the_output_is_valid_bids(dataset: Dataset, tmp_path: Path, app: Run) -> None:
     names = ("sub-01_ses-1_run-1_T1w.nii.gz", "sub-01_ses-1_acq-a_ce-gd_FLAIR.nii.gz")
     root = dataset(*names)
     description = root / "dataset_description.json"
     description.write_text(json.dumps({**json.loads(description.read_text()), "Authors": ["A", "B"]}))
     assert app(root, "--output-spaces", "orig", "1mm", "--fuse", "--probseg") == EXIT_OK
-    command = ["bids-validator-deno", "--format", "json", str(tmp_path / "out")]
+    command = [str(VALIDATOR), "--format", "json", str(tmp_path / "out")]
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
     assert report["issues"]["issues"] == []
     assert report["summary"]["subjects"] == ["01"]
