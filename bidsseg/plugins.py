@@ -68,8 +68,9 @@ class Execution:
 class WorkerPool:
     """Spawned processes that outlive a batch, and are replaced when one of them is killed."""
 
-    def __init__(self, how: Execution) -> None:
+    def __init__(self, how: Execution, folder: Path) -> None:
         self.how = how
+        self.folder = folder
         self._started = multiprocessing.get_context("spawn").Value("i", 0)
         self._executor = self._start()
         self._executor.submit(warm_up)  # starts them all, while this process prepares the first batch
@@ -79,7 +80,7 @@ class WorkerPool:
             max_workers=self.how.workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=start_worker,
-            initargs=(os.getcwd(), self.how, self._started),
+            initargs=(self.folder, self.how, self._started),
         )
 
     def submit(self, node: Any, updatehash: bool, task: int) -> Future[dict[str, Any]]:
@@ -102,8 +103,11 @@ def warm_up() -> None:
     import bidsseg.steps  # noqa: F401
 
 
-def start_worker(folder: str, how: Execution, started: Any) -> None:
-    """First thing in every worker; ``started`` counts them, so that each takes the next GPU."""
+def start_worker(folder: Path, how: Execution, started: Any) -> None:
+    """First thing in every worker; ``started`` counts them, so that each takes the next GPU.
+
+    ``folder`` becomes the current one, because nipype's resource monitor writes there.
+    """
     os.chdir(folder)
     with started.get_lock():
         number = started.value
@@ -112,7 +116,7 @@ def start_worker(folder: str, how: Execution, started: Any) -> None:
         listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of_worker(number, how.gpus, listed)
     set_up_logging(how.verbose)
-    monitor_resources(how.resource_monitor)
+    monitor_resources(how)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -146,11 +150,13 @@ class Slurm(SLURMPlugin):  # type: ignore[misc]
         return result
 
 
-def monitor_resources(wanted: bool) -> None:
-    """Switch nipype's resource monitor; raises ``UserError`` where psutil, which it needs, is missing."""
-    if wanted and importlib.util.find_spec("psutil") is None:
+def monitor_resources(how: Execution) -> None:
+    """Switch nipype's resource monitor; raises ``UserError`` where it cannot work."""
+    if how.resource_monitor and how.plugin:
+        raise UserError("--resource-monitor does not work with --use-plugin; ask the cluster, say with sacct")
+    if how.resource_monitor and importlib.util.find_spec("psutil") is None:
         raise UserError("--resource-monitor needs psutil; pip install psutil (or bidsseg[monitor])")
-    config.resource_monitor = wanted
+    config.resource_monitor = how.resource_monitor
 
 
 class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]

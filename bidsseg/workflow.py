@@ -54,7 +54,7 @@ class Outcome:
 def run_jobs(jobs: Sequence[Job], how: Execution, on_scan: OnScan) -> Iterator[Outcome]:
     """Segment scans and yield an outcome for each, batch by batch; ``on_scan`` is told of each as soon as it ends."""
     set_up_logging(how.verbose)
-    monitor_resources(how.resource_monitor)
+    monitor_resources(how)
     size = SCANS_PER_WORKER * how.workers
     died: list[Job] = []
     failed = False
@@ -106,17 +106,19 @@ class Runner:
         self.on_scan = on_scan
         self.stems: dict[str, str] = {}
         self.failed: set[str] = set()
-        self.crashes = how.work_dir / f"crashes-{uuid4().hex[:8]}"  # in containers, process ids are not unique
-        self.pool = None if how.plugin else WorkerPool(how)
+        self.scratch = how.work_dir / f"run-{uuid4().hex[:8]}"  # in containers, process ids are not unique
+        self.scratch.mkdir(parents=True)
+        self.pool = None if how.plugin else WorkerPool(how, self.scratch)
 
     def close(self) -> None:
         """End the workers and remove what is only of use during the run."""
         if self.pool is not None:
             self.pool.close()
-        shutil.rmtree(self.crashes, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
         if not self.how.keep_work:
             if self.how.plugin:  # the scripts that nipype submitted
                 shutil.rmtree(self.how.work_dir / ROOT / "batch", ignore_errors=True)
+            (self.how.work_dir / ROOT / "resource_monitor.json").unlink(missing_ok=True)  # logs/resources.tsv has it
             for folder in (self.how.work_dir / ROOT, self.how.work_dir):
                 with suppress(OSError):
                     folder.rmdir()
@@ -159,7 +161,7 @@ class Runner:
     def _config(self) -> dict[str, Any]:
         return {
             "execution": {
-                "crashdump_dir": str(self.crashes),
+                "crashdump_dir": str(self.scratch),
                 "crashfile_format": "txt",
                 "create_report": False,
                 "poll_sleep_duration": 0.2,
@@ -181,7 +183,7 @@ class Runner:
     def _crashes(self) -> dict[str, Path]:
         """The crash file of each workflow that failed."""
         found = {}
-        for path in self.crashes.glob("crash-*"):
+        for path in self.scratch.glob("crash-*"):
             name = re.match(rf"Node: {ROOT}\.(\w+)\.", path.read_text(encoding="utf-8", errors="replace"))
             if name:
                 found[name[1]] = path

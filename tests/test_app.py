@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -248,32 +247,23 @@ def test_probabilities_of_each_voxel_add_up_to_one_at_most(dataset: Dataset, tmp
         assert values.sum(3).max() == pytest.approx(1, abs=0.05)  # each is rounded to 1/255
 
 
-@pytest.mark.skipif(importlib.util.find_spec("psutil") is not None, reason="psutil is installed")
-def test_the_resource_monitor_says_what_it_needs(dataset: Dataset, app: Run,
-                                                 capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    assert app(dataset("sub-01_T1w.nii.gz"), "--resource-monitor") == EXIT_USAGE
-    assert "pip install psutil" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(importlib.util.find_spec("psutil") is None, reason="psutil is not installed")
-def test_the_resource_monitor_writes_a_line_for_each_step(dataset: Dataset, tmp_path: Path, app: Run) -> None:
-    assert app(dataset("sub-01_T1w.nii.gz"), "--resource-monitor", "--seg", "lobes") == EXIT_OK
-    head, *rows = (tmp_path / "out" / "logs" / "resources.tsv").read_text().splitlines()
-    assert head.split("\t") == ["scan", "step", "seconds", "peak_memory_gb", "cpu_percent"]
-    assert [row.split("\t")[1] for row in rows] == ["n4", "segmentation", "outputs"]
-
-
 def test_the_command_in_processes_of_its_own(dataset: Dataset, tmp_path: Path, tiny_model: Path) -> None:
-    root = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
-    command = [sys.executable, "-m", "bidsseg.app", str(root), str(tmp_path / "out"), "participant"]
+    root, out, here = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"), tmp_path / "out", tmp_path / "current"
+    here.mkdir()
+    command = [sys.executable, "-m", "bidsseg.app", str(root), str(out), "participant", "--resource-monitor"]
     command += ["--model", str(tiny_model), "--nprocs", "2", "--omp-nthreads", "1", "--seg", "lobes"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=here)
     assert done.returncode == EXIT_OK, done.stderr
-    assert len(labels(tmp_path / "out")) == 2
+    assert len(labels(out)) == 2
     assert "2 done" in done.stdout
-    methods = (tmp_path / "out" / "logs" / "CITATION.md").read_text()
+    methods = (out / "logs" / "CITATION.md").read_text()
     assert "N4" in methods
     assert "BrainCOLOR" not in methods
+    head, *rows = (out / "logs" / "resources.tsv").read_text().splitlines()
+    assert head.split("\t") == ["scan", "step", "seconds", "peak_memory_gb", "cpu_percent"]
+    assert sorted(row.split("\t")[1] for row in rows) == sorted(2 * ["n4", "segmentation", "outputs"])
+    assert list(here.iterdir()) == []
+    assert not (out / "work").exists()
 
 
 def _fake_slurm(folder: Path) -> None:

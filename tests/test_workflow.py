@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bidsseg.bids import Selection, find_scans
 from bidsseg.derivatives import Place, Recipe, is_complete
+from bidsseg.errors import UserError
 from bidsseg.jobs import Job, job_for
-from bidsseg.plugins import WORKER_DIED, Execution, MultiProcInPool, WorkerPool, gpu_of_worker
+from bidsseg.plugins import WORKER_DIED, Execution, MultiProcInPool, WorkerPool, gpu_of_worker, monitor_resources
 from bidsseg.workflow import Outcome, Runner, reason_in, run_jobs, scan_workflow, workflow_name
 from tests.conftest import Dataset
 
@@ -53,6 +56,15 @@ def test_every_scan_gets_an_outcome_and_the_bad_one_a_reason(jobs: Callable[...,
     assert "Traceback" in (how.logs / "sub-02_T1w_error.txt").read_text()
     assert is_complete(three[0].place, three[0].made_with())
     assert not how.work_dir.exists()
+
+
+def test_the_resource_monitor_says_where_it_cannot_work(how: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = replace(how, resource_monitor=True)
+    with pytest.raises(UserError, match="sacct"):
+        monitor_resources(watched)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install psutil"):
+        monitor_resources(replace(watched, plugin={}))
 
 
 def test_a_log_goes_when_its_scan_succeeds(jobs: Callable[..., list[Job]], how: Execution) -> None:
@@ -145,7 +157,7 @@ def test_a_killed_worker_fails_its_scan_and_is_replaced(tmp_path: Path) -> None:
     def status(node: Any, event: str) -> None:
         ended.append((node.fullname, event))
 
-    pool = WorkerPool(how)
+    pool = WorkerPool(how, tmp_path)
     try:
         with pytest.raises(RuntimeError, match="killed"):
             _graph(tmp_path, a=_die).run(plugin=MultiProcInPool(pool, status))
@@ -192,7 +204,7 @@ def test_only_the_segmentation_waits_for_a_gpu(gpus: int, jobs: Callable[..., li
     [job] = jobs("sub-01_T1w.nii.gz")
     nodes = scan_workflow(job, how)._graph.nodes
     assert [node.name for node in nodes if node.is_gpu_node()] == (["segmentation"] if gpus else [])
-    pool = WorkerPool(how)
+    pool = WorkerPool(how, tmp_path)
     try:
         assert MultiProcInPool(pool, lambda node, event: None).n_gpu_procs == gpus * 4
     finally:
