@@ -39,9 +39,9 @@ from bidsseg.lesion_report import Lesion, LesionReport
 from bidsseg.lesion_tables import lesion_loads
 from bidsseg.lesion_zones import COMPARTMENT, CORTEX, JUXTACORTICAL, PERIVENTRICULAR, VENTRICLES, ZONES, is_any
 from bidsseg.lesions import lesion_features
-from bidsseg.pictures import extent
 from bidsseg.predict import PredictOptions, segment
 from bidsseg.segmentation import Segmentation, from_labels, labels
+from bidsseg.volume import box_around
 from bidsseg.weights import load_model
 
 RATIOS = (1, 1.5, 3, 10, np.inf)
@@ -78,9 +78,7 @@ def check_totals(report: LesionReport, mask: Image) -> None:
 
 def cut_out(image: Image, segmentation: Segmentation) -> tuple[Image, Segmentation]:
     """The box of the brain with a margin: a third of the voxels."""
-    box = tuple(
-        slice(max(0, side.start - MARGIN), side.stop + MARGIN) for side in extent(labels(segmentation, "lobes"))
-    )
+    box = box_around(labels(segmentation, "lobes") > 0, MARGIN)
     affine = image.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
     tissue, side, parcel = (np.ascontiguousarray(getattr(segmentation, n)[box]) for n in ("tissue", "side", "parcel"))

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.evaluate import Case, compare, validation_cases
-from bidsseg.image import Floats, Image, load
+from bidsseg.image import Image, load
 from bidsseg.labels import TISSUE
 from bidsseg.predict import PredictOptions, segment
 from bidsseg.segmentation import Segmentation, labels, volumes
 from bidsseg.train.data import Subject, brain_box, load_head, load_lesions
 from bidsseg.train.synthesis import MNI_BRAIN_BOX, Recipe, draw
+from bidsseg.volume import Floats
 from bidsseg.weights import Model, load_model
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")

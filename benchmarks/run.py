@@ -56,13 +56,16 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     run = Stages()
     with run.stage("imports"):
         from bidsseg import __version__
+        from bidsseg.bias import correct_bias
         from bidsseg.bids import parse_scan
         from bidsseg.derivatives import Place, Recipe, Result, write_root, write_scan
         from bidsseg.evidence import collect
-        from bidsseg.image import conform, correct_bias, load, normalise
+        from bidsseg.grid import conform
+        from bidsseg.image import load
         from bidsseg.predict import PredictOptions, infer, to_native
         from bidsseg.quality import assess, calibration_from, geometry
         from bidsseg.report import participant_report
+        from bidsseg.volume import normalise
         from bidsseg.weights import load_model
     place = Place(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
     options = PredictOptions(device, threads, gyri=True)
@@ -178,7 +181,9 @@ def head_of(dataset: Path) -> NDArray[np.float32]:
     """The scan at 1 mm, cropped to the head: what both networks get."""
     import numpy as np
 
-    from bidsseg.image import conform, load, normalise
+    from bidsseg.grid import conform
+    from bidsseg.image import load
+    from bidsseg.volume import normalise
 
     volume = normalise(conform(load(next(dataset.glob("sub-*/anat/*.nii.gz"))))[0])
     ends = [np.flatnonzero((volume > HEAD).any(tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]

@@ -131,7 +131,8 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 
 
 def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> None:
-    from bidsseg.image import correct_bias, load, save
+    from bidsseg.bias import correct_bias
+    from bidsseg.image import load, save
     from bidsseg.pictures import mosaic
     from bidsseg.predict import PredictOptions, segment
     from bidsseg.segmentation import brain_mask, labels, write_volumes

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.evaluate import AXES, Case, Condition, majority, simulate
-from bidsseg.image import Floats, Image
+from bidsseg.image import Image
+from bidsseg.volume import Floats
 
 Codes = NDArray[np.uint16]
 Carry = Callable[[Codes], Codes]

@@ -9,7 +9,8 @@ import numpy as np
 
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
-from bidsseg.image import Floats, Image, save, voxel_spacing_mm
+from bidsseg.image import Image, save, voxel_spacing_mm
+from bidsseg.volume import Floats
 
 SLICE_MM = 6
 "Thickness of the slices of the clinical-looking scan."

@@ -274,7 +274,7 @@ def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Sche
 
 def _on_grid_of(result: Result, space: str) -> Image:
     """An image whose affine and header fit a space; its voxels don't matter."""
-    from bidsseg.image import grid_of
+    from bidsseg.grid import grid_of
 
     if space == "orig":
         return result.image
@@ -283,7 +283,7 @@ def _on_grid_of(result: Result, space: str) -> Image:
 
 def _write_preprocessed(writer: _Writer, result: Result) -> None:
     """The scan as the network saw it: bias corrected, at 1 mm."""
-    from bidsseg.image import conform
+    from bidsseg.grid import conform
 
     volume, _ = conform(result.corrected)
     path = writer.place.file(f"{writer.place.scan.suffix}.nii.gz", desc="preproc", **_space_entities("1mm"))

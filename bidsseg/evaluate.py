@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.image import Floats, Image, along, load, resampling_matrix
+from bidsseg.image import Image, load
 from bidsseg.labels import TISSUE, Scheme, encode, label_table
 from bidsseg.predict import PredictOptions, segment
 from bidsseg.segmentation import labels
 from bidsseg.train.data import Anatomy, anatomy_from_braincolor, brain_folders, load_ras
+from bidsseg.volume import Floats, along, box_around, resampling_matrix
 from bidsseg.weights import Model
 
 Codes = NDArray[np.uint16]
@@ -171,7 +172,7 @@ def compare(reference: Codes, found: Codes, image: Image, scheme: Scheme) -> lis
     scores = []
     for index in (int(code) for code in np.unique(reference[reference > 0])):
         a, b = reference == index, found == index
-        window = _hull(ndimage.find_objects((a | b).astype(np.uint8))[0])
+        window = box_around(a | b, 1)
         a, b = a[window], b[window]
         dice = 2 * int((a & b).sum()) / (int(a.sum()) + int(b.sum()))
         voxel = image.voxel_volume_mm3
@@ -179,10 +180,6 @@ def compare(reference: Codes, found: Codes, image: Image, scheme: Scheme) -> lis
         name = names.get(index, str(index))
         scores.append(Score("", "", index, name, dice, hd95, float(a.sum()) * voxel, float(b.sum()) * voxel))
     return scores
-
-
-def _hull(window: tuple[slice, ...]) -> tuple[slice, ...]:
-    return tuple(slice(max(0, s.start - 1), s.stop + 1) for s in window)
 
 
 def hausdorff95_mm(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_mm: NDArray[np.float64]) -> float:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.image import Floats
 from bidsseg.labels import (
     TISSUE,
     TISSUES,
@@ -24,6 +23,7 @@ from bidsseg.labels import (
     lobe_parts,
     part_of_gyrus,
 )
+from bidsseg.volume import Floats, box_around
 
 if TYPE_CHECKING:
     from bidsseg.predict import Probabilities
@@ -129,11 +129,8 @@ def unevenness(volume: Floats, tissue: NDArray[np.uint8]) -> float:
     which the network bears well, is taken off by its own strength; means over 9 mm of white matter take out the bias
     field, and the contrast is that of the surroundings. Medians and quartiles, because of lesions.
     """
-    found = ndimage.find_objects((tissue == TISSUE["white-matter"]).astype(np.uint8))
-    if not found:
-        return 0.0
-    i, j, k = (slice(max(0, s.start - MARGIN_VOXELS), s.stop + MARGIN_VOXELS) for s in found[0])
-    volume, tissue = volume[i, j, k], tissue[i, j, k]  # the rest of the box would cost as much again
+    box = box_around(tissue == TISSUE["white-matter"], MARGIN_VOXELS)
+    volume, tissue = volume[box], tissue[box]  # the rest of the volume would cost as much again
     white, cortex = tissue == TISSUE["white-matter"], tissue == TISSUE["cortex"]
     deep = ndimage.binary_erosion(white, iterations=2)
     if deep.sum() < FEW_DEEP_VOXELS or not cortex.any():

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bidsseg.image import Grid, Image, conform, normalise
+from bidsseg.grid import Grid, conform
+from bidsseg.image import Image
 from bidsseg.predict import PredictOptions, Probabilities, infer
 from bidsseg.registration import rigid_transform
+from bidsseg.volume import normalise
 from bidsseg.weights import Model
 
 CHANNELS_AT_ONCE = 8

@@ -17,7 +17,9 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from bidsseg.errors import UserError
-from bidsseg.image import Grid, Image, slabs, to_native_axes
+from bidsseg.grid import Grid, slabs, to_native_axes
+from bidsseg.image import Image
+from bidsseg.volume import Box
 
 MaskKind = Literal["binary", "probability", "labels"]
 Reals = NDArray[np.floating[Any]]
@@ -115,7 +117,7 @@ def look_up(volume: NDArray[Any], indices: NDArray[np.intp], outside: int = 0) -
     return np.where(inside, volume[tuple(np.moveaxis(clipped, -1, 0))], outside)
 
 
-def _window(voxels: NDArray[np.intp], affine: Reals, grid: Grid) -> tuple[slice, slice, slice]:
+def _window(voxels: NDArray[np.intp], affine: Reals, grid: Grid) -> Box:
     """The box of the isotropic grid that holds the lesions."""
     ends = np.array(list(product(*zip(voxels.min(0) - 1, voxels.max(0) + 1, strict=True))))
     corners = apply(np.linalg.inv(grid.affine) @ affine, ends)
@@ -125,9 +127,7 @@ def _window(voxels: NDArray[np.intp], affine: Reals, grid: Grid) -> tuple[slice,
     return i, j, k
 
 
-def _resampled(
-    mask: NDArray[np.bool_], affine: Reals, grid: Grid, window: tuple[slice, slice, slice]
-) -> NDArray[np.bool_]:
+def _resampled(mask: NDArray[np.bool_], affine: Reals, grid: Grid, window: Box) -> NDArray[np.bool_]:
     """A mask at the centres of a window of the isotropic grid: at least half lesion by linear interpolation."""
     origin = np.eye(4)
     origin[:3, 3] = [s.start for s in window]

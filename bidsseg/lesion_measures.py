@@ -12,13 +12,15 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.distance import pdist
 
-from bidsseg.image import Floats, Image, conform, grid_of
+from bidsseg.grid import conform, grid_of
+from bidsseg.image import Image
 from bidsseg.labels import code_lookup
 from bidsseg.lesion_masks import Placed, Reals, apply, look_up
 from bidsseg.lesion_options import LesionOptions
 from bidsseg.lesion_report import Lesion, Pieces
 from bidsseg.lesion_zones import COMPARTMENT, CORTEX, FLUID, VENTRICLES, WHITE_MATTER, Cubes, is_any, zone_of
 from bidsseg.segmentation import Segmentation, labels
+from bidsseg.volume import Floats
 
 NORMAL_WHITE_MATTER_MM = 3
 "White matter this near to a lesion is not taken for normal-appearing."

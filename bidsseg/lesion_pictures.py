@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from bidsseg.image import Image, grid_of
+from bidsseg.grid import grid_of
+from bidsseg.image import Image
 from bidsseg.lesion_report import LesionReport
 from bidsseg.lesion_zones import ZONES
 from bidsseg.pictures import (

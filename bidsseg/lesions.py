@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.errors import UserError
-from bidsseg.image import Image, grid_of
+from bidsseg.grid import grid_of
+from bidsseg.image import Image
 from bidsseg.lesion_correction import correct_under_lesions
 from bidsseg.lesion_masks import (
     Placed,

@@ -8,9 +8,9 @@ from itertools import permutations, product
 import numpy as np
 
 from bidsseg.evidence import Evidence, collect
-from bidsseg.image import Floats
 from bidsseg.predict import PredictOptions, infer
 from bidsseg.quality import DIRECTIONS, Calibration, expect
+from bidsseg.volume import Floats
 from bidsseg.weights import Model
 
 GAIN = 0.1

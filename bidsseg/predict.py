@@ -19,10 +19,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from bidsseg.errors import UserError
-from bidsseg.image import Floats, Grid, Image, conform, normalise, slabs, to_native_axes
+from bidsseg.grid import Grid, conform, slabs, to_native_axes
+from bidsseg.image import Image
 from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, lobe_parts, part_of_gyrus
 from bidsseg.network import Features, UNet, padded_length
 from bidsseg.segmentation import Segmentation
+from bidsseg.volume import Box, Floats, box_around, normalise
 from bidsseg.weights import Model
 
 logger = logging.getLogger(__name__)
@@ -120,7 +122,7 @@ def infer(volume: Floats, model: Model, options: PredictOptions) -> Probabilitie
 
 def _whole(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
     net = model.net.to(device)
-    box = _box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM)
+    box = box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM)
     origin = np.array([s.start for s in box])
     padded, before = _pad(volume[box], net.config.multiple)
     with torch.inference_mode():
@@ -128,7 +130,7 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
             features = net.features(torch.from_numpy(padded).to(device)[None, None])
         features = Features(*(part.float() for part in features))  # half precision would save the heads no time
         near = near_brain(net, features)
-        window = _box_around(near, 0)
+        window = box_around(near)
         channels = _heads_near_brain(net, features, near, window, options)
     low = origin - before + [2 * s.start for s in window]
     inside = [
@@ -164,7 +166,7 @@ def _in_halves(device: torch.device, volume: Floats, model: Model, options: Pred
     return Probabilities((0, 0, 0), whole[0], whole[1], whole[2])
 
 
-def _along_axis(axis: int, first: int, last: int) -> tuple[slice, slice, slice]:
+def _along_axis(axis: int, first: int, last: int) -> Box:
     i, j, k = (slice(first, last) if a == axis else slice(None) for a in range(3))
     return i, j, k
 
@@ -180,16 +182,6 @@ def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 natively, as far as torch can tell."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(supported and supported())
-
-
-def _box_around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:
-    """The smallest box that holds the mask, and ``margin`` voxels around it; the whole volume for an empty mask."""
-    slices = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis)))
-        low, high = (hit[0], hit[-1] + 1) if len(hit) else (0, mask.shape[axis])
-        slices.append(slice(max(0, int(low) - margin), min(mask.shape[axis], int(high) + margin)))
-    return slices[0], slices[1], slices[2]
 
 
 def _pad(volume: Floats, multiple: int) -> tuple[Floats, NDArray[np.int64]]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from bidsseg.evidence import part_codes
-from bidsseg.image import Floats, Grid, slabs, to_native_axes
+from bidsseg.grid import Grid, slabs, to_native_axes
 from bidsseg.labels import N_PARCELS, TISSUES, Scheme, code_lookup, label_table
 from bidsseg.predict import SLAB_FLOATS, Probabilities
+from bidsseg.volume import Floats
 
 FULL = 255
 "Stored for a probability of 1."

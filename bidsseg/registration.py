@@ -11,7 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from bidsseg.image import Image, conform
+from bidsseg.grid import conform
+from bidsseg.image import Image
 
 SEED = 20
 SAMPLES = (0.5, 0.25)

@@ -10,18 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from bidsseg.bias import correct_bias
 from bidsseg.card import folder_of, read_card
 from bidsseg.derivatives import Result, write_json, write_scan
 from bidsseg.errors import FileError, one_line_errors
 from bidsseg.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.fusion import fuse
-from bidsseg.image import Image, conform, correct_bias, grid_of, load, normalise, save
+from bidsseg.grid import conform, grid_of
+from bidsseg.image import Image, load, save
 from bidsseg.jobs import Job
 from bidsseg.orientation import better_orientation
 from bidsseg.predict import FEW_FLOATS, SLAB_FLOATS, PredictOptions, infer, to_native
 from bidsseg.probabilities import write_probabilities
 from bidsseg.quality import Assessment, assess, calibration_from, geometry
 from bidsseg.segmentation import Segmentation
+from bidsseg.volume import normalise
 from bidsseg.weights import load_model
 
 EVIDENCE = "evidence.json"

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsseg.bias import correct_bias
 from bidsseg.corruption import STUDY, Damage, damage
 from bidsseg.evaluate import Case, reference_codes
 from bidsseg.evidence import SCORED, Evidence, collect, evidence_from
-from bidsseg.image import conform, correct_bias, normalise
+from bidsseg.grid import conform
 from bidsseg.predict import PredictOptions, infer, to_native
 from bidsseg.quality import Geometry, geometry
 from bidsseg.segmentation import labels
+from bidsseg.volume import normalise
 from bidsseg.weights import Model
 
 Codes = NDArray[np.uint16]

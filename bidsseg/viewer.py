@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.image import Grid, Image, along, grid_of, nifti_bytes, resampling_matrix
-from bidsseg.pictures import extent, grey_levels, to_ras_order, widened
+from bidsseg.grid import Grid, grid_of
+from bidsseg.image import Image, nifti_bytes
+from bidsseg.pictures import grey_levels, to_ras_order, widened
+from bidsseg.volume import along, box_around, resampling_matrix
 
 CODE_BITS = 15
 HIGHEST_CODE = 2**CODE_BITS - 1
@@ -72,7 +74,7 @@ def _pack(
 ) -> Embedded:
     finest_mm, step = quality
     first = next(iter(ordered.values()))
-    box = widened(extent(first), first.shape, grid.spacing_mm)
+    box = widened(box_around(first > 0), first.shape, grid.spacing_mm)
     axes = [shown_axis(side, float(mm), finest_mm) for side, mm in zip(box, grid.spacing_mm, strict=True)]
     shown = {name: _nearest(codes, axes) for name, codes in ordered.items()}
     resampled = _resampled(volume, axes, grid)

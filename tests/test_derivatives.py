@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from bidsseg import derivatives, pictures
 from bidsseg.bids import parse_scan
 from bidsseg.derivatives import Place, Recipe, Result, bids_tissue, is_complete, table, write_root, write_scan
-from bidsseg.image import grid_of, load
+from bidsseg.grid import grid_of
+from bidsseg.image import load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.segmentation import Segmentation
 from tests.conftest import write_scan as write_image

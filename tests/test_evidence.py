@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bidsseg.evidence import as_sure_as, collect, evidence_from, unevenness
-from bidsseg.image import grid_of
+from bidsseg.grid import grid_of
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, Scheme, label_table, lobe_parts
 from bidsseg.predict import Probabilities
 from bidsseg.probabilities import label_probabilities, write_probabilities

@@ -16,7 +16,8 @@ from bidsseg.bids import Scan
 from bidsseg.derivatives import Place
 from bidsseg.files import write_text
 from bidsseg.fusion import agreement, carry, fuse
-from bidsseg.image import Image, conform
+from bidsseg.grid import conform
+from bidsseg.image import Image
 from bidsseg.labels import TISSUES, lobe_parts
 from bidsseg.predict import PredictOptions, Probabilities
 from bidsseg.sessions import AGREEMENT, fused_places, sessions_to_compare, with_agreement

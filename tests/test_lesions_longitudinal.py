@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bidsseg.image import Image, conform, load
+from bidsseg.grid import conform
+from bidsseg.image import Image, load
 from bidsseg.lesion_masks import apply, look_up
 from bidsseg.lesion_report import LesionReport
 from bidsseg.lesions import lesion_features

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bidsseg import orientation
-from bidsseg.image import Floats
 from bidsseg.orientation import Turn, better_orientation, name_of, turned, turns
 from bidsseg.predict import PredictOptions
 from bidsseg.quality import assess
+from bidsseg.volume import Floats
 from tests.test_quality import TRUSTING, VIEW, usual
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import bidsseg.predict
 from bidsseg.errors import UserError
-from bidsseg.image import Image, grid_of
+from bidsseg.grid import grid_of
+from bidsseg.image import Image
 from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri, lobe_parts, part_of_gyrus
 from bidsseg.network import Features, UNet
 from bidsseg.predict import (
@@ -29,7 +30,7 @@ from bidsseg.predict import (
 from bidsseg.segmentation import labels
 from bidsseg.unet_config import UNetConfig
 from bidsseg.weights import load_model
-from tests.test_image import ORIENTATIONS
+from tests.phantoms import ORIENTATIONS
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
 

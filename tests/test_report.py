@@ -17,7 +17,8 @@ from bidsseg.bids import Scan
 from bidsseg.charts import label_title, read_charts
 from bidsseg.derivatives import Place, Recipe, Result, write_scan
 from bidsseg.files import write_text
-from bidsseg.image import Image, conform, grid_of
+from bidsseg.grid import conform, grid_of
+from bidsseg.image import Image
 from bidsseg.image import save as save_image
 from bidsseg.labels import TISSUE, label_table
 from bidsseg.lesion_page import lesion_table

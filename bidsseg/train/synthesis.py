@@ -19,10 +19,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bidsseg.image import normalise, resampling_matrix
 from bidsseg.labels import TISSUE, TISSUES
 from bidsseg.network import padded_length
 from bidsseg.train.data import LESION_KIND, Subject
+from bidsseg.volume import normalise, resampling_matrix
 
 N_KINDS = 16
 # Grey-value classes: one per tissue, then one per kind of tissue outside the brain (or inside, for plexus and lesion).

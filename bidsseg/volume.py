@@ -1,0 +1,63 @@
+"""Arrays of voxels: boxes, grey values, and resampling by one matrix per axis."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Box = tuple[slice, slice, slice]
+
+
+def box_around(mask: NDArray[np.bool_], margin: int = 0) -> Box:
+    """The smallest box that holds the mask, and ``margin`` voxels around it; the whole volume for an empty mask."""
+    slices = []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis)))
+        low, high = (hit[0], hit[-1] + 1) if len(hit) else (0, mask.shape[axis])
+        slices.append(slice(max(0, int(low) - margin), min(mask.shape[axis], int(high) + margin)))
+    return slices[0], slices[1], slices[2]
+
+
+def normalise(volume: Floats) -> Floats:
+    """Grey values to 0-1: the 0.5th and 99.5th percentile of what is brighter than the darkest value."""
+    sample = volume.reshape(-1)[:: max(1, volume.size // 500_000)]
+    sample = sample[sample > sample.min()]
+    if sample.size == 0:
+        return np.zeros(volume.shape, np.float32)
+    low, high = np.percentile(sample, (0.5, 99.5))
+    scaled: Floats = np.clip((volume - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
+    return scaled
+
+
+def resampling_matrix(centres: NDArray[np.float64], n_in: int, width: float) -> Floats:
+    """Weights (len(centres), n_in) that resample a row of ``n_in`` samples; every row sums to 1.
+
+    Coordinates are in units of input samples. An output sample ``width`` wide takes each input sample by how much of it
+    it covers; one no wider than the input's samples covers one sample's width, which is linear interpolation. So one
+    rule both averages on the way down and interpolates on the way up. Beyond the ends the nearest sample counts.
+    """
+    half = max(width, 1.0) / 2
+    sample = np.arange(n_in)
+    low = np.maximum(centres[:, None] - half, sample - 0.5)
+    high = np.minimum(centres[:, None] + half, sample + 0.5)
+    weights = np.clip(high - low, 0, None)
+    outside = weights.sum(1) < 1e-6
+    weights[outside, np.clip(np.rint(centres[outside]), 0, n_in - 1).astype(int)] = 1
+    shares: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return shares
+
+
+def along(matrix: Floats | None, volume: Floats, axis: int) -> Floats:
+    """Apply an (m, n) matrix to one of the last three axes of (..., I, J, K); None is the identity."""
+    if matrix is None:
+        return volume
+    axis, result = axis - 3 + volume.ndim, volume
+    if axis == volume.ndim - 1:
+        result = np.matmul(volume, matrix.T)
+    elif axis == volume.ndim - 2:
+        result = np.matmul(matrix, volume)
+    else:
+        *lead, i, j, k = volume.shape
+        result = (matrix @ volume.reshape(*lead, i, j * k)).reshape(*lead, len(matrix), j, k)
+    return result

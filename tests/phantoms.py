@@ -1,0 +1,24 @@
+"""Small images whose values one can work out."""
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsseg.image import Image
+
+IDENTITY = np.eye(4)
+ORIENTATIONS = [
+    np.array([[axis, sign] for axis, sign in zip(axes, signs, strict=True)], float)
+    for axes in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+
+
+def image(data: NDArray[np.float32], affine: NDArray[np.float64] = IDENTITY) -> Image:
+    return Image(data.astype(np.float32), affine, nib.Nifti1Header())
+
+
+def ramp(*shape: int) -> NDArray[np.float32]:
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from bidsseg.volume import along, box_around, normalise, resampling_matrix
+from tests.phantoms import ramp
+
+
+@pytest.mark.parametrize(
+    ("margin", "expected"),
+    [(0, (slice(2, 4), slice(1, 5), slice(0, 1))), (2, (slice(0, 6), slice(0, 6), slice(0, 3)))],
+)
+def test_box_around(margin: int, expected: tuple[slice, ...]) -> None:
+    mask = np.zeros((8, 6, 4), bool)
+    mask[2:4, 1:5, 0] = True
+    assert box_around(mask, margin) == expected
+    assert box_around(np.zeros((8, 6, 4), bool), margin) == (slice(0, 8), slice(0, 6), slice(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("centres", "n_in", "width", "expected"),
+    [
+        # on the samples: the identity
+        ([0, 1, 2], 3, 1, [[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
+        # half way: linear interpolation, also for a thin output
+        ([0.5], 3, 1, [[0.5, 0.5, 0]]),
+        ([1.25], 3, 0.2, [[0, 0.75, 0.25]]),
+        # two samples wide: covers half, all, half of three neighbours
+        ([1], 3, 2, [[0.25, 0.5, 0.25]]),
+        ([0.5], 4, 2, [[0.5, 0.5, 0, 0]]),
+        # three wide
+        ([1], 3, 3, [[1 / 3, 1 / 3, 1 / 3]]),
+        # beyond the end the nearest sample counts
+        ([-5, 9], 3, 1, [[1, 0, 0], [0, 0, 1]]),
+    ],
+)
+def test_resampling_matrix(centres: list[float], n_in: int, width: float, expected: list[list[float]]) -> None:
+    found = resampling_matrix(np.array(centres, float), n_in, width)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_along_applies_a_matrix_to_one_axis(axis: int) -> None:
+    volume, matrix = ramp(2, 3, 4, 5), np.ones((1, (3, 4, 5)[axis]), np.float32)
+    np.testing.assert_allclose(along(matrix, volume, axis), volume.sum(axis + 1, keepdims=True))
+
+
+def test_normalise_spans_0_to_1_and_ignores_empty_background() -> None:
+    data = np.zeros((10, 10, 10), np.float32)
+    data[5:] = np.linspace(100, 200, 500).reshape(5, 10, 10)
+    found = normalise(data)
+    assert found.min() == 0
+    assert found.max() == 1
+    assert found[5:].mean() == pytest.approx(0.5, abs=0.01)
+    np.testing.assert_allclose(normalise(data * 7), found, atol=1e-5)
+
+
+def test_normalise_of_a_constant_is_zero() -> None:
+    assert not normalise(np.full((3, 3, 3), 4, np.float32)).any()
