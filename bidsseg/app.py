@@ -326,7 +326,8 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
     BIDS_DIR is only read. OUT_DIR becomes a BIDS derivatives dataset. Run the same command again to go on where it
     was interrupted: complete scans are skipped.
     """
-    from bidsseg.participants import Options, run_group, run_participants
+    from bidsseg.participants import run_group, run_participants
+    from bidsseg.run_options import Options
 
     threads = omp_nthreads or min(DEFAULT_THREADS, chosen["nprocs"])
     options = Options(omp_nthreads=threads, **chosen)

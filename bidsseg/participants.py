@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import multiprocessing
 import os
 import shutil
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from bidsseg import __version__
 from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_filters
@@ -30,83 +22,16 @@ from bidsseg.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.derivatives import FUSED, Place, Recipe, is_complete, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
-from bidsseg.labels import SCHEMES, Scheme
-from bidsseg.sessions import compare_session, fused_places, sessions_to_compare
+from bidsseg.follow_up import compare_sessions, report_is_stale, write_reports
+from bidsseg.gpus import count_gpus
+from bidsseg.labels import SCHEMES
+from bidsseg.run_options import Options
+from bidsseg.run_table import Result, Row, finish
+from bidsseg.sessions import fused_places
 
 if TYPE_CHECKING:
     from bidsseg.lesion_run import LesionRequest
     from bidsseg.plugins import Execution
-
-STYLES = {
-    "done": "green",
-    "complete": "dim",
-    "to do": "cyan",
-    "failed": "red",
-    "not tried": "yellow",
-    "no scans": "dim",
-    "no mask": "dim",
-    "lesions failed": "red",
-}
-NEVER_HIDDEN = ("failed", "not tried", "to do", "lesions failed")
-Result = Literal["ok", "failed", "lesions failed"]
-"How a run went; only scans fail it, or else only lesion masks."
-ROWS_AT_MOST = 60
-"Of scans that need no attention; beyond this they are only counted."
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user asked for; fields are the options."""
-
-    bids_dir: Path
-    out_dir: Path
-    participant_label: tuple[str, ...]
-    session_label: tuple[str, ...]
-    modality: tuple[str, ...]
-    bids_filter_file: Path | None
-    bids_database_dir: Path | None
-    skip_bids_validation: bool
-    seg: tuple[Scheme, ...]
-    output_spaces: tuple[str, ...]
-    derivatives: tuple[Path, ...]
-    lesion_pattern: str | None
-    lesion_threshold: float
-    lesion_min_volume: float
-    lesion_tolerance: float
-    lesion_bands: tuple[float, ...]
-    fuse: bool
-    probseg: bool
-    bias_correction: bool
-    model: str | None
-    work_dir: Path | None
-    nprocs: int
-    omp_nthreads: int
-    mem_gb: float | None
-    low_mem: bool
-    device: str
-    use_plugin: Path | None
-    overwrite: bool
-    dry_run: bool
-    reports_only: bool
-    stop_on_first_crash: bool
-    write_graph: bool
-    resource_monitor: bool
-    verbose: bool
-
-    @property
-    def workers(self) -> int:
-        """Scans at once."""
-        return max(1, self.nprocs // self.omp_nthreads)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the final table."""
-
-    name: str
-    result: str
-    "A key of ``STYLES``."
-    why: str = ""
 
 
 def run_group(out: Path) -> None:
@@ -151,7 +76,7 @@ def _run_participants(options: Options) -> Result:
     places = [*single, *(fused_places(single) if options.fuse else ())]
     subjects = sorted({place.scan.subject for place in places})
     if options.reports_only:
-        return _finish([], write_reports(out, subjects, options.workers))
+        return finish([], write_reports(out, subjects, options.workers))
     recipe = recipe_of(options)
     complete = [] if options.overwrite else [place for place in places if is_complete(place, recipe)]
     skipped = set(complete)
@@ -159,15 +84,15 @@ def _run_participants(options: Options) -> Result:
     rows = [*(Row(place.scan.stem, "complete", "skipped") for place in complete), *_rows_without_run(found)]
     if options.dry_run:
         rows += [Row(place.scan.stem, "to do") for place in to_do]
-        return _finish(rows + _lesions(single, recipe, options), [])
+        return finish(rows + _lesions(single, recipe, options), [])
     fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
     write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
     _write_citation(out, recipe, options)
     rows += _run(to_do, recipe, options) if to_do else []
-    problems = compare_sessions(single, options)
+    problems = compare_sessions(single, options.omp_nthreads, options.workers)
     rows += _lesions(single, recipe, options)
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
-    return _finish(rows, [*problems, *write_reports(out, stale, options.workers)])
+    return finish(rows, [*problems, *write_reports(out, stale, options.workers)])
 
 
 def recipe_of(options: Options) -> Recipe:
@@ -284,32 +209,6 @@ def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
     return LesionRequest(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
 
 
-def count_gpus(device: str) -> int:
-    """How many CUDA GPUs a run uses: all for auto and cuda, one for cuda:N; raises ``UserError`` for one not here.
-
-    Without NVIDIA's driver it does not ask torch, whose import takes longer than the rest of the start.
-    """
-    if device == "cpu" or (device == "auto" and not has_cuda_driver()):
-        return 0
-    import torch
-
-    from bidsseg.predict import choose_device
-
-    chosen = choose_device(device)
-    if chosen.type != "cuda":
-        return 0
-    return 1 if chosen.index is not None else torch.cuda.device_count()
-
-
-def has_cuda_driver() -> bool:
-    """Whether NVIDIA's driver library can be loaded."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
-
-
 def _execution(options: Options, work: Path) -> Execution:
     from bidsseg.plugins import LOW_MEMORY_GB, MEMORY_GB, Execution
 
@@ -393,87 +292,3 @@ def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
 
     text = methods_text(recipe, options.modality, bool(options.derivatives), options.fuse)
     write_text(out / "logs" / "CITATION.md", text)
-
-
-def compare_sessions(places: Sequence[Place], options: Options) -> list[str]:
-    """How much the contrasts of each session agree, several sessions at once; returns a line for each failure."""
-    groups = sessions_to_compare(places)
-    job = partial(_compare_session, threads=options.omp_nthreads)
-    return in_processes(job, groups, options.workers, "some sessions are not compared, as a process was killed")
-
-
-def _compare_session(group: Sequence[Place], threads: int) -> str | None:
-    try:
-        compare_session(group, threads)
-    except Exception as error:
-        return f"{group[0].scan.stem}: not compared with other contrasts ({type(error).__name__}: {error})"
-    return None
-
-
-def report_is_stale(out: Path, subject: str) -> bool:
-    """Whether results of the participant, or their failures, are newer than the report."""
-    report = out / f"sub-{subject}.html"
-    folder = out / f"sub-{subject}"
-    results = [
-        *folder.glob("**/anat/*_qc.json"),
-        *folder.glob("**/*_lesions.json"),
-        *(out / "logs").glob(f"sub-{subject}_*"),
-    ]
-    written = report.stat().st_mtime if report.exists() else 0.0
-    return any(result.stat().st_mtime > written for result in results)
-
-
-def write_reports(out: Path, subjects: Sequence[str], workers: int) -> list[str]:
-    """The reports of some participants, several at once; returns a line for each that could not be written."""
-    killed = "some reports are missing, as a process was killed; give --reports-only to write them"
-    return in_processes(partial(_write_report, out), subjects, workers, killed)
-
-
-def in_processes(job: Callable[[Any], str | None], items: Sequence[Any], workers: int, killed: str) -> list[str]:
-    """Do a job for every item, several at once; returns the lines that tell what went wrong."""
-    if min(workers, len(items)) < 2:
-        return list(filter(None, map(job, items)))
-    spawned = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(min(workers, len(items)), mp_context=spawned) as pool:
-            return list(filter(None, pool.map(job, items)))
-    except BrokenProcessPool:
-        return [killed]
-
-
-def _write_report(out: Path, subject: str) -> str | None:
-    try:
-        from bidsseg.report import participant_report
-
-        participant_report(out, subject)
-    except Exception as error:
-        return f"sub-{subject}: no report ({type(error).__name__}: {error})"
-    return None
-
-
-def _finish(rows: Sequence[Row], warnings: Sequence[str]) -> Result:
-    """Print errors, warnings and the table; returns how it went."""
-    counts = Counter(row.result for row in rows)
-    if rows:
-        Console(soft_wrap=False).print(_table(rows, counts))
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for row in rows:
-        if row.result in ("failed", "lesions failed"):
-            print(f"error: {row.why}", file=sys.stderr)
-    if counts["failed"] or counts["not tried"]:
-        return "failed"
-    return "lesions failed" if counts["lesions failed"] else "ok"
-
-
-def _table(rows: Sequence[Row], counts: Counter[str]) -> Table:
-    caption = ", ".join(f"{count} {result}" for result, count in counts.items())
-    table = Table("scan", "result", "why", caption=caption, caption_justify="left")
-    quiet = len(rows) > ROWS_AT_MOST
-    for row in sorted(rows, key=lambda row: row.name):
-        if quiet and row.result not in NEVER_HIDDEN and not (row.result == "done" and row.why):
-            continue
-        path, colon, rest = row.why.partition(": ")
-        why = rest if colon and path.startswith("/") else row.why
-        table.add_row(row.name, Text(row.result, STYLES[row.result]), Text(why))
-    return table
