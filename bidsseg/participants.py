@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -28,10 +30,10 @@ from bidsseg.labels import SCHEMES
 from bidsseg.run_options import Options
 from bidsseg.run_table import Result, Row, finish
 from bidsseg.sessions import fused_places
+from bidsseg.workers import LOW_MEMORY_GB, MEMORY_GB, Execution, WorkerPool
 
 if TYPE_CHECKING:
     from bidsseg.lesion_run import LesionRequest
-    from bidsseg.plugins import Execution
 
 
 def run_group(out: Path) -> None:
@@ -60,8 +62,20 @@ def run_participants(options: Options) -> Result:
 
 
 def _run_participants(options: Options) -> Result:
-    dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     _check_folders(options)
+    how = _execution(options)
+    with environment(how.work_dir, options.omp_nthreads), closing(WorkerPool(how)) as pool:
+        if not (options.dry_run or options.reports_only or how.plugin):
+            pool.start()  # takes as long as finding the scans
+        result = _find_and_run(options, pool)
+    if not how.keep_work:
+        with suppress(OSError):  # not there, not empty, or removed by another run
+            how.work_dir.rmdir()
+    return result
+
+
+def _find_and_run(options: Options, pool: WorkerPool) -> Result:
+    dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
     selection = Selection(
         options.participant_label,
@@ -84,13 +98,13 @@ def _run_participants(options: Options) -> Result:
     rows = [*(Row(place.scan.stem, "complete", "skipped") for place in complete), *_rows_without_run(found)]
     if options.dry_run:
         rows += [Row(place.scan.stem, "to do") for place in to_do]
-        return finish(rows + _lesions(single, recipe, options), [])
+        return finish(rows + _lesions(single, recipe, options, pool), [])
     fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
     write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
     _write_citation(out, recipe, options)
-    rows += _run(to_do, recipe, options) if to_do else []
+    rows += _run(to_do, recipe, options, pool) if to_do else []
     problems = compare_sessions(single, options.omp_nthreads, options.workers)
-    rows += _lesions(single, recipe, options)
+    rows += _lesions(single, recipe, options, pool)
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
     return finish(rows, [*problems, *write_reports(out, stale, options.workers)])
 
@@ -131,22 +145,17 @@ def _rows_without_run(found: Found) -> list[Row]:
     return unusable + [Row(f"sub-{label}", "no scans", "none selected") for label in found.empty_participants]
 
 
-def _run(to_do: Sequence[Place], recipe: Recipe, options: Options) -> list[Row]:
+def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
     """Run the workflows."""
     from bidsseg.jobs import job_for
+    from bidsseg.workflow import run_jobs
 
-    work = (options.work_dir or options.out_dir / "work").resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    # Reports are written last; what they need is imported while the workers are busy.
+    threading.Thread(target=import_module, args=("bidsseg.report",), daemon=True).start()
     model = str(folder_of(options.model or DEFAULT_MODEL).resolve())
     jobs = [job_for(place, recipe, model, options.device, options.omp_nthreads, options.low_mem) for place in to_do]
-    with environment(work, options.omp_nthreads):
-        from bidsseg.workflow import run_jobs
-
-        with _progress(len(jobs)) as on_scan:
-            outcomes = list(run_jobs(jobs, _execution(options, work), on_scan))
-    if options.work_dir is None:
-        with suppress(OSError):  # not empty, or removed by another run
-            work.rmdir()
+    with _progress(len(jobs)) as on_scan:
+        outcomes = list(run_jobs(jobs, pool, on_scan))
     rows = []
     for outcome in outcomes:
         place = outcome.job.place
@@ -164,7 +173,7 @@ def _links(options: Options) -> dict[str, Path]:
     return {name: path for path, name in link_names([path.resolve() for path in options.derivatives]).items()}
 
 
-def _lesions(places: Sequence[Place], recipe: Recipe, options: Options) -> list[Row]:
+def _lesions(places: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
     """Describe the lesions of all segmented scans that have a mask, or tell what is to do."""
     if not options.derivatives:
         return []
@@ -182,14 +191,11 @@ def _lesions(places: Sequence[Place], recipe: Recipe, options: Options) -> list[
         told += [line for job in planned.jobs for line in told_of(job, "to do")]
     elif planned.jobs:
         write_lesion_root(options.out_dir.resolve())
-        work = (options.work_dir or options.out_dir / "work").resolve()
-        work.mkdir(parents=True, exist_ok=True)
-        with environment(work, options.omp_nthreads):
-            from bidsseg.workflow import run_lesion_jobs
+        from bidsseg.workflow import run_lesion_jobs
 
-            with _progress(len(planned.jobs)) as on_scan:
-                for job, error in run_lesion_jobs(planned.jobs, _execution(options, work), on_scan):
-                    told += outcomes(job, error)
+        with _progress(len(planned.jobs)) as on_scan:
+            for job, error in run_lesion_jobs(planned.jobs, pool, on_scan):
+                told += outcomes(job, error)
     return [Row(line.name, line.result, line.why) for line in told]
 
 
@@ -209,11 +215,9 @@ def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
     return LesionRequest(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
 
 
-def _execution(options: Options, work: Path) -> Execution:
-    from bidsseg.plugins import LOW_MEMORY_GB, MEMORY_GB, Execution
-
+def _execution(options: Options) -> Execution:
     return Execution(
-        work_dir=work,
+        work_dir=(options.work_dir or options.out_dir / "work").resolve(),
         logs=options.out_dir.resolve() / "logs",
         nprocs=options.nprocs,
         threads=options.omp_nthreads,

@@ -17,16 +17,8 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bidsseg.derivatives import is_complete
 from bidsseg.jobs import Job, LesionJob
-from bidsseg.plugins import (
-    MEMORY_GB,
-    WORKER_DIED,
-    Execution,
-    MultiProcInPool,
-    Slurm,
-    WorkerPool,
-    monitor_resources,
-    set_up_logging,
-)
+from bidsseg.plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
+from bidsseg.workers import MEMORY_GB, WORKER_DIED, Execution, WorkerPool
 
 ROOT = "bidsseg"
 SCANS_PER_WORKER = 16
@@ -51,8 +43,9 @@ class Outcome:
     "It was not tried, or not finished, because another failed."
 
 
-def run_jobs(jobs: Sequence[Job], how: Execution, on_scan: OnScan) -> Iterator[Outcome]:
+def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator[Outcome]:
     """Segment scans and yield an outcome for each, batch by batch; ``on_scan`` is told of each as soon as it ends."""
+    how = pool.how
     set_up_logging(how.verbose)
     monitor_resources(how)
     size = SCANS_PER_WORKER * how.workers
@@ -60,7 +53,7 @@ def run_jobs(jobs: Sequence[Job], how: Execution, on_scan: OnScan) -> Iterator[O
     failed = False
     if how.write_graph and jobs:
         write_graph(jobs[0], how)
-    with closing(Runner(how, on_scan)) as runner:
+    with closing(Runner(pool, on_scan)) as runner:
         for first in range(0, len(jobs), size):
             batch = jobs[first : first + size]
             if failed and how.stop_on_first_crash:
@@ -77,12 +70,13 @@ def run_jobs(jobs: Sequence[Job], how: Execution, on_scan: OnScan) -> Iterator[O
 
 
 def run_lesion_jobs(
-    jobs: Sequence[LesionJob], how: Execution, on_scan: OnScan
+    jobs: Sequence[LesionJob], pool: WorkerPool, on_scan: OnScan
 ) -> Iterator[tuple[LesionJob, str | None]]:
     """Describe the lesions of participants, batch by batch; yields each with what ended it, None if nothing did."""
+    how = pool.how
     set_up_logging(how.verbose)
     size = SCANS_PER_WORKER * how.workers
-    with closing(Runner(how, on_scan)) as runner:
+    with closing(Runner(pool, on_scan)) as runner:
         for first in range(0, len(jobs), size):
             batch = jobs[first : first + size]
             errors = runner.run_lesions(batch)
@@ -101,19 +95,18 @@ def write_graph(job: Job, how: Execution) -> None:
 class Runner:
     """Runs batches of jobs, in one pool of workers."""
 
-    def __init__(self, how: Execution, on_scan: OnScan) -> None:
-        self.how = how
+    def __init__(self, pool: WorkerPool, on_scan: OnScan) -> None:
+        self.pool = pool
+        self.how = how = pool.how
         self.on_scan = on_scan
         self.stems: dict[str, str] = {}
         self.failed: set[str] = set()
         self.scratch = how.work_dir / f"run-{uuid4().hex[:8]}"  # in containers, process ids are not unique
         self.scratch.mkdir(parents=True)
-        self.pool = None if how.plugin else WorkerPool(how, self.scratch)
 
     def close(self) -> None:
         """End the workers and remove what is only of use during the run."""
-        if self.pool is not None:
-            self.pool.close()
+        self.pool.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
         if not self.how.keep_work:
             if self.how.plugin:  # the scripts that nipype submitted
@@ -147,8 +140,8 @@ class Runner:
         """Run a workflow; returns what to say of nodes that did not end and left no crash file."""
         workflow.config = self._config()
         try:
-            if self.pool is not None:
-                workflow.run(plugin=MultiProcInPool(self.pool, self._status))
+            if not self.how.plugin:
+                workflow.run(plugin=MultiProcInPool(self.pool, self.scratch, self._status))
             else:
                 arguments = {**self.how.plugin.get("plugin_args", {}), "status_callback": self._status}
                 name = self.how.plugin["plugin"]

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "image": {"errors", "files", "volume"},
     "grid": {"image", "volume"},
     "bias": {"image", "volume"},
+    "workers": {"steps"},
     "unet_config": {"labels"},
     "network": {"labels", "unet_config"},
     "card": {"errors", "files", "labels", "unet_config"},

@@ -14,7 +14,8 @@ from bidsseg.bids import Selection, find_scans
 from bidsseg.derivatives import Place, Recipe, is_complete
 from bidsseg.errors import UserError
 from bidsseg.jobs import Job, job_for
-from bidsseg.plugins import WORKER_DIED, Execution, MultiProcInPool, WorkerPool, gpu_of_worker, monitor_resources
+from bidsseg.plugins import MultiProcInPool, monitor_resources
+from bidsseg.workers import WORKER_DIED, Execution, WorkerPool, gpu_of_worker
 from bidsseg.workflow import Outcome, Runner, reason_in, run_jobs, scan_workflow, workflow_name
 from tests.conftest import Dataset
 
@@ -40,7 +41,7 @@ def jobs(dataset: Dataset, tiny_model: Path, tmp_path: Path) -> Callable[..., li
 
 def run(jobs: list[Job], how: Execution) -> tuple[list[Outcome], list[tuple[str, bool]]]:
     told: list[tuple[str, bool]] = []
-    return list(run_jobs(jobs, how, lambda name, good: told.append((name, good)))), told
+    return list(run_jobs(jobs, WorkerPool(how), lambda name, good: told.append((name, good)))), told
 
 
 def test_every_scan_gets_an_outcome_and_the_bad_one_a_reason(jobs: Callable[..., list[Job]], how: Execution) -> None:
@@ -157,11 +158,13 @@ def test_a_killed_worker_fails_its_scan_and_is_replaced(tmp_path: Path) -> None:
     def status(node: Any, event: str) -> None:
         ended.append((node.fullname, event))
 
-    pool = WorkerPool(how, tmp_path)
+    pool = WorkerPool(how)
     try:
         with pytest.raises(RuntimeError, match="killed"):
-            _graph(tmp_path, a=_die).run(plugin=MultiProcInPool(pool, status))
-        _graph(tmp_path, b=_live).run(plugin=MultiProcInPool(pool, status))
+            _graph(tmp_path, a=_die).run(plugin=MultiProcInPool(pool, tmp_path, status))
+        _graph(tmp_path, b=_live).run(plugin=MultiProcInPool(pool, tmp_path, status))
+        pool.close()
+        assert pool.submit(dict).result(60) == {}  # by a new worker
     finally:
         pool.close()
     assert ("w.a.n4", "exception") in ended
@@ -204,8 +207,8 @@ def test_only_the_segmentation_waits_for_a_gpu(gpus: int, jobs: Callable[..., li
     [job] = jobs("sub-01_T1w.nii.gz")
     nodes = scan_workflow(job, how)._graph.nodes
     assert [node.name for node in nodes if node.is_gpu_node()] == (["segmentation"] if gpus else [])
-    pool = WorkerPool(how, tmp_path)
+    pool = WorkerPool(how)
     try:
-        assert MultiProcInPool(pool, lambda node, event: None).n_gpu_procs == gpus * 4
+        assert MultiProcInPool(pool, tmp_path, lambda node, event: None).n_gpu_procs == gpus * 4
     finally:
         pool.close()
