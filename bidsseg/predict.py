@@ -22,7 +22,7 @@ from bidsseg.errors import UserError
 from bidsseg.grid import Grid, conform, slabs, to_native_axes
 from bidsseg.image import Image
 from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, lobe_parts, part_of_gyrus
-from bidsseg.network import Features, UNet, padded_length
+from bidsseg.network import Embedded, Features, UNet, padded_length
 from bidsseg.segmentation import Segmentation
 from bidsseg.volume import Box, Floats, box_around, normalise
 from bidsseg.weights import Model
@@ -255,15 +255,15 @@ def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:
         return np.memmap(file, np.float16, "w+", shape=shape)
 
 
-def _heads(net: UNet, embedded: Tensor, gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def _heads(net: UNet, embedded: Embedded, gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """Probabilities (8, classes, M) of tissue, side and parcel, and for which of the N blocks (N,) these M are."""
     tissue = net.tissue_logits(embedded).softmax(1)
-    everywhere = torch.ones(embedded.shape[1], dtype=torch.bool)
+    everywhere = torch.ones(tissue.shape[-1], dtype=torch.bool)
     yield tissue, everywhere
-    yield net.side_logits(embedded).sigmoid(), everywhere
+    yield net.side_logits(embedded.hidden).sigmoid(), everywhere
     members = [TISSUE[name] for name in PARCELLATED]
     lobar = (tissue[:, members].sum(1) > LOBAR_MINIMUM).any(0)
-    some = net.parcel_logits(embedded[:, lobar])
+    some = net.parcel_logits(embedded.hidden[:, lobar])
     some = some.softmax(1) if gyri else _gyri_to_parts().to(some) @ some[:, :N_GYRI].softmax(1)
     yield some, lobar.cpu()
 

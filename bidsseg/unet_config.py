@@ -15,6 +15,8 @@ class UNetConfig:
     "Channels of each level; level n works at 2^(n+1) mm."
     head_width: int = 96
     "Channels of the hidden layer shared by the heads."
+    n_filters: int = 2
+    "Learned filters of grey values that the tissue head sees at each sub-voxel, besides the value itself."
     n_tissues: int = len(TISSUES)
     n_parcels: int = N_PARCELS
 

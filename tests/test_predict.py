@@ -207,7 +207,7 @@ def blocky(brain: NDArray[np.bool_]) -> tuple[UNet, Features]:
         net.hidden.weight[0, 0] = 1
         net.tissue_head.weight.view(8, len(TISSUES), 1)[:, 0] = -9
         net.tissue_head.bias.view(8, len(TISSUES))[:, 0] = 6
-    fine = torch.zeros(9, *brain.shape)
+    fine = torch.zeros(1 + 8 * (1 + net.config.n_filters), *brain.shape)
     fine[0] = torch.from_numpy(brain)
     return net, Features(fine, torch.zeros(1, *(n // 2 for n in brain.shape)))
 
@@ -240,7 +240,7 @@ def test_answers_of_blocks_go_to_their_own_voxels(monkeypatch: pytest.MonkeyPatc
     net, volume = UNet(UNetConfig(widths=(4, 6), head_width=5)), torch.rand(12, 8, 16)
     with torch.no_grad():
         features = net.features(volume[None, None])
-    monkeypatch.setattr(net, "embed", lambda found, blocks: found.fine[-8:].flatten(1)[:, blocks] / 4 + 0.3)
+    monkeypatch.setattr(net, "embed", lambda found, blocks: found.fine[4:12].flatten(1)[:, blocks] / 4 + 0.3)
 
     def grey(net: UNet, embedded: Tensor, gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
         known = torch.arange(embedded.shape[1]) % 3 > 0

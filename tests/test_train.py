@@ -35,9 +35,12 @@ from bidsseg.train.synthesis import (
     N_CLASSES,
     SLICE_MM,
     Recipe,
+    _gather,
     _move,
+    _own_voxels,
     _remap,
     _sampling_grid,
+    _upsample,
     draw,
     slice_matrix,
 )
@@ -195,6 +198,14 @@ def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
     moved = np.linalg.norm(grids[1] - grids[0], axis=0)
     assert moved[2:4, 3, 2:4].min() > 2  # 22 mm from the middle
     assert moved[0, 0, 0] < 0.1
+
+
+@pytest.mark.parametrize(("size", "first"), [(40, 4), (41, 5)])
+def test_a_still_scan_keeps_its_own_voxels(size: int, first: int) -> None:
+    subject = ball(size)
+    still = _gather(torch.from_numpy(subject.packed), _upsample(_own_voxels(subject, RECIPE), RECIPE.shape))
+    expected = subject.packed[(slice(first, first + 32),) * 3]
+    np.testing.assert_array_equal(still.numpy(), expected)
 
 
 @pytest.mark.parametrize("spacing", [2.0, 3.5, 8.0])

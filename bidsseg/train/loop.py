@@ -164,10 +164,10 @@ def losses(net: UNet, features: Features, targets: Targets, class_weight: Tensor
     }
     has_side = ~torch.isnan(targets.side)
     if has_side.any():
-        logits = net.side_logits(embedded)[:, 0]
+        logits = net.side_logits(embedded.hidden)[:, 0]
         found["side"] = F.binary_cross_entropy_with_logits(logits[has_side], targets.side[has_side])
     if len(targets.with_parcel):
-        parcel = net.parcel_logits(embedded[:, targets.with_parcel])
+        parcel = net.parcel_logits(embedded.hidden[:, targets.with_parcel])
         found["parcel"] = F.cross_entropy(parcel, targets.parcel, ignore_index=IGNORE)
     return found
 

@@ -45,6 +45,8 @@ class Recipe:
     scaling: float = 0.16
     shift_mm: float = 12.0
     warp_mm: float = 5.0
+    p_still: float = 0.15
+    "Share of real scans shown on their own voxels, neither turned nor warped: interpolation blurs, and users' do not."
     p_synthetic: float = 0.5
     "Share of samples rendered from labels alone, once training is at full difficulty."
     p_head: float = 0.6
@@ -89,7 +91,8 @@ def draw(
     real = rng.random() > recipe.p_synthetic * (0.25 + 0.75 * difficulty)
     candidates = [s for s in subjects if s.image is not None or not real]
     subject = candidates[rng.integers(len(candidates))]
-    grid = _sampling_grid(subject, recipe, difficulty, rng)
+    still = real and rng.random() < recipe.p_still
+    grid = _own_voxels(subject, recipe) if still else _sampling_grid(subject, recipe, difficulty, rng)
     flip = rng.random() < 0.5
     if flip:
         grid = grid.flip(1)
@@ -118,8 +121,7 @@ def _strip(packed: Tensor, scan: Tensor) -> Tensor:
 def _sampling_grid(subject: Subject, recipe: Recipe, difficulty: float, rng: Generator) -> Tensor:
     """Coarse map (3, *COARSE) from output voxels to source voxels: a random affine and a random smooth warp."""
     amount = 0.3 + 0.7 * difficulty
-    axes = [np.linspace(-(n - 1) / 2, (n - 1) / 2, c) for n, c in zip(recipe.shape, COARSE, strict=True)]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, *COARSE), mm from the middle of the output
+    points = _from_middle(recipe)
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * recipe.rotation_deg * amount)
     scale = np.exp(
         rng.uniform(-1, 1, 3) * recipe.scaling * 0.5 * amount + rng.uniform(-1, 1) * recipe.scaling * 0.7 * amount
@@ -133,6 +135,19 @@ def _sampling_grid(subject: Subject, recipe: Recipe, difficulty: float, rng: Gen
         points = points * (1 - rng.uniform(-0.4, 1) * recipe.swelling * amount * near_middle)
     grid = np.einsum("ab,bijk->aijk", matrix, points) + centre[:, None, None, None] + warp
     return torch.from_numpy(grid.astype(np.float32))
+
+
+def _own_voxels(subject: Subject, recipe: Recipe) -> Tensor:
+    """The map that moves the brain's box to the middle of the output by whole voxels; like ``_sampling_grid``."""
+    half_voxel = (np.array(recipe.shape) - 1) / 2 % 1
+    centre = np.floor(subject.box.mean(0)) + half_voxel
+    return torch.from_numpy((_from_middle(recipe) + centre[:, None, None, None]).astype(np.float32))
+
+
+def _from_middle(recipe: Recipe) -> NDArray[np.float64]:
+    """(3, *COARSE): mm from the middle of the output."""
+    axes = [np.linspace(-(n - 1) / 2, (n - 1) / 2, c) for n, c in zip(recipe.shape, COARSE, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"))
 
 
 def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
