@@ -53,7 +53,7 @@ def fit(trials: Sequence[Trial], fail_below: float = GOOD_DICE) -> Calibration:
 
 
 def _table(trials: Sequence[Trial], scheme: str) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Codes (N,), features (N, 6) and Dice (N,) of all labels that both the truth has and the scan should show."""
+    """Codes (N,), features (N, 7) and Dice (N,) of all labels that both the truth has and the scan should show."""
     parts = []
     for trial in trials:
         if trial.damage.kind in INVISIBLE:

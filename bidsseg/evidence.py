@@ -81,6 +81,8 @@ class Evidence:
     "Cerebellum on the lowest slice."
     unevenness: float = 0.0
     "Of white matter: how much it varies over a few mm, against its contrast with cortex; 0 where too little is seen."
+    white_over_grey: float = 0.0
+    "Mean of white matter less that of cortex, in the scan normalised to 0-1; positive as in T1w, negative as in FLAIR."
     better_turned: str = ""
     "The orientation in which the scan could be labelled well, where it cannot be as it is."
 
@@ -105,6 +107,7 @@ def collect(found: Probabilities, volume: Floats) -> Evidence:
     tissue[tuple(index - first for index, first in zip(voxels.place, found.origin, strict=True))] = voxels.factors[0]
     solid = (tissue > 0) & ~_members(FLUID)[tissue]
     cerebellum = _members(CEREBELLUM)[tissue]
+    seen = _inside(volume, found)
     chosen = voxels.tissue.max(0)[voxels.factors[0] > 0]
     return Evidence(
         {scheme: label_sums(voxels, scheme) for scheme in SCORED},
@@ -112,7 +115,8 @@ def collect(found: Probabilities, volume: Floats) -> Evidence:
         round(float(chosen.mean(dtype=np.float64)), 4) if chosen.size else 0.0,
         {name: float(face.sum()) for name, face in zip(FACES, _faces(solid, found.origin, shape), strict=True)},
         float(_faces(cerebellum, found.origin, shape)[FACES.index("bottom")].sum()),
-        unevenness(_inside(volume, found), tissue),
+        unevenness(seen, tissue),
+        white_over_grey(seen, tissue),
     )
 
 
@@ -140,6 +144,12 @@ def unevenness(volume: Floats, tissue: NDArray[np.uint8]) -> float:
     ripple = _spread((smooth - _mean_within(white, smooth, 9))[deep] / contrast)
     noise = _spread((volume - smooth)[deep] / contrast)
     return round(float(np.sqrt(max(ripple**2 - noise**2 / (3**3 - 1), 0.0))), 4)
+
+
+def white_over_grey(volume: Floats, tissue: NDArray[np.uint8]) -> float:
+    """``Evidence.white_over_grey`` of grey values and tissues of one shape (I, J, K); 0 where either is missing."""
+    white, cortex = (volume[tissue == TISSUE[name]] for name in ("white-matter", "cortex"))
+    return round(float(white.mean() - cortex.mean()), 4) if white.size and cortex.size else 0.0
 
 
 def _spread(values: Floats) -> float:

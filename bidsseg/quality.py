@@ -24,7 +24,11 @@ from bidsseg.labels import Scheme, label_table, other_sides
 
 GOOD_DICE = 0.75
 "A scan whose regions are expected to have less, on average, fails."
-FEATURES = ("constant", "soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "scan_disorder")
+FEATURES = ("constant", "soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "scan_disorder", "scan_ripple")
+USUAL_UNEVENNESS = 0.09
+"Of white matter in a T1w scan without movement."
+T1W_CONTRAST = 0.03
+"White matter is brighter than cortex by at least this, of 0-1, where movement can be told from what is usual."
 MOST_ODD = 4.0
 LEAST_HALF_WIDTH = math.log(1.25)
 "Of a usual range: a dozen brains, outlined by one team, differ less than brains and outlines do."
@@ -187,7 +191,7 @@ def expected_labels(evidence: Evidence, scheme: str) -> list[int]:
 
 
 def features(evidence: Evidence, scheme: str) -> tuple[list[int], NDArray[np.float64]]:
-    """Codes (N,) and their ``FEATURES`` (N, 6)."""
+    """Codes (N,) and their ``FEATURES`` (N, 7)."""
     codes = expected_labels(evidence, scheme)
     odd = label_oddness(evidence, scheme)
     soft = [_logit(evidence.sums[scheme][code].soft_dice) for code in codes]
@@ -195,8 +199,16 @@ def features(evidence: Evidence, scheme: str) -> tuple[list[int], NDArray[np.flo
     scan_soft = np.mean([_logit(evidence.sums["regions"][code].soft_dice) for code in regions]) if regions else -4.0
     scan_odd = np.mean([label_oddness(evidence, "regions")[code] for code in regions]) if regions else MOST_ODD
     disorder = min(layout(evidence).disorder_mm / 10, 5.0)
-    rows = [[1.0, one, scan_soft, odd[code], scan_odd, disorder] for code, one in zip(codes, soft, strict=True)]
+    whole = (scan_odd, disorder, ripple(evidence))
+    rows = [[1.0, one, scan_soft, odd[code], *whole] for code, one in zip(codes, soft, strict=True)]
     return codes, np.array(rows, np.float64).reshape(-1, len(FEATURES))
+
+
+def ripple(evidence: Evidence) -> float:
+    """Unevenness of white matter above the usual; 0 in other contrasts than T1w's, where clean scans are uneven too."""
+    if evidence.white_over_grey < T1W_CONTRAST:
+        return 0.0
+    return 10 * max(evidence.unevenness - USUAL_UNEVENNESS, 0.0)
 
 
 def _logit(share: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bidsseg.evidence import as_sure_as, collect, evidence_from, unevenness
+from bidsseg.evidence import as_sure_as, collect, evidence_from, unevenness, white_over_grey
 from bidsseg.grid import grid_of
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, Scheme, label_table, lobe_parts
 from bidsseg.predict import Probabilities
@@ -80,13 +80,15 @@ def test_unevenness_is_that_of_ripples_not_of_noise_lesions_or_bias() -> None:
     assert found[2] < 0.3 * found[1]
     assert max(found[3:]) < 0.1 * found[1]
     assert unevenness(even[:8].astype(np.float32), tissue[:8]) == 0  # too little white matter
+    assert white_over_grey(even.astype(np.float32), tissue) == pytest.approx(0.3)
+    assert white_over_grey(even[:6].astype(np.float32), tissue[:6]) == 0  # no white matter
 
 
 def test_a_fused_answer_is_as_sure_as_the_scans_own() -> None:
-    own = collect(two_voxels(), np.zeros((4, 4, 4), np.float32))
+    own = collect(two_voxels(), np.zeros((9, 9, 9), np.float32))
     found = two_voxels()
     spread = replace(found, tissue=(found.tissue * np.float16(0.6) + np.float16(0.4 / len(TISSUES))))
-    fused = as_sure_as(collect(spread, np.zeros((4, 4, 4), np.float32)), own)
+    fused = as_sure_as(collect(spread, np.zeros((9, 9, 9), np.float32)), own)
     assert fused.tissue_confidence == own.tissue_confidence
     for code, row in fused.sums["regions"].items():
         assert row.voxels == own.sums["regions"][code].voxels

@@ -22,6 +22,7 @@ from bidsseg.quality import (
     layout,
     quality_json,
     references,
+    ripple,
 )
 from bidsseg.study import Trial
 
@@ -66,6 +67,15 @@ def test_a_usual_brain_passes() -> None:
     assert (found.verdict, found.reasons) == ("pass", ())
     assert found.expected_dice == pytest.approx(0.9)
     assert quality_json(usual(), found)["ExpectedDice"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("unevenness", "white_over_grey", "expected"),
+    [(0.07, 0.2, 0.0), (0.19, 0.2, 1.0), (0.19, -0.2, 0.0), (0.19, 0.01, 0.0)],
+)
+def test_ripples_count_in_t1w_contrast_alone(unevenness: float, white_over_grey: float, expected: float) -> None:
+    evidence = replace(usual(), unevenness=unevenness, white_over_grey=white_over_grey)
+    assert ripple(evidence) == pytest.approx(expected)
 
 
 def test_a_label_in_its_place_is_not_odd() -> None:
