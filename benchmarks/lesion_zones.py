@@ -33,13 +33,14 @@ from scipy.spatial import cKDTree
 from bidsseg.card import DEFAULT_MODEL
 from bidsseg.demo import template
 from bidsseg.image import Image, load, save
+from bidsseg.inference import PredictOptions
 from bidsseg.labels import TISSUE
 from bidsseg.lesion_pictures import zone_mosaic
 from bidsseg.lesion_report import Lesion, LesionReport
 from bidsseg.lesion_tables import lesion_loads
 from bidsseg.lesion_zones import COMPARTMENT, CORTEX, JUXTACORTICAL, PERIVENTRICULAR, VENTRICLES, ZONES, is_any
 from bidsseg.lesions import lesion_features
-from bidsseg.predict import PredictOptions, segment
+from bidsseg.predict import segment
 from bidsseg.segmentation import Segmentation, from_labels, labels
 from bidsseg.volume import box_around
 from bidsseg.weights import load_model

@@ -19,8 +19,9 @@ from scipy import ndimage
 
 from bidsseg.evaluate import Case, compare, validation_cases
 from bidsseg.image import Image, load
+from bidsseg.inference import PredictOptions
 from bidsseg.labels import TISSUE
-from bidsseg.predict import PredictOptions, segment
+from bidsseg.predict import segment
 from bidsseg.segmentation import Segmentation, labels, volumes
 from bidsseg.train.data import Subject, brain_box, load_head, load_lesions
 from bidsseg.train.synthesis import MNI_BRAIN_BOX, Recipe, draw

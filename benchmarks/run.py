@@ -62,13 +62,13 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.evidence import collect
         from bidsseg.grid import conform
         from bidsseg.image import load
-        from bidsseg.predict import PredictOptions, infer, to_native
+        from bidsseg.inference import PredictOptions, infer
         from bidsseg.quality import assess, calibration_from, geometry
         from bidsseg.report import participant_report
+        from bidsseg.restore import to_native
         from bidsseg.volume import normalise
         from bidsseg.weights import load_model
     place = Place(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
-    options = PredictOptions(device, threads, gyri=True)
     set_threads(threads)
     with run.stage("model"):
         model = load_model()
@@ -80,7 +80,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         volume, grid = conform(corrected)
         volume = normalise(volume)
     with run.stage("forward"):
-        found = infer(volume, model, options)
+        found = infer(volume, model, PredictOptions(device, threads, gyri=True))
     with run.stage("restore"):
         native = to_native(found, grid, gyri=True)
     with run.stage("evidence"):
@@ -97,7 +97,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
 
 def our_network(dataset: Path, threads: int, device: str) -> dict[str, Any]:
     """The forward pass alone, from a conformed volume to probabilities."""
-    from bidsseg.predict import PredictOptions, infer
+    from bidsseg.inference import PredictOptions, infer
     from bidsseg.weights import load_model
 
     set_threads(threads)

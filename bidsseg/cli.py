@@ -76,7 +76,7 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
     brainseg-cli predict scan.nii.gz -o seg.nii.gz
     brainseg-cli predict *_FLAIR.nii.gz -o labels/ --seg lobes
     """
-    from bidsseg.predict import choose_device
+    from bidsseg.inference import choose_device
 
     request = Request(**chosen)
     try:
@@ -133,8 +133,9 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> None:
     from bidsseg.bias import correct_bias
     from bidsseg.image import load, save
+    from bidsseg.inference import PredictOptions
     from bidsseg.pictures import mosaic
-    from bidsseg.predict import PredictOptions, segment
+    from bidsseg.predict import segment
     from bidsseg.segmentation import brain_mask, labels, write_volumes
 
     image = load(scan)
@@ -176,12 +177,13 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
     brainseg-cli lesions FLAIR.nii.gz --mask lesions.nii.gz -o tables/ --bands 3 --bands 10
     """
     from bidsseg.image import load
+    from bidsseg.inference import PredictOptions
     from bidsseg.lesion_options import LesionOptions
     from bidsseg.lesion_pictures import zone_mosaic
     from bidsseg.lesion_report import findings
     from bidsseg.lesion_tables import write_lesions
     from bidsseg.lesions import lesion_features
-    from bidsseg.predict import PredictOptions, segment
+    from bidsseg.predict import segment
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     options = LesionOptions(**chosen)
@@ -285,7 +287,7 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     from bidsseg.card import DEFAULT_MODEL, add_accuracy, folder_of, write_readme
     from bidsseg.evaluate import STANDARD_CONDITIONS, Condition, summary, validation_cases, write_scores
     from bidsseg.evaluate import evaluate as score
-    from bidsseg.predict import PredictOptions
+    from bidsseg.inference import PredictOptions
 
     card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
@@ -348,7 +350,7 @@ def calibrate(
     from bidsseg.calibration import calibrate as fit
     from bidsseg.card import DEFAULT_MODEL, folder_of, set_quality
     from bidsseg.evaluate import validation_cases
-    from bidsseg.predict import PredictOptions
+    from bidsseg.inference import PredictOptions
     from bidsseg.study import read_trials, run_study
 
     loaded = _load_model(model)

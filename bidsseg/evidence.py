@@ -26,7 +26,7 @@ from bidsseg.labels import (
 from bidsseg.volume import Floats, box_around
 
 if TYPE_CHECKING:
-    from bidsseg.predict import Probabilities
+    from bidsseg.inference import Probabilities
 
 Indices = NDArray[np.intp]
 SCORED: tuple[Scheme, ...] = ("regions", "lobes")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bidsseg.grid import Grid, conform
 from bidsseg.image import Image
-from bidsseg.predict import PredictOptions, Probabilities, infer
+from bidsseg.inference import PredictOptions, Probabilities, infer
 from bidsseg.registration import rigid_transform
 from bidsseg.volume import normalise
 from bidsseg.weights import Model

@@ -15,7 +15,7 @@ def count_gpus(device: str) -> int:
         return 0
     import torch
 
-    from bidsseg.predict import choose_device
+    from bidsseg.inference import choose_device
 
     chosen = choose_device(device)
     if chosen.type != "cuda":

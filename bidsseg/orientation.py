@@ -8,7 +8,7 @@ from itertools import permutations, product
 import numpy as np
 
 from bidsseg.evidence import Evidence, collect
-from bidsseg.predict import PredictOptions, infer
+from bidsseg.inference import PredictOptions, infer
 from bidsseg.quality import DIRECTIONS, Calibration, expect
 from bidsseg.volume import Floats
 from bidsseg.weights import Model

@@ -9,8 +9,9 @@ import numpy as np
 
 from bidsseg.evidence import part_codes
 from bidsseg.grid import Grid, slabs, to_native_axes
+from bidsseg.inference import Probabilities
 from bidsseg.labels import N_PARCELS, TISSUES, Scheme, code_lookup, label_table
-from bidsseg.predict import SLAB_FLOATS, Probabilities
+from bidsseg.restore import SLAB_FLOATS
 from bidsseg.volume import Floats
 
 FULL = 255

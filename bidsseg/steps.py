@@ -18,11 +18,12 @@ from bidsseg.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.fusion import fuse
 from bidsseg.grid import conform, grid_of
 from bidsseg.image import Image, load, save
+from bidsseg.inference import PredictOptions, infer
 from bidsseg.jobs import Job
 from bidsseg.orientation import better_orientation
-from bidsseg.predict import FEW_FLOATS, SLAB_FLOATS, PredictOptions, infer, to_native
 from bidsseg.probabilities import write_probabilities
 from bidsseg.quality import Assessment, assess, calibration_from, geometry
+from bidsseg.restore import FEW_FLOATS, SLAB_FLOATS, to_native
 from bidsseg.segmentation import Segmentation
 from bidsseg.volume import normalise
 from bidsseg.weights import load_model

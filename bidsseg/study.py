@@ -20,8 +20,9 @@ from bidsseg.corruption import STUDY, Damage, damage
 from bidsseg.evaluate import Case, reference_codes
 from bidsseg.evidence import SCORED, Evidence, collect, evidence_from
 from bidsseg.grid import conform
-from bidsseg.predict import PredictOptions, infer, to_native
+from bidsseg.inference import PredictOptions, infer
 from bidsseg.quality import Geometry, geometry
+from bidsseg.restore import to_native
 from bidsseg.segmentation import labels
 from bidsseg.volume import normalise
 from bidsseg.weights import Model

@@ -22,3 +22,11 @@ def image(data: NDArray[np.float32], affine: NDArray[np.float64] = IDENTITY) -> 
 
 def ramp(*shape: int) -> NDArray[np.float32]:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def head(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Image:
+    """A lopsided blob in noise."""
+    i, j, k = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    data = 100.0 * (i**2 + j**2 + k**2 < 0.7) + 60 * (i > 0.2) * (j > 0)
+    data = data + np.random.default_rng(0).normal(10, 5, shape)
+    return Image(data.astype(np.float32), affine, nib.Nifti1Header())

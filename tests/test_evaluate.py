@@ -20,8 +20,8 @@ from bidsseg.evaluate import (
     write_scores,
 )
 from bidsseg.image import Image
+from bidsseg.inference import PredictOptions
 from bidsseg.labels import TISSUE
-from bidsseg.predict import PredictOptions
 from bidsseg.train.data import Anatomy
 from bidsseg.weights import load_model
 

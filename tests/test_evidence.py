@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bidsseg.evidence import as_sure_as, collect, evidence_from, unevenness, white_over_grey
 from bidsseg.grid import grid_of
+from bidsseg.inference import Probabilities
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, Scheme, label_table, lobe_parts
-from bidsseg.predict import Probabilities
 from bidsseg.probabilities import label_probabilities, write_probabilities
 
 SHAPE = (4, 4, 4)

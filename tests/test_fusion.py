@@ -18,8 +18,8 @@ from bidsseg.files import write_text
 from bidsseg.fusion import agreement, carry, fuse
 from bidsseg.grid import conform
 from bidsseg.image import Image
+from bidsseg.inference import PredictOptions, Probabilities
 from bidsseg.labels import TISSUES, lobe_parts
-from bidsseg.predict import PredictOptions, Probabilities
 from bidsseg.sessions import AGREEMENT, fused_places, sessions_to_compare, with_agreement
 
 SHAPE = (8, 8, 8)

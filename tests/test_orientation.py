@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bidsseg import orientation
+from bidsseg.inference import PredictOptions
 from bidsseg.orientation import Turn, better_orientation, name_of, turned, turns
-from bidsseg.predict import PredictOptions
 from bidsseg.quality import assess
 from bidsseg.volume import Floats
 from tests.test_quality import TRUSTING, VIEW, usual

@@ -1,46 +1,15 @@
-from collections.abc import Iterator
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from nibabel.orientations import apply_orientation, inv_ornt_aff
-from numpy.typing import NDArray
-from torch import Tensor
 
-import bidsseg.predict
-from bidsseg.errors import UserError
-from bidsseg.grid import grid_of
 from bidsseg.image import Image
-from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri, lobe_parts, part_of_gyrus
-from bidsseg.network import Features, UNet
-from bidsseg.predict import (
-    Decision,
-    PredictOptions,
-    Probabilities,
-    _heads_near_brain,
-    choose_device,
-    clean_islands,
-    decide,
-    near_brain,
-    segment,
-    to_native,
-)
+from bidsseg.inference import PredictOptions
+from bidsseg.predict import segment
 from bidsseg.segmentation import labels
-from bidsseg.unet_config import UNetConfig
 from bidsseg.weights import load_model
-from tests.phantoms import ORIENTATIONS
-
-GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
-
-
-def head(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Image:
-    """A lopsided blob in noise."""
-    i, j, k = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
-    data = 100.0 * (i**2 + j**2 + k**2 < 0.7) + 60 * (i > 0.2) * (j > 0)
-    data = data + np.random.default_rng(0).normal(10, 5, shape)
-    return Image(data.astype(np.float32), affine, nib.Nifti1Header())
+from tests.phantoms import ORIENTATIONS, head
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (0.8, 1.1, 3.0)])
@@ -67,163 +36,6 @@ def test_any_shape_gets_labels_on_its_own_grid(shape: tuple[int, int, int], with
     assert found.has_gyri == with_gyri
 
 
-def probabilities(tissue: str, right: float, gyrus: str, all_gyri: bool) -> NDArray[np.float32]:
-    """Channels (C, 1, 1, 1) of a voxel that is surely one thing."""
-    channels = np.zeros((len(TISSUES) + 1 + (N_GYRI + 4 if all_gyri else len(lobe_parts())), 1, 1, 1), np.float32)
-    channels[TISSUE[tissue]], channels[len(TISSUES)] = 1, right
-    channels[len(TISSUES) + 1 + (GYRUS[gyrus] if all_gyri else part_of_gyrus()[GYRUS[gyrus]])] = 1
-    return channels
-
-
-def decided(channels: NDArray[np.float32], all_gyri: bool) -> Decision:
-    n = len(TISSUES)
-    return decide(channels[:n], channels[n], lambda where: channels[n + 1 :, where], all_gyri)
-
-
-@pytest.mark.parametrize("all_gyri", [False, True])
-@pytest.mark.parametrize(
-    ("tissue", "right", "gyrus", "side"), [("cortex", 0.9, "PrG", RIGHT), ("white-matter", 0.1, "PCgG", LEFT)]
-)
-def test_decide_takes_the_likeliest(tissue: str, right: float, gyrus: str, side: int, all_gyri: bool) -> None:
-    found = decided(probabilities(tissue, right, gyrus, all_gyri), all_gyri)
-    assert found.tissue.item() == TISSUE[tissue]
-    assert found.side.item() == side
-    assert part_of_gyrus()[found.parcel.item()] == part_of_gyrus()[GYRUS[gyrus]]
-    if all_gyri:
-        assert found.parcel.item() == GYRUS[gyrus]
-    assert found.confidence.item() == 1
-
-
-def test_a_gyrus_never_contradicts_its_lobe() -> None:
-    # one temporal gyrus is the likeliest single gyrus, but the frontal ones together are likelier
-    channels = probabilities("cortex", 0, "STG", all_gyri=True)
-    first = len(TISSUES) + 1
-    channels[first + GYRUS["STG"]] = 0.4
-    channels[first + GYRUS["SFG"]], channels[first + GYRUS["MFG"]] = 0.35, 0.25
-    assert decided(channels, all_gyri=True).parcel.item() == GYRUS["SFG"]
-
-
-def test_confidence_outside_the_brain_is_zero() -> None:
-    assert decided(probabilities("background", 0, "PrG", all_gyri=False), all_gyri=False).confidence.item() == 0
-
-
-def test_only_solid_pieces_stay_brain() -> None:
-    tissue = np.zeros((len(TISSUES), 60, 20, 20), np.float16)
-    tissue[TISSUE["cortex"], 2:22] = 1  # a slab of 20 mm
-    tissue[TISSUE["cortex"], 30:36] = 1  # another of 6 mm, more than a tenth: kept
-    tissue[TISSUE["cortex"], 45, 5, 5] = 1  # a speck
-    tissue[TISSUE["cortex"], 22:28, 8:10, 8:10] = 1  # a thread 6 mm long; what is near the slab stays
-    tissue[TISSUE["cortex"], 50:54, 5:9, 5:9] = 1  # a crumb
-    tissue[0] = 1 - tissue[1:].sum(0)
-    clean_islands(tissue)
-    kept = tissue.argmax(0) > 0
-    assert kept[2:22].all()
-    assert kept[30:36].all()
-    assert kept[25:28].sum() == 0
-    assert not kept[36:].any()
-
-
-@pytest.mark.parametrize("thickness", [1, 3])
-def test_a_brain_too_thin_to_erode_stays(thickness: int) -> None:
-    tissue = np.zeros((len(TISSUES), 20, 20, 20), np.float16)
-    tissue[TISSUE["cortex"], ..., 10 : 10 + thickness] = 1
-    tissue[0] = 1 - tissue[1:].sum(0)
-    clean_islands(tissue)
-    assert (tissue.argmax(0) > 0).sum() == 400 * thickness
-
-
-def test_thick_voxels_take_what_fills_most_of_them() -> None:
-    # 4 mm slices over a border: slice 0 is 3/4 caudate, slice 1 all putamen
-    tissue = np.zeros((len(TISSUES), 4, 4, 8), np.float16)
-    tissue[TISSUE["caudate"], ..., :3] = 1
-    tissue[TISSUE["putamen"], ..., 3:] = 1
-    parts = np.ones((len(lobe_parts()), 4, 4, 8), np.float16)
-    found = Probabilities((0, 0, 0), tissue, np.zeros((1, 4, 4, 8), np.float16), parts)
-    native = to_native(found, grid_of((4, 4, 2), np.diag((1.0, 1.0, 4.0, 1.0))), gyri=False)
-    assert (native.tissue[..., 0] == TISSUE["caudate"]).all()
-    assert (native.tissue[..., 1] == TISSUE["putamen"]).all()
-    assert native.confidence[0, 0, 0] == pytest.approx(0.75)
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:77", "meta", "tpu:0"])
-def test_unknown_devices_are_refused_in_one_line(name: str) -> None:
-    with pytest.raises(UserError, match=name):
-        choose_device(name)
-
-
-@pytest.mark.parametrize(
-    ("voxels_that_fit", "tried", "warning"),
-    [(10**6, ["cuda"], ""), (30_000, ["cuda"] * 3, "two halves"), (0, ["cuda"] * 2 + ["cpu"], "going on with the CPU")],
-)
-def test_too_little_gpu_memory_takes_halves_then_the_cpu(
-    voxels_that_fit: int,
-    tried: list[str],
-    warning: str,
-    tiny_model: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    scan, model = head((160, 16, 16), np.eye(4)), load_model(tiny_model)
-    real, calls = bidsseg.predict._whole, []
-
-    def short_of_memory(device: torch.device, volume: NDArray[np.float32], *rest: object) -> Probabilities:
-        calls.append(device.type)
-        if device.type == "cuda" and volume.size > voxels_that_fit:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(torch.device("cpu"), volume, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(bidsseg.predict, "choose_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(bidsseg.predict, "_whole", short_of_memory)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    found = segment(scan, model, PredictOptions("cuda", 1))
-    assert calls[:2] == tried[:2]
-    assert calls[-1] == tried[-1]
-    assert warning in caplog.text
-    assert found.tissue.shape == (160, 16, 16)
-
-
-def test_halves_join_where_each_saw_enough(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def voxelwise(device: torch.device, volume: NDArray[np.float32], *rest: object) -> Probabilities:
-        tissue = np.zeros((len(TISSUES), *volume.shape), np.float16)
-        tissue[1] = volume
-        parcels = np.stack([volume[2:]] * len(lobe_parts())).astype(np.float16)
-        return Probabilities((2, 0, 0), tissue[:, 2:], volume[None, 2:].astype(np.float16), parcels)
-
-    monkeypatch.setattr(bidsseg.predict, "_whole", voxelwise)
-    volume = np.random.default_rng(0).random((100, 6, 5)).astype(np.float32)
-    found = bidsseg.predict._in_halves(torch.device("cpu"), volume, load_model(tiny_model), PredictOptions())
-    np.testing.assert_array_equal(found.tissue[1, 2:], volume[2:].astype(np.float16))
-    np.testing.assert_array_equal(found.parcels[0, 2:], volume[2:].astype(np.float16))
-    assert found.tissue[0, 0].min() == 1  # what neither half answered for is background
-
-
-def blocky(brain: NDArray[np.bool_]) -> tuple[UNet, Features]:
-    """A network whose tissue head copies its only feature: brain where the mask of 2 mm blocks says so."""
-    net = UNet(UNetConfig(widths=(1, 1), head_width=1))
-    with torch.no_grad():
-        for layer in (net.hidden, net.tissue_head):
-            layer.weight.zero_()
-            layer.bias.zero_()
-        net.hidden.weight[0, 0] = 1
-        net.tissue_head.weight.view(8, len(TISSUES), 1)[:, 0] = -9
-        net.tissue_head.bias.view(8, len(TISSUES))[:, 0] = 6
-    fine = torch.zeros(1 + 8 * (1 + net.config.n_filters), *brain.shape)
-    fine[0] = torch.from_numpy(brain)
-    return net, Features(fine, torch.zeros(1, *(n // 2 for n in brain.shape)))
-
-
-def test_heads_are_asked_near_the_brain_alone() -> None:
-    brain = np.zeros((40, 40, 40), bool)
-    brain[14:26, 14:26, 14:26] = True
-    island = brain.copy()
-    island[36:38, 36:38, 36:38] = True
-    near = near_brain(*blocky(island))
-    assert near.shape == brain.shape
-    assert near[8:32, 8:32, 8:32].all()  # 12 mm are 6 blocks
-    assert near.sum() == 24**3  # the island is too small to be brain
-    assert not near_brain(*blocky(np.zeros((8, 8, 8), bool))).any()
-
-
 def test_probabilities_in_files_are_the_same_and_leave_nothing_behind(tiny_model: Path, tmp_path: Path) -> None:
     model, image = load_model(tiny_model), head((40, 44, 36), np.eye(4))
     plain, filed = (
@@ -233,29 +45,3 @@ def test_probabilities_in_files_are_the_same_and_leave_nothing_behind(tiny_model
     for scheme in ("regions", "gyri"):
         np.testing.assert_array_equal(labels(plain, scheme), labels(filed, scheme))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_answers_of_blocks_go_to_their_own_voxels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heads that answer with a block's grey values give the volume back."""
-    net, volume = UNet(UNetConfig(widths=(4, 6), head_width=5)), torch.rand(12, 8, 16)
-    with torch.no_grad():
-        features = net.features(volume[None, None])
-    monkeypatch.setattr(net, "embed", lambda found, blocks: found.fine[4:12].flatten(1)[:, blocks] / 4 + 0.3)
-
-    def grey(net: UNet, embedded: Tensor, gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        known = torch.arange(embedded.shape[1]) % 3 > 0
-        for channels, some in ((len(TISSUES), known | True), (1, known | True), (len(lobe_parts()), known)):
-            yield embedded[:, None, some].expand(8, channels, -1), some
-
-    monkeypatch.setattr("bidsseg.predict._heads", grey)
-    near = np.ones((6, 4, 8), bool)
-    near[2, 1, 3] = False
-    window = (slice(1, 6), slice(0, 4), slice(2, 8))
-    tissue, right, parcels = _heads_near_brain(net, features, near, window, PredictOptions())
-    expected = volume[2:, :, 4:].half().numpy()
-    asked = near[window].repeat(2, 0).repeat(2, 1).repeat(2, 2)
-    for channel in (tissue[3], right[0]):
-        np.testing.assert_allclose(channel, np.where(asked, expected, 0), atol=2e-3)
-    known = parcels[0] > 0
-    np.testing.assert_allclose(parcels[0][known], expected[known], atol=2e-3)
-    assert 0.5 < known.mean() < 0.75

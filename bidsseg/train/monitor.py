@@ -10,9 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bidsseg.card import ModelCard
 from bidsseg.evaluate import validation_cases
+from bidsseg.inference import PredictOptions
 from bidsseg.network import UNet
 from bidsseg.pictures import mosaic
-from bidsseg.predict import PredictOptions, segment
+from bidsseg.predict import segment
 from bidsseg.segmentation import labels
 from bidsseg.train.loop import State
 from bidsseg.weights import Model

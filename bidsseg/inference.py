@@ -1,0 +1,275 @@
+"""The forward pass: device choice, memory ladder, probabilities near the brain."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from bidsseg.errors import UserError
+from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, lobe_parts, part_of_gyrus
+from bidsseg.network import Embedded, Features, UNet, padded_length
+from bidsseg.volume import Box, Floats, box_around
+from bidsseg.weights import Model
+
+logger = logging.getLogger(__name__)
+
+HEAD_THRESHOLD = 0.08
+"Normalised grey value above which a voxel may belong to the head."
+HEAD_MARGIN_MM = 6
+BRAIN_MARGIN_MM = 12
+"Of CSF around the brain: what lies farther off is background."
+HALVES_OVERLAP_MM = 32
+BLOCKS_AT_ONCE = 32_768
+BRIDGE_MM = 2
+"What hangs on the brain by less than twice this is no part of it."
+ISLAND_SHARE = 0.1
+"Smaller pieces, against the largest, are no brain."
+PARCELLATED = (*LOBAR_TISSUES, "cerebellum-cortex")
+LOBAR_MINIMUM = 0.02
+"Blocks less likely than this to hold cortex, white matter or cerebellar cortex get no parcel."
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to run a model."""
+
+    device: str = "auto"
+    "auto, cpu, cuda, cuda:N or mps."
+    threads: int = 0
+    "CPU threads; 0 takes all."
+    gyri: bool = False
+    "Also parcellate the cortex, for the gyri scheme."
+    scratch: Path | None = None
+    "A folder to keep probabilities in files of, where memory is short; None keeps them in memory."
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """What the network says about a box of the 1 mm grid; float16, every probability 0-1."""
+
+    origin: tuple[int, int, int]
+    "The box's first voxel."
+    tissue: NDArray[np.float16]
+    "(19, I, J, K)"
+    right: NDArray[np.float16]
+    "(1, I, J, K): on the right rather than the left."
+    parcels: NDArray[np.float16]
+    "(lobe parts, I, J, K), or (N_PARCELS, I, J, K) with gyri."
+
+
+def choose_device(name: str) -> torch.device:
+    """The device asked for, or the best there is; raises ``UserError`` for one that this machine lacks."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise UserError(f"--device {name}: no such GPU on this machine; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"--device {name}: not available on this machine; use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def infer(volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
+    """Probabilities over the brain's box of a normalised 1 mm RAS volume.
+
+    Where the GPU's memory does not suffice it goes on in two halves, then on the CPU, each with a warning.
+    """
+    device = choose_device(options.device)
+    if device.type != "cpu":
+        for how, otherwise in ((_whole, "in two halves"), (_in_halves, "with the CPU")):
+            try:
+                return how(device, volume, model, options)
+            except torch.OutOfMemoryError:
+                logger.warning("not enough memory on %s; going on %s", device, otherwise)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    return _whole(torch.device("cpu"), volume, model, options)
+
+
+def _whole(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
+    net = model.net.to(device)
+    box = box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM)
+    origin = np.array([s.start for s in box])
+    padded, before = _pad(volume[box], net.config.multiple)
+    with torch.inference_mode():
+        with _autocast(device):
+            features = net.features(torch.from_numpy(padded).to(device)[None, None])
+        features = Features(*(part.float() for part in features))  # half precision would save the heads no time
+        near = near_brain(net, features)
+        window = box_around(near)
+        channels = _heads_near_brain(net, features, near, window, options)
+    low = origin - before + [2 * s.start for s in window]
+    inside = [
+        slice(max(0, -first), n - first) for first, n in zip(low, volume.shape, strict=True)
+    ]  # the padding may reach beyond the volume
+    tissue, right, parcels = (channel[(slice(None), *inside)] for channel in channels)
+    clean_islands(tissue)
+    i, j, k = (max(0, int(first)) for first in low)
+    return Probabilities((i, j, k), tissue, right, parcels)
+
+
+def _in_halves(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
+    """Two halves of the longest axis one after the other, each with ``HALVES_OVERLAP_MM`` of the other in view."""
+    axis = int(np.argmax(volume.shape))
+    n = volume.shape[axis]
+    whole = [
+        np.zeros((count, *volume.shape), np.float16)
+        for count in (len(TISSUES), 1, N_PARCELS if options.gyri else len(lobe_parts()))
+    ]
+    whole[0][0] = 1
+    for first, last in ((0, n // 2), (n // 2, n)):
+        start = max(0, first - HALVES_OVERLAP_MM)
+        seen = _along_axis(axis, start, min(n, last + HALVES_OVERLAP_MM))
+        kept = _along_axis(axis, first, last)
+        found = _whole(device, volume[seen], model, options)
+        for target, part in zip(whole, (found.tissue, found.right, found.parcels), strict=True):
+            everywhere = np.zeros((len(part), *volume[seen].shape), np.float16)
+            everywhere[:] = target[(slice(None), *seen)]
+            box = tuple(slice(o, o + m) for o, m in zip(found.origin, part.shape[1:], strict=True))
+            everywhere[(slice(None), *box)] = part
+            inner = _along_axis(axis, first - start, last - start)
+            target[(slice(None), *kept)] = everywhere[(slice(None), *inner)]
+    return Probabilities((0, 0, 0), whole[0], whole[1], whole[2])
+
+
+def _along_axis(axis: int, first: int, last: int) -> Box:
+    i, j, k = (slice(first, last) if a == axis else slice(None) for a in range(3))
+    return i, j, k
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    """Half precision where the processor computes in it; bfloat16 halves the time on CPUs that have it."""
+    if device.type == "cpu":
+        return torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16())
+    return torch.autocast(device.type, torch.bfloat16 if device.type == "cuda" else torch.float16)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively, as far as torch can tell."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())
+
+
+def _pad(volume: Floats, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Zeros around a volume, as evenly as can be, to what the network divides; and how many came before it."""
+    pads = [padded_length(n, multiple) - n for n in volume.shape]
+    before = np.array([p // 2 for p in pads])
+    return np.pad(volume, [(b, p - b) for p, b in zip(pads, before, strict=True)]), before
+
+
+def near_brain(net: UNet, features: Features) -> NDArray[np.bool_]:
+    """Blocks (I/2, J/2, K/2) within about ``BRAIN_MARGIN_MM`` of brain, found by asking every eighth block.
+
+    The rest is background, which saves most of the heads' time, and pieces too small to be brain are left out.
+    """
+    shape = features.fine.shape[1:]
+    blocks = torch.arange(features.n_blocks, device=features.fine.device).reshape(shape)[::2, ::2, ::2]
+    # CSF is no sign of brain: dark air looks like it.
+    other = [
+        net.tissue_logits(net.embed(features, some)).softmax(1)[:, [0, TISSUE["csf"]]].sum(1).mean(0).cpu()
+        for some in torch.split(blocks.flatten(), BLOCKS_AT_ONCE)
+    ]
+    brain = _large_pieces((torch.cat(other) < 0.5).reshape(blocks.shape).numpy())
+    grown = (
+        ndimage.binary_dilation(brain, np.ones((3, 3, 3)), iterations=BRAIN_MARGIN_MM // 4) if brain.any() else brain
+    )
+    near: NDArray[np.bool_] = grown.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    return near
+
+
+def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What remains of a mask without the pieces smaller than ``ISLAND_SHARE`` of the largest.
+
+    Not the largest alone, because a scan may show the brain in two parts.
+    """
+    components, _ = ndimage.label(mask)
+    sizes = np.bincount(components.reshape(-1))
+    sizes[0] = 0
+    large: NDArray[np.bool_] = (sizes >= max(1, ISLAND_SHARE * sizes.max()))[components] & mask
+    return large
+
+
+def _heads_near_brain(
+    net: UNet, features: Features, near: NDArray[np.bool_], window: tuple[slice, ...], options: PredictOptions
+) -> list[NDArray[np.float16]]:
+    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks.
+
+    Each chunk of answers goes straight to its voxels: there are no second copies, since these are most of the memory.
+    """
+    inside = torch.from_numpy(np.ascontiguousarray(near[window]))
+    blocks = torch.arange(features.n_blocks).reshape(features.fine.shape[1:])[window][inside]
+    shape = [2 * n for n in inside.shape]
+    voxels = torch.arange(math.prod(shape)).reshape(shape)
+    first = voxels[::2, ::2, ::2][inside]
+    to_subvoxels = voxels[:2, :2, :2].flatten().tolist()  # in the order of ``space_to_depth``
+    sizes = (net.config.n_tissues, 1, net.config.n_parcels if options.gyri else len(lobe_parts()))
+    outputs = [torch.from_numpy(_zeros((size, voxels.numel()), options.scratch)) for size in sizes]
+    outputs[0][0] = 1
+    for asked, places in zip(torch.split(blocks, BLOCKS_AT_ONCE), torch.split(first, BLOCKS_AT_ONCE), strict=True):
+        embedded = net.embed(features, asked.to(features.fine.device))
+        for output, (values, known) in zip(outputs, _heads(net, embedded, options.gyri), strict=True):
+            for step, subvoxel in zip(to_subvoxels, values.to(torch.float16).cpu(), strict=True):
+                output.index_copy_(1, places[known] + step, subvoxel)
+    return [output.reshape(len(output), *shape).numpy() for output in outputs]
+
+
+def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:
+    """In memory, which is taken only where they are written to (half of a box has no parcel), or in an unnamed file."""
+    if scratch is None:
+        return np.zeros(shape, np.float16)
+    with tempfile.TemporaryFile(dir=scratch) as file:  # lives as long as the mapping
+        return np.memmap(file, np.float16, "w+", shape=shape)
+
+
+def _heads(net: UNet, embedded: Embedded, gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Probabilities (8, classes, M) of tissue, side and parcel, and for which of the N blocks (N,) these M are."""
+    tissue = net.tissue_logits(embedded).softmax(1)
+    everywhere = torch.ones(tissue.shape[-1], dtype=torch.bool)
+    yield tissue, everywhere
+    yield net.side_logits(embedded.hidden).sigmoid(), everywhere
+    members = [TISSUE[name] for name in PARCELLATED]
+    lobar = (tissue[:, members].sum(1) > LOBAR_MINIMUM).any(0)
+    some = net.parcel_logits(embedded.hidden[:, lobar])
+    some = some.softmax(1) if gyri else _gyri_to_parts().to(some) @ some[:, :N_GYRI].softmax(1)
+    yield some, lobar.cpu()
+
+
+def _gyri_to_parts() -> Tensor:
+    """(parts, 49) membership."""
+    parts = torch.from_numpy(part_of_gyrus().astype(np.int64))
+    return F.one_hot(parts, len(lobe_parts())).T.float()
+
+
+def clean_islands(tissue: NDArray[np.float16]) -> None:
+    """In place: make background what is not brain in one solid piece.
+
+    Solid is what survives an erosion by ``BRIDGE_MM``, so that patches of scalp that hang on the brain by a thread go
+    too.
+    """
+    brain = tissue[0] < 0.5
+    core = ndimage.binary_erosion(brain, iterations=BRIDGE_MM, border_value=1)
+    if not core.any():
+        return
+    solid = _large_pieces(core)
+    kept = ndimage.binary_dilation(solid, iterations=BRIDGE_MM + 2, mask=brain)
+    island = brain & ~kept
+    tissue[:, island] = 0
+    tissue[0, island] = 1
