@@ -245,8 +245,9 @@ def train(
     import logging
 
     from bidsseg.train.data import load_lesions, load_subjects
-    from bidsseg.train.loop import Run, TrainOptions, export, train
+    from bidsseg.train.loop import Run, export, train
     from bidsseg.train.monitor import Monitor
+    from bidsseg.train.options import TrainOptions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = {name: value for name, value in chosen.items() if value is not None}

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
+from bidsseg.train.contrast import N_CLASSES, remap
 from bidsseg.train.data import (
     LESION_KIND,
     VALIDATION_SUBJECTS,
@@ -19,26 +20,16 @@ from bidsseg.train.data import (
     into_head,
     pack,
 )
-from bidsseg.train.loop import (
-    IGNORE,
-    Run,
-    TrainOptions,
-    choose_targets,
-    class_weights,
-    export,
-    schedule,
-    soft_dice_loss,
-    train,
-)
+from bidsseg.train.loop import Run, export, schedule, train
+from bidsseg.train.losses import IGNORE, choose_targets, class_weights, soft_dice_loss
+from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import (
     MNI_BRAIN_BOX,
-    N_CLASSES,
     SLICE_MM,
     Recipe,
     _gather,
     _move,
     _own_voxels,
-    _remap,
     _sampling_grid,
     _upsample,
     draw,
@@ -185,7 +176,7 @@ def test_a_remapped_scan_has_the_new_means_and_keeps_partial_volumes_between_the
     for name, before, after in (("lateral-ventricle", 0.2, 0.9), ("cortex", 0.6, 0.5), ("white-matter", 0.8, 0.3)):
         old[TISSUE[name]], new[TISSUE[name]] = before, after
     scan = torch.tensor([0.0, 0.2, 0.4, 0.6, 0.7, 0.8])
-    found = _remap(scan, old, new, np.random.default_rng(0))
+    found = remap(scan, old, new, np.random.default_rng(0))
     np.testing.assert_allclose(found, [0, 0.9, 0.7, 0.5, 0.4, 0.3], atol=1e-6)
 
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -29,54 +28,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from bidsseg import __version__
-from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, TISSUE
-from bidsseg.network import Features, UNet, space_to_depth
+from bidsseg.network import UNet
 from bidsseg.train.about import ABOUT
 from bidsseg.train.data import Subject
+from bidsseg.train.losses import TISSUE_FREQUENCIES, choose_targets, class_weights, losses
 from bidsseg.train.muon import Muon
+from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import Recipe, Sample, draw
 from bidsseg.unet_config import UNetConfig
 from bidsseg.weights import save_model
 
 logger = logging.getLogger(__name__)
-
-UNKNOWN = 63
-IGNORE = -100
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Everything that shapes a training run."""
-
-    hours: float = 2.0
-    "Training time in all; resuming goes on with what is left of it."
-    steps: int = 0
-    "End after this many steps, whatever the hours; 0 sets no such end."
-    learning_rate: float = 0.02
-    "Of Muon, for the convolutions."
-    head_learning_rate: float = 6e-3
-    "Of AdamW, for everything else."
-    warmup_steps: int = 30
-    weight_decay: float = 1e-4
-    difficulty: tuple[float, float, float] = (0.1, 0.75, 0.35)
-    "Of the samples: at first, at its peak, at the end; 1 is the full recipe. Easier at last, to sharpen borders."
-    peak: float = 0.6
-    "Share of the training time at which samples are hardest."
-    brain_blocks: int = 24_000
-    "2 mm voxels of the brain that each step learns from."
-    outer_blocks: int = 12_000
-    "2 mm voxels drawn from skull, scalp and neck, where the sample shows them: without, they end up as cortex."
-    any_blocks: int = 4_000
-    "2 mm voxels drawn from anywhere."
-    parcel_blocks: int = 10_000
-    "Of the brain voxels, how many learn gyri."
-    balance: tuple[float, float] = (0.4, 0.0)
-    "Class weights are frequency^-balance; from the first value to the second over the training."
-    ema: float = 0.998
-    checkpoint_s: float = 240.0
-    seed: int = 1
-    workers: int = 1
-    threads: int = 2
 
 
 class SampleStream(IterableDataset[Sample]):
@@ -108,92 +70,6 @@ class SampleStream(IterableDataset[Sample]):
     def difficulty(self) -> float:
         when = (0.0, self.options.peak, 1.0)
         return float(np.interp(self.progress.value, when, self.options.difficulty))
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Sub-voxel targets (8, N) of N blocks, and the blocks' places in the flattened 2 mm grid."""
-
-    blocks: Tensor
-    tissue: Tensor
-    side: Tensor
-    "Float 0 left, 1 right, nan where there is no side."
-    with_parcel: Tensor
-    "Which of the N learn parcels."
-    parcel: Tensor
-    "(8, len(with_parcel))"
-
-
-def choose_targets(packed: Tensor, weight: Tensor, options: TrainOptions, generator: torch.Generator) -> Targets:
-    """Draw the blocks a step learns from: (I, J, K) packed voxels and where there is image."""
-    voxels = space_to_depth(packed[None, None])[0].flatten(1)  # (8, blocks)
-    seen = space_to_depth(weight[None, None])[0].flatten(1)
-    tissue = (voxels & 31).to(torch.uint8)
-    usable = seen.all(0)
-    brain = torch.nonzero(usable & (tissue != 0).any(0))[:, 0]
-    outer = torch.nonzero(usable & ((tissue == 0) & ((voxels >> 12) & 15 != 0)).any(0))[:, 0]
-    anywhere = torch.nonzero(usable)[:, 0]
-    blocks = torch.cat(
-        [
-            pool[torch.randint(len(pool), (count,), generator=generator)] if len(pool) else pool
-            for pool, count in (
-                (brain, options.brain_blocks),
-                (outer, options.outer_blocks),
-                (anywhere, options.any_blocks),
-            )
-        ]
-    )
-    chosen = voxels[:, blocks]
-    tissue = (chosen & 31).long()
-    side = ((chosen >> 5) & 1).float()
-    side[torch.isin(tissue, torch.tensor([TISSUE[name] for name in MIDLINE_TISSUES]))] = torch.nan
-    parcel = ((chosen >> 6) & 63).long()
-    lobar = torch.tensor([TISSUE[name] for name in (*LOBAR_TISSUES, "cerebellum-cortex")])
-    parcel[(parcel == UNKNOWN) | ~torch.isin(tissue, lobar)] = IGNORE
-    with_parcel = torch.nonzero((parcel != IGNORE).any(0))[: options.parcel_blocks, 0]
-    return Targets(blocks, tissue, side, with_parcel, parcel[:, with_parcel])
-
-
-def losses(net: UNet, features: Features, targets: Targets, class_weight: Tensor) -> dict[str, Tensor]:
-    """Tissue cross-entropy and Dice, side and parcel cross-entropies."""
-    embedded = net.embed(features, targets.blocks)
-    log_p = F.log_softmax(net.tissue_logits(embedded), 1)  # (8, T, N)
-    found = {
-        "tissue": F.nll_loss(log_p, targets.tissue, class_weight),
-        "dice": soft_dice_loss(log_p.exp(), targets.tissue),
-    }
-    has_side = ~torch.isnan(targets.side)
-    if has_side.any():
-        logits = net.side_logits(embedded.hidden)[:, 0]
-        found["side"] = F.binary_cross_entropy_with_logits(logits[has_side], targets.side[has_side])
-    if len(targets.with_parcel):
-        parcel = net.parcel_logits(embedded.hidden[:, targets.with_parcel])
-        found["parcel"] = F.cross_entropy(parcel, targets.parcel, ignore_index=IGNORE)
-    return found
-
-
-def soft_dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """1 - the mean soft Dice over the classes present (Milletari et al. 2016); (B, C, N) against (B, N)."""
-    classes = probabilities.shape[1]
-    right = probabilities.gather(1, truth[:, None])[:, 0]
-    overlap = torch.zeros(classes).index_add(0, truth.flatten(), right.flatten())
-    size = torch.bincount(truth.flatten(), minlength=classes)
-    dice = (2 * overlap + 1) / (probabilities.sum((0, 2)) + size + 1)
-    return 1 - dice[size > 0].mean()
-
-
-def class_weights(frequencies: Tensor, exponent: float) -> Tensor:
-    """frequency^-exponent, with mean 1 over the voxels; frequencies need not sum to 1."""
-    frequencies = frequencies / frequencies.sum()
-    weights = frequencies.clamp(min=1e-5) ** -exponent
-    return weights / (weights * frequencies).sum()
-
-
-# Measured on the composites of the training set: share of each tissue among voxels that touch brain.
-TISSUE_FREQUENCIES = (
-    0.14, 0.30, 0.24, 0.012, 0.0006, 0.0007, 0.0012, 0.15, 0.016, 0.072, 0.0085, 0.0042, 0.0055, 0.0019, 0.0044,
-    0.0014, 0.0006, 0.0058, 0.013,
-)  # fmt: skip
 
 
 @dataclass

@@ -19,14 +19,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bidsseg.labels import TISSUE, TISSUES
+from bidsseg.labels import TISSUE
 from bidsseg.network import padded_length
+from bidsseg.train.contrast import render
 from bidsseg.train.data import LESION_KIND, Subject
 from bidsseg.volume import normalise, resampling_matrix
 
-N_KINDS = 16
-# Grey-value classes: one per tissue, then one per kind of tissue outside the brain (or inside, for plexus and lesion).
-N_CLASSES = len(TISSUES) + N_KINDS
 COARSE = (6, 7, 6)
 MIDDLE_MM = 35.0
 "Width of the part of the head that swells; about the reach of the lateral ventricles."
@@ -108,7 +106,7 @@ def draw(
     head = rng.random() < recipe.p_head
     if not head:
         packed = torch.where((packed & 31) == 0, 0, packed) if scan is None else _strip(packed, scan)
-    image = _render(packed, scan, recipe, difficulty, rng)
+    image = render(packed, scan, recipe.p_recolour * (0.4 + 0.6 * difficulty), difficulty, rng)
     image = _degrade(image, recipe, difficulty, rng)
     return _finish(image, packed, recipe, difficulty, rng)
 
@@ -192,95 +190,6 @@ def _paint_lesions(
     there = _gather(torch.from_numpy(mask), _upsample(grid * as_column[0] + as_column[1], shape)) > 0
     lesion = there & ((packed & 31) == TISSUE["white-matter"]) & ((packed >> 12) & 15 == 0)
     return torch.where(lesion, packed | torch.tensor(LESION_KIND << 12, dtype=torch.int32).to(torch.int16), packed)
-
-
-def _classes(packed: Tensor) -> Tensor:
-    kind = (packed >> 12) & 15
-    return torch.where(kind > 0, kind + (len(TISSUES) - 1), packed & 31).to(torch.int32)
-
-
-def _render(packed: Tensor, scan: Tensor | None, recipe: Recipe, difficulty: float, rng: Generator) -> Tensor:
-    """Grey values for every voxel: a real scan, possibly recoloured, or classes with random means and noise."""
-    classes = _classes(packed)
-    means, deviations = _palette(rng)
-    noise = torch.randn(classes.shape)
-    if scan is None:
-        return torch.from_numpy(means)[classes] + noise.mul_(torch.from_numpy(deviations)[classes])
-    inside = (packed & 31) != 0
-    tissue_means = _class_means(scan, classes)
-    outer = torch.from_numpy(means)[classes] + noise.mul_(torch.from_numpy(deviations)[classes])
-    lesion_mean = tissue_means[TISSUE["white-matter"]] * rng.uniform(0.5, 0.9)
-    if rng.random() < recipe.p_recolour * (0.4 + 0.6 * difficulty):
-        how = rng.choice(3, p=(0.45, 0.35, 0.2))
-        if how == 0:
-            texture = scan - torch.from_numpy(tissue_means)[classes]
-            coloured = torch.from_numpy(means)[classes] + rng.uniform(0.2, 1.2) * rng.choice([-1, 1]) * texture
-        else:
-            lesioned = _darken_lesions(scan, classes, lesion_mean, tissue_means)
-            coloured = _remap(lesioned, tissue_means, means, rng) if how == 1 else 1.2 - lesioned.clamp(0, 1.3)
-    else:
-        coloured = _darken_lesions(scan, classes, lesion_mean, tissue_means).clamp(0, 1.3)
-        coloured = coloured.pow(float(np.exp(rng.uniform(-0.6, 0.6) * difficulty)))
-    return torch.where(inside, coloured, outer)
-
-
-def _class_means(scan: Tensor, classes: Tensor) -> NDArray[np.float32]:
-    """Mean of the scan per class (N_CLASSES,); lesions count as the white matter they were painted on."""
-    flat, step = classes.reshape(-1), 7
-    sums = torch.bincount(flat[::step], scan.reshape(-1)[::step], N_CLASSES)
-    counts = torch.bincount(flat[::step], minlength=N_CLASSES)
-    means = (sums / counts.clamp(min=1)).numpy().astype(np.float32)
-    means[len(TISSUES) - 1 + LESION_KIND] = means[TISSUE["white-matter"]]
-    return means
-
-
-def _darken_lesions(scan: Tensor, classes: Tensor, level: float, tissue_means: NDArray[np.float32]) -> Tensor:
-    """The scan with the white matter under painted lesions moved to another mean; its texture stays."""
-    lesion = classes == len(TISSUES) - 1 + LESION_KIND
-    return torch.where(lesion, scan + (level - float(tissue_means[TISSUE["white-matter"]])), scan)
-
-
-def _remap(scan: Tensor, tissue_means: NDArray[np.float32], means: NDArray[np.float32], rng: Generator) -> Tensor:
-    """Another contrast by a curve through grey values: fluid, grey and white matter go to their new means.
-
-    Unlike new means per tissue it moves partial volumes and structures between two tissues along.
-    """
-    tissues = [TISSUE[name] for name in ("lateral-ventricle", "cortex", "white-matter")]
-    levels = np.maximum.accumulate([0.0, *np.maximum(tissue_means[tissues], 0.02), 1.3])
-    values = [0.0, *means[tissues], means[TISSUE["white-matter"]] + rng.normal(0, 0.15)]
-    if levels[1] >= levels[2]:  # hardly any ventricle is seen
-        levels, values = np.delete(levels, 1), [values[0], *values[2:]]
-    return torch.from_numpy(np.interp(scan.numpy(), levels, values).astype(np.float32))
-
-
-# Rough contrasts of clinical sequences, relative grey values 0-1; jittered at every use.
-_GREY = ("cortex", "thalamus", "caudate", "putamen", "hippocampus", "amygdala", "accumbens", "cerebellum-cortex")
-_WHITE = ("white-matter", "cerebellum-white-matter", "brainstem", "ventral-dc", "pallidum")
-_FLUID = ("lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle", "csf")
-SEQUENCES = {
-    "T1w": {"grey": 0.55, "white": 0.8, "fluid": 0.15, "lesion": 0.5},
-    "FLAIR": {"grey": 0.6, "white": 0.48, "fluid": 0.1, "lesion": 0.95},
-    "T2w": {"grey": 0.5, "white": 0.35, "fluid": 0.95, "lesion": 0.7},
-    "PDw": {"grey": 0.8, "white": 0.65, "fluid": 0.7, "lesion": 0.9},
-}
-
-
-def _palette(rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Means and standard deviations of the grey-value classes: half like a sequence, half without any rule."""
-    means = rng.uniform(0, 1, N_CLASSES)
-    deviations = rng.uniform(0.005, 0.09, N_CLASSES)
-    if rng.random() < 0.6:
-        values = list(SEQUENCES.values())[rng.integers(len(SEQUENCES))]
-        jitter = rng.uniform(0.02, 0.08)
-        for names, group in ((_GREY, "grey"), (_WHITE, "white"), (_FLUID, "fluid")):
-            for name in names:
-                means[TISSUE[name]] = values[group] + rng.normal(0, jitter)
-        means[len(TISSUES) - 1 + LESION_KIND] = values["lesion"] + rng.normal(0, 0.1)
-        deviations *= 0.6
-    # Air is dark in most scans, but not in all that were rescaled.
-    means[TISSUE["background"]] = 0.0 if rng.random() < 0.85 else rng.uniform(0, 0.3)
-    deviations[TISSUE["background"]] = rng.uniform(0, 0.02)
-    return np.clip(means, 0, 1).astype(np.float32), deviations.astype(np.float32)
 
 
 def _degrade(image: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -> Tensor:

@@ -1,0 +1,40 @@
+"""Everything that shapes a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything that shapes a training run."""
+
+    hours: float = 2.0
+    "Training time in all; resuming goes on with what is left of it."
+    steps: int = 0
+    "End after this many steps, whatever the hours; 0 sets no such end."
+    learning_rate: float = 0.02
+    "Of Muon, for the convolutions."
+    head_learning_rate: float = 6e-3
+    "Of AdamW, for everything else."
+    warmup_steps: int = 30
+    weight_decay: float = 1e-4
+    difficulty: tuple[float, float, float] = (0.1, 0.75, 0.35)
+    "Of the samples: at first, at its peak, at the end; 1 is the full recipe. Easier at last, to sharpen borders."
+    peak: float = 0.6
+    "Share of the training time at which samples are hardest."
+    brain_blocks: int = 24_000
+    "2 mm voxels of the brain that each step learns from."
+    outer_blocks: int = 12_000
+    "2 mm voxels drawn from skull, scalp and neck, where the sample shows them: without, they end up as cortex."
+    any_blocks: int = 4_000
+    "2 mm voxels drawn from anywhere."
+    parcel_blocks: int = 10_000
+    "Of the brain voxels, how many learn gyri."
+    balance: tuple[float, float] = (0.4, 0.0)
+    "Class weights are frequency^-balance; from the first value to the second over the training."
+    ema: float = 0.998
+    checkpoint_s: float = 240.0
+    seed: int = 1
+    workers: int = 1
+    threads: int = 2
