@@ -51,18 +51,20 @@ class Stages:
         return {"seconds": self.seconds, "peak_gib": peak}
 
 
-def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
+def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:  # noqa: PLR0915, imports are timed
     """What a scan goes through in ``bidsseg participant``, and the network's share of memory."""
     run = Stages()
     with run.stage("imports"):
         from bidsseg import __version__
         from bidsseg.bias import correct_bias
         from bidsseg.bids import parse_scan
-        from bidsseg.derivatives import Place, Recipe, Result, write_root, write_scan
+        from bidsseg.dataset_root import write_root
+        from bidsseg.derivatives import Result, write_scan
         from bidsseg.evidence import collect
         from bidsseg.grid import conform
         from bidsseg.image import load
         from bidsseg.inference import PredictOptions, infer
+        from bidsseg.places import Place, Recipe
         from bidsseg.quality import assess, calibration_from, geometry
         from bidsseg.report import participant_report
         from bidsseg.restore import to_native

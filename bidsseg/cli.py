@@ -395,8 +395,7 @@ def reference(data: Path, output: Path | None) -> None:
     import logging
 
     import bidsseg
-    from bidsseg.derivatives import table
-    from bidsseg.files import write_text
+    from bidsseg.files import table, write_text
     from bidsseg.train.reference import COLUMNS, reference_table
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -1,10 +1,15 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and the text of tables and JSON in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 
@@ -27,3 +32,21 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text under its final name only when whole."""
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Tab-separated text; NaN and the empty string become n/a."""
+    handle = io.StringIO()
+    writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return handle.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    missing = value in ("", None) or (isinstance(value, float) and math.isnan(value))
+    return "n/a" if missing else value
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bidsseg.derivatives import Place
+from bidsseg.places import Place
 from bidsseg.sessions import compare_session, sessions_to_compare
 
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bidsseg.bids import NothingSelected
-from bidsseg.derivatives import write_json
-from bidsseg.files import whole
+from bidsseg.files import whole, write_json
 from bidsseg.group_page import LESIONS, Cohort, Entry, write_group_page
 from bidsseg.lesion_tables import LOAD_COLUMNS
 from bidsseg.longitudinal import CHANGE_COLUMNS, STATUSES

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsseg.bids import parse_scan
-from bidsseg.derivatives import Place, Recipe
+from bidsseg.places import Place, Recipe
 from bidsseg.sessions import fused_place
 
 if TYPE_CHECKING:

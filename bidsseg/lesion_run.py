@@ -9,15 +9,15 @@ from itertools import groupby
 from pathlib import Path
 
 from bidsseg.bids import natural, parse_scan
-from bidsseg.derivatives import Place, Recipe, is_complete, table
 from bidsseg.errors import UserError
-from bidsseg.files import write_text
+from bidsseg.files import table, write_text
 from bidsseg.jobs import LesionJob
 from bidsseg.labels import label_table
 from bidsseg.lesion_finding import Search, choose, find_masks
 from bidsseg.lesion_options import LesionOptions
 from bidsseg.lesion_steps import is_done, log_of, marker_of, remove_lesions
 from bidsseg.lesion_tables import LESION_CODES
+from bidsseg.places import Place, Recipe, is_complete
 
 REASON = "Error: "
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.derivatives import Place, write_json
 from bidsseg.errors import UserError, one_line_errors
-from bidsseg.files import write_text
+from bidsseg.files import write_json, write_text
 from bidsseg.image import Image, load
 from bidsseg.jobs import LesionJob
 from bidsseg.lesion_report import LesionReport
 from bidsseg.lesion_tables import summary, write_lesions
 from bidsseg.lesions import lesion_features
 from bidsseg.longitudinal import Session, change_counts, follow, write_changes
+from bidsseg.places import Place
 from bidsseg.segmentation import Segmentation, from_labels
 
 NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"

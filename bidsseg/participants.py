@@ -21,12 +21,13 @@ from rich.console import Console
 from bidsseg import __version__
 from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_filters
 from bidsseg.card import DEFAULT_MODEL, check_weights, folder_of, read_card
-from bidsseg.derivatives import FUSED, Place, Recipe, is_complete, write_root
+from bidsseg.dataset_root import write_root
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
 from bidsseg.follow_up import compare_sessions, report_is_stale, write_reports
 from bidsseg.gpus import count_gpus
 from bidsseg.labels import SCHEMES
+from bidsseg.places import FUSED, Place, Recipe, is_complete
 from bidsseg.run_options import Options
 from bidsseg.run_table import Result, Row, finish
 from bidsseg.sessions import fused_places

@@ -20,12 +20,12 @@ from PIL import Image as Pillow
 from bidsseg import __version__
 from bidsseg.bids import parse_scan
 from bidsseg.charts import Chart, label_title, read_charts
-from bidsseg.derivatives import FUSED, Place
 from bidsseg.errors import FileError
 from bidsseg.image import Image, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.lesion_page import SessionLesions, read_lesions, zones_of_lesions
 from bidsseg.pages import NIIVUE, packed, write_page
+from bidsseg.places import FUSED, Place
 from bidsseg.viewer import Embedded, embed
 
 PAGE_BYTES = 14_500_000

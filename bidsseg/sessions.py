@@ -9,7 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from bidsseg.derivatives import FUSED, Place, write_json
+from bidsseg.files import write_json
+from bidsseg.places import FUSED, Place
 
 AGREEMENT = "ContrastAgreement"
 WITH = "ContrastAgreementWith"

@@ -12,9 +12,10 @@ import numpy as np
 
 from bidsseg.bias import correct_bias
 from bidsseg.card import folder_of, read_card
-from bidsseg.derivatives import Result, write_json, write_scan
+from bidsseg.derivatives import Result, write_scan
 from bidsseg.errors import FileError, one_line_errors
 from bidsseg.evidence import Evidence, as_sure_as, collect, evidence_from
+from bidsseg.files import write_json
 from bidsseg.fusion import fuse
 from bidsseg.grid import conform, grid_of
 from bidsseg.image import Image, load, save

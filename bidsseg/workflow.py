@@ -15,8 +15,8 @@ from uuid import uuid4
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
-from bidsseg.derivatives import is_complete
 from bidsseg.jobs import Job, LesionJob
+from bidsseg.places import is_complete
 from bidsseg.plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
 from bidsseg.workers import MEMORY_GB, WORKER_DIED, Execution, WorkerPool
 

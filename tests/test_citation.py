@@ -1,7 +1,7 @@
 import pytest
 
 from bidsseg.citation import methods_text
-from bidsseg.derivatives import Recipe
+from bidsseg.places import Recipe
 
 RECIPE = Recipe("1.0", "net", "0" * 64)
 

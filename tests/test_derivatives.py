@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from bidsseg import derivatives, pictures
 from bidsseg.bids import parse_scan
-from bidsseg.derivatives import Place, Recipe, Result, bids_tissue, is_complete, table, write_root, write_scan
+from bidsseg.dataset_root import bids_tissue, write_root
+from bidsseg.derivatives import Result, write_scan
+from bidsseg.files import table
 from bidsseg.grid import grid_of
 from bidsseg.image import load
 from bidsseg.labels import SCHEMES, Scheme, label_table
+from bidsseg.places import Place, Recipe, is_complete
 from bidsseg.segmentation import Segmentation
 from tests.conftest import write_scan as write_image
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from bidsseg import fusion
 from bidsseg.bids import Scan
-from bidsseg.derivatives import Place
 from bidsseg.files import write_text
 from bidsseg.fusion import agreement, carry, fuse
 from bidsseg.grid import conform
 from bidsseg.image import Image
 from bidsseg.inference import PredictOptions, Probabilities
 from bidsseg.labels import TISSUES, lobe_parts
+from bidsseg.places import Place
 from bidsseg.sessions import AGREEMENT, fused_places, sessions_to_compare, with_agreement
 
 SHAPE = (8, 8, 8)

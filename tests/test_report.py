@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from bidsseg.bids import Scan
 from bidsseg.charts import label_title, read_charts
-from bidsseg.derivatives import Place, Recipe, Result, write_scan
+from bidsseg.derivatives import Result, write_scan
 from bidsseg.files import write_text
 from bidsseg.grid import conform, grid_of
 from bidsseg.image import Image
 from bidsseg.image import save as save_image
 from bidsseg.labels import TISSUE, label_table
 from bidsseg.lesion_page import lesion_table
+from bidsseg.places import Place, Recipe
 from bidsseg.report import measure, participant_report
 from bidsseg.segmentation import Segmentation
 from bidsseg.viewer import as_text, embed, rows_and_codes, shown_axis

@@ -11,9 +11,9 @@ from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
 from bidsseg.bids import Selection, find_scans
-from bidsseg.derivatives import Place, Recipe, is_complete
 from bidsseg.errors import UserError
 from bidsseg.jobs import Job, job_for
+from bidsseg.places import Place, Recipe, is_complete
 from bidsseg.plugins import MultiProcInPool, monitor_resources
 from bidsseg.workers import WORKER_DIED, Execution, WorkerPool, gpu_of_worker
 from bidsseg.workflow import Outcome, Runner, reason_in, run_jobs, scan_workflow, workflow_name

@@ -1,0 +1,96 @@
+"""Where a scan's results lie, what they were made with, and whether they are complete."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bidsseg.bids import Scan, derivative_path, participant_folder
+from bidsseg.labels import SCHEMES, Scheme
+
+FUSED = "fused"
+"Ends desc- of what was made from several contrasts."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the outputs of a scan depend on besides the scan: a scan made with another recipe is done again."""
+
+    version: str
+    "Of bidsseg."
+    model: str
+    weights_sha256: str
+    bias_correction: bool = True
+    schemes: tuple[Scheme, ...] = SCHEMES
+    spaces: tuple[str, ...] = ("orig",)
+    "Grids of the label images: orig (the scan's own) and 1mm."
+    probseg: bool = False
+    "Also the probability of every label."
+
+    def metadata(self) -> dict[str, Any]:
+        """For sidecars."""
+        return {
+            "SoftwareVersion": self.version,
+            "Model": self.model,
+            "WeightsSHA256": self.weights_sha256,
+            "BiasFieldCorrection": self.bias_correction,
+            "LabelSchemes": list(self.schemes),
+            "OutputSpaces": list(self.spaces),
+            "Probabilities": self.probseg,
+        }
+
+
+@dataclass(frozen=True)
+class Place:
+    """A scan, where it comes from and where its derivatives go."""
+
+    scan: Scan
+    dataset: Path
+    out: Path
+    partners: tuple[Path, ...] = ()
+    "Other contrasts whose probabilities are averaged with the scan's; its suffix then ends in ``FUSED``."
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        return (self.scan.path, *self.partners)
+
+    @property
+    def source_uri(self) -> str:
+        """BIDS URI of the scan."""
+        return self.source_uris[0]
+
+    @property
+    def source_uris(self) -> list[str]:
+        """BIDS URIs of the scan, and of its partners."""
+        return [f"bids:raw:{path.relative_to(self.dataset).as_posix()}" for path in self.sources]
+
+    @property
+    def source_bytes(self) -> int:
+        """Size of the scan, and of its partners."""
+        return sum(path.stat().st_size for path in self.sources)
+
+    def file(self, ending: str, **extra: str) -> Path:
+        return derivative_path(self.out, self.scan, ending, **extra)
+
+    @property
+    def marker(self) -> Path:
+        """The file that tells that the scan is complete."""
+        return self.file("qc.json", desc=self.scan.suffix)
+
+    def figure(self, scheme: str) -> Path:
+        """The picture of a label scheme: OUT/sub-<label>/figures/<entities>_seg-<scheme>_desc-<suffix>_dseg.png."""
+        name = self.file("dseg.png", seg=scheme, desc=self.scan.suffix).name
+        return participant_folder(self.out, self.scan) / "figures" / name
+
+
+def is_complete(place: Place, recipe: Recipe) -> bool:
+    """Whether all outputs of the scan are there, made with this recipe from a scan of this size."""
+    try:
+        marker = json.loads(place.marker.read_text(encoding="utf-8"))
+        same = all(marker[key] == value for key, value in recipe.metadata().items())
+        unchanged = marker["SourceBytes"] == place.source_bytes
+        return same and unchanged and all((place.out / name).exists() for name in marker["Outputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
