@@ -1,0 +1,31 @@
+"""What the commands of ``brainseg-cli`` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bidsseg.errors import UserError
+
+if TYPE_CHECKING:
+    from bidsseg.weights import Model
+
+EXIT_SOME_FAILED = 1
+EXIT_USAGE = 2
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+MODEL_OPTION = click.option("--model", default=None, help="Name of a packaged model or a folder with weights and card.")
+DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+THREADS_OPTION = click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 takes all.")
+
+
+def fail(error: UserError) -> None:
+    click.echo(f"error: {error}", err=True)
+
+
+def model_named(name: str | None) -> Model:
+    from bidsseg.card import DEFAULT_MODEL
+    from bidsseg.weights import load_model
+
+    return load_model(name or DEFAULT_MODEL)
