@@ -81,12 +81,16 @@ class Score:
 
 def validation_cases(data: Path) -> Iterator[Case]:
     """The scans kept out of training."""
-    for folder in brain_folders(data, validation=True):
-        path = next(folder.glob("*_T1w.nii.gz"))
-        volume, affine = load_ras(path)
-        manual, _ = load_ras(next(folder.glob("*_dseg.nii.gz")))
-        scan = replace(load(path), data=volume, affine=affine)
-        yield Case(folder.name, scan, anatomy_from_braincolor(manual.astype(np.int16)))
+    return map(case_in, brain_folders(data, validation=True))
+
+
+def case_in(folder: Path) -> Case:
+    """The scan and the manual labels in a folder."""
+    path = next(folder.glob("*_T1w.nii.gz"))
+    volume, affine = load_ras(path)
+    manual, _ = load_ras(next(folder.glob("*_dseg.nii.gz")))
+    scan = replace(load(path), data=volume, affine=affine)
+    return Case(folder.name, scan, anatomy_from_braincolor(manual.astype(np.int16)))
 
 
 def reference_codes(anatomy: Anatomy, scheme: Scheme) -> Codes:
