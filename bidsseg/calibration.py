@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,8 @@ from bidsseg.quality import FEATURES, GOOD_DICE, Assessment, Calibration, assess
 from bidsseg.study import Trial
 
 RIDGE = 1e-3
+FOUND = 0.9
+"Share of the bad scans that should fail."
 OFFSET_RIDGE = 0.02
 "Keeps the offsets of single labels small where few trials speak for them; shares of the summed weights."
 INVISIBLE = ("left to right",)
@@ -32,8 +35,8 @@ class Foretold:
         return self.trial.mean_dice < GOOD_DICE
 
 
-def fit(trials: Sequence[Trial], fail_below: float = GOOD_DICE) -> Calibration:
-    """Ridge regression of the logit of Dice on the features, with an offset for each label."""
+def fit(trials: Sequence[Trial]) -> Calibration:
+    """Ridge regression of the logit of Dice on the features, with an offset for each label; and the limit of failing."""
     weights: dict[str, list[float]] = {}
     offsets: dict[str, dict[str, float]] = {}
     for scheme in SCORED:
@@ -49,7 +52,21 @@ def fit(trials: Sequence[Trial], fail_below: float = GOOD_DICE) -> Calibration:
         weights[scheme] = [round(float(w), 4) for w in solution[: len(FEATURES)]]
         tail = solution[len(FEATURES) :]
         offsets[scheme] = {str(code): round(float(value), 4) for code, value in zip(known, tail, strict=True)}
-    return Calibration(weights, offsets, fail_below)
+    calibration = Calibration(weights, offsets)
+    return replace(calibration, fail_below=fail_limit(trials, calibration))
+
+
+def fail_limit(trials: Iterable[Trial], calibration: Calibration) -> float:
+    """The expected Dice, in hundredths, below which ``FOUND`` of the bad trials lie; ``GOOD_DICE`` at least.
+
+    Expectations lean towards the mean, so that many a bad scan is expected to be just good enough.
+    """
+    bad = [trial for trial in trials if trial.damage.kind not in INVISIBLE and trial.mean_dice < GOOD_DICE]
+    expected = sorted(assess(trial.evidence, trial.geometry, calibration).expected_dice or 0.0 for trial in bad)
+    if not expected:
+        return GOOD_DICE
+    last_found = expected[math.ceil(FOUND * len(expected)) - 1]
+    return max(GOOD_DICE, math.floor(100 * last_found + 1) / 100)
 
 
 def _table(trials: Sequence[Trial], scheme: str) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
@@ -77,7 +94,7 @@ def same_scan_or_kind(one: Trial, other: Trial) -> bool:
     return one.scan == other.scan or one.damage.kind == other.damage.kind
 
 
-def foretell(trials: Sequence[Trial], same: Same, fail_below: float = GOOD_DICE) -> list[Foretold]:
+def foretell(trials: Sequence[Trial], same: Same) -> list[Foretold]:
     """Assess every trial with a calibration fitted to the trials that have nothing to do with it."""
     fitted: dict[tuple[str, ...], Calibration] = {}
     foretold = []
@@ -85,7 +102,7 @@ def foretell(trials: Sequence[Trial], same: Same, fail_below: float = GOOD_DICE)
         others = [other for other in trials if not same(trial, other)]
         key = (trial.scan, trial.damage.kind if same is same_scan_or_kind else "")
         if key not in fitted:
-            fitted[key] = fit(others, fail_below)
+            fitted[key] = fit(others)
         foretold.append(Foretold(trial, assess(trial.evidence, trial.geometry, fitted[key])))
     return foretold
 

@@ -23,11 +23,11 @@ from bidsseg.image import Image, voxel_spacing_mm
 from bidsseg.labels import Scheme, label_table, other_sides
 
 GOOD_DICE = 0.75
-"A scan whose regions are expected to have less, on average, fails."
+"A scan whose regions have less, on average, should fail."
 FEATURES = ("constant", "soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "scan_disorder", "scan_ripple")
 USUAL_UNEVENNESS = 0.09
 "Of white matter in a T1w scan without movement."
-T1W_CONTRAST = 0.03
+T1W_CONTRAST = 0.1
 "White matter is brighter than cortex by at least this, of 0-1, where movement can be told from what is usual."
 MOST_ODD = 4.0
 LEAST_HALF_WIDTH = math.log(1.25)
@@ -88,6 +88,7 @@ class Calibration:
     offsets: dict[str, dict[str, float]]
     "By scheme and code, added to the logit."
     fail_below: float = GOOD_DICE
+    "Expected Dice, mean over regions, below which a scan fails."
     about: dict[str, Any] = field(default_factory=dict)
     "What it was fitted on, and how well it predicts scans that it was not fitted on."
 

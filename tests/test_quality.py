@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bidsseg.calibration import Foretold, detection, fit, foretell, same_scan
+from bidsseg.calibration import Foretold, detection, fail_limit, fit, foretell, same_scan
 from bidsseg.corruption import Damage
 from bidsseg.evidence import SCORED, Evidence, Sums
 from bidsseg.quality import (
@@ -147,6 +147,12 @@ def test_the_fit_learns_that_the_network_is_too_sure_of_itself() -> None:
     assert detection(foretell(trials, same_scan), ("fail",)).text == (
         "6 of 6 bad found (100%), 0 false alarms among 2 good (0%)"
     )
+
+
+@pytest.mark.parametrize(("softs", "limit"), [((0.5, 0.7, 0.8, 0.9), 0.81), ((0.5, 0.6), 0.75), ((0.9,), 0.75)])
+def test_the_limit_of_failing_finds_the_bad_scans(softs: tuple[float, ...], limit: float) -> None:
+    """The expectation is the soft Dice, the truth 0.1 less."""
+    assert fail_limit([trial("a", soft) for soft in softs], TRUSTING) == limit
 
 
 def test_mirrored_scans_are_counted_apart() -> None:
