@@ -36,7 +36,7 @@ class Foretold:
 
 
 def fit(trials: Sequence[Trial]) -> Calibration:
-    """Ridge regression of the logit of Dice on the features, with an offset for each label; and the limit of failing."""
+    """Ridge regression of the logit of Dice on the features, an offset for each label; and the limit of failing."""
     weights: dict[str, list[float]] = {}
     offsets: dict[str, dict[str, float]] = {}
     for scheme in SCORED:
