@@ -114,16 +114,17 @@ def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
     """Share of voxels that bfloat16 gives another region than float32 does: of the brain's, and of the scan's."""
     import numpy as np
 
-    from bidsseg import predict
+    from bidsseg import inference
     from bidsseg.image import load
+    from bidsseg.predict import segment
     from bidsseg.segmentation import labels
     from bidsseg.weights import load_model
 
     image, model = load(next(dataset.glob("sub-*/anat/*.nii.gz"))), load_model()
     answers = []
     for half in (True, False):
-        predict.cpu_has_bfloat16 = lambda half=half: half
-        answers.append(labels(predict.segment(image, model, predict.PredictOptions("cpu", threads)), "regions"))
+        inference.cpu_has_bfloat16 = lambda half=half: half
+        answers.append(labels(segment(image, model, inference.PredictOptions("cpu", threads)), "regions"))
     changed = answers[0] != answers[1]
     return {"of_brain": float(changed[(answers[0] > 0) | (answers[1] > 0)].mean()), "of_scan": float(np.mean(changed))}
 
