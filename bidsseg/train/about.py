@@ -26,11 +26,13 @@ ABOUT = {
     "known_failures": [
         "Whole-head scans: temporal poles and the lowest slices of the cerebellum end raggedly, by a few millimetres "
         "too much or too little.",
-        "Ghosts of movement: the answer gets poor while the network stays sure of it, so that quality control misses "
-        "some; a single slice is labelled far less well than a stack.",
+        "Ghosts of movement: the answer gets poor while the network stays sure of it; quality control sees ripples in "
+        "white matter in T1w contrast alone, and misses some.",
+        "A single slice is labelled far less well than a stack.",
         "White matter under large loads of dark lesions: up to 4 % of the regions' Dice is lost.",
-        "FLAIR and T1w of low contrast: narrow gyri lose their white matter or their cortex, and gyri that a thick "
-        "slice cuts at its edge are frayed at the vertex and beside the falx.",
+        "FLAIR and T1w of low contrast: narrow gyri lose their white matter or their cortex, most of all in the "
+        "occipital lobe of T1w scans, and gyri that a thick slice cuts at its edge are frayed at the vertex and beside "
+        "the falx.",
         "Small structures (inferior lateral ventricle, accumbens, amygdala) are less certain than their neighbours.",
         "A scan stored upside down or mirrored is labelled as if it were upright: the header must be right.",
         "Surgical cavities and large tumours were never seen.",
