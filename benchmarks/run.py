@@ -182,15 +182,12 @@ def plain_unet() -> nn.Module:
 
 def head_of(dataset: Path) -> NDArray[np.float32]:
     """The scan at 1 mm, cropped to the head: what both networks get."""
-    import numpy as np
-
     from bidsseg.grid import conform
     from bidsseg.image import load
-    from bidsseg.volume import normalise
+    from bidsseg.volume import box_around, normalise
 
     volume = normalise(conform(load(next(dataset.glob("sub-*/anat/*.nii.gz"))))[0])
-    ends = [np.flatnonzero((volume > HEAD).any(tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-    cropped: NDArray[np.float32] = volume[tuple(slice(first, last + 1) for first, last in ends)]
+    cropped: NDArray[np.float32] = volume[box_around(volume > HEAD)]
     return cropped
 
 

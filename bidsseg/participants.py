@@ -111,8 +111,7 @@ def _find_and_run(options: Options, pool: WorkerPool) -> Result:
 
 
 def recipe_of(options: Options) -> Recipe:
-    """The recipe the options ask for; raises ``UserError`` for a model or device that is not there."""
-    count_gpus(options.device)  # or an error
+    """The recipe the options ask for; raises ``UserError`` for a model that is not there."""
     folder = folder_of(options.model or DEFAULT_MODEL)
     card = read_card(folder)
     check_weights(folder, card)
