@@ -206,7 +206,7 @@ def measure(name: str, arguments: argparse.Namespace, dataset: Path, out: Path) 
 
 
 def wall(command: list[str]) -> tuple[float, float]:
-    """Seconds of a command, and its own peak in GiB."""
+    """Seconds of a command, and the peak in GiB of its largest process."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
@@ -275,7 +275,8 @@ def benchmark(arguments: argparse.Namespace, folder: Path) -> None:
     seconds, peak = wall([*predict, "--threads", threads, "--device", arguments.device])
     print(f"brainseg-cli predict: {seconds:.2f} s, peak {peak:.2f} GiB", flush=True)
     options = ("--omp-nthreads", threads, "--nprocs", threads, "--device", arguments.device)
-    print(f"bidsseg participant, one scan: {wall(bidsseg(dataset, out, *options))[0]:.2f} s", flush=True)
+    seconds, peak = wall(bidsseg(dataset, out, *options))
+    print(f"bidsseg participant, one scan: {seconds:.2f} s, peak of its largest process {peak:.2f} GiB", flush=True)
     if arguments.two:
         two_scans(dataset, out, scan)
     changed = measure("half", arguments, dataset, out)

@@ -5,7 +5,7 @@ Everything here is measured; what it means is decided in ``quality``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,12 +29,18 @@ if TYPE_CHECKING:
     from bidsseg.inference import Probabilities
 
 Indices = NDArray[np.intp]
+Tally = NDArray[np.float64]
+"(codes, ``TALLIED``)"
+TALLIED = ("voxels", "probable", "inside", "i", "j", "k")
+"Sums over voxels: their number, the label's probability everywhere and where it was chosen, and their indices."
 SCORED: tuple[Scheme, ...] = ("regions", "lobes")
 FACES = ("left", "right", "back", "front", "bottom", "top")
 "Of the field of view, in the order of the RAS axes."
 FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle")
 LEAST = 0.01
 "Voxels less likely than this to be brain are left out."
+SLICES_AT_ONCE = 8
+"Sagittal ones; their probabilities fit into a processor's cache."
 FEW_DEEP_VOXELS = 500
 MARGIN_VOXELS = 4
 "Of the white matter's box, so that it holds cortex on all sides."
@@ -102,17 +108,23 @@ def evidence_from(stored: dict[str, Any]) -> Evidence:
 def collect(found: Probabilities, volume: Floats) -> Evidence:
     """The evidence of an answer for the normalised scan (I, J, K) on the 1 mm grid."""
     shape = volume.shape
-    voxels = gather(found)
     tissue = np.zeros(found.tissue.shape[1:], np.uint8)
-    tissue[tuple(index - first for index, first in zip(voxels.place, found.origin, strict=True))] = voxels.factors[0]
+    tallies: dict[Scheme, Tally] = {scheme: np.zeros((_n_codes(scheme), len(TALLIED))) for scheme in SCORED}
+    confidence = 0.0
+    for voxels in some_slices_at_a_time(found):
+        chosen = voxels.factors[0]
+        tissue[voxels.place] = chosen
+        confidence += float(voxels.tissue.max(0)[chosen > 0].sum(dtype=np.float64))
+        for scheme, tally in tallies.items():
+            tally += tallied(voxels, scheme)
     solid = (tissue > 0) & ~_members(FLUID)[tissue]
     cerebellum = _members(CEREBELLUM)[tissue]
     seen = _inside(volume, found)
-    chosen = voxels.tissue.max(0)[voxels.factors[0] > 0]
+    intracranial = int(np.count_nonzero(tissue))
     return Evidence(
-        {scheme: label_sums(voxels, scheme) for scheme in SCORED},
-        float(len(chosen)),
-        round(float(chosen.mean(dtype=np.float64)), 4) if chosen.size else 0.0,
+        {scheme: label_sums(tally, scheme, found.origin) for scheme, tally in tallies.items()},
+        float(intracranial),
+        round(confidence / max(intracranial, 1), 4),
         {name: float(face.sum()) for name, face in zip(FACES, _faces(solid, found.origin, shape), strict=True)},
         float(_faces(cerebellum, found.origin, shape)[FACES.index("bottom")].sum()),
         unevenness(seen, tissue),
@@ -204,25 +216,28 @@ class Voxels(NamedTuple):
     factors: tuple[Indices, Indices, Indices]
     "The most likely tissue, side and lobe part, (N,) each."
     place: tuple[Indices, Indices, Indices]
-    "Indices on the 1 mm grid, (N,) each."
+    "Indices in the box, (N,) each."
 
 
-def gather(found: Probabilities) -> Voxels:
-    """The voxels of the box that may be brain."""
-    flat = np.flatnonzero(found.tissue[0] < np.float16(1 - LEAST))
-    tissue = np.zeros((len(found.tissue), len(flat)), np.float32)
-    for row, channel in zip(tissue, found.tissue, strict=True):
-        row[:] = channel.reshape(-1)[flat]
-    right = found.right.reshape(-1)[flat].astype(np.float32)
-    part = np.zeros((len(lobe_parts()), len(flat)), np.float32)
-    has_gyri = len(found.parcels) != len(part)
-    rows = part_of_gyrus() if has_gyri else np.arange(len(part))
-    for row_number, channel in zip(rows, found.parcels, strict=False):  # lobules of the vermis, the last, have no lobe
-        part[row_number] += channel.reshape(-1)[flat]
-    factors = (tissue.argmax(0), (right > 0.5).astype(np.intp), part.argmax(0))
-    place = np.unravel_index(flat, found.tissue.shape[1:])
-    i, j, k = (index + first for index, first in zip(place, found.origin, strict=True))
-    return Voxels(tissue, np.stack((1 - right, right)), part, factors, (i, j, k))
+def some_slices_at_a_time(found: Probabilities) -> Iterator[Voxels]:
+    """The voxels of the box that may be brain; few at once, since all of them would fill the memory anew."""
+    for first in range(0, found.tissue.shape[1], SLICES_AT_ONCE):
+        slices = slice(first, first + SLICES_AT_ONCE)
+        maybe = found.tissue[0, slices] < np.float16(1 - LEAST)
+        tissue = found.tissue[:, slices][:, maybe].astype(np.float32)
+        right = found.right[0, slices][maybe].astype(np.float32)
+        part = _lobe_parts(found.parcels[:, slices][:, maybe])
+        i, j, k = np.nonzero(maybe)
+        factors = (tissue.argmax(0), (right > 0.5).astype(np.intp), part.argmax(0))
+        yield Voxels(tissue, np.stack((1 - right, right)), part, factors, (i + first, j, k))
+
+
+def _lobe_parts(parcels: NDArray[np.float16]) -> Floats:
+    """(lobe parts, N) from as many channels, or from those of gyri and of the vermis' lobules, which have no lobe."""
+    if len(parcels) == len(lobe_parts()):
+        return parcels.astype(np.float32)
+    members = np.eye(len(lobe_parts()), dtype=np.float32)[:, part_of_gyrus()]
+    return members @ parcels[: members.shape[1]].astype(np.float32)
 
 
 def _members(names: Sequence[str]) -> NDArray[np.bool_]:
@@ -237,24 +252,27 @@ def part_codes(scheme: Scheme) -> NDArray[np.uint16]:
     return code_lookup(scheme)[:, :, first]
 
 
-def label_sums(voxels: Voxels, scheme: Scheme) -> dict[int, Sums]:
-    """``Sums`` of every label of a scheme, also of those that were chosen nowhere."""
-    lookup = part_codes(scheme)
-    size = int(lookup.max()) + 1
+def _n_codes(scheme: Scheme) -> int:
+    return int(part_codes(scheme).max()) + 1
+
+
+def tallied(voxels: Voxels, scheme: Scheme) -> Tally:
+    """``TALLIED`` of some voxels by code."""
+    lookup, size = part_codes(scheme), _n_codes(scheme)
     codes = lookup[voxels.factors]
-    counts = np.bincount(codes, minlength=size)
-    centres = [np.bincount(codes, index, minlength=size) / np.maximum(counts, 1) for index in voxels.place]
-    probable = probable_voxels(voxels, lookup, size)
     inside = np.bincount(codes, probability_of_chosen(voxels, codes, lookup), minlength=size)
-    return {
-        code: Sums(
-            float(counts[code]),
-            round(float(probable[code]), 2),
-            round(float(inside[code]), 2),
-            (round(float(centres[0][code]), 2), round(float(centres[1][code]), 2), round(float(centres[2][code]), 2)),
-        )
-        for code in (label.index for label in label_table(scheme))
-    }
+    places = (np.bincount(codes, index, minlength=size) for index in voxels.place)
+    return np.stack((np.bincount(codes, minlength=size), probable_voxels(voxels, lookup, size), inside, *places), 1)
+
+
+def label_sums(tally: Tally, scheme: Scheme, origin: tuple[int, int, int]) -> dict[int, Sums]:
+    """``Sums`` of every label of a scheme, also of those that were chosen nowhere, from the tally of a box."""
+    sums = {}
+    for code in (label.index for label in label_table(scheme)):
+        voxels, probable, inside, *places = tally[code]
+        i, j, k = (round(float(p / voxels + o), 2) if voxels else 0.0 for p, o in zip(places, origin, strict=True))
+        sums[code] = Sums(float(voxels), round(float(probable), 2), round(float(inside), 2), (i, j, k))
+    return sums
 
 
 def probable_voxels(voxels: Voxels, lookup: NDArray[np.uint16], size: int) -> NDArray[np.float64]:

@@ -112,7 +112,6 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     with torch.inference_mode():
         with _autocast(device):
             features = net.features(torch.from_numpy(padded).to(device)[None, None])
-        features = Features(*(part.float() for part in features))  # half precision would save the heads no time
         near = near_brain(net, features)
         window = box_around(near)
         channels = _heads_near_brain(net, features, near, window, options)

@@ -113,11 +113,14 @@ class UNet(nn.Module):
         return Features(torch.cat((x, grey.to(x.dtype), filtered.to(x.dtype)), 1)[0], context[0])
 
     def embed(self, features: Features, blocks: Tensor) -> Embedded:
-        """The heads' input at N blocks, given by their places in the flattened 2 mm grid."""
+        """The heads' input at N blocks, given by their places in the flattened 2 mm grid.
+
+        Features may be in half precision; it would save the heads no time.
+        """
         _, nj, nk = features.fine.shape[1:]
         i, j, k = blocks // (nj * nk), blocks // nk % nj, blocks % nk
         coarse = (i // 2 * (nj // 2) + j // 2) * (nk // 2) + k // 2
-        fine = features.fine.flatten(1)[:, blocks]
+        fine = features.fine.flatten(1)[:, blocks].to(self.hidden.weight.dtype)
         hidden = F.leaky_relu(_on_columns(self.hidden, fine) + features.context.flatten(1)[:, coarse], 0.01)
         seen = fine[self.config.widths[0] :].float().reshape(-1, SUBVOXELS, len(blocks))
         return Embedded(hidden, torch.cat((seen, seen[:1].square())))

@@ -33,7 +33,7 @@ def render(packed: Tensor, scan: Tensor | None, p_recolour: float, difficulty: f
     outer = torch.from_numpy(means)[classes] + noise.mul_(torch.from_numpy(deviations)[classes])
     lesion_mean = tissue_means[TISSUE["white-matter"]] * rng.uniform(0.5, 0.9)
     if rng.random() < p_recolour:
-        how = rng.choice(3, p=(0.45, 0.35, 0.2))
+        how = rng.choice(3, p=(0.35, 0.45, 0.2))
         if how == 0:
             texture = scan - torch.from_numpy(tissue_means)[classes]
             coloured = torch.from_numpy(means)[classes] + rng.uniform(0.2, 1.2) * rng.choice([-1, 1]) * texture
@@ -85,14 +85,16 @@ SEQUENCES = {
     "T2w": {"grey": 0.5, "white": 0.35, "fluid": 0.95, "lesion": 0.7},
     "PDw": {"grey": 0.8, "white": 0.65, "fluid": 0.7, "lesion": 0.9},
 }
+# FLAIR is the sequence of multiple sclerosis, and the only one whose white matter is a little darker than its cortex.
+SHARES = {"T1w": 0.2, "FLAIR": 0.4, "T2w": 0.25, "PDw": 0.15}
 
 
 def _palette(rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Means and standard deviations of the grey-value classes: half like a sequence, half without any rule."""
+    """Means and standard deviations of the grey-value classes: two in three like a sequence, others without a rule."""
     means = rng.uniform(0, 1, N_CLASSES)
     deviations = rng.uniform(0.005, 0.09, N_CLASSES)
-    if rng.random() < 0.6:
-        values = list(SEQUENCES.values())[rng.integers(len(SEQUENCES))]
+    if rng.random() < 0.65:
+        values = SEQUENCES[rng.choice(list(SHARES), p=list(SHARES.values()))]
         jitter = rng.uniform(0.02, 0.08)
         for names, group in ((_GREY, "grey"), (_WHITE, "white"), (_FLUID, "fluid")):
             for name in names:
