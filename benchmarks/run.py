@@ -87,6 +87,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         native = to_native(found, grid, gyri=True)
     with run.stage("evidence"):
         evidence = collect(found, volume)
+    del found  # as at the end of the step that segments
     judged = evidence, assess(evidence, geometry(image), calibration_from(model.card.quality))
     recipe = Recipe(__version__, model.card.name, model.card.sha256)
     with run.stage("write"):

@@ -23,7 +23,7 @@ from bidsseg.labels import (
     lobe_parts,
     part_of_gyrus,
 )
-from bidsseg.volume import Floats, box_around
+from bidsseg.volume import Floats, as_float32, box_around
 
 if TYPE_CHECKING:
     from bidsseg.inference import Probabilities
@@ -224,8 +224,8 @@ def some_slices_at_a_time(found: Probabilities) -> Iterator[Voxels]:
     for first in range(0, found.tissue.shape[1], SLICES_AT_ONCE):
         slices = slice(first, first + SLICES_AT_ONCE)
         maybe = found.tissue[0, slices] < np.float16(1 - LEAST)
-        tissue = found.tissue[:, slices][:, maybe].astype(np.float32)
-        right = found.right[0, slices][maybe].astype(np.float32)
+        tissue = as_float32(found.tissue[:, slices][:, maybe])
+        right = as_float32(found.right[0, slices][maybe])
         part = _lobe_parts(found.parcels[:, slices][:, maybe])
         i, j, k = np.nonzero(maybe)
         factors = (tissue.argmax(0), (right > 0.5).astype(np.intp), part.argmax(0))
@@ -235,9 +235,9 @@ def some_slices_at_a_time(found: Probabilities) -> Iterator[Voxels]:
 def _lobe_parts(parcels: NDArray[np.float16]) -> Floats:
     """(lobe parts, N) from as many channels, or from those of gyri and of the vermis' lobules, which have no lobe."""
     if len(parcels) == len(lobe_parts()):
-        return parcels.astype(np.float32)
+        return as_float32(parcels)
     members = np.eye(len(lobe_parts()), dtype=np.float32)[:, part_of_gyrus()]
-    return members @ parcels[: members.shape[1]].astype(np.float32)
+    return members @ as_float32(parcels[: members.shape[1]])
 
 
 def _members(names: Sequence[str]) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
 from bidsseg.image import Image, voxel_spacing_mm
-from bidsseg.volume import Box, Floats, along, resampling_matrix
+from bidsseg.volume import Box, Floats, along, as_float32, resampling_matrix
 
 SAME_SPACING = 2e-3
 "Spacings this close to 1 mm count as 1 mm: over 256 voxels that is a quarter of a voxel at the edge."
@@ -105,8 +105,8 @@ class Slab:
         """Resample channels (C, I, J, K): (C, i, j, k), or (C, N) of the N voxels of the slab asked for."""
         part: Floats = channels[:, self.used]
         if where is not None and all(matrix is None for matrix in self.matrices):
-            return part[:, where].astype(np.float32)
-        part = part.astype(np.float32)
+            return as_float32(part[:, where])
+        part = as_float32(part)
         for axis in (2, 1, 0):
             part = along(self.matrices[axis], part, axis)
         return part if where is None else part[:, where]

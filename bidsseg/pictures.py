@@ -93,7 +93,7 @@ def mosaic(path: Path, image: Image, codes: NDArray[np.uint16], scheme: Scheme) 
         raise ValueError(f"codes must have the image's shape {image.data.shape}, got {codes.shape}")
     scene = scene_of(image, codes, scheme)
     strips = [strip for view in VIEWS for strip in view_strips(scene, view)]
-    strips.append(legend(shown_labels(scene.codes, scheme), scheme))
+    strips.append(legend(shown_labels(scene.codes[scene.box], scheme), scheme))
     page = np.concatenate([framed(strip) for strip in strips])
     write_png(path, page)
 
@@ -126,13 +126,14 @@ def widened(box: Box, shape: tuple[int, ...], spacing_mm: NDArray[np.float64]) -
 
 
 def grey_levels(volume: NDArray[np.float32], codes: NDArray[np.uint16], box: Box) -> Bytes:
-    """0-255, with the contrast of the labelled brain, or of the whole scan where nothing is labelled."""
+    """0-255 in the box, with the contrast of the labelled brain, or of the whole scan where nothing is labelled."""
     inside = volume[box][codes[box] > 0]
     if inside.size < 100 or inside.min() == inside.max():
         return (normalise(np.ascontiguousarray(volume)) * 255).astype(np.uint8)
     low, high = np.percentile(inside[:: max(1, inside.size // 200_000)], (0.5, 99.7))
     scale = 225 / max(float(high - low), 1e-6)  # head room: what is brighter than the brain still differs from it
-    levels: Bytes = np.clip((volume - low) * scale + 15, 0, 255).astype(np.uint8)
+    levels = np.zeros(volume.shape, np.uint8)  # the rest would cost twice as much as the box
+    levels[box] = np.clip((volume[box] - low) * scale + 15, 0, 255)
     return levels
 
 

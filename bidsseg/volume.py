@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,16 @@ def normalise(volume: Floats) -> Floats:
     low, high = np.percentile(sample, (0.5, 99.5))
     scaled: Floats = np.clip((volume - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
     return scaled
+
+
+def as_float32(values: NDArray[Any]) -> Floats:
+    """Numbers of any type as float32; halves by torch, which takes half of numpy's time."""
+    if values.dtype != np.float16:
+        return values.astype(np.float32)
+    import torch  # readers of tables and headers do without
+
+    converted: Floats = torch.from_numpy(values).float().numpy()
+    return converted
 
 
 def resampling_matrix(centres: NDArray[np.float64], n_in: int, width: float) -> Floats:
