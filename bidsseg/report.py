@@ -207,7 +207,7 @@ def measure(name: str, value: float) -> Measure:
         return Measure(title, f"{value / 1000:,.0f} mL", meaning)
     if name in ("CerebralAsymmetry", "EdgeFraction"):
         return Measure(title, f"{100 * value:.1f} %", meaning)
-    return Measure(title, str(value) if isinstance(value, int) else f"{value:.3g}", meaning)
+    return Measure(title, str(value) if isinstance(value, int) else f"{value:#.3g}".rstrip("."), meaning)
 
 
 def picture(scan: Section, max_bytes: int) -> str:

@@ -38,7 +38,7 @@ def as_float32(values: NDArray[Any]) -> Floats:
         return values.astype(np.float32)
     import torch  # readers of tables and headers do without
 
-    converted: Floats = torch.from_numpy(values).float().numpy()
+    converted: Floats = torch.from_numpy(np.ascontiguousarray(values)).float().numpy()
     return converted
 
 

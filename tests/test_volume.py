@@ -1,7 +1,9 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
-from bidsseg.volume import along, box_around, normalise, resampling_matrix
+from bidsseg.volume import along, as_float32, box_around, normalise, resampling_matrix
 from tests.phantoms import ramp
 
 
@@ -56,3 +58,11 @@ def test_normalise_spans_0_to_1_and_ignores_empty_background() -> None:
 
 def test_normalise_of_a_constant_is_zero() -> None:
     assert not normalise(np.full((3, 3, 3), 4, np.float32)).any()
+
+
+@pytest.mark.parametrize("values", [np.array([0, 6e-8, 0.1, 1], np.float16), np.array([0, 255], np.uint8), [True]])
+def test_as_float32_keeps_values(values: Any) -> None:
+    given = np.asarray(values)[None, ::-1]
+    found = as_float32(given)
+    assert found.dtype == np.float32
+    assert found.tolist() == given.astype(float).tolist()
