@@ -27,6 +27,7 @@ FUSION_TEXT = (
     "For the segmentations marked fused, the images of a session were registered rigidly by mutual information (Mattes "
     "et al. 2003; SimpleITK), and the probabilities found in each were averaged on the grid of the image segmented. "
 )
+MIRROR_TEXT = ", averaged over the image and its mirror image"
 ANATOMY = {
     "regions": "lobar cortex and white matter, deep grey matter, ventricles, cerebellum and brainstem of either side",
     "lobes": "the lobes, deep grey matter, ventricles, cerebellum and brainstem of either side",
@@ -58,7 +59,7 @@ def methods_text(
         "The image was resampled to 1 mm along its own axes, and a 3D U-Net (Ronneberger et al. 2015) trained on "
         "synthetic and real contrasts (after Billot et al. 2023; "
         f"model {recipe.model}, weights SHA-256 {recipe.weights_sha256[:12]}) gave "
-        f"the probabilities of every structure, which were resampled to {where} and decided there. "
+        f"the probabilities of every structure{MIRROR_TEXT * recipe.mirror}, which were resampled to {where} and decided there. "
         f"Labels are {what}. {more}Workflows ran in nipype {_version('nipype')} "
         "(Gorgolewski et al. 2011) on a BIDS dataset "
         f"read with PyBIDS {_version('pybids')} (Yarkoni et al. 2019), with PyTorch {_version('torch')} and Python "

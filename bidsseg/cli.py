@@ -15,6 +15,7 @@ from bidsseg.cli_options import (
     DEVICE_OPTION,
     EXIT_SOME_FAILED,
     EXIT_USAGE,
+    MIRROR_OPTION,
     MODEL_OPTION,
     THREADS_OPTION,
     fail,
@@ -32,6 +33,7 @@ class Request:
     """What ``predict`` does with every scan; fields are its options."""
 
     seg: Scheme
+    mirror: bool
     bias_correction: bool
     picture: bool
     device: str
@@ -53,6 +55,7 @@ def main() -> None:
     help="One scan: the label image (seg.nii.gz); several: a folder. Default: <scan>_dseg.nii.gz beside the scan.",
 )
 @click.option("--seg", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
+@MIRROR_OPTION
 @click.option("--bias-correction", is_flag=True, help="Run N4 first; rarely needed, the network has seen bias fields.")
 @click.option("--picture/--no-picture", default=True, help="Write a PNG mosaic beside the labels.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -132,7 +135,7 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> No
     for warning in image.warnings:
         click.echo(f"warning: {scan}: {warning}", err=True)
     corrected = correct_bias(image, request.threads or 2) if request.bias_correction else image
-    options = PredictOptions(request.device, request.threads, gyri=request.seg == "gyri")
+    options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
     found = segment(corrected, model, options)
     codes = labels(found, request.seg)
     beside = target.with_name(stem_of(target))

@@ -15,6 +15,7 @@ from bidsseg.cli_options import (
     EXISTING_FOLDER,
     EXIT_SOME_FAILED,
     EXIT_USAGE,
+    MIRROR_OPTION,
     MODEL_OPTION,
     THREADS_OPTION,
     fail,
@@ -83,6 +84,7 @@ def train(
 @click.option("--all", "standard", is_flag=True, help="Instead, every condition of the card, one after the other.")
 @click.option("--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="What to score.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="TSV with one row per scan and label.")
+@MIRROR_OPTION
 @click.option("--card", is_flag=True, help="Write the means into the model's card.")
 @click.option(
     "--readme", type=click.Path(exists=True, path_type=Path), help="Put the card's accuracy into this file too."
@@ -98,7 +100,7 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     from bidsseg.inference import PredictOptions
 
     card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
-    options = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
+    options = PredictOptions(chosen.pop("device"), chosen.pop("threads"), mirror=chosen.pop("mirror"))
     found: dict[str, list[Any]] = {}
     for condition in STANDARD_CONDITIONS if standard else (Condition(**chosen),):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bidsseg.errors import UserError
 from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, lobe_parts, part_of_gyrus
-from bidsseg.network import Embedded, Features, UNet, padded_length
+from bidsseg.network import SUBVOXELS, Embedded, Features, UNet, padded_length
 from bidsseg.volume import Box, Floats, box_around
 from bidsseg.weights import Model
 
@@ -50,6 +50,8 @@ class PredictOptions:
     "CPU threads; 0 takes all."
     gyri: bool = False
     "Also parcellate the cortex, for the gyri scheme."
+    mirror: bool = False
+    "Average with the answer to the mirror image: somewhat better, twice the network's time."
     scratch: Path | None = None
     "A folder to keep probabilities in files of, where memory is short; None keeps them in memory."
 
@@ -110,11 +112,15 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     origin = np.array([s.start for s in box])
     padded, before = _pad(volume[box], net.config.multiple)
     with torch.inference_mode():
+        scan = torch.from_numpy(padded).to(device)[None, None]
         with _autocast(device):
-            features = net.features(torch.from_numpy(padded).to(device)[None, None])
+            features = net.features(scan)
+            mirrored = net.features(scan.flip(2)) if options.mirror else None
         near = near_brain(net, features)
+        if mirrored is not None:
+            near |= near_brain(net, mirrored)[::-1]
         window = box_around(near)
-        channels = _heads_near_brain(net, features, near, window, options)
+        channels = _heads_near_brain(net, features, near, window, options, mirrored)
     low = origin - before + [2 * s.start for s in window]
     inside = [
         slice(max(0, -first), n - first) for first, n in zip(low, volume.shape, strict=True)
@@ -207,14 +213,20 @@ def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _heads_near_brain(
-    net: UNet, features: Features, near: NDArray[np.bool_], window: tuple[slice, ...], options: PredictOptions
+    net: UNet,
+    features: Features,
+    near: NDArray[np.bool_],
+    window: tuple[slice, ...],
+    options: PredictOptions,
+    mirrored: Features | None = None,
 ) -> list[NDArray[np.float16]]:
-    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks.
+    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks; ``mirrored`` is of the mirror image.
 
     Each chunk of answers goes straight to its voxels: there are no second copies, since these are most of the memory.
     """
     inside = torch.from_numpy(np.ascontiguousarray(near[window]))
-    blocks = torch.arange(features.n_blocks).reshape(features.fine.shape[1:])[window][inside]
+    everywhere = torch.arange(features.n_blocks).reshape(features.fine.shape[1:])
+    blocks, opposite = everywhere[window][inside], everywhere.flip(0)[window][inside]
     shape = [2 * n for n in inside.shape]
     voxels = torch.arange(math.prod(shape)).reshape(shape)
     first = voxels[::2, ::2, ::2][inside]
@@ -222,9 +234,12 @@ def _heads_near_brain(
     sizes = (net.config.n_tissues, 1, net.config.n_parcels if options.gyri else len(lobe_parts()))
     outputs = [torch.from_numpy(_zeros((size, voxels.numel()), options.scratch)) for size in sizes]
     outputs[0][0] = 1
-    for asked, places in zip(torch.split(blocks, BLOCKS_AT_ONCE), torch.split(first, BLOCKS_AT_ONCE), strict=True):
-        embedded = net.embed(features, asked.to(features.fine.device))
-        for output, (values, known) in zip(outputs, _heads(net, embedded, options.gyri), strict=True):
+    for some in torch.split(torch.arange(len(blocks)), BLOCKS_AT_ONCE):
+        views = [net.embed(features, blocks[some].to(features.fine.device))]
+        if mirrored is not None:
+            views.append(net.embed(mirrored, opposite[some].to(features.fine.device)))
+        places = first[some]
+        for output, (values, known) in zip(outputs, _heads(net, views, options.gyri), strict=True):
             for step, subvoxel in zip(to_subvoxels, values.to(torch.float16).cpu(), strict=True):
                 output.index_copy_(1, places[known] + step, subvoxel)
     return [output.reshape(len(output), *shape).numpy() for output in outputs]
@@ -238,17 +253,29 @@ def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:
         return np.memmap(file, np.float16, "w+", shape=shape)
 
 
-def _heads(net: UNet, embedded: Embedded, gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Probabilities (8, classes, M) of tissue, side and parcel, and for which of the N blocks (N,) these M are."""
-    tissue = net.tissue_logits(embedded).softmax(1)
+def _heads(net: UNet, views: Sequence[Embedded], gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Probabilities (8, classes, M) of tissue, side and parcel, and for which of the N blocks (N,) these M are.
+
+    They are the mean over the views of the blocks: the scan's, and its mirror image's if given.
+    """
+    tissue = _mean([net.tissue_logits(view).softmax(1) for view in views])
     everywhere = torch.ones(tissue.shape[-1], dtype=torch.bool)
     yield tissue, everywhere
-    yield net.side_logits(embedded.hidden).sigmoid(), everywhere
+    right, *of_mirror_image = (net.side_logits(view.hidden).sigmoid() for view in views)
+    yield _mean([right, *(1 - other for other in of_mirror_image)]), everywhere
     members = [TISSUE[name] for name in PARCELLATED]
     lobar = (tissue[:, members].sum(1) > LOBAR_MINIMUM).any(0)
-    some = net.parcel_logits(embedded.hidden[:, lobar])
-    some = some.softmax(1) if gyri else _gyri_to_parts().to(some) @ some[:, :N_GYRI].softmax(1)
-    yield some, lobar.cpu()
+    parcels = (net.parcel_logits(view.hidden[:, lobar]) for view in views)
+    parts = _gyri_to_parts().to(tissue)
+    yield _mean([some.softmax(1) if gyri else parts @ some[:, :N_GYRI].softmax(1) for some in parcels]), lobar.cpu()
+
+
+def _mean(answers: Sequence[Tensor]) -> Tensor:
+    """Of (8, classes, M): the scan's alone, or with the mirror image's, whose sub-voxels lie the other way round."""
+    own, *mirrored = answers
+    for other in mirrored:
+        own = (own + other.roll(SUBVOXELS // 2, 0)) / 2  # their first axis is the slowest
+    return own
 
 
 def _gyri_to_parts() -> Tensor:

@@ -121,7 +121,7 @@ def recipe_of(options: Options) -> Recipe:
 
         schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
         spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
-    how = (options.bias_correction, schemes, spaces, options.probseg)
+    how = (options.bias_correction, schemes, spaces, options.probseg, options.mirror)
     return Recipe(__version__, card.name, card.sha256, *how)
 
 

@@ -28,6 +28,8 @@ class Recipe:
     "Grids of the label images: orig (the scan's own) and 1mm."
     probseg: bool = False
     "Also the probability of every label."
+    mirror: bool = False
+    "Averaged with the answers to the mirror images."
 
     def metadata(self) -> dict[str, Any]:
         """For sidecars."""
@@ -39,6 +41,7 @@ class Recipe:
             "LabelSchemes": list(self.schemes),
             "OutputSpaces": list(self.spaces),
             "Probabilities": self.probseg,
+            "MirrorAveraging": self.mirror,
         }
 
 

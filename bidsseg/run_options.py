@@ -30,6 +30,7 @@ class Options:
     lesion_bands: tuple[float, ...]
     fuse: bool
     probseg: bool
+    mirror: bool
     bias_correction: bool
     model: str | None
     work_dir: Path | None

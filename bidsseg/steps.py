@@ -56,7 +56,8 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
     with one_line_errors(job["scan"]):
         recipe = job["recipe"]
         gyri = "gyri" in recipe["schemes"]
-        options = PredictOptions(job["device"], job["threads"], gyri, folder if job["low_memory"] else None)
+        scratch = folder if job["low_memory"] else None
+        options = PredictOptions(job["device"], job["threads"], gyri, recipe["mirror"], scratch)
         floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
         _limit_threads(job["threads"])
         image, model = load(corrected), load_model(job["model"])
@@ -76,7 +77,7 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         # a fused scan was asked already, by itself
         alone = calibration_from(model.card.quality) if not job["partners"] else None
         if alone and assess(evidence, geometry(image), alone).verdict == "fail":
-            better = better_orientation(volume, evidence, model, replace(options, gyri=False), alone)
+            better = better_orientation(volume, evidence, model, replace(options, gyri=False, mirror=False), alone)
             evidence = replace(evidence, better_turned=better)
         write_json(folder / EVIDENCE, evidence.as_json())
         path = folder / "segmentation.npz"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from bidsseg.citation import methods_text
@@ -25,3 +27,8 @@ def test_the_text_names_what_was_done_and_every_source_once(
     assert len(references) == len(set(references))
     assert all(word in text for word in named)
     assert not any(word in text for word in unnamed)
+
+
+def test_the_text_tells_of_mirror_images() -> None:
+    assert "mirror image" in methods_text(replace(RECIPE, mirror=True), ("T1w",))
+    assert "mirror image" not in methods_text(RECIPE, ("T1w",))

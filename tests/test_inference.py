@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,15 @@ from torch import Tensor
 
 import bidsseg.inference
 from bidsseg.errors import UserError
-from bidsseg.inference import PredictOptions, Probabilities, _heads_near_brain, choose_device, clean_islands, near_brain
+from bidsseg.inference import (
+    PredictOptions,
+    Probabilities,
+    _heads_near_brain,
+    choose_device,
+    clean_islands,
+    infer,
+    near_brain,
+)
 from bidsseg.labels import TISSUE, TISSUES, lobe_parts
 from bidsseg.network import Features, UNet
 from bidsseg.predict import segment
@@ -122,6 +131,20 @@ def test_heads_are_asked_near_the_brain_alone() -> None:
     assert not near_brain(*blocky(np.zeros((8, 8, 8), bool))).any()
 
 
+@pytest.mark.parametrize("gyri", [False, True])
+def test_mirror_averaging_makes_left_and_right_alike(gyri: bool, tiny_model: Path) -> None:
+    """The mirror image then gets the mirrored answer, sides exchanged, from any weights."""
+    model, options = load_model(tiny_model), PredictOptions("cpu", 1, gyri, mirror=True)
+    volume = np.random.default_rng(0).random((40, 36, 32)).astype(np.float32)
+    found, mirrored = (infer(seen, model, options) for seen in (volume, np.ascontiguousarray(volume[::-1])))
+    plain = infer(volume, model, replace(options, mirror=False))
+    for name in ("tissue", "parcels"):
+        np.testing.assert_allclose(getattr(found, name), getattr(mirrored, name)[:, ::-1], atol=2e-3)
+    near = found.right > 0
+    np.testing.assert_allclose(found.right[near], 1 - mirrored.right[:, ::-1][near], atol=2e-3)
+    assert np.abs(found.tissue - plain.tissue).max() > 0.01
+
+
 def test_answers_of_blocks_go_to_their_own_voxels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads that answer with a block's grey values give the volume back."""
     net, volume = UNet(UNetConfig(widths=(4, 6), head_width=5)), torch.rand(12, 8, 16)
@@ -129,7 +152,8 @@ def test_answers_of_blocks_go_to_their_own_voxels(monkeypatch: pytest.MonkeyPatc
         features = net.features(volume[None, None])
     monkeypatch.setattr(net, "embed", lambda found, blocks: found.fine[4:12].flatten(1)[:, blocks] / 4 + 0.3)
 
-    def grey(net: UNet, embedded: Tensor, gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    def grey(net: UNet, views: list[Tensor], gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        (embedded,) = views
         known = torch.arange(embedded.shape[1]) % 3 > 0
         for channels, some in ((len(TISSUES), known | True), (1, known | True), (len(lobe_parts()), known)):
             yield embedded[:, None, some].expand(8, channels, -1), some
