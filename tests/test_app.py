@@ -57,18 +57,8 @@ def test_help_is_quick_and_grouped() -> None:
 OPTIONS = (
     *("participant-label", "session-label", "bids-filter-file", "skip-bids-validation", "bids-database-dir"),
     *("modality", "work-dir", "nprocs", "n-cpus", "omp-nthreads", "mem-gb", "low-mem", "device", "output-spaces"),
-    *(
-        "seg",
-        "probseg",
-        "mirror",
-        "fuse",
-        "use-plugin",
-        "stop-on-first-crash",
-        "write-graph",
-        "resource-monitor",
-        "dry-run",
-    ),
-    *("overwrite", "reports-only", "verbose", "version"),
+    *("seg", "probseg", "mirror", "fuse", "use-plugin", "stop-on-first-crash", "write-graph", "resource-monitor"),
+    *("overwrite", "dry-run", "reports-only", "verbose", "version"),
 )
 
 
