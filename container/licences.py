@@ -12,6 +12,7 @@ OTHERS = (
     ("Debian's packages", "-", "see /usr/share/doc/*/copyright"),
 )
 "What has no metadata here."
+EMPTY = "none: it holds no files"
 
 
 def licence(package: Distribution) -> str:
@@ -20,7 +21,12 @@ def licence(package: Distribution) -> str:
     classifiers = [line for line in told.get("classifier", []) if line.startswith("License ::")]
     named = [line.rpartition(" :: ")[2] for line in classifiers if line.count(" :: ") > 1]
     free = str(told.get("license", "")).strip().partition("\n")[0]
-    return str(told.get("license_expression") or "; ".join(named) or free)
+    return str(told.get("license_expression") or "; ".join(named) or free or (EMPTY if is_empty(package) else ""))
+
+
+def is_empty(package: Distribution) -> bool:
+    """Whether it installs nothing but its own metadata: it only asks for other packages."""
+    return package.files is not None and all(file.parts[0].endswith(".dist-info") for file in package.files)
 
 
 def main() -> int:

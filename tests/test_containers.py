@@ -1,8 +1,10 @@
 """Recipes of images, lock files and Boutiques descriptor agree with the package. Nothing is built here."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +100,25 @@ def test_descriptor_names_this_version_and_all_options() -> None:
     assert flags <= known
     missing = {o.name for o in options if not flags & {*o.opts, *o.secondary_opts}}
     assert missing == NOT_IN_DESCRIPTOR
+
+
+@pytest.mark.parametrize(
+    ("metadata", "files", "told", "code"),
+    [
+        ("License-Expression: MIT", ["thing.py"], "MIT", 0),
+        ("License: BSD\nClassifier: License :: OSI Approved :: BSD License", ["thing.py"], "BSD License", 0),
+        ("Summary: asks for other packages alone", [], "none: it holds no files", 0),
+        ("Summary: says nothing", ["thing.py"], "", 1),
+    ],
+)
+def test_licences_are_told_or_missed(metadata: str, files: list[str], told: str, code: int, tmp_path: Path) -> None:
+    info = tmp_path / "thing-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: thing\nVersion: 1.0\n{metadata}\n")
+    (info / "RECORD").write_text("".join(f"{name},,\n" for name in (f"{info.name}/METADATA", *files)))
+    script = [sys.executable, "-S", str(ROOT / "container" / "licences.py")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == f"thing\t1.0\t{told}"
+    assert done.returncode == code
+    assert ("thing" in done.stderr) == bool(code)
