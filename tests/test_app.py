@@ -214,7 +214,7 @@ def test_the_output_is_valid_bids(dataset: Dataset, tmp_path: Path, app: Run) ->
 
 def test_session_of_two_contrasts_fused_with_probabilities(dataset: Dataset, tmp_path: Path, app: Run) -> None:
     root, out = dataset("sub-01_ses-1_T1w.nii.gz", "sub-01_ses-1_FLAIR.nii.gz"), tmp_path / "out"
-    options = ("--fuse", "--probseg", "--low-mem", "--write-graph", "--seg", "lobes")
+    options = ("--fuse", "--mirror", "--probseg", "--low-mem", "--write-graph", "--seg", "lobes")
     assert app(root, *options) == EXIT_OK
     assert labels(out) == [
         f"sub-01_ses-1_space-orig_seg-lobes_desc-{name}_dseg.nii.gz"
@@ -222,6 +222,7 @@ def test_session_of_two_contrasts_fused_with_probabilities(dataset: Dataset, tmp
     ]
     quality = json.loads((out / "sub-01" / "ses-1" / "anat" / "sub-01_ses-1_desc-T1w_qc.json").read_text())
     assert quality["Verdict"] in ("pass", "check", "fail")
+    assert quality["MirrorAveraging"] is True
     assert quality["ContrastAgreementWith"].keys() == {"sub-01_ses-1_FLAIR"}
     fused = json.loads((out / "sub-01" / "ses-1" / "anat" / "sub-01_ses-1_desc-T1wfused_qc.json").read_text())
     assert [Path(source).name for source in fused["Sources"]] == [

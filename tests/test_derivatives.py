@@ -115,6 +115,7 @@ def test_volumes_are_those_of_the_scans_own_grid(place: Place) -> None:
         {"bias_correction": False},
         {"schemes": ("regions",)},
         {"spaces": ("orig", "1mm")},
+        {"mirror": True},
     ],
 )
 def test_another_recipe_is_done_again(place: Place, change: dict[str, object]) -> None:
