@@ -114,13 +114,12 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     with torch.inference_mode():
         scan = torch.from_numpy(padded).to(device)[None, None]
         with _autocast(device):
-            features = net.features(scan)
-            mirrored = net.features(scan.flip(2)) if options.mirror else None
-        near = near_brain(net, features)
-        if mirrored is not None:
+            features = [net.features(seen) for seen in ((scan, scan.flip(2)) if options.mirror else (scan,))]
+        near = near_brain(net, features[0])
+        for mirrored in features[1:]:
             near |= near_brain(net, mirrored)[::-1]
         window = box_around(near)
-        channels = _heads_near_brain(net, features, near, window, options, mirrored)
+        channels = _heads_near_brain(net, features, near, window, options)
     low = origin - before + [2 * s.start for s in window]
     inside = [
         slice(max(0, -first), n - first) for first, n in zip(low, volume.shape, strict=True)
@@ -214,19 +213,20 @@ def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _heads_near_brain(
     net: UNet,
-    features: Features,
+    features: Sequence[Features],
     near: NDArray[np.bool_],
     window: tuple[slice, ...],
     options: PredictOptions,
-    mirrored: Features | None = None,
 ) -> list[NDArray[np.float16]]:
-    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks; ``mirrored`` is of the mirror image.
+    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks.
+
+    Features are the scan's, and its mirror image's where that is to be averaged with.
 
     Each chunk of answers goes straight to its voxels: there are no second copies, since these are most of the memory.
     """
     inside = torch.from_numpy(np.ascontiguousarray(near[window]))
-    everywhere = torch.arange(features.n_blocks).reshape(features.fine.shape[1:])
-    blocks, opposite = everywhere[window][inside], everywhere.flip(0)[window][inside]
+    everywhere = torch.arange(features[0].n_blocks).reshape(features[0].fine.shape[1:])
+    blocks = [around[window][inside] for around in (everywhere, everywhere.flip(0))]
     shape = [2 * n for n in inside.shape]
     voxels = torch.arange(math.prod(shape)).reshape(shape)
     first = voxels[::2, ::2, ::2][inside]
@@ -234,10 +234,9 @@ def _heads_near_brain(
     sizes = (net.config.n_tissues, 1, net.config.n_parcels if options.gyri else len(lobe_parts()))
     outputs = [torch.from_numpy(_zeros((size, voxels.numel()), options.scratch)) for size in sizes]
     outputs[0][0] = 1
-    for some in torch.split(torch.arange(len(blocks)), BLOCKS_AT_ONCE):
-        views = [net.embed(features, blocks[some].to(features.fine.device))]
-        if mirrored is not None:
-            views.append(net.embed(mirrored, opposite[some].to(features.fine.device)))
+    for some in torch.split(torch.arange(len(first)), BLOCKS_AT_ONCE):
+        asked = (there[some].to(features[0].fine.device) for there in blocks)
+        views = [net.embed(seen, these) for seen, these in zip(features, asked, strict=False)]
         places = first[some]
         for output, (values, known) in zip(outputs, _heads(net, views, options.gyri), strict=True):
             for step, subvoxel in zip(to_subvoxels, values.to(torch.float16).cpu(), strict=True):

@@ -162,7 +162,7 @@ def test_answers_of_blocks_go_to_their_own_voxels(monkeypatch: pytest.MonkeyPatc
     near = np.ones((6, 4, 8), bool)
     near[2, 1, 3] = False
     window = (slice(1, 6), slice(0, 4), slice(2, 8))
-    tissue, right, parcels = _heads_near_brain(net, features, near, window, PredictOptions())
+    tissue, right, parcels = _heads_near_brain(net, [features], near, window, PredictOptions())
     expected = volume[2:, :, 4:].half().numpy()
     asked = near[window].repeat(2, 0).repeat(2, 1).repeat(2, 2)
     for channel in (tissue[3], right[0]):
