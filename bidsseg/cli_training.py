@@ -110,10 +110,11 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
         except UserError as error:
             fail(error)
             sys.exit(EXIT_SOME_FAILED)
-        _print_scores(condition.name, scores)
-        found[condition.name] = scores
+        name = condition.name + ", --mirror" * options.mirror
+        _print_scores(name, scores)
+        found[name] = scores
         if card or readme:
-            measured = add_accuracy(folder_of(model or DEFAULT_MODEL), condition.name, summary(scores))
+            measured = add_accuracy(folder_of(model or DEFAULT_MODEL), name, summary(scores))
             if readme:
                 write_readme(readme, measured)
     if output:
