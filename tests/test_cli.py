@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import time
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from bidsseg.card import read_card
 from bidsseg.cli import main
 from bidsseg.image import load
 from bidsseg.labels import Scheme, label_table
 from tests.conftest import write_scan
+from tests.phantoms import head
 
 
 def run(*arguments: object) -> Result:
@@ -120,3 +123,20 @@ def test_help_is_quick_because_nothing_heavy_is_imported(module: str) -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
     assert time.monotonic() - start < 10  # generous: what is imported is the test, machines differ
+
+
+def test_evaluate_fills_rows_of_card_and_readme(tiny_model: Path, tmp_path: Path) -> None:
+    model, readme = tmp_path / "model", tmp_path / "README.md"
+    shutil.copytree(tiny_model, model)
+    readme.write_text("before\n<!-- accuracy -->\n<!-- /accuracy -->\nafter\n")
+    manual = np.full((20, 20, 20), 58, np.int16)  # BrainCOLOR's left putamen
+    for name, values in (("T1w", head(manual.shape, np.eye(4)).data), ("dseg", manual)):
+        path = tmp_path / "data" / "miccai2012-train" / "sub-1015" / f"sub-1015_{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    for more in ([], ["--mirror"]):
+        given = ("--seg", "regions", "--model", model, "--readme", readme, "--threads", 1, *more)
+        assert run("evaluate", tmp_path / "data", *given).exit_code == 0
+    assert list(read_card(model).accuracy) == ["1 mm", "1 mm, --mirror"]
+    lines = readme.read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| 1 mm")] == ["| 1 mm", "| 1 mm, --mirror"]
