@@ -4,7 +4,7 @@ ABOUT = {
     "intended_use": "Research on brain MRI of any contrast and resolution: which voxel belongs to which brain region, "
     "above all to place multiple-sclerosis lesions. Not for clinical use: no diagnosis, no treatment decision.",
     "licence_note": "The weights are CC BY-NC 4.0 because of the OASIS labels; the code is Apache-2.0.",
-    "retrain": "brainseg-cli train DATA OUT --hours 4",
+    "retrain": "brainseg-cli train DATA OUT --hours 8",
     "training_data": [
         {
             "name": "MICCAI 2012 multi-atlas labelling challenge, 12 of the 15 training subjects",
