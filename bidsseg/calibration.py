@@ -70,7 +70,7 @@ def fail_limit(trials: Iterable[Trial], calibration: Calibration) -> float:
 
 
 def _table(trials: Sequence[Trial], scheme: str) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Codes (N,), features (N, 7) and Dice (N,) of all labels that both the truth has and the scan should show."""
+    """Codes (N,), features (N, 8) and Dice (N,) of all labels that both the truth has and the scan should show."""
     parts = []
     for trial in trials:
         if trial.damage.kind in INVISIBLE:

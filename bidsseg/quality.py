@@ -24,9 +24,14 @@ from bidsseg.labels import Scheme, label_table, other_sides
 
 GOOD_DICE = 0.75
 "A scan whose regions have less, on average, should fail."
-FEATURES = ("constant", "soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "scan_disorder", "scan_ripple")
+FEATURES = (
+    *("constant", "soft_dice", "scan_soft_dice", "oddness"),
+    *("scan_oddness", "scan_disorder", "scan_ripple", "scan_noise"),
+)
 USUAL_UNEVENNESS = 0.09
 "Of white matter in a T1w scan without movement."
+LEAST_UNEVENNESS = 0.05
+"Of white matter that is seen: less is left where noise, which is taken off, is all that varies."
 T1W_CONTRAST = 0.1
 "White matter is brighter than cortex by at least this, of 0-1, where movement can be told from what is usual."
 MOST_ODD = 4.0
@@ -192,7 +197,7 @@ def expected_labels(evidence: Evidence, scheme: str) -> list[int]:
 
 
 def features(evidence: Evidence, scheme: str) -> tuple[list[int], NDArray[np.float64]]:
-    """Codes (N,) and their ``FEATURES`` (N, 7)."""
+    """Codes (N,) and their ``FEATURES`` (N, 8)."""
     codes = expected_labels(evidence, scheme)
     odd = label_oddness(evidence, scheme)
     soft = [_logit(evidence.sums[scheme][code].soft_dice) for code in codes]
@@ -200,7 +205,7 @@ def features(evidence: Evidence, scheme: str) -> tuple[list[int], NDArray[np.flo
     scan_soft = np.mean([_logit(evidence.sums["regions"][code].soft_dice) for code in regions]) if regions else -4.0
     scan_odd = np.mean([label_oddness(evidence, "regions")[code] for code in regions]) if regions else MOST_ODD
     disorder = min(layout(evidence).disorder_mm / 10, 5.0)
-    whole = (scan_odd, disorder, ripple(evidence))
+    whole = (scan_odd, disorder, ripple(evidence), 10 * max(LEAST_UNEVENNESS - evidence.unevenness, 0.0))
     rows = [[1.0, one, scan_soft, odd[code], *whole] for code, one in zip(codes, soft, strict=True)]
     return codes, np.array(rows, np.float64).reshape(-1, len(FEATURES))
 

@@ -18,6 +18,7 @@ from bidsseg.quality import (
     assess,
     asymmetries,
     calibration_from,
+    features,
     label_oddness,
     layout,
     quality_json,
@@ -76,6 +77,12 @@ def test_a_usual_brain_passes() -> None:
 def test_ripples_count_in_t1w_contrast_alone(unevenness: float, white_over_grey: float, expected: float) -> None:
     evidence = replace(usual(), unevenness=unevenness, white_over_grey=white_over_grey)
     assert ripple(evidence) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("unevenness", "expected"), [(0.09, 0), (0.05, 0), (0.02, 0.3), (0, 0.5)])
+def test_noise_counts_where_nothing_else_varies(unevenness: float, expected: float) -> None:
+    _, rows = features(replace(usual(), unevenness=unevenness), "regions")
+    np.testing.assert_allclose(rows[:, FEATURES.index("scan_noise")], expected)
 
 
 def test_a_label_in_its_place_is_not_odd() -> None:

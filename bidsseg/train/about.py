@@ -30,9 +30,10 @@ ABOUT = {
         "white matter in T1w contrast alone, and misses some.",
         "A single slice is labelled far less well than a stack.",
         "White matter under large loads of dark lesions: up to 4 % of the regions' Dice is lost.",
-        "FLAIR and T1w of low contrast: narrow gyri lose their white matter or their cortex, most of all in the "
-        "occipital lobe of T1w scans, and gyri that a thick slice cuts at its edge are frayed at the vertex and beside "
-        "the falx.",
+        "T1w of low contrast: narrow gyri lose their white matter to cortex, most of all in the occipital lobe.",
+        "FLAIR: gyri that a thick slice cuts at its edge are frayed at the vertex and beside the falx, and the white "
+        "matter of the upper cerebellum is lost to its cortex.",
+        "T2w: the white matter of the cerebellum spreads into its folia.",
         "Small structures (inferior lateral ventricle, accumbens, amygdala) are less certain than their neighbours.",
         "A scan stored upside down or mirrored is labelled as if it were upright: the header must be right.",
         "Surgical cavities and large tumours were never seen.",
