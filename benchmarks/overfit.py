@@ -1,12 +1,13 @@
 """Learn one clean scan by heart: how quickly a network's shape lets it, how near it gets, and what it costs.
 
     python benchmarks/overfit.py DATA --steps 200
-    python benchmarks/overfit.py DATA --steps 100 --shapes 16,48,96,160,192:2 16,48,96,160,192:0 8,48,96,160,192:2
+    python benchmarks/overfit.py DATA --steps 100 --shapes 16,48,96,160,192:2 16,48,96,160,192:1 8,48,96,160,192:2
 
 DATA is the folder that ``brainseg-cli train`` takes. No augmentation, no held-out scan: what does not fit here will not
-fit anything. A shape is the widths of the levels and, after a colon, the number of learned grey-value filters; the
-default is that of the packaged model. Prints the losses every 20 steps, then a row for each shape: the mean Dice of the
-regions on the scan itself, seconds of a training step and of labelling the sample's 160 x 192 x 160 mm, and the size.
+fit anything. A shape is the widths of the levels and, after a colon, the number of learned grey-value filters, one or
+more; the default is that of the packaged model. Prints the losses every 20 steps, then a row for each shape: the mean
+Dice of the regions on the scan itself, seconds of a training step and of labelling the sample's 160 x 192 x 160 mm, and
+the size.
 """
 
 from __future__ import annotations
