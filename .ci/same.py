@@ -31,9 +31,9 @@ def differ(a: Path, b: Path, roots: tuple[Path, Path]) -> bool:
 
 
 def without_paths(path: Path, root: Path) -> str:
-    """A text without what depends on where and when it was made; a page's methods name Python's version."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return re.sub(r'Python 3[\d.]*|file://[^"<\s]*|\d{4}-\d\d-\d\d[ T]?[\d:]*', "", text.replace(str(root), ""))
+    """A text without what depends on where and when it was made; pages name the versions of Python and PyTorch."""
+    text = path.read_text(encoding="utf-8", errors="replace").replace(str(root), "")
+    return re.sub(r'Python 3[\d.]*|PyTorch \S+|file://[^"<\s]*|\d{4}-\d\d-\d\d[ T]?[\d:]*', "", text)
 
 
 def main(a: Path, b: Path) -> int:
