@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.labels import (
+    N_GYRI,
     TISSUE,
     TISSUES,
     Scheme,
     code_lookup,
+    gyri_to_parts,
     label_table,
     lobe_parts,
     part_of_gyrus,
@@ -236,8 +238,7 @@ def _lobe_parts(parcels: NDArray[np.float16]) -> Floats:
     """(lobe parts, N) from as many channels, or from those of gyri and of the vermis' lobules, which have no lobe."""
     if len(parcels) == len(lobe_parts()):
         return as_float32(parcels)
-    members = np.eye(len(lobe_parts()), dtype=np.float32)[:, part_of_gyrus()]
-    return members @ as_float32(parcels[: members.shape[1]])
+    return gyri_to_parts() @ as_float32(parcels[:N_GYRI])
 
 
 def _members(names: Sequence[str]) -> NDArray[np.bool_]:

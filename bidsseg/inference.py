@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
 from bidsseg.errors import UserError
-from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, lobe_parts, part_of_gyrus
+from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
 from bidsseg.network import SUBVOXELS, Embedded, Features, UNet, padded_length
 from bidsseg.volume import Box, Floats, box_around
 from bidsseg.weights import Model
@@ -226,7 +225,7 @@ def _heads_near_brain(
     """
     inside = torch.from_numpy(np.ascontiguousarray(near[window]))
     everywhere = torch.arange(features[0].n_blocks).reshape(features[0].fine.shape[1:])
-    blocks = [around[window][inside] for around in (everywhere, everywhere.flip(0))]
+    blocks = [(everywhere.flip(0) if mirrored else everywhere)[window][inside] for mirrored in range(len(features))]
     shape = [2 * n for n in inside.shape]
     voxels = torch.arange(math.prod(shape)).reshape(shape)
     first = voxels[::2, ::2, ::2][inside]
@@ -236,7 +235,7 @@ def _heads_near_brain(
     outputs[0][0] = 1
     for some in torch.split(torch.arange(len(first)), BLOCKS_AT_ONCE):
         asked = (there[some].to(features[0].fine.device) for there in blocks)
-        views = [net.embed(seen, these) for seen, these in zip(features, asked, strict=False)]
+        views = [net.embed(seen, these) for seen, these in zip(features, asked, strict=True)]
         places = first[some]
         for output, (values, known) in zip(outputs, _heads(net, views, options.gyri), strict=True):
             for step, subvoxel in zip(to_subvoxels, values.to(torch.float16).cpu(), strict=True):
@@ -264,9 +263,12 @@ def _heads(net: UNet, views: Sequence[Embedded], gyri: bool) -> Iterator[tuple[T
     yield _mean([right, *(1 - other for other in of_mirror_image)]), everywhere
     members = [TISSUE[name] for name in PARCELLATED]
     lobar = (tissue[:, members].sum(1) > LOBAR_MINIMUM).any(0)
-    parcels = (net.parcel_logits(view.hidden[:, lobar]) for view in views)
-    parts = _gyri_to_parts().to(tissue)
-    yield _mean([some.softmax(1) if gyri else parts @ some[:, :N_GYRI].softmax(1) for some in parcels]), lobar.cpu()
+    parcels = [net.parcel_logits(view.hidden[:, lobar]) for view in views]
+    if gyri:
+        yield _mean([some.softmax(1) for some in parcels]), lobar.cpu()
+    else:
+        parts = torch.from_numpy(gyri_to_parts()).to(tissue)
+        yield _mean([parts @ some[:, :N_GYRI].softmax(1) for some in parcels]), lobar.cpu()
 
 
 def _mean(answers: Sequence[Tensor]) -> Tensor:
@@ -275,12 +277,6 @@ def _mean(answers: Sequence[Tensor]) -> Tensor:
     for other in mirrored:
         own = (own + other.roll(SUBVOXELS // 2, 0)) / 2  # their first axis is the slowest
     return own
-
-
-def _gyri_to_parts() -> Tensor:
-    """(parts, 49) membership."""
-    parts = torch.from_numpy(part_of_gyrus().astype(np.int64))
-    return F.one_hot(parts, len(lobe_parts())).T.float()
 
 
 def clean_islands(tissue: NDArray[np.float16]) -> None:

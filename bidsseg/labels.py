@@ -138,6 +138,12 @@ def part_of_gyrus() -> NDArray[np.uint8]:
 
 
 @cache
+def gyri_to_parts() -> NDArray[np.float32]:
+    """Which gyri belong to which of ``lobe_parts``, (parts, 49) of 0 and 1: sums the gyri's probabilities."""
+    return np.eye(len(lobe_parts()), dtype=np.float32)[:, part_of_gyrus()]
+
+
+@cache
 def label_table(scheme: Scheme) -> tuple[Label, ...]:
     """The labels of a scheme, sorted by index."""
     if scheme == "gyri":
