@@ -235,6 +235,17 @@ def test_targets_are_those_of_the_drawn_blocks() -> None:
     assert set(np.unique(targets.parcel.numpy()).tolist()) <= {IGNORE, GYRUS["SFG"]}
 
 
+def test_painted_lesions_are_drawn_on_purpose_and_learn_gyri_first() -> None:
+    packed = torch.from_numpy(ball(16).packed.copy())
+    white = torch.nonzero((packed & 31) == TISSUE["white-matter"])[:1]
+    packed[tuple(white.T)] |= LESION_KIND << 12
+    options = TrainOptions(lesion_blocks=5, brain_blocks=20, outer_blocks=0, any_blocks=0, parcel_blocks=5)
+    targets = choose_targets(packed, torch.ones(packed.shape, dtype=torch.bool), options, torch.Generator())
+    i, j, k = (white[0] // 2).tolist()
+    assert targets.blocks[:5].tolist() == 5 * [(i * 8 + j) * 8 + k]
+    assert targets.with_parcel.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_nothing_is_learned_where_there_is_no_image() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     weight = torch.zeros(packed.shape, dtype=torch.bool)

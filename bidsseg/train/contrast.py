@@ -86,15 +86,19 @@ SEQUENCES = {
     "PDw": {"grey": 0.8, "white": 0.65, "fluid": 0.7, "lesion": 0.9},
 }
 # FLAIR is the sequence of multiple sclerosis, and the only one whose white matter is a little darker than its cortex.
-SHARES = {"T1w": 0.2, "FLAIR": 0.4, "T2w": 0.25, "PDw": 0.15}
+SHARES = {"T1w": 0.25, "FLAIR": 0.4, "T2w": 0.2, "PDw": 0.15}
+P_WEAK = 0.4
+"Share of sequences with little contrast of grey and white matter, as in spin-echo T1w."
 
 
 def _palette(rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Means and standard deviations of the grey-value classes: two in three like a sequence, others without a rule."""
+    """Means and standard deviations of the grey-value classes: three in four like a sequence, others without a rule."""
     means = rng.uniform(0, 1, N_CLASSES)
     deviations = rng.uniform(0.005, 0.09, N_CLASSES)
-    if rng.random() < 0.65:
-        values = SEQUENCES[rng.choice(list(SHARES), p=list(SHARES.values()))]
+    if rng.random() < 0.75:
+        values = dict(SEQUENCES[rng.choice(list(SHARES), p=list(SHARES.values()))])
+        if rng.random() < P_WEAK:
+            values["grey"] += rng.uniform(0, 0.7) * (values["white"] - values["grey"])
         jitter = rng.uniform(0.02, 0.08)
         for names, group in ((_GREY, "grey"), (_WHITE, "white"), (_FLUID, "fluid")):
             for name in names:

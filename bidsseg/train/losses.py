@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, TISSUE
 from bidsseg.network import Features, UNet, space_to_depth
+from bidsseg.train.data import LESION_KIND
 from bidsseg.train.options import TrainOptions
 
 UNKNOWN = 63
@@ -42,12 +43,15 @@ def choose_targets(packed: Tensor, weight: Tensor, options: TrainOptions, genera
     tissue = (voxels & 31).to(torch.uint8)
     usable = seen.all(0)
     brain = torch.nonzero(usable & (tissue != 0).any(0))[:, 0]
-    outer = torch.nonzero(usable & ((tissue == 0) & ((voxels >> 12) & 15 != 0)).any(0))[:, 0]
+    kind = (voxels >> 12) & 15
+    lesion = torch.nonzero(usable & (kind == LESION_KIND).any(0))[:, 0]
+    outer = torch.nonzero(usable & ((tissue == 0) & (kind != 0)).any(0))[:, 0]
     anywhere = torch.nonzero(usable)[:, 0]
     blocks = torch.cat(
         [
             pool[torch.randint(len(pool), (count,), generator=generator)] if len(pool) else pool
             for pool, count in (
+                (lesion, options.lesion_blocks),
                 (brain, options.brain_blocks),
                 (outer, options.outer_blocks),
                 (anywhere, options.any_blocks),

@@ -27,6 +27,8 @@ class TrainOptions:
     "2 mm voxels of the brain that each step learns from."
     outer_blocks: int = 12_000
     "2 mm voxels drawn from skull, scalp and neck, where the sample shows them: without, they end up as cortex."
+    lesion_blocks: int = 2_000
+    "2 mm voxels drawn from painted lesions, where there are any: they are few, and look like cortex."
     any_blocks: int = 4_000
     "2 mm voxels drawn from anywhere."
     parcel_blocks: int = 10_000
