@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
 from bidsseg.errors import UserError
-from bidsseg.labels import LOBAR_TISSUES, N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
+from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
 from bidsseg.network import SUBVOXELS, Embedded, Features, UNet, padded_length
 from bidsseg.volume import Box, Floats, box_around
 from bidsseg.weights import Model
@@ -34,9 +35,6 @@ BRIDGE_MM = 2
 "What hangs on the brain by less than twice this is no part of it."
 ISLAND_SHARE = 0.1
 "Smaller pieces, against the largest, are no brain."
-PARCELLATED = (*LOBAR_TISSUES, "cerebellum-cortex")
-LOBAR_MINIMUM = 0.02
-"Blocks less likely than this to hold cortex, white matter or cerebellar cortex get no parcel."
 
 
 @dataclass(frozen=True)
@@ -222,6 +220,7 @@ def _heads_near_brain(
     Features are the scan's, and its mirror image's where that is to be averaged with.
 
     Each chunk of answers goes straight to its voxels: there are no second copies, since these are most of the memory.
+    Parcels are answered for blocks, and interpolated between them.
     """
     inside = torch.from_numpy(np.ascontiguousarray(near[window]))
     everywhere = torch.arange(features[0].n_blocks).reshape(features[0].fine.shape[1:])
@@ -230,49 +229,57 @@ def _heads_near_brain(
     voxels = torch.arange(math.prod(shape)).reshape(shape)
     first = voxels[::2, ::2, ::2][inside]
     to_subvoxels = voxels[:2, :2, :2].flatten().tolist()  # in the order of ``space_to_depth``
-    sizes = (net.config.n_tissues, 1, net.config.n_parcels if options.gyri else len(lobe_parts()))
-    outputs = [torch.from_numpy(_zeros((size, voxels.numel()), options.scratch)) for size in sizes]
-    outputs[0][0] = 1
+    tissue, right = (
+        torch.from_numpy(_zeros((size, voxels.numel()), options.scratch)) for size in (net.config.n_tissues, 1)
+    )
+    tissue[0] = 1
+    n_parcels = net.config.n_parcels if options.gyri else len(lobe_parts())
+    parcels = torch.zeros((n_parcels, inside.numel()), dtype=torch.float16)
+    numbers = torch.nonzero(inside.flatten())[:, 0]
     for some in torch.split(torch.arange(len(first)), BLOCKS_AT_ONCE):
         asked = (there[some].to(features[0].fine.device) for there in blocks)
         views = [net.embed(seen, these) for seen, these in zip(features, asked, strict=True)]
-        places = first[some]
-        for output, (values, known) in zip(outputs, _heads(net, views, options.gyri), strict=True):
+        *of_subvoxels, of_blocks = _heads(net, views, options.gyri)
+        for output, values in zip((tissue, right), of_subvoxels, strict=True):
             for step, subvoxel in zip(to_subvoxels, values.to(torch.float16).cpu(), strict=True):
-                output.index_copy_(1, places[known] + step, subvoxel)
-    return [output.reshape(len(output), *shape).numpy() for output in outputs]
+                output.index_copy_(1, first[some] + step, subvoxel)
+        parcels.index_copy_(1, numbers[some], of_blocks.to(torch.float16).cpu())
+    whole = [output.numpy().reshape(len(output), *shape) for output in (tissue, right)]
+    return [*whole, _between_blocks(parcels.reshape(-1, *inside.shape), options.scratch)]
+
+
+def _between_blocks(of_blocks: Tensor, scratch: Path | None) -> NDArray[np.float16]:
+    """(C, i, j, k) on the 2 mm grid -> (C, 2i, 2j, 2k), trilinear."""
+    shape = [2 * n for n in of_blocks.shape[1:]]
+    result = _zeros((len(of_blocks), math.prod(shape)), scratch).reshape(-1, *shape)
+    for channel, coarse in zip(result, of_blocks, strict=True):
+        channel[:] = F.interpolate(coarse[None, None].float(), scale_factor=2.0, mode="trilinear")[0, 0].numpy()
+    return result
 
 
 def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:
-    """In memory, which is taken only where they are written to (half of a box has no parcel), or in an unnamed file."""
+    """In memory, or in an unnamed file."""
     if scratch is None:
         return np.zeros(shape, np.float16)
     with tempfile.TemporaryFile(dir=scratch) as file:  # lives as long as the mapping
         return np.memmap(file, np.float16, "w+", shape=shape)
 
 
-def _heads(net: UNet, views: Sequence[Embedded], gyri: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Probabilities (8, classes, M) of tissue, side and parcel, and for which of the N blocks (N,) these M are.
+def _heads(net: UNet, views: Sequence[Embedded], gyri: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities of tissue (8, tissues, N), of the right side (8, 1, N) and of parcels (parcels, N) at N blocks.
 
     They are the mean over the views of the blocks: the scan's, and its mirror image's if given.
     """
-    tissue = _mean([net.tissue_logits(view).softmax(1) for view in views])
-    everywhere = torch.ones(tissue.shape[-1], dtype=torch.bool)
-    yield tissue, everywhere
+    tissue = [net.tissue_logits(view).softmax(1) for view in views]
     right, *of_mirror_image = (net.side_logits(view.hidden).sigmoid() for view in views)
-    yield _mean([right, *(1 - other for other in of_mirror_image)]), everywhere
-    members = [TISSUE[name] for name in PARCELLATED]
-    lobar = (tissue[:, members].sum(1) > LOBAR_MINIMUM).any(0)
-    parcels = [net.parcel_logits(view.hidden[:, lobar]) for view in views]
-    if gyri:
-        yield _mean([some.softmax(1) for some in parcels]), lobar.cpu()
-    else:
-        parts = torch.from_numpy(gyri_to_parts()).to(tissue)
-        yield _mean([parts @ some[:, :N_GYRI].softmax(1) for some in parcels]), lobar.cpu()
+    parcels = torch.stack([net.parcel_logits(view.hidden).softmax(0) for view in views]).mean(0)
+    if not gyri:
+        parcels = torch.from_numpy(gyri_to_parts()).to(parcels) @ parcels[:N_GYRI]
+    return _mean(tissue), _mean([right, *(1 - other for other in of_mirror_image)]), parcels
 
 
 def _mean(answers: Sequence[Tensor]) -> Tensor:
-    """Of (8, classes, M): the scan's alone, or with the mirror image's, whose sub-voxels lie the other way round."""
+    """Of (8, classes, N): the scan's alone, or with the mirror image's, whose sub-voxels lie the other way round."""
     own, *mirrored = answers
     for other in mirrored:
         own = (own + other.roll(SUBVOXELS // 2, 0)) / 2  # their first axis is the slowest

@@ -3,6 +3,7 @@
 Space-to-depth folds each 2x2x2 block of 1 mm voxels into 8 channels, a 3D U-Net runs on the 2 mm grid,
 and linear heads give the 8 sub-voxels back. Tissue, side and parcel have heads of their own in place of one flat
 softmax over their product, which would be an order of magnitude larger and not symmetric under left-right flips.
+Parcels stay at 2 mm: their borders follow no grey values, and are drawn better by interpolation between blocks.
 """
 
 from __future__ import annotations
@@ -68,10 +69,10 @@ class UNet(nn.Module):
     values through its norms to a threshold that depends on the contrast; with them alone the border of cortex and white
     matter was worse than a single threshold makes it.
 
-    The heads work on columns (C, N), one for each 2 mm block asked for, and give logits (8, classes, N), sub-voxels in
-    the order of ``space_to_depth``. Columns, not volumes, because the heads at every voxel cost more than the body:
-    training asks for a subset, inference goes in chunks. Classes come before blocks all the way, because then nothing
-    is transposed.
+    The heads work on columns (C, N), one for each 2 mm block asked for. Those of tissue and side give logits
+    (8, classes, N), sub-voxels in the order of ``space_to_depth``; that of parcels (classes, N). Columns, not volumes,
+    because the heads at every voxel cost more than the body: training asks for a subset, inference goes in chunks.
+    Classes come before blocks all the way, because then nothing is transposed.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -92,7 +93,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.slope_head.weight)
         nn.init.zeros_(self.slope_head.bias)
         self.side_head = nn.Linear(config.head_width, SUBVOXELS)
-        self.parcel_head = nn.Linear(config.head_width, SUBVOXELS * config.n_parcels)
+        self.parcel_head = nn.Linear(config.head_width, config.n_parcels)
 
     def features(self, volume: Tensor) -> Features:
         """(1, 1, I, J, K) at 1 mm -> what the heads need."""
@@ -138,8 +139,8 @@ class UNet(nn.Module):
         return _by_subvoxel(_on_columns(self.side_head, hidden))
 
     def parcel_logits(self, hidden: Tensor) -> Tensor:
-        """(head_width, N) -> float32 (8, n_parcels, N)."""
-        return _by_subvoxel(_on_columns(self.parcel_head, hidden))
+        """(head_width, N) -> float32 (n_parcels, N), of whole blocks."""
+        return _on_columns(self.parcel_head, hidden).float()
 
 
 def padded_length(n: int, multiple: int) -> int:

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from bidsseg.grid import Grid, slabs, to_native_axes
-from bidsseg.inference import PARCELLATED, Probabilities
-from bidsseg.labels import N_GYRI, TISSUE, lobe_parts, part_of_gyrus
+from bidsseg.inference import Probabilities
+from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, lobe_parts, part_of_gyrus
 from bidsseg.segmentation import Segmentation
 from bidsseg.volume import Floats
 
+PARCELLATED = (*LOBAR_TISSUES, "cerebellum-cortex")
 SLAB_FLOATS, FEW_FLOATS = 48_000_000, 6_000_000
 "Probabilities resampled at once, and where memory is short."
 

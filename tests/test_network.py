@@ -32,12 +32,12 @@ def test_blocks_get_the_context_of_the_coarse_block_they_lie_in() -> None:
     assert torch.equal(everywhere, context[0].repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2))
 
 
-def test_heads_answer_for_eight_sub_voxels() -> None:
+def test_heads_answer_for_eight_sub_voxels_and_for_parcels_of_blocks() -> None:
     net = UNet(SMALL)
     embedded = net.embed(net.features(torch.randn(1, 1, 16, 16, 16)), torch.arange(7))
     assert net.tissue_logits(embedded).shape == (8, SMALL.n_tissues, 7)
     assert net.side_logits(embedded.hidden).shape == (8, 1, 7)
-    assert net.parcel_logits(embedded.hidden).shape == (8, SMALL.n_parcels, 7)
+    assert net.parcel_logits(embedded.hidden).shape == (SMALL.n_parcels, 7)
 
 
 def test_tissues_are_told_apart_by_each_sub_voxels_own_grey_value() -> None:

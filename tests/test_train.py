@@ -292,7 +292,7 @@ def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
     first = train(run)
     rows = (tmp_path / "log.csv").read_text().splitlines()[1:]
     losses = [float(row.split(",")[3]) for row in rows]
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert np.median(losses[-15:]) < 0.8 * np.mean(losses[:5])  # the median, because single samples are very hard
     again = train(replace(run, options=replace(options, steps=45)))
     assert (first.step, again.step) == (40, 45)
     assert again.seconds > first.seconds

@@ -82,7 +82,8 @@ def losses(net: UNet, features: Features, targets: Targets, class_weight: Tensor
         logits = net.side_logits(embedded.hidden)[:, 0]
         found["side"] = F.binary_cross_entropy_with_logits(logits[has_side], targets.side[has_side])
     if len(targets.with_parcel):
-        parcel = net.parcel_logits(embedded.hidden[:, targets.with_parcel])
+        of_blocks = net.parcel_logits(embedded.hidden[:, targets.with_parcel])
+        parcel = of_blocks.expand(len(targets.parcel), -1, -1)  # what the sub-voxels share
         found["parcel"] = F.cross_entropy(parcel, targets.parcel, ignore_index=IGNORE)
     return found
 
