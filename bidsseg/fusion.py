@@ -18,7 +18,7 @@ from bidsseg.grid import Grid, conform
 from bidsseg.image import Image
 from bidsseg.inference import PredictOptions, Probabilities, infer
 from bidsseg.registration import rigid_transform
-from bidsseg.volume import normalise
+from bidsseg.volume import as_float32, normalise
 from bidsseg.weights import Model
 
 CHANNELS_AT_ONCE = 8
@@ -32,7 +32,7 @@ def fuse(
 
     Where another scan does not reach, the rest count alone.
     """
-    means = [part.astype(np.float32) for part in _parts(found)]
+    means = [as_float32(part) for part in _parts(found)]
     count = np.ones(found.tissue.shape[1:], np.float32)
     fixed, mask = _at_1mm(image, found, grid)
     for other in others:
@@ -93,7 +93,7 @@ def _add(
     unit = ((places - torch.tensor(origin, dtype=torch.float32)) * 2 + 1) / size - 1
     where = unit.flip(-1)[None]  # grid_sample wants the last axis first
     for first in range(0, len(part), CHANNELS_AT_ONCE):
-        chunk = torch.from_numpy(part[first : first + CHANNELS_AT_ONCE].astype(np.float32))[None]
+        chunk = torch.from_numpy(as_float32(part[first : first + CHANNELS_AT_ONCE]))[None]
         if first == 0:
             chunk[:, 0] -= outside
         sampled = F.grid_sample(chunk, where, mode="bilinear", padding_mode="zeros", align_corners=False)[0].numpy()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bidsseg.grid import Grid, slabs, to_native_axes
 from bidsseg.inference import Probabilities
-from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, lobe_parts, part_of_gyrus
+from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, gyri_to_parts, lobe_parts, part_of_gyrus
 from bidsseg.segmentation import Segmentation
 from bidsseg.volume import Floats
 
@@ -80,8 +80,7 @@ def _gyrus(parcels: Floats, tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Parcels (N,) from their probabilities (N_PARCELS, N): lobules in the cerebellum, else gyri of the chosen lobe."""
     lookup = part_of_gyrus()
     best = [_largest(parcels[:N_GYRI][lookup == number]) for number in range(len(lobe_parts()))]
-    by_part = np.stack([parcels[:N_GYRI][lookup == number].sum(0) for number in range(len(lobe_parts()))])
-    part = _largest(by_part)[1]
+    part = _largest(gyri_to_parts() @ parcels[:N_GYRI])[1]
     within = np.zeros_like(part)
     for number, (_, index) in enumerate(best):
         here = part == number
