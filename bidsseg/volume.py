@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Floats = NDArray[np.float32]
+Numbers = TypeVar("Numbers", Floats, "Tensor")
+"In numpy or in torch."
 Box = tuple[slice, slice, slice]
 
 
@@ -60,16 +65,16 @@ def resampling_matrix(centres: NDArray[np.float64], n_in: int, width: float) -> 
     return shares
 
 
-def along(matrix: Floats | None, volume: Floats, axis: int) -> Floats:
+def along(matrix: Numbers | None, volume: Numbers, axis: int) -> Numbers:
     """Apply an (m, n) matrix to one of the last three axes of (..., I, J, K); None is the identity."""
     if matrix is None:
         return volume
-    axis, result = axis - 3 + volume.ndim, volume
-    if axis == volume.ndim - 1:
-        result = np.matmul(volume, matrix.T)
-    elif axis == volume.ndim - 2:
-        result = np.matmul(matrix, volume)
+    *lead, i, j, k = volume.shape
+    result = volume
+    if axis == 2:
+        result = volume @ matrix.T
+    elif axis == 1:
+        result = matrix @ volume
     else:
-        *lead, i, j, k = volume.shape
         result = (matrix @ volume.reshape(*lead, i, j * k)).reshape(*lead, len(matrix), j, k)
     return result

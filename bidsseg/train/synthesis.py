@@ -23,7 +23,7 @@ from bidsseg.labels import TISSUE
 from bidsseg.network import padded_length
 from bidsseg.train.contrast import render
 from bidsseg.train.data import LESION_KIND, Subject
-from bidsseg.volume import normalise, resampling_matrix
+from bidsseg.volume import along, normalise, resampling_matrix
 
 COARSE = (6, 7, 6)
 MIDDLE_MM = 35.0
@@ -101,8 +101,8 @@ def draw(
     if lesions and rng.random() < recipe.p_lesions * (0.5 + 0.5 * difficulty):
         for patient in rng.choice(len(lesions), min(len(lesions), int(rng.integers(1, 4))), replace=False):
             packed = _paint_lesions(packed, grid, subject, lesions[patient], recipe.shape)
-    scan = _interpolate(subject.image, coordinates) if real and subject.image is not None else None
     del coordinates
+    scan = _interpolate(subject.image, grid, recipe.shape) if real and subject.image is not None else None
     head = rng.random() < recipe.p_head
     if not head:
         packed = torch.where((packed & 31) == 0, 0, packed) if scan is None else _strip(packed, scan)
@@ -158,8 +158,13 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _upsample(coarse: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """(C, i, j, k) -> (C, I, J, K), trilinear with aligned corners, so that affine maps stay exact."""
-    return F.interpolate(coarse[None], size=shape, mode="trilinear", align_corners=True)[0]
+    """(C, i, j, k) -> (C, I, J, K), trilinear with aligned corners, so that affine maps stay exact.
+
+    One matrix per axis takes a third of the time of ``torch.nn.functional.interpolate``.
+    """
+    for axis, (n, size) in enumerate(zip(shape, coarse.shape[1:], strict=True)):
+        coarse = along(torch.from_numpy(resampling_matrix(np.linspace(0, size - 1, n), size, 1.0)), coarse, axis)
+    return coarse
 
 
 def _gather(volume: Tensor, coordinates: Tensor) -> Tensor:
@@ -171,11 +176,11 @@ def _gather(volume: Tensor, coordinates: Tensor) -> Tensor:
     return volume.reshape(-1)[flat.reshape(-1)].reshape(flat.shape)
 
 
-def _interpolate(image: NDArray[np.float16], coordinates: Tensor) -> Tensor:
-    """Trilinear; (I, J, K) image at (3, A, B, C) coordinates."""
+def _interpolate(image: NDArray[np.float16], grid: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Trilinear; (I, J, K) image where a coarse map (3, i, j, k) of its voxels says, on a grid of this shape."""
     size = torch.tensor(image.shape, dtype=torch.float32)
-    unit = coordinates * (2 / (size - 1))[:, None, None, None] - 1
-    where = torch.stack((unit[2], unit[1], unit[0]), -1)[None]
+    unit = grid * (2 / (size - 1))[:, None, None, None] - 1
+    where = _upsample(unit.flip(0), shape).permute(1, 2, 3, 0)[None]  # grid_sample wants the last axis first
     volume = torch.from_numpy(image).float()[None, None]
     return F.grid_sample(volume, where, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0]
 
@@ -201,7 +206,7 @@ def _degrade(image: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -
     for axis in range(3):
         spacing = rng.uniform(2, recipe.max_slice_mm) if axis == thick else rng.uniform(0.5, 1.0 + 0.6 * difficulty)
         if spacing > 1:
-            image = _along(slice_matrix(recipe.shape[axis], spacing, rng.uniform(0.6, 1.0), rng.uniform()), image, axis)
+            image = along(slice_matrix(recipe.shape[axis], spacing, rng.uniform(0.6, 1.0), rng.uniform()), image, axis)
     if rng.random() < recipe.p_moved * (0.4 + 0.6 * difficulty):
         image = _move(image, rng.uniform(0, recipe.movement_mm), rng)
     return image.add_(torch.randn(image.shape), alpha=rng.uniform(0, 0.05) * (0.3 + 0.7 * difficulty))
@@ -228,16 +233,6 @@ def slice_matrix(n: int, spacing_mm: float, fill: float, offset: float) -> Tenso
     down = resampling_matrix(centres, n, max(1.0, spacing_mm * fill))
     up = resampling_matrix((np.arange(n) - centres[0]) / spacing_mm, count, 1 / spacing_mm)
     return torch.from_numpy(up @ down)
-
-
-def _along(matrix: Tensor, image: Tensor, axis: int) -> Tensor:
-    """Apply an (m, n) matrix along one axis of (I, J, K)."""
-    i, j, k = image.shape
-    if axis == 0:
-        return (matrix @ image.reshape(i, j * k)).reshape(-1, j, k)
-    if axis == 1:
-        return torch.matmul(matrix, image)
-    return torch.matmul(image, matrix.T)
 
 
 def _finish(image: Tensor, packed: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -> Sample:
