@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -252,9 +251,24 @@ def _between_blocks(of_blocks: Tensor, scratch: Path | None) -> NDArray[np.float
     """(C, i, j, k) on the 2 mm grid -> (C, 2i, 2j, 2k), trilinear."""
     shape = [2 * n for n in of_blocks.shape[1:]]
     result = _zeros((len(of_blocks), math.prod(shape)), scratch).reshape(-1, *shape)
-    for channel, coarse in zip(result, of_blocks, strict=True):
-        channel[:] = F.interpolate(coarse[None, None].float(), scale_factor=2.0, mode="trilinear")[0, 0].numpy()
+    for channel, coarse in zip(torch.from_numpy(result), of_blocks, strict=True):
+        fine = coarse.float()
+        for axis in (2, 1, 0):
+            fine = _double_along(fine, axis)
+        channel.copy_(fine)
     return result
+
+
+def _double_along(coarse: Tensor, axis: int) -> Tensor:
+    """Twice the samples along an axis, linear: each gets 3/4 of its block and 1/4 of the nearer neighbour.
+
+    Several times as fast as ``torch.nn.functional.interpolate`` for one channel after the other.
+    """
+    first, last, n = coarse.narrow(axis, 0, 1), coarse.narrow(axis, -1, 1), coarse.shape[axis]
+    before = torch.cat((first, coarse.narrow(axis, 0, n - 1)), axis)
+    after = torch.cat((coarse.narrow(axis, 1, n - 1), last), axis)
+    pair = (torch.lerp(coarse, before, 0.25), torch.lerp(coarse, after, 0.25))
+    return torch.stack(pair, axis + 1).flatten(axis, axis + 1)
 
 
 def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:

@@ -23,15 +23,15 @@ class TrainOptions:
     "Of the samples: at first, at its peak, at the end; 1 is the full recipe. Easier at last, to sharpen borders."
     peak: float = 0.6
     "Share of the training time at which samples are hardest."
-    brain_blocks: int = 24_000
-    "2 mm voxels of the brain that each step learns from."
-    outer_blocks: int = 12_000
+    brain_blocks: int = 12_000
+    "2 mm voxels of the brain that each step learns from; more hardly change its gradient, another scan does."
+    outer_blocks: int = 6_000
     "2 mm voxels drawn from skull, scalp and neck, where the sample shows them: without, they end up as cortex."
-    lesion_blocks: int = 2_000
+    lesion_blocks: int = 1_000
     "2 mm voxels drawn from painted lesions, where there are any: they are few, and look like cortex."
-    any_blocks: int = 4_000
+    any_blocks: int = 2_000
     "2 mm voxels drawn from anywhere."
-    parcel_blocks: int = 10_000
+    parcel_blocks: int = 8_000
     "Of the brain voxels, how many learn gyri."
     balance: tuple[float, float] = (0.4, 0.0)
     "Class weights are frequency^-balance; from the first value to the second over the training."
