@@ -33,7 +33,7 @@ def render(packed: Tensor, scan: Tensor | None, p_recolour: float, difficulty: f
     outer = torch.from_numpy(means)[classes] + noise.mul_(torch.from_numpy(deviations)[classes])
     lesion_mean = tissue_means[TISSUE["white-matter"]] * rng.uniform(0.5, 0.9)
     if rng.random() < p_recolour:
-        how = rng.choice(3, p=(0.35, 0.45, 0.2))
+        how = rng.choice(3, p=(0.25, 0.6, 0.15))
         if how == 0:
             texture = scan - torch.from_numpy(tissue_means)[classes]
             coloured = torch.from_numpy(means)[classes] + rng.uniform(0.2, 1.2) * rng.choice([-1, 1]) * texture
@@ -87,7 +87,7 @@ SEQUENCES = {
 }
 # FLAIR is the sequence of multiple sclerosis, and the only one whose white matter is a little darker than its cortex.
 SHARES = {"T1w": 0.25, "FLAIR": 0.4, "T2w": 0.2, "PDw": 0.15}
-P_WEAK = 0.4
+P_WEAK = 0.2
 "Share of sequences with little contrast of grey and white matter, as in spin-echo T1w."
 
 

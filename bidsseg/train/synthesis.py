@@ -51,7 +51,7 @@ class Recipe:
     "Share of samples that show the whole head rather than the extracted brain."
     p_swollen: float = 0.4
     "Share of samples whose middle, and the ventricles with it, is widened or narrowed."
-    swelling: float = 0.35
+    swelling: float = 0.4
     p_recolour: float = 0.75
     "Share of real scans that get another contrast, by tissue, by grey value or by inversion."
     p_lesions: float = 0.5
