@@ -30,6 +30,8 @@ BRAIN_MARGIN_MM = 12
 "Of CSF around the brain: what lies farther off is background."
 HALVES_OVERLAP_MM = 32
 BLOCKS_AT_ONCE = 32_768
+PASSES = 2
+"How often the network's coarser levels see the scan."
 BRIDGE_MM = 2
 "What hangs on the brain by less than twice this is no part of it."
 ISLAND_SHARE = 0.1
@@ -110,7 +112,7 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     with torch.inference_mode():
         scan = torch.from_numpy(padded).to(device)[None, None]
         with _autocast(device):
-            features = [net.features(seen) for seen in ((scan, scan.flip(2)) if options.mirror else (scan,))]
+            features = [net.features(seen, PASSES) for seen in ((scan, scan.flip(2)) if options.mirror else (scan,))]
         near = near_brain(net, features[0])
         for mirrored in features[1:]:
             near |= near_brain(net, mirrored)[::-1]

@@ -115,7 +115,7 @@ def blocky(brain: NDArray[np.bool_]) -> tuple[UNet, Features]:
         net.tissue_head.bias.view(8, len(TISSUES))[:, 0] = 6
     fine = torch.zeros(1 + 8 * (1 + net.config.n_filters), *brain.shape)
     fine[0] = torch.from_numpy(brain)
-    return net, Features(fine, torch.zeros(1, *(n // 2 for n in brain.shape)))
+    return net, Features(fine, (torch.zeros(1, *(n // 2 for n in brain.shape)),))
 
 
 def test_heads_are_asked_near_the_brain_alone() -> None:

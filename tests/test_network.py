@@ -15,9 +15,9 @@ def test_space_to_depth_names_sub_voxels_in_order() -> None:
 @pytest.mark.parametrize("shape", [(16, 16, 16), (16, 8, 24)])
 def test_features_lie_on_the_2_mm_grid(shape: tuple[int, int, int]) -> None:
     volume = torch.rand(1, 1, *shape)
-    fine, context = UNet(SMALL).features(volume)
+    fine, contexts = UNet(SMALL).features(volume, passes=2)
     assert fine.shape == (4 + 8 * (1 + SMALL.n_filters), *(n // 2 for n in shape))
-    assert context.shape == (SMALL.head_width, *(n // 4 for n in shape))
+    assert [context.shape for context in contexts] == 2 * [(SMALL.head_width, *(n // 4 for n in shape))]
     assert torch.allclose(fine[4:12] / 4 + 0.3, space_to_depth(volume)[0], atol=1e-6)
 
 
@@ -27,9 +27,28 @@ def test_blocks_get_the_context_of_the_coarse_block_they_lie_in() -> None:
         net.hidden.weight.zero_()
         net.hidden.bias.zero_()
     context = torch.arange(2 * 3 * 4.0).reshape(1, 2, 3, 4).expand(SMALL.head_width, -1, -1, -1)
-    features = Features(torch.zeros(4 + 24, 4, 6, 8), context)
+    features = Features(torch.zeros(4 + 24, 4, 6, 8), (context,))
     everywhere = net.embed(features, torch.arange(features.n_blocks)).hidden[0].reshape(4, 6, 8)
     assert torch.equal(everywhere, context[0].repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
+def test_of_two_passes_the_second_ones_context_was_moved_by_one_block() -> None:
+    net = UNet(SMALL)
+    with torch.no_grad():
+        net.hidden.weight.zero_()
+        net.hidden.bias.zero_()
+    first = torch.zeros(SMALL.head_width, 2, 3, 4)
+    second = torch.tensor([10.0, 30.0])[:, None, None].expand(SMALL.head_width, 2, 3, 4)
+    features = Features(torch.zeros(4 + 24, 4, 6, 8), (first, second))
+    along_first_axis = net.embed(features, torch.arange(4) * 6 * 8).hidden[0]
+    assert along_first_axis.tolist() == [5, 15, 15, 5]
+
+
+def test_passes_are_moved_back_before_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, volume = UNet(SMALL), torch.rand(1, 1, 16, 16, 16)
+    monkeypatch.setattr(net, "_below_top", lambda top: (top, torch.zeros(1, SMALL.head_width, 4, 4, 4)))
+    with torch.no_grad():
+        assert torch.equal(net.features(volume, passes=2).fine, net.features(volume).fine)
 
 
 def test_heads_answer_for_eight_sub_voxels_and_for_parcels_of_blocks() -> None:
