@@ -1,4 +1,4 @@
-"""What manual labels can't show: agreement between contrasts, under lesions, and volumes on rendered heads.
+"""What the card doesn't show: agreement between contrasts, under lesions, in whole heads, and volumes of these.
 
     python benchmarks/robustness.py DATA
 
@@ -14,16 +14,27 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.evaluate import Case, compare, validation_cases
+from bidsseg.evaluate import Case, compare, reference_codes, validation_cases
 from bidsseg.image import Image, load
 from bidsseg.inference import PredictOptions
 from bidsseg.labels import TISSUE
 from bidsseg.predict import segment
 from bidsseg.segmentation import Segmentation, labels, volumes
-from bidsseg.train.data import Subject, brain_box, load_head, load_lesions
+from bidsseg.train.contrast import render
+from bidsseg.train.data import (
+    Subject,
+    brain_box,
+    brain_folders,
+    into_head,
+    load_brain,
+    load_head,
+    load_lesions,
+    load_whole_head,
+)
 from bidsseg.train.synthesis import MNI_BRAIN_BOX, Recipe, draw
 from bidsseg.volume import Floats
 from bidsseg.weights import Model, load_model
@@ -32,6 +43,8 @@ CONTRASTS = ("T1w", "T2w", "FLAIR")
 BLACK_HOLE = 0.65
 "Grey value of a painted lesion on T1w, against normal white matter."
 UPRIGHT = Recipe((192, 224, 192), 0, 0, 0, 0, p_synthetic=1, p_head=1, p_lesions=0, p_slices=0, p_cropped=0)
+NECK_MM = 100
+"How much of the head and neck around a brain is in view, as far as the head's map goes."
 VENTRICLES = [TISSUE["lateral-ventricle"], TISSUE["inferior-lateral-ventricle"]]
 
 
@@ -80,6 +93,23 @@ def under_lesions(data: Path, model: Model) -> Iterator[str]:
         yield f"{case.name}, {ml:.0f} ml of lesions: mean Dice {np.mean(dice):.4f}, lowest {min(dice):.3f}"
 
 
+def in_other_heads(data: Path, model: Model) -> Iterator[str]:
+    """Dice of held-out brains amid the head and neck of others, against manual labels."""
+    hosts = sorted((data / "synthseg-label-maps").glob("*.nii.gz"))[2::3]
+    found = []
+    for number, folder in enumerate(brain_folders(data, validation=True)):
+        anatomy, scan = load_brain(folder)
+        subject = into_head(anatomy, scan, load_whole_head(hosts[number]), folder.name, NECK_MM)
+        packed, brain = torch.from_numpy(subject.packed), torch.from_numpy(np.asarray(subject.image, np.float32))
+        head = render(packed, brain, p_recolour=0, difficulty=0, rng=np.random.default_rng(number)).numpy()
+        image = Image(head, np.eye(4), nib.Nifti1Header())
+        reference = np.pad(reference_codes(anatomy, "regions"), NECK_MM)
+        scores = compare(reference, labels(find(image, model), "regions"), image, "regions")
+        found.append(np.mean([score.dice for score in scores]))
+        yield f"{folder.name} in {hosts[number].name.split('.')[0]}: mean Dice {found[-1]:.3f}"
+    yield f"mean: {np.mean(found):.3f}"
+
+
 def on_rendered_heads(data: Path, model: Model) -> Iterator[str]:
     """Volumes of rendered head maps, those with the largest ventricles first, against the maps."""
     heads = [load_head(path) for path in sorted((data / "synthseg-label-maps").glob("*.nii.gz"))]
@@ -114,6 +144,7 @@ def main() -> None:
     for title, table in (
         ("Lobe volumes of one patient on one day", between_contrasts),
         ("Regions before and after painting lesions", under_lesions),
+        ("Regions of held-out brains in other heads", in_other_heads),
         ("Volumes of rendered heads (these maps were trained on)", on_rendered_heads),
     ):
         print(f"\n{title}")

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -105,20 +106,19 @@ def infer(volume: Floats, model: Model, options: PredictOptions) -> Probabilitie
 
 
 def _whole(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
+    """Look twice: at the head to find the brain, then at the brain as training showed it, in the middle of the image.
+
+    Neck and shoulders in view would move it from there, and change what the network's norms make of it.
+    """
     net = model.net.to(device)
-    box = box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM)
-    origin = np.array([s.start for s in box])
-    padded, before = _pad(volume[box], net.config.multiple)
     with torch.inference_mode():
-        scan = torch.from_numpy(padded).to(device)[None, None]
-        with _autocast(device):
-            features = [net.features(seen, PASSES) for seen in ((scan, scan.flip(2)) if options.mirror else (scan,))]
-        near = near_brain(net, features[0])
-        for mirrored in features[1:]:
-            near |= near_brain(net, mirrored)[::-1]
-        window = box_around(near)
-        channels = _heads_near_brain(net, features, near, window, options)
-    low = origin - before + [2 * s.start for s in window]
+        head = _look(net, volume, box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM), options.mirror, passes=1)
+        brain = head.box_of(box_around(head.near), volume.shape)
+        del head
+        look = _look(net, volume, brain, options.mirror, PASSES)
+        window = box_around(look.near)
+        channels = _heads_near_brain(net, look.features, look.near, window, options)
+    low = look.origin + [2 * s.start for s in window]
     inside = [
         slice(max(0, -first), n - first) for first, n in zip(low, volume.shape, strict=True)
     ]  # the padding may reach beyond the volume
@@ -126,6 +126,37 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     clean_islands(tissue)
     i, j, k = (max(0, int(first)) for first in low)
     return Probabilities((i, j, k), tissue, right, parcels)
+
+
+class _Look(NamedTuple):
+    """What the network's body makes of a box."""
+
+    features: list[Features]
+    "Of the box as it lies, and of its mirror image if asked for."
+    near: NDArray[np.bool_]
+    "(I/2, J/2, K/2): ``near_brain``."
+    origin: NDArray[np.int64]
+    "The padded box's first voxel in the volume, negative where the padding reaches beyond."
+
+    def box_of(self, blocks: Box, shape: tuple[int, ...]) -> Box:
+        """A box of blocks in voxels of the volume."""
+        i, j, k = (
+            slice(max(0, first + 2 * s.start), min(n, first + 2 * s.stop))
+            for first, s, n in zip(self.origin.tolist(), blocks, shape, strict=True)
+        )
+        return i, j, k
+
+
+def _look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Look:
+    padded, before = _pad(volume[box], net.config.multiple)
+    device = net.hidden.weight.device
+    scan = torch.from_numpy(padded).to(device)[None, None]
+    with _autocast(device):
+        features = [net.features(seen, passes) for seen in ((scan, scan.flip(2)) if mirror else (scan,))]
+    near = near_brain(net, features[0])
+    for mirrored in features[1:]:
+        near |= near_brain(net, mirrored)[::-1]
+    return _Look(features, near, np.array([s.start for s in box]) - before)
 
 
 def _in_halves(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:

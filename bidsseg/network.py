@@ -116,18 +116,19 @@ class UNet(nn.Module):
 
     def _below_top(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The top level's encoding -> what the levels below add to it, on the same grid, and the heads' context."""
-        skips = []
+        skips = [x]
         for block in self.encoder[1:]:
-            x = block(F.max_pool3d(x, 2))
+            x = block(F.max_pool3d(x, 2, ceil_mode=True))
             skips.append(x)
         skips.pop()
         context = self.context[0](x)
         *upward, to_top = self.reduce
         for reduce, block, to_hidden in zip(upward, self.decoder[:-1], self.context[1:], strict=True):
             # Adding the skip, reduced while still coarse, halves the cost of the top level against concatenation.
-            x = block(_double(reduce(x)) + skips.pop())
-            context = _double(context) + to_hidden(x)
-        return _double(to_top(x)), context
+            skip = skips.pop()
+            x = block(_doubled(reduce(x), skip) + skip)
+            context = _doubled(context, x) + to_hidden(x)
+        return _doubled(to_top(x), skips.pop()), context
 
     def embed(self, features: Features, blocks: Tensor) -> Embedded:
         """The heads' input at N blocks, given by their places in the flattened 2 mm grid.
@@ -161,12 +162,13 @@ class UNet(nn.Module):
 
 
 def padded_length(n: int, multiple: int) -> int:
-    """How long an axis of n voxels must be made: a multiple, and two at least, since norms need more than one voxel."""
-    return max(n + -n % multiple, 2 * multiple)
+    """How long an axis of n voxels must be made: a multiple, four at least, since norms need more than one voxel."""
+    return max(n + -n % multiple, 4 * multiple)
 
 
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+def _doubled(x: Tensor, finer: Tensor) -> Tensor:
+    """On the grid of the next finer level, whose last layers pooling may have rounded up."""
+    return F.interpolate(x, size=finer.shape[2:], mode="nearest")
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:

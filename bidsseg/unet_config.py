@@ -22,5 +22,8 @@ class UNetConfig:
 
     @property
     def multiple(self) -> int:
-        """Every side of an input volume must be a multiple of this many 1 mm voxels."""
-        return 1 << len(self.widths)
+        """Every side of an input volume must be a multiple of this many 1 mm voxels.
+
+        The deepest level alone may have a voxel that only half of one above fills: more would cost accuracy.
+        """
+        return 1 << (len(self.widths) - 1)

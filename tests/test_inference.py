@@ -19,7 +19,7 @@ from bidsseg.inference import (
     near_brain,
 )
 from bidsseg.labels import TISSUE, TISSUES, lobe_parts
-from bidsseg.network import Features, UNet
+from bidsseg.network import Features, UNet, padded_length
 from bidsseg.predict import segment
 from bidsseg.unet_config import UNetConfig
 from bidsseg.weights import load_model
@@ -128,6 +128,32 @@ def test_heads_are_asked_near_the_brain_alone() -> None:
     assert near[8:32, 8:32, 8:32].all()  # 12 mm are 6 blocks
     assert near.sum() == 24**3  # the island is too small to be brain
     assert not near_brain(*blocky(np.zeros((8, 8, 8), bool))).any()
+
+
+def test_the_second_look_is_at_the_brain_alone(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(tiny_model)
+    volume = np.full((160, 130, 120), 0.2, np.float32)
+    volume[21:60, 30:70, 80:120] = 0.9
+    real, seen = model.net.features, []
+
+    def recorded(scan: Tensor, passes: int) -> Features:
+        seen.append((scan[0, 0].numpy(), passes))
+        return real(scan, passes)
+
+    def bright(_: UNet, features: Features) -> NDArray[np.bool_]:
+        grey = features.fine[model.net.config.widths[0] :][:8].amax(0)  # of a block's brightest voxel, 4 * (x - 0.3)
+        return (grey > 1).numpy()
+
+    monkeypatch.setattr(model.net, "features", recorded)
+    monkeypatch.setattr("bidsseg.inference.near_brain", bright)
+    found = infer(volume, model, PredictOptions("cpu", 1))
+    (head, once), (brain, twice) = seen
+    assert (once, twice) == (1, 2)
+    assert head.shape == tuple(padded_length(n, model.net.config.multiple) for n in volume.shape)
+    assert (brain > 0.5).sum() == 39 * 40 * 40
+    assert (brain > 0.1).sum() <= 42 * 42 * 42  # blocks are 2 mm, and may hold a layer of what is next to it
+    assert found.origin == (20, 30, 80)
+    assert found.tissue.shape[1:] == (40, 40, 40)
 
 
 @pytest.mark.parametrize("gyri", [False, True])

@@ -39,7 +39,7 @@ from bidsseg.unet_config import UNetConfig
 from bidsseg.weights import load_model
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
-RECIPE = Recipe(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=8)
+RECIPE = Recipe(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
 
 
 def ball(size: int = 40) -> Subject:
@@ -163,7 +163,7 @@ def test_slabs_show_whole_sections_and_are_padded_as_at_inference() -> None:
         assert len(seen) == extent.prod()
         assert sum(extent < 32) == 1
         axis = int(np.argmin(extent))
-        assert sample.image.shape[axis] == max(16, -(-extent[axis] // 8) * 8)
+        assert sample.image.shape[axis] == max(16, -(-extent[axis] // 4) * 4)
         assert not sample.packed[~sample.weight].any()
         if extent[axis] <= SLICE_MM:
             thin += 1

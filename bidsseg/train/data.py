@@ -177,7 +177,12 @@ def brain_box(tissue: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def load_head(path: Path) -> Subject:
-    """One SynthSeg training label map (Billot et al. 2023)."""
+    """One SynthSeg training label map (Billot et al. 2023), its brain and what lies around it."""
+    return crop_to_brain(load_whole_head(path))
+
+
+def load_whole_head(path: Path) -> Subject:
+    """The same with all of the neck that the map has."""
     codes = load_ras(path)[0].astype(np.int16)
     kind = np.zeros(codes.shape, np.uint8)
     for number, code in enumerate(OUTER_CODES, 1):
@@ -186,7 +191,7 @@ def load_head(path: Path) -> Subject:
         for code, into in merged.items():
             kind[codes == code], codes[codes == code] = number, into
     anatomy = anatomy_from_aseg(codes)
-    return crop_to_brain(Subject(path.name.split(".")[0], pack(anatomy, kind), None, brain_box(anatomy.tissue)))
+    return Subject(path.name.split(".")[0], pack(anatomy, kind), None, brain_box(anatomy.tissue))
 
 
 def load_brain(folder: Path) -> tuple[Anatomy, NDArray[np.float16]]:
@@ -199,12 +204,15 @@ def load_brain(folder: Path) -> tuple[Anatomy, NDArray[np.float16]]:
     return anatomy, (scan / np.percentile(scan[scan > 0], 99.5)).astype(np.float16)
 
 
-def into_head(anatomy: Anatomy, scan: NDArray[np.float16], head: Subject, name: str) -> Subject:
+def into_head(
+    anatomy: Anatomy, scan: NDArray[np.float16], head: Subject, name: str, margin_mm: int = BRAIN_MARGIN_MM
+) -> Subject:
     """Put a brain without surroundings into those of another head, matched by the brains' boxes.
 
-    What the host's brain leaves free is filled with CSF, and so is a shell of 1 mm around the guest.
+    The guest's volume grows by the margin on every side. What the host's brain leaves free is filled with CSF, and so
+    is a shell of 1 mm around the guest.
     """
-    pad = [(BRAIN_MARGIN_MM, BRAIN_MARGIN_MM)] * 3
+    pad = [(margin_mm, margin_mm)] * 3
     tissue, side = np.pad(anatomy.tissue, pad), np.pad(anatomy.side, pad)
     guest = Anatomy(tissue, side, np.pad(anatomy.parcel, pad, constant_values=UNKNOWN_PARCEL))
     image, box = np.pad(scan, pad), brain_box(guest.tissue)

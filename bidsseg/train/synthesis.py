@@ -62,7 +62,7 @@ class Recipe:
     max_slice_mm: float = 8.0
     p_cropped: float = 0.4
     "Share of samples that show a slab of the head; its width is drawn on a log scale down to one thick slice."
-    multiple: int = 32
+    multiple: int = 16
     "The network's: slabs are padded to it, as at inference."
 
 
