@@ -15,8 +15,8 @@ from bidsseg.quality import FEATURES, GOOD_DICE, Assessment, Calibration, assess
 from bidsseg.study import Trial
 
 RIDGE = 1e-3
-FOUND = 0.95
-"Share of the bad trials that fail in the fit; of scans left out some fewer do, and nine in ten should."
+FOUND = 0.9
+"Share of the bad trials that fail in the fit; of scans left out some fewer do."
 OFFSET_RIDGE = 0.02
 "Keeps the offsets of single labels small where few trials speak for them; shares of the summed weights."
 INVISIBLE = ("left to right",)
