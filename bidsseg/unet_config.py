@@ -24,6 +24,7 @@ class UNetConfig:
     def multiple(self) -> int:
         """Every side of an input volume must be a multiple of this many 1 mm voxels.
 
-        The deepest level alone may have a voxel that only half of one above fills: more would cost accuracy.
+        The deepest level alone may have a voxel that only half of one above fills: more would cost accuracy. Nor may
+        there be half a voxel of 4 mm, since each holds the context of two blocks.
         """
-        return 1 << (len(self.widths) - 1)
+        return max(4, 1 << (len(self.widths) - 1))

@@ -80,7 +80,7 @@ def test_tissues_are_told_apart_by_each_sub_voxels_own_grey_value() -> None:
 
 
 def test_config_says_what_the_sides_must_be_multiples_of() -> None:
-    assert SMALL.multiple == 4
+    assert (UNetConfig().multiple, SMALL.multiple, UNetConfig(widths=(4, 6)).multiple) == (16, 4, 4)
     assert UNet(SMALL).features(torch.randn(1, 1, 20, 16, 12)).fine.shape[1:] == (10, 8, 6)
     with pytest.raises(RuntimeError):
         UNet(SMALL).features(torch.randn(1, 1, 17, 16, 16))
