@@ -118,14 +118,12 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
         look = _look(net, volume, brain, options.mirror, PASSES)
         window = box_around(look.near)
         channels = _heads_near_brain(net, look.features, look.near, window, options)
-    low = look.origin + [2 * s.start for s in window]
-    inside = [
-        slice(max(0, -first), n - first) for first, n in zip(low, volume.shape, strict=True)
-    ]  # the padding may reach beyond the volume
+    box = look.box_of(window, volume.shape)
+    padded = look.origin + [2 * s.start for s in window]  # where the channels begin, perhaps beyond the volume
+    inside = [slice(s.start - first, s.stop - first) for s, first in zip(box, padded, strict=True)]
     tissue, right, parcels = (channel[(slice(None), *inside)] for channel in channels)
     clean_islands(tissue)
-    i, j, k = (max(0, int(first)) for first in low)
-    return Probabilities((i, j, k), tissue, right, parcels)
+    return Probabilities((box[0].start, box[1].start, box[2].start), tissue, right, parcels)
 
 
 class _Look(NamedTuple):
@@ -139,7 +137,7 @@ class _Look(NamedTuple):
     "The padded box's first voxel in the volume, negative where the padding reaches beyond."
 
     def box_of(self, blocks: Box, shape: tuple[int, ...]) -> Box:
-        """A box of blocks in voxels of the volume."""
+        """A box of blocks in voxels of the volume, without what lies in the padding."""
         i, j, k = (
             slice(max(0, first + 2 * s.start), min(n, first + 2 * s.stop))
             for first, s, n in zip(self.origin.tolist(), blocks, shape, strict=True)
