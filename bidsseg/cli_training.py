@@ -31,6 +31,13 @@ from bidsseg.errors import UserError
 @click.option("--learning-rate", type=float, default=None, help="Peak learning rate.")
 @click.option("--init", default=None, metavar="MODEL", help="Start from these weights rather than random ones.")
 @click.option(
+    "--init-share",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of the weights of --init in the finished ones.",
+)
+@click.option(
     "--difficulty", type=(float, float, float), default=None, help="Of the samples at first, at their peak, at the end."
 )
 @click.option("--balance", type=(float, float), default=None, help="Class weights' exponent, first and last.")
@@ -61,6 +68,9 @@ def train(
     given = {name: value for name, value in chosen.items() if value is not None}
     options = TrainOptions(hours=hours, threads=threads or 2, **given)
     start = None
+    if options.init_share and not init:
+        fail(UserError("--init-share: there are no weights to mix with; give --init MODEL, or leave it out"))
+        sys.exit(EXIT_USAGE)
     try:
         start = model_named(init) if init else None
     except UserError as error:
@@ -72,7 +82,7 @@ def train(
     with closing(Monitor(data, out, picture_minutes)) as monitor:
         state = train(run, monitor)
     earlier = start.card.about.get("training", {}).get("runs", ()) if start else ()
-    export(state, out / "model", options, earlier)
+    export(run, state, out / "model", earlier)
 
 
 @click.command()

@@ -140,3 +140,18 @@ def test_evaluate_fills_rows_of_card_and_readme(tiny_model: Path, tmp_path: Path
     assert list(read_card(model).accuracy) == ["1 mm", "1 mm, --mirror"]
     lines = readme.read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines if line.startswith("| 1 mm")] == ["| 1 mm", "| 1 mm, --mirror"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--init-share", 0.5), "give --init"),
+        (("--init", "nowhere"), "nowhere"),
+        (("--init-share", 1.5, "--init", "nowhere"), "1.5"),
+    ],
+)
+def test_train_refuses_what_it_cannot_start_from(given: tuple[object, ...], told: str, tmp_path: Path) -> None:
+    found = run("train", tmp_path, tmp_path / "out", *given)
+    assert found.exit_code == 2
+    assert told in found.stderr
+    assert not (tmp_path / "out").exists()

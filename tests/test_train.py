@@ -20,7 +20,7 @@ from bidsseg.train.data import (
     into_head,
     pack,
 )
-from bidsseg.train.loop import Run, export, schedule, train
+from bidsseg.train.loop import Run, export, final_weights, new_state, schedule, train
 from bidsseg.train.losses import IGNORE, choose_targets, class_weights, soft_dice_loss
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import (
@@ -296,8 +296,19 @@ def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
     again = train(replace(run, options=replace(options, steps=45)))
     assert (first.step, again.step) == (40, 45)
     assert again.seconds > first.seconds
-    export(again, tmp_path / "model", options, earlier=[{"hours": 1.5, "steps": 10, "options": {}}])
+    export(run, again, tmp_path / "model", earlier=[{"hours": 1.5, "steps": 10, "options": {}}])
     training = load_model(tmp_path / "model").card.about["training"]
     assert training["steps"] == 10 + again.step
     assert 1.5 <= training["hours"] < 1.6
     assert [run["steps"] for run in training["runs"]] == [10, again.step]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 3.0), (0.25, 2.5), (1.0, 1.0)])
+def test_finished_weights_keep_a_share_of_the_first(share: float, expected: float, tmp_path: Path) -> None:
+    options = TrainOptions(init_share=share)
+    state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
+    state.average = {name: torch.full_like(value, 3.0) for name, value in state.average.items()}
+    first = {name: torch.ones_like(value) for name, value in state.average.items()}
+    found = final_weights(Run([], [], tmp_path, options=options, weights=first), state)
+    assert {value.unique().item() for value in found.values()} == {expected}
+    assert final_weights(Run([], [], tmp_path, options=options), state) is state.average

@@ -238,10 +238,17 @@ def append_row(path: Path, row: dict[str, float]) -> None:
         writer.writerow(row)
 
 
-def export(state: State, folder: Path, options: TrainOptions, earlier: Sequence[Mapping[str, Any]] = ()) -> None:
+def export(run: Run, state: State, folder: Path, earlier: Sequence[Mapping[str, Any]] = ()) -> None:
     """Write the averaged weights as a model that ``--model`` takes; ``earlier`` runs are those of its first weights."""
-    this = {"hours": round(state.seconds / 3600, 2), "steps": state.step, "options": asdict(options)}
+    this = {"hours": round(state.seconds / 3600, 2), "steps": state.step, "options": asdict(run.options)}
     runs = [*earlier, this]
     training = {"hours": round(sum(run["hours"] for run in runs), 2), "steps": sum(run["steps"] for run in runs)}
     about: dict[str, Any] = {**ABOUT, "training": {**training, "runs": runs}}
-    save_model(folder, state.average, state.net.config, __version__, about)
+    save_model(folder, final_weights(run, state), state.net.config, __version__, about)
+
+
+def final_weights(run: Run, state: State) -> dict[str, Tensor]:
+    """The averaged weights, mixed with those the run started from as far as ``init_share`` says."""
+    if run.weights is None:
+        return state.average
+    return {name: value.lerp(run.weights[name], run.options.init_share) for name, value in state.average.items()}

@@ -36,6 +36,9 @@ class TrainOptions:
     balance: tuple[float, float] = (0.4, 0.0)
     "Class weights are frequency^-balance; from the first value to the second over the training."
     ema: float = 0.998
+    init_share: float = 0.0
+    """Of the weights a run started from in those it ends with, 0-1: the mean of two minima, each reached at a falling
+    rate, is flatter and generalises better than either (Izmailov et al. 2018, arXiv:1803.05407)."""
     checkpoint_s: float = 240.0
     seed: int = 1
     workers: int = 1
