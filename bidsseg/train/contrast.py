@@ -86,8 +86,8 @@ SEQUENCES = {
     "PDw": {"grey": 0.8, "white": 0.65, "fluid": 0.7, "lesion": 0.9},
 }
 # FLAIR is the sequence of multiple sclerosis, and the only one whose white matter is a little darker than its cortex.
-SHARES = {"T1w": 0.25, "FLAIR": 0.4, "T2w": 0.2, "PDw": 0.15}
-P_WEAK = 0.2
+SHARES = {"T1w": 0.3, "FLAIR": 0.4, "T2w": 0.2, "PDw": 0.1}
+P_WEAK = 0.3
 "Share of sequences with little contrast of grey and white matter, as in spin-echo T1w."
 
 
@@ -106,6 +106,6 @@ def _palette(rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         means[len(TISSUES) - 1 + LESION_KIND] = values["lesion"] + rng.normal(0, 0.1)
         deviations *= 0.6
     # Air is dark in most scans, but not in all that were rescaled.
-    means[TISSUE["background"]] = 0.0 if rng.random() < 0.85 else rng.uniform(0, 0.3)
+    means[TISSUE["background"]] = 0.0 if rng.random() < 0.8 else rng.uniform(0, 0.3)
     deviations[TISSUE["background"]] = rng.uniform(0, 0.02)
     return np.clip(means, 0, 1).astype(np.float32), deviations.astype(np.float32)

@@ -52,7 +52,7 @@ class Recipe:
     p_swollen: float = 0.4
     "Share of samples whose middle, and the ventricles with it, is widened or narrowed."
     swelling: float = 0.4
-    p_recolour: float = 0.75
+    p_recolour: float = 0.85
     "Share of real scans that get another contrast, by tissue, by grey value or by inversion."
     p_lesions: float = 0.5
     p_moved: float = 0.15
