@@ -21,7 +21,7 @@ import torch
 
 from bidsseg.evaluate import Case, Condition, case_in, evaluate, mean_dice
 from bidsseg.inference import PredictOptions, infer
-from bidsseg.train.data import brain_folders, crop_to_brain, into_head, load_brain, load_head
+from bidsseg.train.data import brain_folders, crop_to_brain, head_maps, into_head, load_brain, load_head
 from bidsseg.train.loop import State, new_state, train_step
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import Recipe, Sample, draw
@@ -40,7 +40,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     folder = brain_folders(given.data, validation=False)[0]
-    host = load_head(next((given.data / "synthseg-label-maps").glob("*.nii.gz")))
+    host = load_head(head_maps(given.data)[0])
     subject = crop_to_brain(into_head(*load_brain(folder), host, folder.name))
     sample = draw([subject], [], STILL, 0.0, np.random.default_rng(1))
     options = TrainOptions(hours=1e3, steps=given.steps, threads=given.threads, balance=(0.0, 0.0), ema=0.9)

@@ -29,6 +29,7 @@ from bidsseg.train.data import (
     Subject,
     brain_box,
     brain_folders,
+    head_maps,
     into_head,
     load_brain,
     load_head,
@@ -95,7 +96,7 @@ def under_lesions(data: Path, model: Model) -> Iterator[str]:
 
 def in_other_heads(data: Path, model: Model) -> Iterator[str]:
     """Dice of held-out brains amid the head and neck of others, against manual labels."""
-    hosts = sorted((data / "synthseg-label-maps").glob("*.nii.gz"))[2::3]
+    hosts = head_maps(data)[2::3]
     found = []
     for number, folder in enumerate(brain_folders(data, validation=True)):
         anatomy, scan = load_brain(folder)
@@ -112,7 +113,7 @@ def in_other_heads(data: Path, model: Model) -> Iterator[str]:
 
 def on_rendered_heads(data: Path, model: Model) -> Iterator[str]:
     """Volumes of rendered head maps, those with the largest ventricles first, against the maps."""
-    heads = [load_head(path) for path in sorted((data / "synthseg-label-maps").glob("*.nii.gz"))]
+    heads = [load_head(path) for path in head_maps(data)]
     heads.sort(key=lambda head: -float(np.isin(head.packed & 31, VENTRICLES).mean()))
     errors = []
     for number, head in enumerate(heads[:6]):

@@ -12,9 +12,12 @@ from bidsseg.volume import Floats, along, resampling_matrix
 def correct_bias(image: Image, threads: int = 1) -> Image:
     """N4 bias field correction (Tustison et al. 2010, doi 10.1109/TMI.2010.2046908), fitted at about 4 mm.
 
-    SimpleITK sees spacings but no directions, so that no header can be refused.
+    A field multiplies what is brighter than the darkest voxel, which is 0 in scans as they come but not in those
+    rescaled to mean 0. SimpleITK sees spacings but no directions, so that no header can be refused.
     """
-    scan = sitk.GetImageFromArray(np.ascontiguousarray((image.data - image.data.min()).T))
+    darkest = image.data.min()
+    signal = image.data - darkest
+    scan = sitk.GetImageFromArray(np.ascontiguousarray(signal.T))
     scan.SetSpacing([float(mm) for mm in image.spacing_mm])
     factors = [max(1, min(int(4 // mm), n // 4 or 1)) for mm, n in zip(image.spacing_mm, image.data.shape, strict=True)]
     small = sitk.Shrink(scan, factors)
@@ -25,7 +28,8 @@ def correct_bias(image: Image, threads: int = 1) -> Image:
         return image
     n4.Execute(small, sitk.OtsuThreshold(small, 0, 1))
     field = np.exp(_enlarged(n4.GetLogBiasFieldAsImage(small), scan))
-    return Image((image.data / np.maximum(field, 1e-3)).astype(np.float32), image.affine, image.header, image.warnings)
+    flat = (signal / np.maximum(field, 1e-3) + darkest).astype(np.float32)
+    return Image(flat, image.affine, image.header, image.warnings)
 
 
 def _enlarged(small: sitk.Image, scan: sitk.Image) -> Floats:

@@ -18,10 +18,11 @@ from bidsseg.cli_options import (
     MIRROR_OPTION,
     MODEL_OPTION,
     THREADS_OPTION,
+    OneLineErrors,
     fail,
     model_named,
 )
-from bidsseg.errors import UserError
+from bidsseg.errors import ALONE, UserError, one_line_errors
 
 if TYPE_CHECKING:
     from bidsseg.labels import Scheme
@@ -40,7 +41,7 @@ class Request:
     threads: int
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="brainseg-cli")
 def main() -> None:
     """Label the brain regions of any MRI scan, on the scan's own grid."""
@@ -82,7 +83,8 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
     failed = 0
     for scan, target in _tracked(list(zip(scans, targets, strict=True)), quiet):
         try:
-            _predict_one(scan, target, loaded, request)
+            with one_line_errors(str(scan), ALONE):
+                _predict_one(scan, target, loaded, request)
         except UserError as error:
             fail(error)
             failed += 1
@@ -180,17 +182,14 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     options = LesionOptions(**chosen)
-    try:
-        image, lesion_mask = load(scan), load(mask, uniform_ok=True)
-        report = lesion_features(image, lesion_mask, segment(image, model_named(model), predicting), options)
-        base = (output or scan.parent) / stem_of(scan)
-        written = [*write_lesions(report, image, base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
-        zone_mosaic(written[-1], image, report)
-    except UserError as error:
-        fail(error)
-        sys.exit(EXIT_SOME_FAILED)
-    for warning in (*image.warnings, *report.warnings):
-        click.echo(f"warning: {warning}", err=True)
+    image, lesion_mask = load(scan), load(mask, uniform_ok=True)
+    report = lesion_features(image, lesion_mask, segment(image, model_named(model), predicting), options)
+    base = (output or scan.parent) / stem_of(scan)
+    written = [*write_lesions(report, image, base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
+    zone_mosaic(written[-1], image, report)
+    for path, warnings in ((scan, image.warnings), (mask, (*lesion_mask.warnings, *report.warnings))):
+        for warning in warnings:
+            click.echo(f"warning: {path}: {warning}", err=True)
     click.echo(findings(report.lesions, options))
     for path in written:
         click.echo(path)
@@ -202,11 +201,7 @@ def demo(out: Path) -> None:
     """Make a small BIDS dataset from a packaged scan, run the BIDS App on it, say where the pictures are."""
     from bidsseg.demo import run_demo
 
-    try:
-        run_demo(out)
-    except UserError as error:
-        fail(error)
-        sys.exit(EXIT_SOME_FAILED)
+    run_demo(out)
 
 
 for command in (cli_training.train, cli_training.evaluate, cli_training.calibrate, cli_training.reference):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +23,20 @@ THREADS_OPTION = click.option("--threads", type=click.IntRange(0), default=0, he
 MIRROR_OPTION = click.option(
     "--mirror", is_flag=True, help="Average with the answer to the mirror image: better, twice the network's time."
 )
+
+
+class OneLineErrors(click.Group):
+    """Commands whose errors are one line each, and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            told = error
+        except OSError as error:
+            told = UserError(f"{error.filename or 'output'}: {error.strerror or error}; check space and rights")
+        fail(told)
+        sys.exit(EXIT_SOME_FAILED)
 
 
 def fail(error: UserError) -> None:

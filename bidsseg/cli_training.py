@@ -13,7 +13,6 @@ import click
 from bidsseg.cli_options import (
     DEVICE_OPTION,
     EXISTING_FOLDER,
-    EXIT_SOME_FAILED,
     EXIT_USAGE,
     MIRROR_OPTION,
     MODEL_OPTION,
@@ -113,13 +112,8 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"), mirror=chosen.pop("mirror"))
     found: dict[str, list[Any]] = {}
     for condition in STANDARD_CONDITIONS if standard else (Condition(**chosen),):
-        try:
-            scores = score(
-                validation_cases(data), model_named(model), condition, schemes or ("regions", "lobar"), options
-            )
-        except UserError as error:
-            fail(error)
-            sys.exit(EXIT_SOME_FAILED)
+        cases = validation_cases(data)
+        scores = score(cases, model_named(model), condition, schemes or ("regions", "lobar"), options)
         name = condition.name + ", --mirror" * options.mirror
         _print_scores(name, scores)
         found[name] = scores
@@ -181,8 +175,7 @@ def calibrate(
         options = PredictOptions(device, threads)
         done = run_study(validation_cases(data), loaded, trials, options, lambda trial: click.echo(trial.line))
     if len({trial.scan for trial in done}) < 2:
-        fail(UserError(f"{trials}: needs trials of at least two scans with these weights; leave out --fit-only"))
-        sys.exit(EXIT_SOME_FAILED)
+        raise UserError(f"{trials}: needs trials of at least two scans with these weights; leave out --fit-only")
     calibration, by_scan = fit(done)
     _print_trials(by_scan)
     for name, told in calibration.about.items():

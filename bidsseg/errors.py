@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 
 class UserError(Exception):
@@ -18,17 +19,28 @@ class FileError(UserError):
         super().__init__(f"{path}: {found}; {advice}")
 
 
+class Advice(NamedTuple):
+    """What to do about errors that have nothing to do with a file."""
+
+    on_memory: str
+    on_defect: str
+
+
+AMID_OTHERS = Advice("run fewer scans at once: lower --nprocs or --mem-gb", "see the traceback in the log")
+ALONE = Advice("end other programs, or use a machine with more", "this is a defect, please report it")
+
+
 @contextmanager
-def one_line_errors(path: str) -> Iterator[None]:
+def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
     """Turn whatever goes wrong with a scan into one line that names it."""
     try:
         yield
-    except MemoryError as error:
-        raise FileError(path, "not enough memory", "run fewer scans at once: lower --nprocs or --mem-gb") from error
     except Exception as error:
         line = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or "allocate memory" in line:  # torch says so in a RuntimeError
+            raise FileError(path, "not enough memory", advice.on_memory) from error
         if isinstance(error, UserError) and path in line:
             raise UserError(line) from error
         if isinstance(error, UserError):
             raise UserError(f"{path}: {line}") from error
-        raise FileError(path, f"{type(error).__name__}: {line}"[:300], "see the traceback in the log") from error
+        raise FileError(path, f"{type(error).__name__}: {line}"[:300], advice.on_defect) from error

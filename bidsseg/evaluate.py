@@ -41,7 +41,8 @@ class Condition:
     @property
     def name(self) -> str:
         parts: list[str] = [self.contrast] if self.contrast != "as-is" else []
-        parts.append("1 mm" if self.slice_mm == 1 else f"{self.slice_mm:g} mm {self.axis} slices")
+        whole = self.slice_mm == 1 and not self.slices
+        parts.append("1 mm" if whole else f"{self.slice_mm:g} mm {self.axis} slices")
         return ", ".join(parts + ([f"{self.slices} of them"] if self.slices else []))
 
 

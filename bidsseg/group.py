@@ -38,7 +38,7 @@ QC_DESCRIPTIONS = {
     "IntracranialVolumeMm3": {"Description": "Volume of brain and surrounding fluid.", "Units": "mm^3"},
     "CerebralAsymmetry": {"Description": "Left less right cerebrum, over both."},
     "MeanConfidence": {"Description": "Mean probability of the chosen labels over the brain."},
-    "EdgeFraction": {"Description": "Share of the field of view's outermost slices that is brain."},
+    "EdgeFraction": {"Description": "Largest share of brain on a face of the field of view."},
     "ExpectedDice": {"Description": "Dice with a manual outline to be expected, mean over the regions."},
     "LayoutDistanceMm": {
         "Description": "Distance of regions from their usual places relative to each other.",

@@ -98,7 +98,7 @@ def infer(volume: Floats, model: Model, options: PredictOptions) -> Probabilitie
         for how, otherwise in ((_whole, "in two halves"), (_in_halves, "with the CPU")):
             try:
                 return how(device, volume, model, options)
-            except torch.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError:  # named torch.OutOfMemoryError from torch 2.5 on
                 logger.warning("not enough memory on %s; going on %s", device, otherwise)
             if device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -94,7 +94,7 @@ def zone_of(cubes: Cubes, compartments: Reals, options: LesionOptions) -> tuple[
     gaps = [gap[cubes.cerebral] for gap in (cubes.ventricle_mm, cubes.cortex_mm)]
     abuts = [bool((gap <= options.tolerance_mm).any()) for gap in gaps]
     enough = min(0.1 * float(compartments.sum()), options.min_volume_mm3)
-    has = [0 < enough <= compartments[part] for part in (1, 2)]
+    has = [compartments[part] > 0 and enough <= compartments[part] for part in (1, 2)]
     named = zip((PERIVENTRICULAR, JUXTACORTICAL, INFRATENTORIAL, DEEP_GREY), (*abuts, *has), strict=True)
     contacts = tuple(name for name, touched in named if touched)
     if not compartments[1:].any():

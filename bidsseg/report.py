@@ -52,7 +52,7 @@ MEASURES = {
     "IntracranialVolumeMm3": ("Intracranial volume", "Brain and the fluid around it"),
     "MeanConfidence": ("Mean confidence", "Mean probability of the chosen labels; 1 is certain"),
     "CerebralAsymmetry": ("Asymmetry", "Left less right cerebrum, over both"),
-    "EdgeFraction": ("Cut by the edge", "Share of the outermost slices that is brain; large where the scan cuts it"),
+    "EdgeFraction": ("Cut by the edge", "Largest share of brain on a face of the field of view"),
 }
 
 

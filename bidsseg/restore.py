@@ -43,7 +43,6 @@ def to_native(found: Probabilities, grid: Grid, gyri: bool, max_floats: int = SL
         whole.side[slab.window] = decided.side
         whole.parcel[slab.window] = decided.parcel
         whole.confidence[slab.window] = decided.confidence
-    edge = max(float((whole.tissue[..., k] > 0).mean()) for k in (0, -1))
     return Segmentation(
         to_native_axes(whole.tissue, grid),
         to_native_axes(whole.side, grid),
@@ -51,8 +50,14 @@ def to_native(found: Probabilities, grid: Grid, gyri: bool, max_floats: int = SL
         to_native_axes(whole.confidence, grid),
         grid.native_affine,
         gyri,
-        edge,
+        edge_fraction(whole.tissue),
     )
+
+
+def edge_fraction(tissue: NDArray[np.uint8]) -> float:
+    """The largest share of brain on a face of the field of view."""
+    faces = (tissue.take(k, axis) for axis in range(3) for k in (0, -1))
+    return max(float((face > 0).mean()) for face in faces)
 
 
 def decide(tissues: Floats, right: Floats, parcels_at: Callable[[NDArray[np.bool_]], Floats], gyri: bool) -> Decision:

@@ -30,7 +30,7 @@ class Segmentation:
     affine: NDArray[np.float64]
     has_gyri: bool
     edge_fraction: float = 0.0
-    "Share of the field of view's first and last slices that is brain: large where the scan cuts the brain."
+    "Largest share of brain on a face of the field of view: large where the scan cuts the brain."
 
     @property
     def voxel_volume_mm3(self) -> float:

@@ -155,3 +155,46 @@ def test_train_refuses_what_it_cannot_start_from(given: tuple[object, ...], told
     assert found.exit_code == 2
     assert told in found.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "calibrate", "reference"])
+def test_a_folder_without_data_is_refused_and_changes_nothing(
+    command: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    given = {"train": ["out"], "reference": ["-o", "table.tsv"]}.get(command, ["--model", tiny_model])
+    found = run(command, "data", *given)
+    assert found.exit_code == 1
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("error: data: no ")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_calibrate_refuses_an_unknown_model(tmp_path: Path) -> None:
+    found = run("calibrate", tmp_path, "--model", "nowhere")
+    assert found.exit_code == 1
+    assert found.stderr.startswith("error: ")
+    assert "nowhere" in found.stderr
+
+
+def test_a_scan_too_large_for_memory_does_not_stop_the_rest(tiny_model: Path, tmp_path: Path) -> None:
+    huge, scan = nib.Nifti1Header(), write_scan(tmp_path / "scan.nii.gz")
+    huge.set_data_dtype(np.float64)
+    huge.set_data_shape((32767, 32767, 32767))
+    (tmp_path / "huge.nii").write_bytes(huge.binaryblock + bytes(400))
+    found = run("predict", tmp_path / "huge.nii", scan, "--model", tiny_model, "--no-picture", "--threads", 1)
+    assert found.exit_code == 1
+    (line,) = found.stderr.splitlines()
+    assert "huge.nii" in line
+    assert (tmp_path / "scan_dseg.nii.gz").exists()
+
+
+def test_lesions_into_a_folder_that_cannot_be_written(tiny_model: Path, tmp_path: Path) -> None:
+    scan, mask = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros(nib.load(scan).shape, np.uint8), nib.load(scan).affine), mask)
+    (tmp_path / "file").touch()
+    found = run("lesions", scan, "--mask", mask, "-o", tmp_path / "file" / "out", "--model", tiny_model, "--threads", 1)
+    assert found.exit_code == 1
+    (line,) = found.stderr.splitlines()
+    assert str(tmp_path / "file") in line

@@ -73,6 +73,20 @@ def test_simulated_slices(condition: Condition, shape: tuple[int, ...], spacing:
     np.testing.assert_allclose(found.spacing_mm, spacing)
 
 
+@pytest.mark.parametrize(
+    ("condition", "name"),
+    [
+        (Condition(), "1 mm"),
+        (Condition(contrast="flair"), "flair, 1 mm"),
+        (Condition(5, "coronal"), "5 mm coronal slices"),
+        (Condition(5, slices=12), "5 mm axial slices, 12 of them"),
+        (Condition(slices=12, axis="coronal"), "1 mm coronal slices, 12 of them"),
+    ],
+)
+def test_conditions_have_names_of_their_own(condition: Condition, name: str) -> None:
+    assert condition.name == name
+
+
 def test_a_simulated_slice_is_the_mean_of_what_it_covers_at_its_place() -> None:
     whole = case()
     found, _ = simulate(whole, Condition(5))

@@ -75,7 +75,7 @@ def test_too_little_gpu_memory_takes_halves_then_the_cpu(
     def short_of_memory(device: torch.device, volume: NDArray[np.float32], *rest: object) -> Probabilities:
         calls.append(device.type)
         if device.type == "cuda" and volume.size > voxels_that_fit:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return real(torch.device("cpu"), volume, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(bidsseg.inference, "choose_device", lambda name: torch.device("cuda"))

@@ -20,6 +20,7 @@ from bidsseg.lesion_masks import read_labels
 from bidsseg.lesion_options import LesionOptions
 from bidsseg.lesion_report import Lesion, LesionReport, findings
 from bidsseg.lesion_tables import lesion_loads, regions_with_lesions, summary, write_lesions
+from bidsseg.lesion_zones import Cubes, zone_of
 from bidsseg.lesions import lesion_features
 from bidsseg.segmentation import Segmentation
 from tests.lesion_phantom import Bounds, Spacing, affine_of, ball, boxes, brain, image
@@ -282,6 +283,16 @@ def test_findings_tell_what_else_is_touched_and_leave_out_short_lesions() -> Non
     assert [lesion.zone for lesion in report.lesions] == ["juxtacortical", "periventricular"]
     expected = "periventricular: 0 (+1), juxtacortical: 1, infratentorial: 0"
     assert findings(report.lesions, report.options) == expected
+
+
+@pytest.mark.parametrize("least", [0.0, 14.0])
+def test_any_part_of_a_lesion_counts_where_no_volume_is_too_small(least: float) -> None:
+    compartments = np.array([0.0, 75.0, 0.0, 100.0])
+    nowhere = np.full(4, 20.0)
+    cubes = Cubes(np.zeros((4, 3)), nowhere, nowhere, np.ones(4, bool))
+    contacts, zone = zone_of(cubes, compartments, LesionOptions(min_volume_mm3=least))
+    assert contacts == ("infratentorial", "deep-white-matter")
+    assert zone == "deep-white-matter"
 
 
 def test_relative_intensity() -> None:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from bidsseg.grid import grid_of
 from bidsseg.inference import Probabilities
 from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri, lobe_parts, part_of_gyrus
-from bidsseg.restore import Decision, decide, to_native
+from bidsseg.restore import Decision, decide, edge_fraction, to_native
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
 
@@ -61,3 +61,12 @@ def test_thick_voxels_take_what_fills_most_of_them() -> None:
     assert (native.tissue[..., 0] == TISSUE["caudate"]).all()
     assert (native.tissue[..., 1] == TISSUE["putamen"]).all()
     assert native.confidence[0, 0, 0] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_edge_fraction_sees_brain_cut_by_any_face(axis: int) -> None:
+    tissue = np.zeros((10, 10, 10), np.uint8)
+    tissue[2:7, 2:8, 2:8] = 1
+    assert edge_fraction(tissue) == 0
+    assert edge_fraction(np.swapaxes(tissue[6:], 0, axis)) == pytest.approx(0.36)
+    assert edge_fraction(np.swapaxes(tissue[:4], 0, axis)) == pytest.approx(0.36)

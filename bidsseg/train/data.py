@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bidsseg.errors import UserError
 from bidsseg.labels import (
     CEREBELLAR_HEMISPHERE,
     LEFT,
@@ -243,9 +244,22 @@ def crop_to_brain(subject: Subject) -> Subject:
 
 
 def brain_folders(data: Path, validation: bool) -> list[Path]:
-    """Folders of the MICCAI subjects, either those for training or those for validation."""
+    """Folders of the MICCAI subjects, either those for training or those for validation; see ``_found`` for errors."""
     folders = sorted((data / "miccai2012-train").glob("sub-*"))
-    return [folder for folder in folders if (folder.name in VALIDATION_SUBJECTS) == validation]
+    chosen = [folder for folder in folders if (folder.name in VALIDATION_SUBJECTS) == validation]
+    return _found(chosen, data, f"miccai2012-train/sub-* for {'validation' if validation else 'training'}")
+
+
+def head_maps(data: Path) -> list[Path]:
+    """The SynthSeg training label maps; see ``_found`` for errors."""
+    return _found(sorted((data / "synthseg-label-maps").glob("*.nii.gz")), data, "synthseg-label-maps/*.nii.gz")
+
+
+def _found(paths: list[Path], data: Path, what: str) -> list[Path]:
+    """The paths; raises ``UserError`` where there are none, since nothing can be learned or measured then."""
+    if not paths:
+        raise UserError(f"{data}: no {what}; give the folder that the README describes")
+    return paths
 
 
 def load_subjects(data: Path, cache: Path) -> list[Subject]:
@@ -269,7 +283,7 @@ def _read(path: Path) -> Subject:
 
 
 def _build_subjects(data: Path) -> Iterable[Subject]:
-    heads = [load_head(path) for path in sorted((data / "synthseg-label-maps").glob("*.nii.gz"))]
+    heads = [load_head(path) for path in head_maps(data)]
     yield from heads
     for number, folder in enumerate(brain_folders(data, validation=False)):
         anatomy, scan = load_brain(folder)

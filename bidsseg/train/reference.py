@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bidsseg.labels import LOBAR_TISSUES, SCHEMES, TISSUE, Scheme, code_lookup, label_table, other_sides
-from bidsseg.train.data import Anatomy, brain_box, brain_folders, load_brain, load_head
+from bidsseg.train.data import Anatomy, brain_box, brain_folders, head_maps, load_brain, load_head
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def _brains(data: Path) -> Iterator[dict[Scheme, dict[int, Measured]]]:
         anatomy, _ = load_brain(folder)
         logger.info("measured %s", folder.name)
         yield measure(anatomy)
-    for path in sorted((data / "synthseg-label-maps").glob("*.nii.gz")):
+    for path in head_maps(data):
         packed = load_head(path).packed
         tissue, side = (packed & 31).astype(np.uint8), (packed >> 5 & 1).astype(np.uint8)
         anatomy = Anatomy(tissue, side, np.zeros_like(tissue))
