@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 FEATURES, LEVELS, LABELS = 24, 5, 33
-HEAD = 0.08
-"Normalised grey value above which a voxel may belong to the head."
 GIB = 1 << 30
 
 
@@ -185,10 +183,11 @@ def head_of(dataset: Path) -> NDArray[np.float32]:
     """The scan at 1 mm, cropped to the head: what both networks get."""
     from bidsseg.grid import conform
     from bidsseg.image import load
+    from bidsseg.inference import HEAD_THRESHOLD
     from bidsseg.volume import box_around, normalise
 
     volume = normalise(conform(load(next(dataset.glob("sub-*/anat/*.nii.gz"))))[0])
-    cropped: NDArray[np.float32] = volume[box_around(volume > HEAD)]
+    cropped: NDArray[np.float32] = volume[box_around(volume > HEAD_THRESHOLD)]
     return cropped
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from bidsseg.errors import UserError
 
@@ -26,6 +30,8 @@ NOT_INDEXED = (
     re.compile(rf"/({OTHER_DATATYPES})(/|$)"),
     re.compile(r"\.(bval|bvec|json|md|tsv|tsv\.gz|txt)$"),
 )
+INDEX = "layout_index.sqlite"
+"As pybids calls it."
 LISTED_AT_MOST = 8
 Filters = Mapping[str, Mapping[str, Any]]
 
@@ -77,6 +83,13 @@ class Selection:
     "Look only at files whose names are valid BIDS, in a dataset with a description."
     database: Path | None = None
     "Folder that keeps the index for the next run."
+    not_in: Path | None = None
+    "A folder to leave out, where the outputs go."
+
+    @property
+    def advice_on_index(self) -> str:
+        """What else to do where a scan is not found; an index kept from an earlier run knows no newer files."""
+        return f"; where scans are newer than the index, remove {self.database / INDEX}" if self.database else ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ class Found:
 
     scans: tuple[Scan, ...]
     unusable: tuple[tuple[Path, str], ...] = ()
-    "(path, what is wrong with its name and what to do)."
+    "(path, what is wrong with it and what to do)."
     empty_participants: tuple[str, ...] = ()
     "Participants of the selection without any scan of its modalities."
 
@@ -143,19 +156,22 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
     for filters that pybids does not understand.
     """
     check_dataset(dataset, selection)
-    layout = _layout(dataset, selection)
+    closed = [folder for label in _wanted(dataset, selection) for folder in _closed_folders(dataset / f"sub-{label}")]
+    layout = _layout(dataset, selection, closed)
     paths = sorted({Path(path) for modality in selection.modalities for path in _query(layout, selection, modality)})
     if not all(path.is_relative_to(dataset) for path in paths):
         raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
+    if selection.not_in is not None:
+        paths = [path for path in paths if not path.is_relative_to(selection.not_in)]
     scans, unusable = _parse(paths)
     scans, duplicates = _without_duplicates(scans)
-    unusable += duplicates
+    unusable += duplicates + [(folder, "no permission to look into it; ask for access") for folder in closed]
     if not scans and not unusable:
         where = f" in {_some([f'sub-{label}' for label in selection.participants])}" if selection.participants else ""
         sessions = f", {_some([f'ses-{label}' for label in selection.sessions])}" if selection.sessions else ""
         raise NothingSelected(
             f"{dataset}: no {' or '.join(selection.modalities)} image{where}{sessions}; "
-            "check the labels, --modality and --bids-filter-file"
+            f"check the labels, --modality and --bids-filter-file{selection.advice_on_index}"
         )
     seen = {scan.subject for scan in scans} | {_subject_of(path) for path, _ in unusable}
     empty = tuple(label for label in _wanted(dataset, selection) if label not in seen)
@@ -231,16 +247,33 @@ def _filter_value(value: Any) -> Any:
     return names.get(value, value) if value is None or isinstance(value, str) else value
 
 
-def _layout(dataset: Path, selection: Selection) -> Any:
+def _closed_folders(subject: Path) -> list[Path]:
+    """Folders that hold a participant's scans but can't be looked into; one of them would end the whole index."""
+    folders = [subject, subject / "anat", *subject.glob("ses-*"), *subject.glob("ses-*/anat")]
+    return [folder for folder in folders if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK)]
+
+
+def _layout(dataset: Path, selection: Selection, closed: Sequence[Path]) -> Any:
     """pybids' index of the anatomical images, without their metadata, which would take minutes."""
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     ignore = list(NOT_INDEXED)
+    ignore += [re.compile(rf"^/{re.escape(folder.relative_to(dataset).as_posix())}(/|$)") for folder in closed]
     if selection.participants and selection.database is None:
         labels = "|".join(re.escape(label) for label in selection.participants)
         ignore.append(re.compile(rf"^/sub-(?!({labels})(/|$))"))
     indexer = BIDSLayoutIndexer(validate=selection.validate, index_metadata=False, ignore=ignore)
-    return BIDSLayout(dataset, validate=False, database_path=selection.database, indexer=indexer)
+    if selection.database is None:
+        return BIDSLayout(dataset, validate=False, indexer=indexer)
+    if not (selection.database / INDEX).exists():
+        # Under another name until it is whole: pybids takes a half-made one for all there is.
+        building = selection.database / f".{uuid4().hex[:8]}"
+        try:
+            BIDSLayout(dataset, validate=False, database_path=building, indexer=indexer)
+            (building / INDEX).replace(selection.database / INDEX)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return BIDSLayout(dataset, validate=False, database_path=selection.database)
 
 
 def _parse(paths: list[Path]) -> tuple[list[Scan], list[tuple[Path, str]]]:
@@ -267,12 +300,37 @@ def _wanted(dataset: Path, selection: Selection) -> list[str]:
 
 
 def _subject_of(path: Path) -> str:
-    return path.name.partition("_")[0].removeprefix("sub-")
+    """Of a participant's file or folder."""
+    part = next(part for part in reversed(path.parts) if part.startswith("sub-"))
+    return part.partition("_")[0].removeprefix("sub-")
 
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - LISTED_AT_MOST} more" if len(names) > LISTED_AT_MOST else ""
     return ", ".join(names[:LISTED_AT_MOST]) + more
+
+
+def sessions_table(dataset: Path, subject: str) -> Path:
+    """Where BIDS has the times of a participant's sessions."""
+    return dataset / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
+
+
+def in_time(dataset: Path, subject: str, sessions: Iterable[str]) -> list[str]:
+    """Session labels, without ses-, from the earliest on.
+
+    By ``acq_time`` in the dataset's table of the participant's sessions where it has all of them, else by the numbers
+    and letters of the labels.
+    """
+    labels = sorted(set(sessions), key=natural)
+    try:
+        text = sessions_table(dataset, subject).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError):
+        return labels
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    times = {str(row.get("session_id")).removeprefix("ses-"): row.get("acq_time") or "n/a" for row in rows}
+    if any(times.get(label, "n/a") == "n/a" for label in labels):
+        return labels
+    return sorted(labels, key=lambda label: times[label])  # as BIDS writes times, they sort as text
 
 
 def natural(text: str) -> list[tuple[int, str]]:

@@ -40,7 +40,7 @@ from bidsseg.errors import UserError
     "--difficulty", type=(float, float, float), default=None, help="Of the samples at first, at their peak, at the end."
 )
 @click.option("--balance", type=(float, float), default=None, help="Class weights' exponent, first and last.")
-@click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps, whatever the hours.")
+@click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps, if not after --hours.")
 @click.option("--picture-minutes", type=float, default=15.0, show_default=True, help="Picture of a held-out scan.")
 @THREADS_OPTION
 def train(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from bidsseg.bids import sessions_table
 from bidsseg.derivatives import LABELS_ABOUT
-from bidsseg.files import table, write_json, write_text
+from bidsseg.files import read_json, table, write_json, write_text
 from bidsseg.labels import Label, Scheme, label_table
 from bidsseg.places import FUSED, Recipe
 
@@ -50,25 +51,50 @@ BIDS_TISSUES = (
 
 
 def write_root(
-    out: Path, dataset: Path, recipe: Recipe, modalities: Iterable[str], links: Mapping[str, Path] | None = None
+    out: Path, dataset: Path, recipe: Recipe, modalities: Iterable[str], links: Mapping[str, str] | None = None
 ) -> None:
     """The files that describe the output dataset; ``links`` names other datasets it rests on, for BIDS URIs.
 
-    Safe while other processes write theirs.
+    What earlier runs linked to and made stays described. Safe while other processes write theirs.
     """
-    write_json(out / "dataset_description.json", _description(dataset, recipe, links or {}))
+    write_json(out / "dataset_description.json", _description(dataset, recipe, {**links_in(out), **(links or {})}))
     write_text(out / "README", README)
     write_text(out / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
     rows = [("desc-preproc", "bias field corrected and resampled to 1 mm; not skull-stripped")]
     rows += [("desc-lesions", "numbers of lesions, and regions with lesions; not made from the image's values alone")]
     rows += [(f"desc-{name}", _made_from(name)) for name in modalities]
-    write_text(out / "descriptions.tsv", table(("desc_id", "description"), rows))
+    write_text(out / "descriptions.tsv", table(("desc_id", "description"), {**_described(out), **dict(rows)}.items()))
     write_json(out / "descriptions.json", {"Description": "What desc- means in the file names."})
     for scheme in recipe.schemes:
         labels = [(*astuple(label)[:5], bids_tissue(label, scheme), label.mapping) for label in label_table(scheme)]
         write_text(out / f"seg-{scheme}_dseg.tsv", table(LABEL_COLUMNS, labels))
         about = {"Description": LABELS_ABOUT.format(scheme), "SpatialReference": "orig"}
         write_json(out / f"seg-{scheme}_dseg.json", {**about, **OWN_COLUMNS})
+
+
+def copy_session_times(dataset: Path, out: Path, subjects: Iterable[str]) -> None:
+    """Tables of sessions, which tell readers of the output alone in which order they were; unreadable ones stay out."""
+    for subject in subjects:
+        source, target = sessions_table(dataset, subject), sessions_table(out, subject)
+        with suppress(FileNotFoundError, PermissionError, UnicodeDecodeError):
+            text = source.read_text(encoding="utf-8")
+            if not target.exists() or target.read_text(encoding="utf-8") != text:
+                write_text(target, text)
+
+
+def links_in(out: Path) -> dict[str, str]:
+    """URIs of the datasets that an output dataset rests on, by their names in BIDS URIs."""
+    links = read_json(out / "dataset_description.json").get("DatasetLinks", {})
+    return links if isinstance(links, dict) else {}
+
+
+def _described(out: Path) -> dict[str, str]:
+    """What earlier runs said of desc- entities."""
+    try:
+        lines = (out / "descriptions.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    except OSError:
+        return {}
+    return dict(line.split("\t", 1) for line in lines if "\t" in line)
 
 
 def _made_from(name: str) -> str:
@@ -85,7 +111,7 @@ def bids_tissue(label: Label, scheme: Scheme) -> int | None:
     return CORTEX if scheme == "gyri" else None
 
 
-def _description(dataset: Path, recipe: Recipe, links: Mapping[str, Path]) -> dict[str, Any]:
+def _description(dataset: Path, recipe: Recipe, links: Mapping[str, str]) -> dict[str, Any]:
     authors = _authors(dataset)
     model = {"Name": f"{NAME} model {recipe.model}", "Description": f"weights SHA-256 {recipe.weights_sha256}"}
     return {
@@ -93,7 +119,7 @@ def _description(dataset: Path, recipe: Recipe, links: Mapping[str, Path]) -> di
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": NAME, "Version": recipe.version, "Description": "segmentation"}, model],
-        "DatasetLinks": {"raw": dataset.as_uri(), **{name: path.as_uri() for name, path in links.items()}},
+        "DatasetLinks": {**links, "raw": dataset.as_uri()},
         "SourceDatasets": [{"URL": dataset.as_uri()}],
         "HowToAcknowledge": "See logs/CITATION.md.",
         **({"Authors": authors} if authors else {}),
@@ -102,8 +128,5 @@ def _description(dataset: Path, recipe: Recipe, links: Mapping[str, Path]) -> di
 
 def _authors(dataset: Path) -> list[str]:
     """Those of the input dataset, whose work this rests on."""
-    try:
-        authors = json.loads((dataset / "dataset_description.json").read_text(encoding="utf-8")).get("Authors", [])
-    except (OSError, ValueError, AttributeError):
-        return []
+    authors = read_json(dataset / "dataset_description.json").get("Authors", [])
     return [str(author) for author in authors] if isinstance(authors, list) else []

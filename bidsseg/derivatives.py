@@ -1,7 +1,8 @@
 """BIDS out: everything written for one scan.
 
-Every file appears under its name only when whole. The quality file of a scan is written last, and removed first when
-the scan is done again: it is there, with the recipe of this run, if and only if the scan is complete.
+Every file appears under its name only when whole. The quality file of a scan is written last: it is there, with the
+recipe of this run and all that it lists, if and only if the scan is complete. When a scan is done again, what was there
+goes first, since another recipe may write less.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bidsseg.files import write_json
 from bidsseg.labels import Scheme, label_table
-from bidsseg.places import Place, Recipe
+from bidsseg.places import Place, Recipe, remove_outputs
 
 if TYPE_CHECKING:
     from bidsseg.evidence import Evidence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from bidsseg.quality import Assessment
     from bidsseg.segmentation import Segmentation
 
-SPACES = ("orig", "1mm")
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
 MASK_LABEL = "brain"
 LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and colours."
@@ -53,7 +53,7 @@ class Result:
 
 def write_scan(place: Place, recipe: Recipe, result: Result, threads: int = 1) -> Path:
     """Write all derivatives of a scan and return its marker, which is written last."""
-    place.marker.unlink(missing_ok=True)
+    remove_outputs(place.out, place.marker)
     _remove_leftovers(place.marker.parent)
     writer = _Writer(place, recipe, [])
     with ThreadPoolExecutor(threads) as pool:  # most of the time goes into compression, which threads share well
@@ -206,7 +206,7 @@ def _write_marker(writer: _Writer, result: Result, warnings: Sequence[str]) -> N
         **quality(result.native),
         "Warnings": list(warnings),
         **writer.metadata(),
-        "SourceBytes": place.source_bytes,
+        **place.source_state(),
         "Outputs": outputs,
     }
     write_json(place.marker, content)

@@ -20,10 +20,10 @@ from bidsseg.labels import (
     TISSUES,
     Scheme,
     code_lookup,
+    first_gyri,
     gyri_to_parts,
     label_table,
     lobe_parts,
-    part_of_gyrus,
 )
 from bidsseg.volume import Floats, as_float32, box_around
 
@@ -249,8 +249,7 @@ def _members(names: Sequence[str]) -> NDArray[np.bool_]:
 @cache
 def part_codes(scheme: Scheme) -> NDArray[np.uint16]:
     """Codes by (tissue, side, lobe part)."""
-    first = [int(np.flatnonzero(part_of_gyrus() == part)[0]) for part in range(len(lobe_parts()))]
-    return code_lookup(scheme)[:, :, first]
+    return code_lookup(scheme)[:, :, first_gyri()]
 
 
 def _n_codes(scheme: Scheme) -> int:

@@ -48,5 +48,14 @@ def _cell(value: Any) -> Any:
     return "n/a" if missing else value
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Fields of a JSON file; none where it is not there or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bidsseg.places import Place
+from bidsseg.places import Place, report_of
 from bidsseg.sessions import compare_session, sessions_to_compare
 
 
@@ -31,7 +31,7 @@ def _compare_session(group: Sequence[Place], threads: int) -> str | None:
 
 def report_is_stale(out: Path, subject: str) -> bool:
     """Whether results of the participant, or their failures, are newer than the report."""
-    report = out / f"sub-{subject}.html"
+    report = report_of(out, subject)
     folder = out / f"sub-{subject}"
     results = [
         *folder.glob("**/anat/*_qc.json"),

@@ -18,7 +18,7 @@ from bidsseg.grid import Grid, conform
 from bidsseg.image import Image
 from bidsseg.inference import PredictOptions, Probabilities, infer
 from bidsseg.registration import rigid_transform
-from bidsseg.volume import as_float32, normalise
+from bidsseg.volume import as_float32, normalise, overlap
 from bidsseg.weights import Model
 
 CHANNELS_AT_ONCE = 8
@@ -122,12 +122,9 @@ def agreement(one: Image, other: Image, to_other: NDArray[np.float64]) -> float:
     """Mean Dice of the labels of two answers on the grid of the first, where both reach; nan without labels."""
     carried, reached = carry(other, one, to_other)
     own = np.where(reached, one.data, 0).astype(np.uint16)
-    size = int(max(own.max(), carried.max())) + 1
-    a, b = np.bincount(own.reshape(-1), minlength=size), np.bincount(carried.reshape(-1), minlength=size)
-    both = np.bincount(own[own == carried], minlength=size)
-    present = np.flatnonzero(a + b)
-    present = present[present > 0]
-    return float(np.mean(2 * both[present] / (a + b)[present])) if len(present) else float("nan")
+    a, b, both = overlap(own, carried)[:, 1:]
+    present = a + b > 0
+    return float(np.mean(2 * both[present] / (a + b)[present])) if present.any() else float("nan")
 
 
 def register_answers(

@@ -32,7 +32,7 @@ ID_COLUMNS = {
     "suffix": {"Description": "Kind of image, for instance T1w or FLAIR; n/a for tables of lesions."},
     "scan": {"Description": "Name of the source image, without its extension; for lesions that of their table."},
 }
-NOT_COLUMNS = ("Outputs", "SourceBytes", "Sources", "LabelSchemes", "OutputSpaces")
+NOT_COLUMNS = ("Outputs", "SourceBytes", "SourceStartSHA256", "Sources", "LabelSchemes", "OutputSpaces")
 "Keys of quality files that say nothing about quality."
 QC_DESCRIPTIONS = {
     "IntracranialVolumeMm3": {"Description": "Volume of brain and surrounding fluid.", "Units": "mm^3"},

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg import __version__
-from bidsseg.bids import natural
+from bidsseg.bids import in_time
 from bidsseg.charts import label_title
 from bidsseg.labels import SCHEMES, label_table
 from bidsseg.lesion_zones import OUTSIDE, ZONES
@@ -194,7 +194,7 @@ def write_group_page(path: Path, cohort: Cohort, problems: Sequence[str]) -> Non
         left_out=len(cohort.entries) - len(shown),
         problems=problems,
         followed=any(np.isfinite(row[cohort.position["change", STATUSES[0]]]) for row in cohort.rows),
-        data=script_data(cohort, kinds, statistics, shown),
+        data=script_data(cohort, kinds, statistics, shown, visit_numbers(path.parent, cohort.entries)),
         matrix=matrix(volumes[shown]),
     )
 
@@ -266,11 +266,14 @@ def matrix(volumes: Floats) -> dict[str, Any]:
 
 
 def script_data(
-    cohort: Cohort, kinds: Sequence[str], statistics: Mapping[str, Statistics], shown: NDArray[np.intp]
+    cohort: Cohort,
+    kinds: Sequence[str],
+    statistics: Mapping[str, Statistics],
+    shown: NDArray[np.intp],
+    visits: Sequence[int],
 ) -> dict[str, Any]:
-    """Tables for the page's script."""
+    """Tables for the page's script; ``visits`` by entry, the others by kind or by number of the entry."""
     entries = [cohort.entries[number] for number in shown]
-    visits = visit_numbers(cohort.entries)
     return {
         "columns": [[column.scheme, column.key, column.name, column.color] for column in cohort.columns],
         "kinds": list(kinds),
@@ -296,10 +299,10 @@ def rounded(found: Distribution) -> list[list[float] | None]:
     return [[float(f"{value:.4g}") for value in column] if np.isfinite(column).all() else None for column in table]
 
 
-def visit_numbers(entries: Sequence[Entry]) -> list[int]:
-    """Place of each entry's session among its participant's, from 0; 2 comes before 10."""
+def visit_numbers(out_dir: Path, entries: Sequence[Entry]) -> list[int]:
+    """Place of each entry's session among its participant's, from 0: see ``bids.in_time``."""
     sessions: dict[str, set[str]] = {}
     for entry in entries:
-        sessions.setdefault(entry.participant, set()).add(entry.session)
-    order = {who: sorted(found, key=natural) for who, found in sessions.items()}
-    return [order[entry.participant].index(entry.session) for entry in entries]
+        sessions.setdefault(entry.participant, set()).add(entry.session.removeprefix("ses-"))
+    order = {who: in_time(out_dir, who.removeprefix("sub-"), found) for who, found in sessions.items()}
+    return [order[entry.participant].index(entry.session.removeprefix("ses-")) for entry in entries]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,14 @@ from numpy.typing import NDArray
 
 from bidsseg.errors import FileError
 from bidsseg.files import whole
-from bidsseg.volume import Floats
+from bidsseg.volume import Floats, voxel_volume_mm3
 
+Geometry = tuple[tuple[int, ...], NDArray[np.float64]]
+"Shape of a volume, and its affine: 4x4, to RAS mm."
+SAME_MM = 0.1
 MAX_ASPECT = 1e3
+MAX_EXTENT_MM = 1000
+"Of a field of view; a larger one has its voxel size in other units, and no memory would hold it at 1 mm."
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,12 @@ class Image:
         return voxel_spacing_mm(self.affine)
 
     @property
+    def geometry(self) -> Geometry:
+        return self.data.shape, self.affine
+
+    @property
     def voxel_volume_mm3(self) -> float:
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+        return voxel_volume_mm3(self.affine)
 
 
 def voxel_spacing_mm(affine: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -52,10 +62,12 @@ def voxel_spacing_mm(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 def load(path: Path | str, uniform_ok: bool = False) -> Image:
     """Read a NIfTI scan, repairing what can be repaired.
 
-    Raises ``FileError`` for what can't: not NIfTI, truncated, colour or complex values, several volumes, and,
-    unless ``uniform_ok`` (a mask may be empty), one value everywhere.
+    Raises ``FileError`` for what can't: no permission, not NIfTI, truncated, colour or complex values, several volumes,
+    a field of view beyond ``MAX_EXTENT_MM``, and, unless ``uniform_ok`` (a mask may be empty), one value everywhere.
     """
     path = Path(path)
+    if os.path.exists(path) and not os.access(path, os.R_OK):  # nibabel would take it for no NIfTI
+        raise FileError(path, "no permission to read it", "ask for access")
     try:
         stored = nib.load(path)
         if not isinstance(stored, nib.Nifti1Pair):
@@ -70,12 +82,20 @@ def load(path: Path | str, uniform_ok: bool = False) -> Image:
     except (EOFError, OSError, zlib.error, ValueError) as error:
         raise FileError(path, f"damaged or truncated ({_one_line(error)})", "copy or export it again") from error
     affine, affine_warnings = _usable_affine(stored.header, data.shape)
+    longest = max(voxel_spacing_mm(affine) * data.shape)
+    if longest > MAX_EXTENT_MM:
+        raise FileError(path, f"its field of view is {longest:.0f} mm long", "check the voxel size in its header")
     header = stored.header.copy()
     header.set_data_shape(data.shape)
     return Image(data, affine, header, tuple(warnings + affine_warnings))
 
 
-def geometry(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]] | None:
+def is_same_grid(one: Geometry, other: Geometry) -> bool:
+    """Whether two volumes have one grid, to a tenth of a millimetre at every corner."""
+    return one[0] == other[0] and corners_apart_mm(one[1], other[1], one[0]) < SAME_MM
+
+
+def geometry(path: Path) -> Geometry | None:
     """Shape and affine (4x4, RAS mm) from a scan's header alone; None where it cannot be read."""
     try:
         stored = nib.load(path)
@@ -127,7 +147,7 @@ def _usable_affine(header: Any, shape: tuple[int, ...]) -> tuple[NDArray[np.floa
         warnings.append(
             f"the {'/'.join(name for name, _ in given if name not in dict(usable))} is not an affine of full rank"
         )
-    if len(usable) == 2 and _corners_apart_mm(usable[0][1], usable[1][1], shape) > 1:
+    if len(usable) == 2 and corners_apart_mm(usable[0][1], usable[1][1], shape) > 1:
         warnings.append("sform and qform disagree; the sform was used")
     if usable:
         return usable[0][1], warnings
@@ -148,7 +168,8 @@ def is_usable(affine: NDArray[np.float64]) -> bool:
     return bool(singular[-1] > 1e-4 and singular[0] / singular[-1] < MAX_ASPECT)
 
 
-def _corners_apart_mm(a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+def corners_apart_mm(a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """How far two affines, 4x4, put a corner of a volume apart at most, along any axis of the world."""
     corners = np.array(np.meshgrid(*((0, n - 1) for n in shape))).reshape(3, -1)
     return float(np.abs((a - b)[:3, :3] @ corners + (a - b)[:3, 3:]).max())
 

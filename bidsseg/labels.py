@@ -138,6 +138,12 @@ def part_of_gyrus() -> NDArray[np.uint8]:
 
 
 @cache
+def first_gyri() -> NDArray[np.intp]:
+    """The first gyrus of each of ``lobe_parts``, which stands for all of them where gyri do not matter."""
+    return np.unique(part_of_gyrus(), return_index=True)[1]
+
+
+@cache
 def gyri_to_parts() -> NDArray[np.float32]:
     """Which gyri belong to which of ``lobe_parts``, (parts, 49) of 0 and 1: sums the gyri's probabilities."""
     return np.eye(len(lobe_parts()), dtype=np.float32)[:, part_of_gyrus()]
@@ -219,7 +225,11 @@ def _fill_lobes(lookup: NDArray[np.uint16]) -> None:
 def encode(
     tissue: NDArray[np.uint8], side: NDArray[np.uint8], parcel: NDArray[np.uint8], scheme: Scheme
 ) -> NDArray[np.uint16]:
-    """Codes of a scheme from factor volumes of one shape; cerebrum without a known parcel becomes 0."""
+    """Codes of a scheme from factor volumes of one shape.
+
+    Where the parcel is not known cortex becomes 0, and so does white matter but in the scheme of gyri, which has one
+    label for all of it.
+    """
     codes = np.zeros(tissue.shape, np.uint16)
     brain = tissue > 0  # a small part of most scans
     known = parcel[brain]

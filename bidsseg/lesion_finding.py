@@ -11,16 +11,16 @@ A session gets one pair of scan and mask, so that its lesions are counted once. 
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from bidsseg.bids import Scan
 from bidsseg.errors import UserError
-from bidsseg.image import geometry
+from bidsseg.image import geometry, is_same_grid
 
 MASK_PATTERNS = (
     "*_label-lesion_mask.nii*",
@@ -61,13 +61,25 @@ def find_masks(search: Search, subject: str, session: str | None) -> list[Path]:
         if search.ignored is not None:
             folders = [folder for folder in folders if not folder.is_relative_to(search.ignored)]
         for name in (search.pattern,) if search.pattern else MASK_PATTERNS:
-            files = [path for folder in folders for path in sorted(folder.rglob(name))]
+            files = [path for folder in folders for path in sorted(_below(folder, name))]
             masks = [path for path in files if _is_of_session(path, derivatives, session)]
             if not search.pattern:
                 masks = [path for path in masks if not any(part in path.name.lower() for part in NOT_MASKS)]
             if masks:
                 return masks
     return []
+
+
+def _below(folder: Path, name: str) -> Iterator[Path]:
+    """Files of a name pattern, also behind links to folders, without hidden ones."""
+    entered = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(here)
+        if place in entered:  # a link that leads back
+            folders.clear()
+            continue
+        entered.add(place)
+        yield from (Path(here, file) for file in fnmatch.filter(files, name) if not file.startswith("."))
 
 
 def _is_of_session(path: Path, derivatives: Path, session: str | None) -> bool:
@@ -84,7 +96,7 @@ def choose(scans: Sequence[Scan], masks: Sequence[Path]) -> tuple[Scan, Path] | 
     if not fits:
         return None
     if len({fit[0] for fit in fits.values()}) < len(fits):  # names don't tell
-        same = {pair: _is_same_grid(*pair) for pair in fits}
+        same = {pair: _have_same_grid(*pair) for pair in fits}
     else:
         same = dict.fromkeys(fits, False)
     best = max((fit[0], same[pair], *fit[1:]) for pair, fit in fits.items())
@@ -116,8 +128,6 @@ def _fit(scan: Scan, mask: Path) -> tuple[int, int, int]:
     return kind, common, -rank
 
 
-def _is_same_grid(scan: Path, mask: Path) -> bool:
+def _have_same_grid(scan: Path, mask: Path) -> bool:
     one, other = geometry(scan), geometry(mask)
-    if one is None or other is None or one[0] != other[0]:
-        return False
-    return bool(np.abs(one[1] - other[1]).max() < 1e-2)
+    return one is not None and other is not None and is_same_grid(one, other)

@@ -18,8 +18,8 @@ from scipy.spatial import cKDTree
 
 from bidsseg.errors import UserError
 from bidsseg.grid import Grid, slabs, to_native_axes
-from bidsseg.image import Image
-from bidsseg.volume import Box
+from bidsseg.image import Image, is_same_grid
+from bidsseg.volume import Box, voxel_volume_mm3
 
 MaskKind = Literal["binary", "probability", "labels"]
 Reals = NDArray[np.floating[Any]]
@@ -30,15 +30,13 @@ NEIGHBOURS = np.array(sorted(product((-1, 0, 1), repeat=3), key=lambda step: sum
 PIECE_MM = 1.0
 
 
-def read_labels(
-    data: NDArray[Any], threshold: float, kind: MaskKind | None = None
-) -> tuple[NDArray[np.int32], MaskKind]:
+def read_labels(data: NDArray[Any], threshold: float) -> tuple[NDArray[np.int32], MaskKind]:
     """Lesion labels (I, J, K), 0 outside lesions, of a binary, probabilistic or labelled mask; and which it was.
 
-    Without ``kind``: at most one value above 0 is binary; whole numbers are labels; fractions up to 1 are
+    At most one value above 0 is binary; whole numbers are labels; fractions up to 1 are
     probabilities, of which those at or above ``threshold`` are lesion. Raises ``UserError`` for anything else.
     """
-    kind = kind or _kind_of(data)
+    kind = _kind_of(data)
     if kind == "labels":
         return np.rint(np.maximum(data, 0)).astype(np.int32), kind
     lesion = data > 0 if kind == "binary" else data >= max(threshold, 1e-6)
@@ -74,7 +72,7 @@ class Placed:
 
     @property
     def voxel_volume_mm3(self) -> float:
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+        return voxel_volume_mm3(self.affine)
 
 
 def place(labels: NDArray[np.int32], affine: Reals, grid: Grid) -> Placed:
@@ -195,14 +193,6 @@ def _by_volume(placed: Placed) -> Placed:
     )
 
 
-def is_same_grid(image: Image, mask: Image) -> bool:
-    """Whether a mask has a scan's grid, to a tenth of a millimetre at every corner."""
-    if image.data.shape != mask.data.shape:
-        return False
-    corners = np.array(list(product(*((0, n - 1) for n in image.data.shape))))
-    return bool(np.abs(apply(image.affine, corners) - apply(mask.affine, corners)).max() < 0.1)
-
-
 def on_scan_grid(placed: Placed, image: Image, same_grid: bool) -> Ints:
     """Components on the scan's own grid, (I, J, K); from another grid, scan voxels that are at least half lesion."""
     labels = np.zeros(image.data.shape, np.int32)
@@ -226,6 +216,6 @@ def mismatches(image: Image, mask: Image) -> tuple[str, ...]:
     found = []
     if covered < 0.5:
         found.append(f"the lesion mask covers only {covered:.0%} of the scan's field of view: do they belong together?")
-    if image.data.shape == mask.data.shape and not is_same_grid(image, mask):
+    if image.data.shape == mask.data.shape and not is_same_grid(image.geometry, mask.geometry):
         found.append("the lesion mask has the scan's matrix but another position or orientation: check its header")
     return tuple(found)

@@ -23,7 +23,7 @@ from bidsseg.segmentation import Segmentation, labels
 from bidsseg.volume import Floats
 
 NORMAL_WHITE_MATTER_MM = 3
-"White matter this near to a lesion is not taken for normal-appearing."
+"What lesions dilated by as much, voxel by voxel through their faces, take in is not called normal-appearing."
 
 
 def isotropic(mask: NDArray[np.bool_], image: Image) -> NDArray[np.bool_]:

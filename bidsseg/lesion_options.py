@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bidsseg.lesion_masks import MaskKind
-
 
 @dataclass(frozen=True)
 class LesionOptions:
@@ -13,8 +11,6 @@ class LesionOptions:
 
     threshold: float = 0.5
     "Probability at or above which a voxel of a probabilistic mask is lesion."
-    kind: MaskKind | None = None
-    "What the mask holds; None decides by its values."
     min_volume_mm3: float = 14.0
     "Smaller components are counted together as too-small; a ball 3 mm across has 14 mm3."
     min_long_axis_mm: float = 3.0

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bidsseg.bids import natural
+from bidsseg.bids import in_time
 from bidsseg.charts import read_tsv
+from bidsseg.files import read_json
 from bidsseg.lesion_pictures import ZONE_COLORS
-from bidsseg.lesion_steps import changes_marker, read_marker
+from bidsseg.lesion_steps import changes_marker
 from bidsseg.lesion_zones import MCDONALD_SITES, ZONES
 from bidsseg.longitudinal import STATUSES
 
@@ -114,7 +115,9 @@ class Lesions:
 def read_lesions(out_dir: Path, subject: str, sessions: Iterable[str]) -> Lesions:
     """Everything of a participant; ``sessions`` are the labels of all that were segmented, empty for none."""
     folder = out_dir / f"sub-{subject}"
-    summaries = sorted(folder.glob(f"**/*{SUMMARY_ENDING}"), key=lambda path: (natural(session_of(path)), path))
+    summaries = list(folder.glob(f"**/*{SUMMARY_ENDING}"))
+    order = in_time(out_dir, subject, map(session_of, summaries))
+    summaries.sort(key=lambda path: (order.index(session_of(path)), path))
     found = [session_lesions(out_dir, path) for path in summaries]
     changes = read_changes(out_dir, subject)
     told = {table.path for session in found for table in session.tables}
@@ -133,7 +136,7 @@ def session_of(path: Path) -> str:
 
 def session_lesions(out_dir: Path, summary: Path) -> SessionLesions:
     """One session, from its summary and the tables beside it."""
-    content = read_marker(summary)
+    content = read_json(summary)
     stem = summary.name.removesuffix(SUMMARY_ENDING)
     paths = [summary.with_name(f"{stem}_desc-{name}_lesions.tsv") for name in ("lesionload", "lesions")]
     scan = str(content.get("Scan", ""))
@@ -191,7 +194,7 @@ def as_number(cell: str) -> float:
 def read_changes(out_dir: Path, subject: str) -> Changes | None:
     """Counts from session to session and the table of lesions; None for a single session."""
     marker = changes_marker(out_dir, subject)
-    intervals = read_marker(marker).get("Intervals", [])
+    intervals = read_json(marker).get("Intervals", [])
     if not intervals:
         return None
     rows = [

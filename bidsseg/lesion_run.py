@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import chain, count, groupby
 from pathlib import Path
 
-from bidsseg.bids import natural, parse_scan
+from bidsseg.bids import in_time, parse_scan
+from bidsseg.dataset_root import links_in
 from bidsseg.errors import UserError
 from bidsseg.files import table, write_text
 from bidsseg.jobs import LesionJob
 from bidsseg.labels import label_table
 from bidsseg.lesion_finding import Search, choose, find_masks
 from bidsseg.lesion_options import LesionOptions
-from bidsseg.lesion_steps import is_done, log_of, marker_of, remove_lesions
+from bidsseg.lesion_steps import is_done, log_of, marker_of, remove_changes, remove_lesions
 from bidsseg.lesion_tables import LESION_CODES
-from bidsseg.places import Place, Recipe, is_complete
+from bidsseg.places import Place, Recipe, is_complete, report_of
 
 REASON = "Error: "
 
@@ -56,9 +57,13 @@ class Plan:
     "Sessions without a mask, and those where it is not clear which."
 
 
-def link_names(derivatives: Sequence[Path]) -> dict[Path, str]:
-    """Names that stand for the folders in BIDS URIs: masks, masks2, ..."""
-    return {path: f"masks{number}" if number > 1 else "masks" for number, path in enumerate(derivatives, 1)}
+def link_names(derivatives: Sequence[Path], known: Mapping[str, str]) -> dict[Path, str]:
+    """Names that stand for the folders in BIDS URIs: masks, masks2, ...; a folder that has one already (``known`` holds
+    URIs by name) keeps it, since sidecars of earlier runs use it."""
+    by_uri = {uri: name for name, uri in known.items() if name.startswith("masks")}
+    names = chain(["masks"], (f"masks{number}" for number in count(2)))
+    free = (name for name in names if name not in known)
+    return {path: by_uri.get(path.as_uri()) or next(free) for path in derivatives}
 
 
 def finished(request: LesionRequest, subject: str) -> list[Place]:
@@ -76,7 +81,11 @@ def finished(request: LesionRequest, subject: str) -> list[Place]:
 
 
 def by_session(places: Sequence[Place]) -> list[Place]:
-    return sorted(places, key=lambda place: (natural(place.scan.session or ""), place.scan.stem))
+    """A participant's scans, those of the earliest session first."""
+    if not places:
+        return []
+    order = in_time(places[0].dataset, places[0].scan.subject, (place.scan.session or "" for place in places))
+    return sorted(places, key=lambda place: (order.index(place.scan.session or ""), place.scan.stem))
 
 
 def plan(found: Mapping[str, Sequence[Place]], request: LesionRequest, overwrite: bool, dry_run: bool) -> Plan:
@@ -89,6 +98,7 @@ def plan(found: Mapping[str, Sequence[Place]], request: LesionRequest, overwrite
     told: list[Told] = []
     for subject, scans in found.items():
         pairs: list[tuple[Place, Path]] = []
+        removed = False
         for session, group in groupby(scans, key=lambda place: place.scan.session):
             places = list(group)
             try:
@@ -100,7 +110,11 @@ def plan(found: Mapping[str, Sequence[Place]], request: LesionRequest, overwrite
                 told.append(Told(_name(subject, session), "no mask"))
             pairs += [pair] if pair else []
             if not dry_run:
-                _remove_others(places, pair)
+                removed |= _remove_others(places, pair)
+        if len(pairs) < 2 and not dry_run:
+            removed |= remove_changes(request.out, subject)
+        if removed:
+            report_of(request.out, subject).unlink(missing_ok=True)  # it shows them; the run writes it anew
         if pairs:
             job = _job(pairs, request)
             (complete if not overwrite and is_done(job) else jobs).append(job)
@@ -118,15 +132,14 @@ def _pair(places: Sequence[Place], masks: Sequence[Path]) -> tuple[Place, Path] 
     return next(place for place in places if place.scan == found[0]), found[1]
 
 
-def _remove_others(places: Sequence[Place], pair: tuple[Place, Path] | None) -> None:
+def _remove_others(places: Sequence[Place], pair: tuple[Place, Path] | None) -> bool:
     kept = marker_of(pair[0]) if pair else None
-    for place in places:
-        if marker_of(place) != kept:
-            remove_lesions(place)
+    removed = [remove_lesions(place) for place in places if marker_of(place) != kept]
+    return any(removed)
 
 
 def _job(pairs: Sequence[tuple[Place, Path]], request: LesionRequest) -> LesionJob:
-    links = link_names(request.search.derivatives)
+    links = link_names(request.search.derivatives, links_in(request.out))
     return LesionJob(
         dataset=str(request.dataset),
         out=str(request.out),

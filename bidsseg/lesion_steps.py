@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from bidsseg.errors import UserError, one_line_errors
-from bidsseg.files import write_json, write_text
+from bidsseg.files import read_json, write_json, write_text
 from bidsseg.image import Image, load
 from bidsseg.jobs import LesionJob
 from bidsseg.lesion_report import LesionReport
 from bidsseg.lesion_tables import summary, write_lesions
 from bidsseg.lesions import lesion_features
 from bidsseg.longitudinal import Session, change_counts, follow, write_changes
-from bidsseg.places import Place
+from bidsseg.places import Place, remove_outputs
 from bidsseg.segmentation import Segmentation, from_labels
 
 NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
@@ -76,15 +76,6 @@ def _checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def read_marker(path: Path) -> dict[str, Any]:
-    """A summary's content; empty where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def is_done(job: LesionJob) -> bool:
     """Whether everything about the participant's lesions is there and up to date."""
     try:
@@ -93,22 +84,26 @@ def is_done(job: LesionJob) -> bool:
         return False
     if len(job.scans) < 2:
         return scans
-    changes = read_marker(changes_marker(Path(job.out), job.subject))
+    changes = read_json(changes_marker(Path(job.out), job.subject))
     return scans and changes.get("Scans") == [place.scan.stem for place in job.places]
 
 
 def _is_current(place: Place, mask: str, job: LesionJob) -> bool:
-    found = read_marker(marker_of(place))
+    found = read_json(marker_of(place))
     there = all((place.out / name).exists() for name in found.get("Outputs", ["missing"]))
     return there and found.get("Origin") == origin(place, mask, job)
 
 
-def remove_lesions(place: Place) -> None:
-    """Remove what was found with a mask that is there no more."""
-    marker = marker_of(place)
-    for name in read_marker(marker).get("Outputs", []):
-        (place.out / name).unlink(missing_ok=True)
-    marker.unlink(missing_ok=True)
+def remove_lesions(place: Place) -> bool:
+    """Remove what a mask led to, be it a result or a failure; whether there was anything."""
+    failed = log_of(place).exists()
+    log_of(place).unlink(missing_ok=True)
+    return remove_outputs(place.out, marker_of(place)) or failed
+
+
+def remove_changes(out: Path, subject: str) -> bool:
+    """Remove what was found by following lesions over sessions; whether there was anything."""
+    return remove_outputs(out, changes_marker(out, subject))
 
 
 def describe_participant(fields: dict[str, Any]) -> str:
@@ -127,7 +122,6 @@ def describe_participant(fields: dict[str, Any]) -> str:
         except UserError:
             write_text(log_of(place), traceback.format_exc())
             continue
-        log_of(place).unlink(missing_ok=True)
         first = first or (image, report.segmentation)
         name = place.scan.session or place.scan.stem
         sessions.append(Session(name, slim(report), matrix))
@@ -189,12 +183,10 @@ def _write_figure(place: Place, image: Image, report: LesionReport, warnings: li
 
 def describe_changes(out: Path, subject: str, sessions: Sequence[Session], stems: Sequence[str]) -> None:
     """Follow the lesions over sessions and write the participant's table; with one session, remove an old table."""
-    base, marker = changes_base(out, subject), changes_marker(out, subject)
-    for name in read_marker(marker).get("Outputs", []):
-        (out / name).unlink(missing_ok=True)
-    marker.unlink(missing_ok=True)
+    remove_changes(out, subject)
     if len(sessions) < 2:
         return
+    base = changes_base(out, subject)
     changes = follow(sessions)
     written = write_changes(changes, base.parent, base.name)
     content = {
@@ -211,4 +203,4 @@ def describe_changes(out: Path, subject: str, sessions: Sequence[Session], stems
         "FromFirstSession": {session.name: np.round(session.from_first, 6).tolist() for session in sessions},
         "Outputs": [path.relative_to(out).as_posix() for path in written],
     }
-    write_json(marker, content)
+    write_json(changes_marker(out, subject), content)

@@ -61,7 +61,7 @@ LESION_COLUMNS: dict[str, dict[str, Any]] = {
     "main_region": {"Description": "Region that holds most of the lesion; fluid only where there is nothing else"},
     "regions": {"Description": "Share of the lesion in each region, largest first: name=fraction, comma between"},
     "relative_intensity": {
-        "Description": "Mean grey value over the median of white matter more than 3 mm away from lesions",
+        "Description": "Mean grey value over the median of white matter outside the lesions, these dilated by 3 mm",
         "Units": "arbitrary",
     },
 }

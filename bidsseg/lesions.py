@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from bidsseg.errors import UserError
 from bidsseg.grid import grid_of
-from bidsseg.image import Image
+from bidsseg.image import Image, is_same_grid
 from bidsseg.lesion_correction import correct_under_lesions
 from bidsseg.lesion_masks import (
     Placed,
     apply,
     is_inside,
-    is_same_grid,
     mismatches,
     on_scan_grid,
     pieces_of,
@@ -46,10 +45,10 @@ def lesion_features(
     options = options or LesionOptions()
     if segmentation.tissue.shape != image.data.shape:
         raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
-    values, kind = read_labels(mask.data, options.threshold, options.kind)
+    values, kind = read_labels(mask.data, options.threshold)
     check_size(values, mask, segmentation)
     placed = place(values, mask.affine, grid_of(image.data.shape, image.affine))
-    on_scan = on_scan_grid(placed, image, is_same_grid(image, mask))
+    on_scan = on_scan_grid(placed, image, is_same_grid(image.geometry, mask.geometry))
     corrected = correct_under_lesions(segmentation, on_scan > 0)
     pieces = _pieces(placed, image)
     count = int((placed.volumes_mm3 >= options.min_volume_mm3 - 1e-6).sum())

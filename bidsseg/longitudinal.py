@@ -21,11 +21,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from bidsseg.image import Image
 from bidsseg.lesion_masks import Reals, apply, is_inside, look_up
 from bidsseg.lesion_report import Lesion, LesionReport
 from bidsseg.lesion_tables import region_names, write_table
-from bidsseg.registration import rigid_transform
 
 STATUSES = ("new", "enlarged", "stable", "shrunken", "vanished", "not-covered")
 CHANGE_COLUMNS: dict[str, dict[str, Any]] = {
@@ -100,14 +98,6 @@ class Change:
     @property
     def change_fraction(self) -> float:
         return self.change_mm3 / self.volume_before_mm3 if self.volume_before_mm3 > 0 else float("nan")
-
-
-def register_sessions(scans: Sequence[tuple[str, Image, LesionReport]], threads: int = 1) -> list[Session]:
-    """Sessions in order, each registered to the first by its brain."""
-    _, first, report = scans[0]
-    brain = report.segmentation.tissue > 0
-    transforms = [np.eye(4), *(rigid_transform(first, image, brain, threads) for _, image, _ in scans[1:])]
-    return [Session(name, found, matrix) for (name, _, found), matrix in zip(scans, transforms, strict=True)]
 
 
 def follow(sessions: Sequence[Session], options: ChangeOptions | None = None) -> list[Change]:

@@ -21,7 +21,7 @@ from rich.console import Console
 from bidsseg import __version__
 from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_filters
 from bidsseg.card import DEFAULT_MODEL, check_weights, folder_of, read_card
-from bidsseg.dataset_root import write_root
+from bidsseg.dataset_root import copy_session_times, links_in, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
 from bidsseg.follow_up import compare_sessions, report_is_stale, write_reports
@@ -85,29 +85,32 @@ def _find_and_run(options: Options, pool: WorkerPool) -> Result:
         filters,
         not options.skip_bids_validation,
         options.bids_database_dir.resolve() if options.bids_database_dir else None,
+        out,
     )
     found = find_scans(dataset, selection)
     single = [Place(scan, dataset, out) for scan in found.scans]
     places = [*single, *(fused_places(single) if options.fuse else ())]
     subjects = sorted({place.scan.subject for place in places})
     if options.reports_only:
-        return finish([], write_reports(out, subjects, options.workers))
+        return finish([Row("reports", "failed", line) for line in write_reports(out, subjects, options.workers)], [])
     recipe = recipe_of(options)
     complete = [] if options.overwrite else [place for place in places if is_complete(place, recipe)]
     skipped = set(complete)
     to_do = [place for place in places if place not in skipped]
-    rows = [*(Row(place.scan.stem, "complete", "skipped") for place in complete), *_rows_without_run(found)]
+    rows = [*(Row(place.scan.stem, "complete", "skipped") for place in complete), *_rows_without_run(found, selection)]
     if options.dry_run:
         rows += [Row(place.scan.stem, "to do") for place in to_do]
         return finish(rows + _lesions(single, recipe, options, pool), [])
     fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
     write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
     _write_citation(out, recipe, options)
+    copy_session_times(dataset, out, subjects)
     rows += _run(to_do, recipe, options, pool) if to_do else []
     problems = compare_sessions(single, options.omp_nthreads, options.workers)
     rows += _lesions(single, recipe, options, pool)
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
-    return finish(rows, [*problems, *write_reports(out, stale, options.workers)])
+    rows += [Row("reports", "failed", line) for line in write_reports(out, stale, options.workers)]
+    return finish(rows, problems)
 
 
 def recipe_of(options: Options) -> Recipe:
@@ -140,9 +143,10 @@ def _check_folders(options: Options) -> None:
         raise NotADirectoryError(20, "is a file, not a folder", str(options.out_dir))
 
 
-def _rows_without_run(found: Found) -> list[Row]:
+def _rows_without_run(found: Found, selection: Selection) -> list[Row]:
     unusable = [Row(path.name, "failed", f"{path}: {why}") for path, why in found.unusable]
-    return unusable + [Row(f"sub-{label}", "no scans", "none selected") for label in found.empty_participants]
+    why = f"none selected{selection.advice_on_index}"
+    return unusable + [Row(f"sub-{label}", "no scans", why) for label in found.empty_participants]
 
 
 def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
@@ -164,13 +168,14 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerP
     return rows
 
 
-def _links(options: Options) -> dict[str, Path]:
-    """The datasets with masks, by the names they have in BIDS URIs."""
+def _links(options: Options) -> dict[str, str]:
+    """URIs of the datasets with masks, by the names they have in BIDS URIs."""
     if not options.derivatives:
         return {}
     from bidsseg.lesion_run import link_names
 
-    return {name: path for path, name in link_names([path.resolve() for path in options.derivatives]).items()}
+    names = link_names([path.resolve() for path in options.derivatives], links_in(options.out_dir.resolve()))
+    return {name: path.as_uri() for path, name in names.items()}
 
 
 def _lesions(places: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:

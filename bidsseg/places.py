@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bidsseg.bids import Scan, derivative_path, participant_folder
+from bidsseg.files import read_json
 from bidsseg.labels import SCHEMES, Scheme
 
 FUSED = "fused"
 "Ends desc- of what was made from several contrasts."
+START_BYTES = 64 * 1024
+"Of a scan: its header, and its first slices."
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,15 @@ class Place:
         """BIDS URIs of the scan, and of its partners."""
         return [f"bids:raw:{path.relative_to(self.dataset).as_posix()}" for path in self.sources]
 
-    @property
-    def source_bytes(self) -> int:
-        """Size of the scan, and of its partners."""
-        return sum(path.stat().st_size for path in self.sources)
+    def source_state(self) -> dict[str, Any]:
+        """What tells a scan, and its partners, from changed ones at the cost of a glance; raises ``OSError``.
+
+        A mended header alone leaves the size as it is.
+        """
+        return {
+            "SourceBytes": sum(path.stat().st_size for path in self.sources),
+            "SourceStartSHA256": [_checksum_of_start(path) for path in self.sources],
+        }
 
     def file(self, ending: str, **extra: str) -> Path:
         return derivative_path(self.out, self.scan, ending, **extra)
@@ -88,12 +96,34 @@ class Place:
         return participant_folder(self.out, self.scan) / "figures" / name
 
 
+def report_of(out: Path, subject: str) -> Path:
+    """The page about a participant."""
+    return out / f"sub-{subject}.html"
+
+
+def _checksum_of_start(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(START_BYTES)).hexdigest()
+
+
 def is_complete(place: Place, recipe: Recipe) -> bool:
-    """Whether all outputs of the scan are there, made with this recipe from a scan of this size."""
+    """Whether all outputs of the scan are there, made with this recipe from the scan as it is now."""
+    marker = read_json(place.marker)
     try:
-        marker = json.loads(place.marker.read_text(encoding="utf-8"))
-        same = all(marker[key] == value for key, value in recipe.metadata().items())
-        unchanged = marker["SourceBytes"] == place.source_bytes
-        return same and unchanged and all((place.out / name).exists() for name in marker["Outputs"])
-    except (OSError, ValueError, KeyError, TypeError):
+        expected = {**recipe.metadata(), **place.source_state()}
+        same = all(marker[key] == value for key, value in expected.items())
+        return same and all((place.out / name).exists() for name in marker["Outputs"])
+    except (OSError, KeyError, TypeError):
         return False
+
+
+def remove_outputs(out: Path, marker: Path) -> bool:
+    """Remove the files that a marker lists, and at last the marker; whether there was one.
+
+    A kill amid this leaves a marker of what is not complete, and the next run goes on.
+    """
+    for name in read_json(marker).get("Outputs", []):
+        (out / name).unlink(missing_ok=True)
+    there = marker.exists()
+    marker.unlink(missing_ok=True)
+    return there

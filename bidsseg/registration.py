@@ -1,10 +1,11 @@
 """Rigid registration of two scans of one head, whatever their contrasts and slice thickness.
 
-This and ``image`` are the only users of SimpleITK. Scans come in and go out in RAS.
+Scans come in and go out in RAS.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -34,9 +35,7 @@ def rigid_transform(
     if fixed_mask is not None and fixed_mask.any():
         mask = _to_sitk(replace(fixed, data=fixed_mask.astype(np.float32))) >= 0.5
         mask = sitk.BinaryDilate(mask, [2, 2, 2])
-    best = min(
-        _beginnings(target, source), key=lambda start: _method(mask, threads, start).MetricEvaluate(target, source)
-    )
+    best = min(_beginnings(target, source), key=lambda start: _misfit(_method(mask, threads, start), target, source))
     method = _method(mask, threads, best)
     method.SetOptimizerAsRegularStepGradientDescent(
         2.0, 1e-3, 200, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-6
@@ -67,6 +66,14 @@ def _beginnings(target: sitk.Image, source: sitk.Image) -> list[sitk.Euler3DTran
     headers = sitk.Euler3DTransform()
     headers.SetCenter(centred.GetCenter())
     return [headers, centred]
+
+
+def _misfit(method: sitk.ImageRegistrationMethod, target: sitk.Image, source: sitk.Image) -> float:
+    """The metric where a method begins, the smaller the better; infinite where the scans lie apart."""
+    try:
+        return float(method.MetricEvaluate(target, source))
+    except RuntimeError:
+        return math.inf
 
 
 def _method(mask: sitk.Image | None, threads: int, start: sitk.Euler3DTransform) -> sitk.ImageRegistrationMethod:

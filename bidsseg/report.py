@@ -25,7 +25,7 @@ from bidsseg.image import Image, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.lesion_page import SessionLesions, read_lesions, zones_of_lesions
 from bidsseg.pages import NIIVUE, packed, write_page
-from bidsseg.places import FUSED, Place
+from bidsseg.places import FUSED, Place, report_of
 from bidsseg.viewer import Embedded, embed
 
 PAGE_BYTES = 14_500_000
@@ -38,7 +38,11 @@ LESION_PICTURE_SHARE = 0.15
 PICTURE_QUALITIES = ((1900, 82), (1500, 78), (1100, 72), (800, 65))
 "(width in pixels, JPEG quality), best first."
 PROVENANCE = ("SoftwareVersion", "Model", "WeightsSHA256", "BiasFieldCorrection", "Sources")
-NOT_MEASURES = {*PROVENANCE, "Warnings", "Verdict", "Reasons", "LabelSchemes", "OutputSpaces", "SourceBytes", "Outputs"}
+NOT_MEASURES = {
+    *PROVENANCE,
+    *("Warnings", "Verdict", "Reasons", "LabelSchemes", "OutputSpaces"),
+    *("SourceBytes", "SourceStartSHA256", "Outputs"),
+}
 VERDICTS = {"pass": "Pass", "check": "Check", "fail": "Fail"}
 ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
@@ -136,7 +140,7 @@ def participant_report(out_dir: Path, subject: str) -> Path:
     """Write OUT/sub-<subject>.html, whole or not at all, from the participant's derivatives; returns its path."""
     subject = subject.removeprefix("sub-")
     sections = [section(out_dir, marker) for marker in markers(out_dir, subject)]
-    path = out_dir / f"sub-{subject}.html"
+    path = report_of(out_dir, subject)
     room = PAGE_BYTES - MARGIN_BYTES - len(packed(NIIVUE))
     pictures = {s.anchor: picture(s, int(room * PICTURE_SHARE / len(sections))) for s in sections}
     lesions = read_lesions(out_dir, subject, dict.fromkeys(s.place.scan.session or "" for s in sections))

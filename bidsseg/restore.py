@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bidsseg.grid import Grid, slabs, to_native_axes
 from bidsseg.inference import Probabilities
-from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, gyri_to_parts, lobe_parts, part_of_gyrus
+from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, first_gyri, gyri_to_parts, lobe_parts, part_of_gyrus
 from bidsseg.segmentation import Segmentation
 from bidsseg.volume import Floats
 
@@ -71,14 +71,8 @@ def decide(tissues: Floats, right: Floats, parcels_at: Callable[[NDArray[np.bool
     parcel = np.zeros_like(tissue)
     parcellated = np.isin(tissue, [TISSUE[name] for name in PARCELLATED])
     parcels = parcels_at(parcellated)
-    parcel[parcellated] = _gyrus(parcels, tissue[parcellated]) if gyri else _any_gyrus_of(_largest(parcels)[1])
+    parcel[parcellated] = _gyrus(parcels, tissue[parcellated]) if gyri else first_gyri()[_largest(parcels)[1]]
     return Decision(tissue, side, parcel, confidence)
-
-
-def _any_gyrus_of(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The first gyrus of each lobe part."""
-    first = [np.flatnonzero(part_of_gyrus() == number)[0] for number in range(len(lobe_parts()))]
-    return np.array(first, np.uint8)[part]
 
 
 def _gyrus(parcels: Floats, tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bidsseg.files import write_text
 from bidsseg.labels import LOBAR_TISSUES, TISSUE, Label, Scheme, code_lookup, encode, label_table
+from bidsseg.volume import voxel_volume_mm3
 
 Codes = NDArray[np.uint16]
 
@@ -34,7 +35,7 @@ class Segmentation:
 
     @property
     def voxel_volume_mm3(self) -> float:
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+        return voxel_volume_mm3(self.affine)
 
 
 def labels(segmentation: Segmentation, scheme: Scheme) -> Codes:

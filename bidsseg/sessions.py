@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from bidsseg.files import write_json
+from bidsseg.files import read_json, write_json
 from bidsseg.places import FUSED, Place
 
 AGREEMENT = "ContrastAgreement"
 WITH = "ContrastAgreementWith"
 LOW_AGREEMENT = 0.5
 "Mean Dice over regions of two contrasts below which a scan needs a look."
+AGREE_LITTLE = "the answers from the session's contrasts agree little"
 
 
 def other_contrasts(places: Iterable[Place]) -> dict[Place, list[Place]]:
@@ -55,19 +55,11 @@ def sessions_to_compare(places: Iterable[Place]) -> list[list[Place]]:
 
 def _is_incomplete(group: Sequence[Place]) -> bool:
     """A scan done again has a fresh quality file, without agreement."""
-    qualities = {place: _read(place) for place in group}
+    qualities = {place: read_json(place.marker) for place in group}
     if not all(qualities.values()):
         return False
     others = other_contrasts(group)
     return any({other.scan.stem for other in others[place]} != set(qualities[place].get(WITH, {})) for place in group)
-
-
-def _read(place: Place) -> dict[str, Any]:
-    try:
-        found = json.loads(place.marker.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def compare_session(group: Sequence[Place], threads: int) -> None:
@@ -87,7 +79,7 @@ def compare_session(group: Sequence[Place], threads: int) -> None:
             for b, other in enumerate(group)
             if other.scan.suffix != place.scan.suffix
         }
-        write_json(place.marker, with_agreement(_read(place), by_other))
+        write_json(place.marker, with_agreement(read_json(place.marker), by_other))
 
 
 def _label_image(place: Place) -> Path | None:
@@ -100,12 +92,16 @@ def _label_image(place: Place) -> Path | None:
 
 
 def with_agreement(quality: Mapping[str, Any], by_other: Mapping[str, float]) -> dict[str, Any]:
-    """A quality file's content with the agreement; where it is low, a scan that passed needs a look."""
+    """A quality file's content with the agreement, in place of an earlier one; a scan that passed needs a look where it
+    is low, and needs none where that was all."""
     mean = round(sum(by_other.values()) / len(by_other), 4)
-    changed = {AGREEMENT: mean, WITH: dict(by_other)}
-    reasons = list(quality.get("Reasons", []))
-    if mean < LOW_AGREEMENT and "Verdict" in quality:
-        reasons.append(f"the answers from the session's contrasts agree little: mean Dice {mean:.2f}")
-        changed["Verdict"] = "check" if quality["Verdict"] == "pass" else quality["Verdict"]
-        changed["Reasons"] = reasons
-    return {**quality, **changed}
+    changed = {**quality, AGREEMENT: mean, WITH: dict(by_other)}
+    if "Verdict" not in quality:
+        return changed
+    before = list(quality.get("Reasons", []))
+    reasons = [reason for reason in before if not reason.startswith(AGREE_LITTLE)]
+    verdict = "pass" if before and not reasons and quality["Verdict"] == "check" else quality["Verdict"]
+    if mean < LOW_AGREEMENT:
+        reasons.append(f"{AGREE_LITTLE}: mean Dice {mean:.2f}")
+        verdict = "check" if verdict == "pass" else verdict
+    return {**changed, "Verdict": verdict, "Reasons": reasons}

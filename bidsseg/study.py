@@ -24,7 +24,7 @@ from bidsseg.inference import PredictOptions, infer
 from bidsseg.quality import Geometry, geometry
 from bidsseg.restore import to_native
 from bidsseg.segmentation import labels
-from bidsseg.volume import normalise
+from bidsseg.volume import normalise, overlap
 from bidsseg.weights import Model
 
 Codes = NDArray[np.uint16]
@@ -110,8 +110,6 @@ def run_trial(case: Case, how: Damage, model: Model, options: PredictOptions) ->
 
 def dice_by_label(reference: Codes, found: Codes) -> dict[int, float]:
     """Dice of every label that the reference has."""
-    size = int(max(reference.max(), found.max())) + 1
-    a, b = (np.bincount(codes.reshape(-1), minlength=size) for codes in (reference, found))
-    both = np.bincount(reference[reference == found], minlength=size)
+    a, b, both = overlap(reference, found)
     present = [int(code) for code in np.flatnonzero(a) if code]
     return {code: round(2 * int(both[code]) / int(a[code] + b[code]), 4) for code in present}

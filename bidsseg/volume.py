@@ -26,6 +26,11 @@ def box_around(mask: NDArray[np.bool_], margin: int = 0) -> Box:
     return slices[0], slices[1], slices[2]
 
 
+def voxel_volume_mm3(affine: NDArray[np.floating[Any]]) -> float:
+    """Of one voxel of a grid with this affine, 4x4."""
+    return float(abs(np.linalg.det(affine[:3, :3])))
+
+
 def normalise(volume: Floats) -> Floats:
     """Grey values to 0-1: the 0.5th and 99.5th percentile of what is brighter than the darkest value."""
     sample = volume.reshape(-1)[:: max(1, volume.size // 500_000)]
@@ -45,6 +50,13 @@ def as_float32(values: NDArray[Any]) -> Floats:
 
     converted: Floats = torch.from_numpy(np.ascontiguousarray(values)).float().numpy()
     return converted
+
+
+def overlap(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.int64]:
+    """How many voxels have each code in one volume, in the other, and in both: (3, largest code + 1)."""
+    size = int(max(one.max(), other.max())) + 1
+    counted = (one.reshape(-1), other.reshape(-1), one[one == other])
+    return np.stack([np.bincount(codes, minlength=size) for codes in counted])
 
 
 def resampling_matrix(centres: NDArray[np.float64], n_in: int, width: float) -> Floats:

@@ -15,7 +15,9 @@ from uuid import uuid4
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
+from bidsseg.files import write_text
 from bidsseg.jobs import Job, LesionJob
+from bidsseg.lesion_steps import is_done, log_of, marker_of
 from bidsseg.places import is_complete
 from bidsseg.plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
 from bidsseg.workers import MEMORY_GB, WORKER_DIED, Execution, WorkerPool
@@ -76,11 +78,16 @@ def run_lesion_jobs(
     how = pool.how
     set_up_logging(how.verbose)
     size = SCANS_PER_WORKER * how.workers
+    died: list[LesionJob] = []
     with closing(Runner(pool, on_scan)) as runner:
         for first in range(0, len(jobs), size):
-            batch = jobs[first : first + size]
-            errors = runner.run_lesions(batch)
-            yield from ((job, errors.get(job.subject)) for job in batch)
+            for job, error in runner.run_lesions(jobs[first : first + size]):
+                if error is not None and WORKER_DIED in error and not how.stop_on_first_crash:
+                    died.append(job)
+                else:
+                    yield job, error
+        for job in died:  # one at a time, as with scans
+            yield from runner.run_lesions([job])
 
 
 def write_graph(job: Job, how: Execution) -> None:
@@ -124,17 +131,27 @@ class Runner:
         crashes = self._crashes()
         return [self._outcome(job, crashes, error) for job in jobs]
 
-    def run_lesions(self, jobs: Sequence[LesionJob]) -> dict[str, str]:
-        """Describe the lesions of participants; returns what ended a participant, by subject."""
+    def run_lesions(self, jobs: Sequence[LesionJob]) -> list[tuple[LesionJob, str | None]]:
+        """Describe the lesions of participants; returns each with what ended it, None if nothing did."""
         self.failed = set()
         self.stems = {f"lesions_{job.subject}": f"sub-{job.subject} lesions" for job in jobs}
         workflow = Workflow(name=ROOT, base_dir=str(self.how.work_dir))
         workflow.add_nodes([lesion_workflow(job, self.how) for job in jobs])
         error = self._execute(workflow)
-        crashes = {name: path.read_text(encoding="utf-8", errors="replace") for name, path in self._crashes().items()}
-        names = {job.subject: f"lesions_{job.subject}" for job in jobs}
-        reasons = {name: (LAST_ERROR.findall(text) or [error])[-1] for name, text in crashes.items()}
-        return {subject: str(reasons[name]) for subject, name in names.items() if name in reasons}
+        crashes = self._crashes()
+        return [(job, self._lesion_error(job, crashes.get(f"lesions_{job.subject}"), error)) for job in jobs]
+
+    def _lesion_error(self, job: LesionJob, crash: Path | None, error: str) -> str | None:
+        """What ended a participant's lesions; of a crash the masks' logs tell too."""
+        if crash is None:
+            told = is_done(job) or any(log_of(place).exists() for place in job.places)
+            return None if told else error
+        text = crash.read_text(encoding="utf-8", errors="replace")
+        reason = str((LAST_ERROR.findall(text) or [error])[-1])
+        for place in job.places:
+            if not marker_of(place).exists():
+                write_text(log_of(place), f"{text.rstrip()}\nError: {reason}\n")
+        return reason
 
     def _execute(self, workflow: Workflow) -> str:
         """Run a workflow; returns what to say of nodes that did not end and left no crash file."""

@@ -306,3 +306,18 @@ def test_all_gpus_are_used_unless_one_is_named(device: str, chosen: str, gpus: i
     monkeypatch.setattr("bidsseg.gpus.has_cuda_driver", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert count_gpus(device) == gpus
+
+
+def test_a_report_that_cannot_be_written_fails_the_run(
+    dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    assert app(root, "--seg", "lobes") == EXIT_OK
+    page = tmp_path / "out" / "sub-01.html"
+    page.unlink()
+    page.mkdir()
+    assert app(root, "--reports-only") == EXIT_SOME_FAILED
+    assert "error: sub-01: no report" in capsys.readouterr().err
+    page.rmdir()
+    assert app(root, "--reports-only") == EXIT_OK
+    assert page.is_file()

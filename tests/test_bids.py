@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bidsseg.bids import (
+    INDEX,
     Found,
     InvalidDataset,
     NothingSelected,
@@ -13,6 +14,7 @@ from bidsseg.bids import (
     derivative_name,
     derivative_path,
     find_scans,
+    in_time,
     parse_scan,
     read_filters,
 )
@@ -159,6 +161,73 @@ def test_the_index_can_be_kept(dataset: Dataset, tmp_path: Path) -> None:
     root.mkdir()
     with pytest.raises(UserError, match="another dataset"):
         find_scans(other, Selection(database=database))
+
+
+def test_an_index_that_was_not_finished_is_made_anew(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bids.layout import BIDSLayoutIndexer
+
+    root, selection = dataset("sub-01_T1w.nii.gz"), Selection(database=tmp_path / "index")
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BIDSLayoutIndexer, "_index_dir", kill)
+        with pytest.raises(KeyboardInterrupt):
+            find_scans(root, selection)
+    assert stems(find_scans(root, selection)) == ["sub-01_T1w"]
+    assert [path.name for path in (tmp_path / "index").iterdir()] == [INDEX]
+
+
+def test_what_the_index_lacks_is_told_to_be_newer_perhaps(dataset: Dataset, tmp_path: Path) -> None:
+    root, database = dataset("sub-01_T1w.nii.gz"), tmp_path / "index"
+    find_scans(root, Selection(database=database))
+    dataset("sub-02_T1w.nii.gz")
+    assert find_scans(root, Selection(database=database)).empty_participants == ("02",)
+    with pytest.raises(NothingSelected, match=f"newer than the index, remove {database}"):
+        find_scans(root, Selection(participants=("02",), database=database))
+
+
+def test_outputs_within_the_dataset_are_no_scans(dataset: Dataset) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    output = root / "out" / "sub-01" / "anat" / "sub-01_desc-preproc_T1w.nii.gz"
+    output.parent.mkdir(parents=True)
+    output.write_bytes(b"")
+    assert find_scans(root, Selection(validate=False)).unusable
+    assert not find_scans(root, Selection(validate=False, not_in=root / "out")).unusable
+
+
+@pytest.mark.parametrize("closed", ["sub-02", "sub-02/anat"])
+def test_a_closed_folder_is_told_and_the_others_go_on(
+    closed: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
+    monkeypatch.setattr("bidsseg.bids.os.access", lambda path, mode: path != root / closed)  # root may enter any
+    found = find_scans(root, Selection())
+    assert stems(found) == ["sub-01_T1w"]
+    assert found.unusable == ((root / closed, "no permission to look into it; ask for access"),)
+    assert found.empty_participants == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (None, ["post", "pre"]),
+        ("session_id\tacq_time\nses-pre\t2020-01-02T03:04:05\nses-post\t2021-01-02T03:04:05\n", ["pre", "post"]),
+        ("session_id\tacq_time\tage\nses-pre\tn/a\t40\nses-post\t2021-01-02T03:04:05\t41\n", ["post", "pre"]),
+        ("session_id\tacq_time\nses-pre\t2020-01-02T03:04:05\n", ["post", "pre"]),
+        ("no table", ["post", "pre"]),
+    ],
+)
+def test_sessions_follow_their_times_where_all_are_known(
+    table: str | None, expected: list[str], tmp_path: Path
+) -> None:
+    if table is not None:
+        (tmp_path / "sub-01").mkdir()
+        (tmp_path / "sub-01" / "sub-01_sessions.tsv").write_text(table)
+    assert in_time(tmp_path, "01", ["pre", "post", "pre"]) == expected
 
 
 def _break(root: Path, how: str) -> Path:

@@ -4,13 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from bidsseg import derivatives, pictures
 from bidsseg.bids import parse_scan
-from bidsseg.dataset_root import bids_tissue, write_root
+from bidsseg.dataset_root import bids_tissue, links_in, write_root
 from bidsseg.derivatives import Result, write_scan
 from bidsseg.files import table
 from bidsseg.grid import grid_of
@@ -135,6 +136,29 @@ def test_a_missing_output_or_another_scan_is_done_again(place: Place) -> None:
     assert not is_complete(place, RECIPE)
 
 
+def test_a_mended_header_is_done_again(place: Place) -> None:
+    scan = replace(place.scan, path=place.scan.path.with_suffix(""))  # uncompressed: it keeps its size
+    place = replace(place, scan=scan)
+    loaded = nib.load(write_image(scan.path), mmap=False)  # it is written over
+    size = scan.path.stat().st_size
+    write_scan(place, RECIPE, result_for(place))
+    assert is_complete(place, RECIPE)
+    mended = np.diag((-1.0, 1.0, 1.0, 1.0)) @ loaded.affine
+    nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj), mended, loaded.header), scan.path)
+    assert scan.path.stat().st_size == size
+    assert not is_complete(place, RECIPE)
+
+
+def test_another_recipe_leaves_nothing_of_the_former(place: Place) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    fewer = replace(RECIPE, schemes=("regions",))
+    write_scan(place, fewer, result_for(place))
+    assert is_complete(place, fewer)
+    left = {path.relative_to(place.out).as_posix() for path in place.out.rglob("*") if path.is_file()}
+    assert left == {*json.loads(place.marker.read_text())["Outputs"], place.marker.relative_to(place.out).as_posix()}
+    assert not [name for name in left if "seg-lobes" in name]
+
+
 def test_an_interrupted_scan_is_not_complete(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     write_scan(place, RECIPE, result_for(place))
 
@@ -179,6 +203,15 @@ def test_root_files(tmp_path: Path) -> None:
         assert header.split("\t")[:6] == ["index", "name", "abbreviation", "color", "hemisphere", "mapping"]
         assert len(rows) == len(label_table(scheme))
     assert "desc-T1w\t" in (tmp_path / "out" / "descriptions.tsv").read_text()
+
+
+def test_root_files_keep_what_earlier_runs_rest_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_root(out, tmp_path, RECIPE, ("T1w",), {"masks": "file:///masks"})
+    write_root(out, tmp_path, RECIPE, ("FLAIR",))
+    assert links_in(out) == {"raw": tmp_path.as_uri(), "masks": "file:///masks"}
+    described = [line.split("\t")[0] for line in (out / "descriptions.tsv").read_text().splitlines()]
+    assert described == ["desc_id", "desc-preproc", "desc-lesions", "desc-T1w", "desc-FLAIR"]
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,15 @@ def test_little_agreement_calls_for_a_look(verdict: str, dice: float, expected: 
     assert bool(changed["Reasons"]) == (dice < 0.5)
 
 
+@pytest.mark.parametrize(("verdict", "others"), [("pass", []), ("check", ["few slices"]), ("fail", ["poor"])])
+def test_agreement_is_told_anew_when_the_other_contrast_is_done_again(verdict: str, others: list[str]) -> None:
+    quality = {"Verdict": verdict, "Reasons": others}
+    low = with_agreement(with_agreement(quality, {"sub-1_FLAIR": 0.3}), {"sub-1_FLAIR": 0.4})
+    assert [reason.rpartition(" ")[2] for reason in low["Reasons"][len(others) :]] == ["0.40"]
+    high = with_agreement(low, {"sub-1_FLAIR": 0.9})
+    assert (high["Verdict"], high["Reasons"]) == (verdict, others)
+
+
 def test_a_fused_place_is_another_than_the_scans_own(tmp_path: Path) -> None:
     [place, _] = places(tmp_path, "sub-1_T1w", "sub-1_FLAIR")
     assert replace(place, partners=(Path("x"),)) != place

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bidsseg.bids import NothingSelected, natural
+from bidsseg.bids import NothingSelected
 from bidsseg.files import write_text
 from bidsseg.group import rows_of, run, source_of
 from bidsseg.group_page import Cohort, Entry, distribution, matrix, shown_entries, statistics_of, visit_numbers
@@ -237,10 +237,12 @@ def test_of_too_many_scans_those_of_participants_that_stand_out_are_drawn() -> N
     assert shown_entries(who, z, 5).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_visits_are_in_natural_order() -> None:
+def test_visits_are_in_order_of_time_or_else_of_numbers(tmp_path: Path) -> None:
     entries = [Entry("sub-01", session, "T1w", "", "", {}) for session in ("ses-M12", "ses-M2", "ses-M0", "ses-M2")]
-    assert visit_numbers(entries) == [2, 1, 0, 1]
-    assert sorted(["a10", "a9", "b"], key=natural) == ["a9", "a10", "b"]
+    assert visit_numbers(tmp_path, entries) == [2, 1, 0, 1]
+    times = "session_id\tacq_time\nses-M12\t2001-01-01T00:00:00\nses-M0\t2003-01-01T00:00:00\n"
+    write_text(tmp_path / "sub-01" / "sub-01_sessions.tsv", times + "ses-M2\t2002-01-01T00:00:00\n")
+    assert visit_numbers(tmp_path, entries) == [0, 1, 2, 1]
 
 
 def test_a_cohort_knows_every_label() -> None:

@@ -44,6 +44,7 @@ def rgb(path: Path) -> Path:
         (lambda path: write(path, ramp(4, 4, 4, 3)), "4D"),
         (lambda path: write(path, np.full((4, 4, 4), np.nan, np.float32)), "every voxel is 0"),
         (lambda path: write(path, np.ones((4, 4, 4), np.complex64)), "complex"),
+        (lambda path: write(path, ramp(4, 4, 4), np.diag((1000.0, 1000.0, 3000.0, 1.0))), "12000 mm long"),
         (lambda path: path, "no such file"),
     ],
 )
@@ -55,6 +56,13 @@ def test_unusable_files_get_one_line(make, says: str, tmp_path: Path) -> None:  
     assert message.startswith(str(path))
     assert says in message
     assert "\n" not in message
+
+
+def test_a_scan_without_permission_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "scan.nii.gz", ramp(4, 4, 4))
+    monkeypatch.setattr("bidsseg.image.os.access", lambda path, mode: False)  # root may read all
+    with pytest.raises(FileError, match="no permission to read it; ask for access"):
+        load(path)
 
 
 def with_header(path: Path, **fields: object) -> Path:

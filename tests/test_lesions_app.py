@@ -120,6 +120,40 @@ def test_run_again(dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.Ca
     assert {path: path.stat().st_mtime_ns for path in labels} == labels
 
 
+def test_changes_run_with_time(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    """A lesion of ses-pre is there in ses-post, which comes first in the alphabet, and another is new."""
+    root, out = dataset(*(f"sub-01_ses-{name}_FLAIR.nii.gz" for name in ("pre", "post"))), tmp_path / "out"
+    for name, lesions in (("pre", 1), ("post", 2)):
+        write_mask(tmp_path / "masks", f"sub-01_ses-{name}_FLAIR", lesions)
+    times = "session_id\tacq_time\nses-post\t2021-01-02T03:04:05\nses-pre\t2020-01-02T03:04:05\n"
+    (root / "sub-01" / "sub-01_sessions.tsv").write_text(times)
+    assert app(root) == EXIT_OK
+    changes = table(out / "sub-01" / "sub-01_desc-lesionchanges_lesions.tsv")
+    assert sorted(change["status"] for change in changes) == ["new", "stable"]
+    assert {(change["session_before"], change["session_after"]) for change in changes} == {("pre", "post")}
+    assert (out / "sub-01" / "sub-01_sessions.tsv").read_text() == times
+
+
+@pytest.mark.parametrize("left", [1, 0])
+def test_nothing_stays_of_masks_that_are_gone(left: int, dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    """Neither what was found, nor changes between sessions, nor failures, nor the page that shows them."""
+    root, out = dataset(*(f"sub-01_ses-{n}_FLAIR.nii.gz" for n in (1, 2))), tmp_path / "out"
+    masks = [write_mask(tmp_path / "masks", f"sub-01_ses-{n}_FLAIR") for n in (1, 2)]
+    assert app(root) == EXIT_OK
+    assert list(out.rglob("*lesionchange*"))
+    page = (out / "sub-01.html").read_text()
+    for mask in masks[left:]:
+        mask.write_text("no image")
+    assert app(root) == EXIT_LESIONS_FAILED
+    for mask in masks[left:]:
+        mask.unlink()
+    assert app(root) == EXIT_OK
+    assert not list(out.rglob("*lesionchange*"))
+    assert not list((out / "logs").glob("*lesions_error.txt"))
+    assert len(list(out.rglob("*_desc-lesionsummary_lesions.json"))) == left
+    assert len((out / "sub-01.html").read_text()) < len(page)
+
+
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
@@ -217,6 +251,19 @@ def test_several_masks(derivatives: Path) -> None:
         choose(scans, find_masks(Search((derivatives,)), "01", "5"))
 
 
+def test_masks_behind_links_are_found_and_hidden_files_are_none(derivatives: Path, tmp_path: Path) -> None:
+    session = derivatives / "sub-01" / "ses-1"
+    session.rename(tmp_path / "elsewhere")
+    session.symlink_to(tmp_path / "elsewhere")
+    (session / "anat" / "._sub-01_ses-1_label-lesion_mask.nii.gz").touch()
+    (session / "anat" / "back").symlink_to(session)
+    [mask] = find_masks(Search((derivatives,)), "01", "1")
+    assert mask == session / "anat" / "sub-01_ses-1_label-lesion_mask.nii.gz"
+
+
 def test_names_of_links_and_order_of_sessions() -> None:
-    assert list(link_names([Path("a"), Path("b"), Path("c")]).values()) == ["masks", "masks2", "masks3"]
+    a, b, c = (Path(f"/{name}") for name in "abc")
+    assert link_names([a, b, c], {}) == {a: "masks", b: "masks2", c: "masks3"}
+    known = {"raw": "file:///data", "masks": b.as_uri()}
+    assert link_names([a, b, c], known) == {a: "masks2", b: "masks", c: "masks3"}
     assert sorted(["10", "2", "m12", "m6", "baseline"], key=natural) == ["2", "10", "baseline", "m6", "m12"]

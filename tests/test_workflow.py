@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bidsseg.bids import Selection, find_scans
 from bidsseg.errors import UserError
-from bidsseg.jobs import Job, job_for
+from bidsseg.files import write_json
+from bidsseg.jobs import Job, LesionJob, job_for
+from bidsseg.lesion_options import LesionOptions
+from bidsseg.lesion_steps import marker_of
 from bidsseg.places import Place, Recipe, is_complete
 from bidsseg.plugins import MultiProcInPool, monitor_resources
 from bidsseg.workers import WORKER_DIED, Execution, WorkerPool, gpu_of_worker
-from bidsseg.workflow import Outcome, Runner, reason_in, run_jobs, scan_workflow, workflow_name
+from bidsseg.workflow import Outcome, Runner, reason_in, run_jobs, run_lesion_jobs, scan_workflow, workflow_name
 from tests.conftest import Dataset
 
 LINEAR = {"plugin": "Linear"}
@@ -186,6 +190,42 @@ def test_scans_whose_worker_died_are_tried_once_more_alone(
     outcomes, _ = run(jobs("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"), how)
     assert batches == [2, 1, 1]
     assert [outcome.error for outcome in outcomes] == [None, None]
+
+
+@pytest.fixture
+def lesion_jobs(tmp_path: Path) -> list[LesionJob]:
+    """Of two participants; their masks are not there."""
+    options = asdict(LesionOptions())
+    return [
+        LesionJob(
+            str(tmp_path), str(tmp_path / "out"), "1", (str(scan),), ("mask.nii",), ("bids:masks:mask.nii",), options
+        )
+        for scan in (tmp_path / "sub-01_T1w.nii.gz", tmp_path / "sub-02_T1w.nii.gz")
+    ]
+
+
+def run_lesions(jobs: list[LesionJob], how: Execution) -> list[str | None]:
+    with closing(WorkerPool(how)) as pool:
+        return [error for _, error in run_lesion_jobs(jobs, pool, lambda name, good: None)]
+
+
+def test_lesions_whose_worker_died_are_tried_once_more_alone(
+    lesion_jobs: list[LesionJob], how: Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_batch(self: Runner, batch: list[LesionJob]) -> list[tuple[LesionJob, str | None]]:
+        return [(job, WORKER_DIED if len(batch) > 1 else None) for job in batch]
+
+    monkeypatch.setattr(Runner, "run_lesions", run_batch)
+    assert run_lesions(lesion_jobs, how) == [None, None]
+
+
+def test_lesions_that_were_never_run_are_not_done(
+    lesion_jobs: list[LesionJob], how: Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job in lesion_jobs:
+        write_json(marker_of(job.places[0]), {"Findings": "of an earlier mask", "Outputs": []})
+    monkeypatch.setattr(Runner, "_execute", lambda self, workflow: "sbatch: not found")
+    assert run_lesions(lesion_jobs, how) == ["sbatch: not found"] * 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import ctypes
-import json
 import logging
 import math
 import multiprocessing
@@ -109,7 +108,7 @@ def save_state(state: State, folder: Path) -> None:
         for number, slots in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{which}.{number}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
     temporary = folder / "checkpoint.tmp"
-    meta = {"step": str(state.step), "seconds": str(state.seconds), "config": json.dumps(asdict(state.net.config))}
+    meta = {"step": str(state.step), "seconds": str(state.seconds)}
     save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, meta)
     temporary.replace(folder / "checkpoint.safetensors")
 

@@ -12,7 +12,7 @@ class TrainOptions:
     hours: float = 2.0
     "Training time in all; resuming goes on with what is left of it."
     steps: int = 0
-    "End after this many steps, whatever the hours; 0 sets no such end."
+    "End after this many steps, if not after the hours; 0 sets no such end."
     learning_rate: float = 0.02
     "Of Muon, for the convolutions."
     head_learning_rate: float = 6e-3
