@@ -17,7 +17,6 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bidsseg.files import write_text
 from bidsseg.jobs import Job, LesionJob
-from bidsseg.lesion_steps import is_done, log_of, marker_of
 from bidsseg.places import is_complete
 from bidsseg.plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
 from bidsseg.workers import MEMORY_GB, WORKER_DIED, Execution, WorkerPool
@@ -143,10 +142,13 @@ class Runner:
 
     def _lesion_error(self, job: LesionJob, crash: Path | None, error: str) -> str | None:
         """What ended a participant's lesions; of a crash the masks' logs tell too."""
+        from bidsseg.lesion_steps import is_done, log_of, marker_of  # most runs do without it
+
         if crash is None:
             told = is_done(job) or any(log_of(place).exists() for place in job.places)
             return None if told else error
         text = crash.read_text(encoding="utf-8", errors="replace")
+        crash.unlink()
         reason = str((LAST_ERROR.findall(text) or [error])[-1])
         for place in job.places:
             if not marker_of(place).exists():

@@ -212,11 +212,20 @@ def run_lesions(jobs: list[LesionJob], how: Execution) -> list[str | None]:
 def test_lesions_whose_worker_died_are_tried_once_more_alone(
     lesion_jobs: list[LesionJob], how: Execution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_batch(self: Runner, batch: list[LesionJob]) -> list[tuple[LesionJob, str | None]]:
-        return [(job, WORKER_DIED if len(batch) > 1 else None) for job in batch]
+    def execute(self: Runner, workflow: Workflow) -> str:
+        names = [node.name for node in workflow._graph]
+        for name in names:
+            if len(names) > 1:
+                (self.scratch / f"crash-{name}.txt").write_text(
+                    f"Node: bidsseg.{name}.lesions\n\nBrokenProcessPool: {WORKER_DIED}\n"
+                )
+        return ""
 
-    monkeypatch.setattr(Runner, "run_lesions", run_batch)
+    monkeypatch.setattr(Runner, "_execute", execute)
+    monkeypatch.setattr("bidsseg.lesion_steps.is_done", lambda job: True)
     assert run_lesions(lesion_jobs, how) == [None, None]
+    logs = sorted(path.read_text() for path in how.logs.glob("*_desc-lesions_error.txt"))
+    assert [log.splitlines()[-1] for log in logs] == [f"Error: BrokenProcessPool: {WORKER_DIED}"] * 2
 
 
 def test_lesions_that_were_never_run_are_not_done(
