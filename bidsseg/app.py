@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bidsseg import __version__
-from bidsseg.errors import UserError
+from bidsseg.errors import Defect, UserError
 
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
@@ -20,6 +20,7 @@ EXIT_INVALID_BIDS = 16
 EXIT_NOTHING_SELECTED = 18
 EXIT_USAGE = 64
 EXIT_LESIONS_FAILED = 65
+EXIT_DEFECT = 70
 EXIT_CANNOT_WRITE = 73
 EXIT_INTERRUPTED = 130
 EXIT_CODES = """\b
@@ -30,6 +31,7 @@ Exit codes:
    18  no scan matches the selection
    64  wrong usage: an option, a value, a file named in an option
    65  all scans are segmented, but not all lesion masks could be used
+   70  a defect of bidsseg; a log has the details
    73  OUT_DIR or the work folder cannot be written
   130  interrupted"""
 EXAMPLES = """\b
@@ -181,7 +183,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--skip-bids-validation",
     heading=SELECT,
     is_flag=True,
-    help="Accept datasets without a description, and files whose names are not quite BIDS.",
+    help="Accept datasets without a description, and files with their entities in another order.",
 )
 @option(
     "--seg",
@@ -357,7 +359,7 @@ def run(args: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except UserError as error:
         click.echo(f"error: {error}", err=True)
-        codes = {InvalidDataset: EXIT_INVALID_BIDS, NothingSelected: EXIT_NOTHING_SELECTED}
+        codes = {InvalidDataset: EXIT_INVALID_BIDS, NothingSelected: EXIT_NOTHING_SELECTED, Defect: EXIT_DEFECT}
         return codes.get(type(error), EXIT_USAGE)
     except OSError as error:
         click.echo(f"error: {error.filename or 'output'}: {error.strerror or error}; check space and rights", err=True)

@@ -182,11 +182,12 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     options = LesionOptions(**chosen)
-    image, lesion_mask = load(scan), load(mask, uniform_ok=True)
-    report = lesion_features(image, lesion_mask, segment(image, model_named(model), predicting), options)
-    base = (output or scan.parent) / stem_of(scan)
-    written = [*write_lesions(report, image, base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
-    zone_mosaic(written[-1], image, report)
+    with one_line_errors(str(scan), ALONE):
+        image, lesion_mask = load(scan), load(mask, uniform_ok=True)
+        report = lesion_features(image, lesion_mask, segment(image, model_named(model), predicting), options)
+        base = (output or scan.parent) / stem_of(scan)
+        written = [*write_lesions(report, image, base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
+        zone_mosaic(written[-1], image, report)
     for path, warnings in ((scan, image.warnings), (mask, (*lesion_mask.warnings, *report.warnings))):
         for warning in warnings:
             click.echo(f"warning: {path}: {warning}", err=True)

@@ -42,7 +42,7 @@ from bidsseg.errors import UserError
 @click.option("--balance", type=(float, float), default=None, help="Class weights' exponent, first and last.")
 @click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps, if not after --hours.")
 @click.option("--picture-minutes", type=float, default=15.0, show_default=True, help="Picture of a held-out scan.")
-@THREADS_OPTION
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="CPU threads.")
 def train(
     data: Path,
     out: Path,
@@ -65,7 +65,7 @@ def train(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = {name: value for name, value in chosen.items() if value is not None}
-    options = TrainOptions(hours=hours, threads=threads or 2, **given)
+    options = TrainOptions(hours=hours, threads=threads, **given)
     start = None
     if options.init_share and not init:
         fail(UserError("--init-share: there are no weights to mix with; give --init MODEL, or leave it out"))

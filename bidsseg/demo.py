@@ -45,17 +45,17 @@ def average_slices(volume: Floats, count: int) -> Floats:
     return means
 
 
-def run_demo(out: Path, options: tuple[str, ...] = ()) -> None:
+def run_demo(out: Path) -> None:
     """Make the dataset in OUT/data, segment it into OUT/derivatives, and say where to look.
 
-    ``options`` are further options of ``bidsseg``. Raises ``UserError`` if something fails.
+    Raises ``UserError`` if something fails.
     """
     from bidsseg.app import run
 
     make_dataset(out / "data")
     derivatives = out / "derivatives"
     print(f"Segmenting {out / 'data'}: 2 scans, about a minute on a laptop.", flush=True)
-    if run([str(out / "data"), str(derivatives), "participant", *options]) != 0:
+    if run([str(out / "data"), str(derivatives), "participant"]) != 0:
         raise UserError(f"{derivatives}: the demo failed; the reason is above, details are in its logs folder")
     print("Pictures:")
     for picture in sorted(derivatives.glob("sub-*/figures/*.png")):

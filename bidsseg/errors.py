@@ -12,6 +12,10 @@ class UserError(Exception):
     """Shown as one line, without a traceback."""
 
 
+class Defect(UserError):
+    """Ours, not the user's; the line names the log with the traceback."""
+
+
 class FileError(UserError):
     """Something is wrong with one file; other files go on."""
 
@@ -43,4 +47,7 @@ def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
             raise UserError(line) from error
         if isinstance(error, UserError):
             raise UserError(f"{path}: {line}") from error
+        if isinstance(error, OSError) and error.strerror:
+            told = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
+            raise FileError(path, told, "check space and rights") from error
         raise FileError(path, f"{type(error).__name__}: {line}"[:300], advice.on_defect) from error

@@ -81,8 +81,6 @@ class Evidence:
     sums: dict[str, dict[int, Sums]]
     "By scheme of ``SCORED`` and code."
     intracranial_mm3: float
-    tissue_confidence: float
-    "Mean probability of the chosen tissue over the brain, 0-1."
     cut_mm2: dict[str, float] = field(default_factory=dict)
     "Brain without fluid on each face of the field of view."
     cerebellum_cut_mm2: float = 0.0
@@ -112,21 +110,16 @@ def collect(found: Probabilities, volume: Floats) -> Evidence:
     shape = volume.shape
     tissue = np.zeros(found.tissue.shape[1:], np.uint8)
     tallies: dict[Scheme, Tally] = {scheme: np.zeros((_n_codes(scheme), len(TALLIED))) for scheme in SCORED}
-    confidence = 0.0
     for voxels in some_slices_at_a_time(found):
-        chosen = voxels.factors[0]
-        tissue[voxels.place] = chosen
-        confidence += float(voxels.tissue.max(0)[chosen > 0].sum(dtype=np.float64))
+        tissue[voxels.place] = voxels.factors[0]
         for scheme, tally in tallies.items():
             tally += tallied(voxels, scheme)
     solid = (tissue > 0) & ~_members(FLUID)[tissue]
     cerebellum = _members(CEREBELLUM)[tissue]
     seen = _inside(volume, found)
-    intracranial = int(np.count_nonzero(tissue))
     return Evidence(
         {scheme: label_sums(tally, scheme, found.origin) for scheme, tally in tallies.items()},
-        float(intracranial),
-        round(confidence / max(intracranial, 1), 4),
+        float(np.count_nonzero(tissue)),
         {name: float(face.sum()) for name, face in zip(FACES, _faces(solid, found.origin, shape), strict=True)},
         float(_faces(cerebellum, found.origin, shape)[FACES.index("bottom")].sum()),
         unevenness(seen, tissue),
@@ -203,7 +196,7 @@ def as_sure_as(fused: Evidence, own: Evidence) -> Evidence:
         }
         for scheme, rows in fused.sums.items()
     }
-    return replace(fused, sums=sums, tissue_confidence=own.tissue_confidence)
+    return replace(fused, sums=sums)
 
 
 class Voxels(NamedTuple):

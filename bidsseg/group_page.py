@@ -283,7 +283,7 @@ def script_data(
             kind: {"ml": rounded(found.ml), "share": rounded(found.share)} for kind, found in statistics.items()
         },
         "entries": [
-            [e.participant, e.session, kinds.index(e.kind), visits[n], finite(e.intracranial_ml), e.scan, e.anchor]
+            [e.participant, kinds.index(e.kind), visits[n], finite(e.intracranial_ml), e.scan, e.anchor]
             for n, e in zip(shown, entries, strict=True)
         ],
     }

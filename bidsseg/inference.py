@@ -33,6 +33,10 @@ HALVES_OVERLAP_MM = 32
 BLOCKS_AT_ONCE = 32_768
 PASSES = 2
 "How often the network's coarser levels see the scan."
+MORE_LOOKS = 4
+"After the first, at most."
+SETTLED = 0.8
+"Share of what was looked at that is found again, beyond which another look would change little."
 BRIDGE_MM = 2
 "What hangs on the brain by less than twice this is no part of it."
 ISLAND_SHARE = 0.1
@@ -108,14 +112,18 @@ def infer(volume: Floats, model: Model, options: PredictOptions) -> Probabilitie
 def _whole(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
     """Look twice: at the head to find the brain, then at the brain as training showed it, in the middle of the image.
 
-    Neck and shoulders in view would move it from there, and change what the network's norms make of it.
+    Neck and shoulders in view would move it from there, and change what the network's norms make of it. Where much that
+    is no brain was taken for it, in noise as bright as tissue, the second look finds less, and another follows.
     """
     net = model.net.to(device)
     with torch.inference_mode():
-        head = _look(net, volume, box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM), options.mirror, passes=1)
-        brain = head.box_of(box_around(head.near), volume.shape)
-        del head
-        look = _look(net, volume, brain, options.mirror, PASSES)
+        look = _look(net, volume, box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM), options.mirror, passes=1)
+        for _ in range(MORE_LOOKS):
+            seen = look.box_of(box_around(look.near), volume.shape)
+            del look
+            look = _look(net, volume, seen, options.mirror, PASSES)
+            if _size(look.box_of(box_around(look.near), volume.shape)) > SETTLED * _size(seen):
+                break
         window = box_around(look.near)
         channels = _heads_near_brain(net, look.features, look.near, window, options)
     box = look.box_of(window, volume.shape)
@@ -124,6 +132,10 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     tissue, right, parcels = (channel[(slice(None), *inside)] for channel in channels)
     clean_islands(tissue)
     return Probabilities((box[0].start, box[1].start, box[2].start), tissue, right, parcels)
+
+
+def _size(box: Box) -> int:
+    return math.prod(side.stop - side.start for side in box)
 
 
 class _Look(NamedTuple):

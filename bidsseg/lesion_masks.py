@@ -108,11 +108,11 @@ def is_inside(indices: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.b
     return np.asarray(((indices >= 0) & (indices < np.array(shape))).all(-1))
 
 
-def look_up(volume: NDArray[Any], indices: NDArray[np.intp], outside: int = 0) -> NDArray[Any]:
-    """Values of a volume at (..., 3) voxel indices, ``outside`` where there is no voxel."""
+def look_up(volume: NDArray[Any], indices: NDArray[np.intp]) -> NDArray[Any]:
+    """Values of a volume at (..., 3) voxel indices, 0 where there is no voxel."""
     inside = is_inside(indices, volume.shape)
     clipped = np.clip(indices, 0, np.array(volume.shape) - 1)
-    return np.where(inside, volume[tuple(np.moveaxis(clipped, -1, 0))], outside)
+    return np.where(inside, volume[tuple(np.moveaxis(clipped, -1, 0))], 0)
 
 
 def _window(voxels: NDArray[np.intp], affine: Reals, grid: Grid) -> Box:

@@ -100,9 +100,9 @@ class Change:
         return self.change_mm3 / self.volume_before_mm3 if self.volume_before_mm3 > 0 else float("nan")
 
 
-def follow(sessions: Sequence[Session], options: ChangeOptions | None = None) -> list[Change]:
+def follow(sessions: Sequence[Session]) -> list[Change]:
     """What became of every lesion from each session to the next."""
-    options = options or ChangeOptions()
+    options = ChangeOptions()
     return [change for before, after in pairwise(sessions) for change in compare(before, after, options)]
 
 

@@ -22,7 +22,7 @@ from bidsseg import __version__
 from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_filters
 from bidsseg.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.dataset_root import copy_session_times, links_in, write_root
-from bidsseg.errors import UserError
+from bidsseg.errors import Defect, UserError
 from bidsseg.files import write_text
 from bidsseg.follow_up import compare_sessions, report_is_stale, write_reports
 from bidsseg.gpus import count_gpus
@@ -43,23 +43,30 @@ def run_group(out: Path) -> None:
         raise NothingSelected(f"{out}: no such folder; run the participant level first")
     from bidsseg.group import run
 
-    run(out.resolve())
+    with _logged(out):
+        run(out.resolve())
 
 
 def run_participants(options: Options) -> Result:
     """Segment the scans the options select, and describe their lesions; returns how it went.
 
-    Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written. The
-    traceback of anything else goes to a log, and the user gets a ``UserError`` that names it.
+    Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written.
     """
-    try:
+    with _logged(options.out_dir):
         return _run_participants(options)
+
+
+@contextmanager
+def _logged(out: Path) -> Iterator[None]:
+    """Turns what nobody expected into a ``Defect`` that names a log with the traceback."""
+    try:
+        yield
     except (UserError, OSError):
         raise
     except Exception as error:
-        log = options.out_dir.resolve() / "logs" / "bidsseg_error.txt"
+        log = out.resolve() / "logs" / "bidsseg_error.txt"
         write_text(log, traceback.format_exc())
-        raise UserError(f"{type(error).__name__}: {error}; this is a defect, please report it with {log}") from error
+        raise Defect(f"{type(error).__name__}: {error}; this is a defect, please report it with {log}") from error
 
 
 def _run_participants(options: Options) -> Result:

@@ -38,11 +38,6 @@ LESION_PICTURE_SHARE = 0.15
 PICTURE_QUALITIES = ((1900, 82), (1500, 78), (1100, 72), (800, 65))
 "(width in pixels, JPEG quality), best first."
 PROVENANCE = ("SoftwareVersion", "Model", "WeightsSHA256", "BiasFieldCorrection", "Sources")
-NOT_MEASURES = {
-    *PROVENANCE,
-    *("Warnings", "Verdict", "Reasons", "LabelSchemes", "OutputSpaces"),
-    *("SourceBytes", "SourceStartSHA256", "Outputs"),
-}
 VERDICTS = {"pass": "Pass", "check": "Check", "fail": "Fail"}
 ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
@@ -104,7 +99,7 @@ class Section:
         numbers = {
             name: value
             for name, value in self.quality.items()
-            if name not in NOT_MEASURES and isinstance(value, int | float) and not isinstance(value, bool)
+            if name != "SourceBytes" and isinstance(value, int | float) and not isinstance(value, bool)
         }
         return [measure(name, value) for name, value in numbers.items()]
 

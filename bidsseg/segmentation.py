@@ -88,9 +88,9 @@ class Volume:
     "Mean probability of the chosen tissue over the label's voxels; nan where there are none."
 
 
-def volumes(segmentation: Segmentation, scheme: Scheme, codes: Codes | None = None) -> list[Volume]:
+def volumes(segmentation: Segmentation, scheme: Scheme) -> list[Volume]:
     """Volume of every label of the scheme, also of those not found."""
-    codes = labels(segmentation, scheme) if codes is None else codes
+    codes = labels(segmentation, scheme)
     found = codes > 0
     codes, confident = codes[found], segmentation.confidence[found]
     size = max(label.index for label in label_table(scheme)) + 1

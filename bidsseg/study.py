@@ -6,7 +6,7 @@ One line of JSON per segmentation, appended as it comes, so that a study that wa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -59,12 +59,11 @@ def run_study(
     path: Path,
     options: PredictOptions,
     told: Callable[[Trial], None],
-    damages: Sequence[Damage] = STUDY,
 ) -> list[Trial]:
     """All trials of a model, those already in the file included; ``told`` hears of each new one."""
     trials = [trial for trial in read_trials(path) if trial.weights_sha256 == model.card.sha256]
     known = {(trial.scan, trial.damage) for trial in trials}
-    for how, case in product(damages, list(cases)):
+    for how, case in product(STUDY, list(cases)):
         if (case.name, how) not in known:
             trials.append(run_trial(case, how, model, options))
             with path.open("a", encoding="utf-8") as handle:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -104,12 +103,6 @@ class Browser:
             if time.monotonic() > end:
                 raise TimeoutError(f"not within {seconds} s: {expression}; complaints: {self.errors}")
             time.sleep(0.2)
-
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
-
-    def pdf(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.send("Page.printToPDF", printBackground=True)["data"]))
 
     @property
     def outside_requests(self) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 
 from bidsseg.app import (
     EXIT_CANNOT_WRITE,
+    EXIT_DEFECT,
     EXIT_INVALID_BIDS,
     EXIT_NOTHING_SELECTED,
     EXIT_OK,
@@ -321,3 +322,21 @@ def test_a_report_that_cannot_be_written_fails_the_run(
     page.rmdir()
     assert app(root, "--reports-only") == EXIT_OK
     assert page.is_file()
+
+
+@pytest.mark.parametrize("level", ["participant", "group"])
+def test_a_defect_is_told_in_one_line_with_a_log(
+    level: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def defect(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("bidsseg.participants.find_scans", defect)
+    monkeypatch.setattr("bidsseg.group.run", defect)
+    (tmp_path / "out").mkdir()
+    assert run([str(dataset("sub-01_T1w.nii.gz")), str(tmp_path / "out"), level]) == EXIT_DEFECT
+    log = tmp_path / "out" / "logs" / "bidsseg_error.txt"
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ZeroDivisionError: by zero; ")
+    assert str(log) in line
+    assert "Traceback" in log.read_text()

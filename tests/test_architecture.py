@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "network": {"labels", "unet_config"},
     "card": {"errors", "files", "labels", "unet_config"},
     "lesion_masks": {"errors", "grid", "image", "volume"},
-    "lesion_options": {"lesion_masks"},
+    "lesion_options": set(),
     "lesion_zones": {"labels", "lesion_masks", "lesion_options"},
     "lesion_report": {"lesion_masks", "lesion_options", "lesion_zones", "segmentation"},
     "lesion_correction": {"image", "labels", "lesion_zones", "segmentation"},
@@ -32,7 +32,7 @@ OWNERS = {
     "bids": {"bids"},
     "nipype": {"workflow", "plugins"},
     "SimpleITK": {"bias", "registration"},
-    "nibabel": {"image", "grid", "train.data", "demo"},
+    "nibabel": {"image", "grid", "train.data"},
     "click": {"cli", "cli_options", "cli_training", "app"},
 }
 
@@ -54,6 +54,8 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
+            if node.module == "bidsseg":  # its modules, and its version
+                found |= {f"bidsseg.{alias.name}" for alias in node.names if alias.name != "__version__"}
     return found
 
 

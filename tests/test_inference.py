@@ -10,9 +10,11 @@ from torch import Tensor
 import bidsseg.inference
 from bidsseg.errors import UserError
 from bidsseg.inference import (
+    PASSES,
     PredictOptions,
     Probabilities,
     _heads_near_brain,
+    _Look,
     choose_device,
     clean_islands,
     infer,
@@ -22,6 +24,7 @@ from bidsseg.labels import TISSUE, TISSUES, lobe_parts
 from bidsseg.network import Features, UNet, padded_length
 from bidsseg.predict import segment
 from bidsseg.unet_config import UNetConfig
+from bidsseg.volume import Box
 from bidsseg.weights import load_model
 from tests.phantoms import head
 
@@ -197,3 +200,30 @@ def test_answers_of_blocks_go_to_their_own_voxels(monkeypatch: pytest.MonkeyPatc
     share = torch.tensor([0.75, 0.25])
     weights = share[:, None, None] * share[:, None] * share
     assert parcels[0, 2 * i + 1, 2 * j + 1, 2 * k + 1] == pytest.approx(float((near_mean * weights).sum()), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("found_mm", "looks"),
+    [
+        ((64, 64), 2),
+        ((64, 60), 2),  # 0.82 of what it looked at
+        ((64, 48, 32, 32), 4),
+        ((64, 56, 48, 40, 32, 24), 5),
+    ],
+)
+def test_looks_again_while_much_less_is_found(
+    found_mm: tuple[int, ...], looks: int, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = bidsseg.inference._look
+    passes_of: list[int] = []
+
+    def look(net: UNet, volume: NDArray[np.float32], box: Box, mirror: bool, passes: int) -> _Look:
+        found = real(net, volume, box, mirror, passes)
+        near = np.zeros_like(found.near)
+        near[(slice(found_mm[len(passes_of)] // 2),) * 3] = True
+        passes_of.append(passes)
+        return found._replace(near=near)
+
+    monkeypatch.setattr(bidsseg.inference, "_look", look)
+    infer(np.ones((64, 64, 64), np.float32), load_model(tiny_model), PredictOptions("cpu", 1))
+    assert passes_of == [1, *[PASSES] * (looks - 1)]

@@ -44,7 +44,7 @@ def usual(soft: float = 0.9) -> Evidence:
         }
         for scheme in SCORED
     }
-    return Evidence(sums, BRAIN_MM3, 0.9)
+    return Evidence(sums, BRAIN_MM3)
 
 
 def changed(evidence: Evidence, code: int, factor: float) -> Evidence:

@@ -22,8 +22,9 @@ from bidsseg.image import Image
 from bidsseg.image import save as save_image
 from bidsseg.labels import TISSUE, label_table
 from bidsseg.lesion_page import lesion_table
+from bidsseg.pages import NIIVUE, packed
 from bidsseg.places import Place, Recipe
-from bidsseg.report import measure, participant_report
+from bidsseg.report import MARGIN_BYTES, measure, participant_report
 from bidsseg.segmentation import Segmentation
 from bidsseg.viewer import as_text, embed, rows_and_codes, shown_axis
 from tests.browser import CHROMIUM, browser
@@ -188,8 +189,12 @@ def test_many_scans_stay_under_15_mb(tmp_path: Path, monkeypatch: pytest.MonkeyP
     out = tmp_path / "out"
     for session in range(3):
         add_scan(out, str(session))
-    monkeypatch.setattr("bidsseg.report.PAGE_BYTES", 1_350_000)
-    assert participant_report(out, "01").stat().st_size < 1_350_000
+    whole = participant_report(out, "01").stat().st_size
+    limit = MARGIN_BYTES + len(packed(NIIVUE)) + 60_000
+    monkeypatch.setattr("bidsseg.report.PAGE_BYTES", limit)
+    page = participant_report(out, "01")
+    assert page.stat().st_size < min(whole, limit)
+    assert "data:image/jpeg" in page.read_text(encoding="utf-8")
 
 
 def unpacked(text: str) -> NDArray[np.generic]:

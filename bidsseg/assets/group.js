@@ -5,7 +5,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const OUTLYING = 3.5;
 const MOST_MARKS = 40;
 const LOW = 1, QUARTER = 5, MEDIAN = 10, THREE_QUARTERS = 15, HIGH = 19, TOP = 20, SPREAD = 21;
-const PARTICIPANT = 0, SESSION = 1, KIND = 2, VISIT = 3, INTRACRANIAL = 4, SCAN = 5, ANCHOR = 6;
+const PARTICIPANT = 0, KIND = 1, VISIT = 2, INTRACRANIAL = 3, SCAN = 4, ANCHOR = 5;
 const UNITS = { share: "% of intracranial", ml: "mL" };
 
 function draw(parent, name, attributes) {
