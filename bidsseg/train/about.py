@@ -31,7 +31,7 @@ ABOUT = {
         "A single slice is labelled far less well than a stack.",
         "White matter under large loads of dark lesions: about 3 % of the regions' Dice is lost.",
         "T1w of low contrast: narrow gyri lose their white matter to cortex, most of all in the occipital lobe; "
-        "so volumes of lobes differ from those of the same day's FLAIR by 4 to 9 % (median).",
+        "so volumes of lobes differ from those of the same day's FLAIR by 3 to 8 % (median).",
         "FLAIR: gyri that a thick slice cuts at its edge are frayed at the vertex and beside the falx, and the white "
         "matter of the upper cerebellum is lost to its cortex.",
         "T2w: the white matter of the cerebellum spreads into its folia.",
