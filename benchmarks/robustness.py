@@ -54,37 +54,18 @@ def find(image: Image, model: Model) -> Segmentation:
 
 
 def between_contrasts(data: Path, model: Model) -> Iterator[str]:
-    """Difference of each lobe's volume between the contrasts of one session, in % of their mean: of all that each scan
-    shows, and of what both do."""
+    """Difference of each lobe's volume between the contrasts of one session, in % of their mean."""
     for session in sorted((data / "ms-clinical-bids").glob("sub-*/ses-*/anat")):
-        scans = {contrast: load(next(session.glob(f"*_{contrast}.nii.gz"))) for contrast in CONTRASTS}
-        found = {contrast: find(scan, model) for contrast, scan in scans.items()}
+        found = {}
+        for contrast in CONTRASTS:
+            for path in session.glob(f"*_{contrast}.nii.gz"):
+                rows = volumes(find(load(path), model), "lobes")
+                found[contrast] = {row.label.name: row.volume_mm3 for row in rows}
         for other in CONTRASTS[:2]:
-            pair = ("FLAIR", other)
-            whole = apart(*(found[contrast] for contrast in pair))
-            shared = apart(*(within(found[a], scans[b]) for a, b in (pair, pair[::-1])))
+            pairs = [(a, found[other][name]) for name, a in found["FLAIR"].items() if a + found[other][name] > 0]
+            apart = [100 * abs(a - b) / ((a + b) / 2) for a, b in pairs]
             name = session.parent.parent.name + " " + session.parent.name
-            yield (
-                f"{name}  FLAIR against {other}: median {np.median(whole):.1f} %, largest {max(whole):.1f} %; "
-                f"where both see: median {np.median(shared):.1f} %, largest {max(shared):.1f} %"
-            )
-
-
-def apart(one: Segmentation, other: Segmentation) -> list[float]:
-    """Difference of each lobe's volumes, in % of their mean."""
-    pairs = zip(*((row.volume_mm3 for row in volumes(found, "lobes")) for found in (one, other)), strict=True)
-    return [100 * abs(a - b) / ((a + b) / 2) for a, b in pairs if a + b > 0]
-
-
-def within(found: Segmentation, other: Image) -> Segmentation:
-    """What lies in the field of view of another scan, by the headers."""
-    matrix = np.linalg.inv(other.affine) @ found.affine
-    axes = np.ogrid[tuple(slice(0, n) for n in found.tissue.shape)]
-    seen = np.ones(found.tissue.shape, bool)
-    for row, size in zip(matrix[:3], other.data.shape, strict=True):
-        place = row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2] + row[3]
-        seen &= (place >= -0.5) & (place <= size - 0.5)
-    return replace(found, tissue=np.where(seen, found.tissue, 0).astype(np.uint8))
+            yield f"{name}  FLAIR against {other}: median {np.median(apart):.1f} %, largest {max(apart):.1f} %"
 
 
 def with_lesions(case: Case, mask: NDArray[np.uint8]) -> Image:
