@@ -1,6 +1,6 @@
 """What the card doesn't show: agreement between contrasts, under lesions, in whole heads, and volumes of these.
 
-    python benchmarks/robustness.py DATA
+    python benchmarks/robustness.py DATA [--card]
 
 DATA is the folder that ``brainseg-cli train`` takes, with ``ms-clinical-bids`` in it for the first table.
 """
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bidsseg.card import folder_of, set_about
 from bidsseg.evaluate import Case, compare, reference_codes, validation_cases
 from bidsseg.image import Image, load
 from bidsseg.inference import PredictOptions
@@ -140,8 +141,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="anycontrast")
+    parser.add_argument("--card", action="store_true", help="write the tables into the model's card")
     options = parser.parse_args()
     model = load_model(options.model)
+    found: dict[str, list[str]] = {}
     for title, table in (
         ("Lobe volumes of one patient on one day", between_contrasts),
         ("Regions before and after painting lesions", under_lesions),
@@ -149,8 +152,12 @@ def main() -> None:
         ("Volumes of rendered heads (these maps were trained on)", on_rendered_heads),
     ):
         print(f"\n{title}")
+        found[title] = []
         for line in table(options.data, model):
             print(" ", line, flush=True)
+            found[title].append(" ".join(line.split()))
+    if options.card:
+        set_about(folder_of(options.model), "robustness", found)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,12 @@ def add_accuracy(folder: Path, condition: str, means: dict[str, Any]) -> ModelCa
     return card
 
 
+def set_about(folder: Path, name: str, content: Any) -> None:
+    """Record something else about the model in the card."""
+    card = read_card(folder)
+    write_card(folder, replace(card, about={**card.about, name: content}))
+
+
 def set_quality(folder: Path, quality: dict[str, Any]) -> None:
     """Record a calibration in the card."""
     write_card(folder, replace(read_card(folder), quality=quality))
