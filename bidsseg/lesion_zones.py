@@ -16,7 +16,7 @@ Every zone a lesion touches is one of its *contacts*. Its one *zone* comes from 
 
 So a confluent lesion that reaches the cortex, the thalamus or the midbrain with a small part stays what it mostly is.
 
-What holds, by ``benchmarks/lesion_zones.py``: of 1,866 pairs of real lesions, one at the ventricles and one at the
+What holds, by ``benchmarks/lesion_zones.py``: of 1,865 pairs of real lesions, one at the ventricles and one at the
 cortex, taken as merged, rule 2 names the site of the larger in 87 % where that is the ventricles and in 98 % where it
 is the cortex; so it leans to the cortex. The share of the wall abutted does so in 96 % and 6 %, ventricles first in
 100 % and 0. On 28 masks on a template the periventricular zone has the largest volume (51 %, juxtacortical 42 %), as in
