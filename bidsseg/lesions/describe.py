@@ -13,6 +13,7 @@ from bidsseg.imaging.grid import grid_of
 from bidsseg.imaging.image import Image, is_same_grid
 from bidsseg.lesions.correction import correct_under_lesions
 from bidsseg.lesions.masks import (
+    Ints,
     Placed,
     apply,
     is_inside,
@@ -22,10 +23,10 @@ from bidsseg.lesions.masks import (
     place,
     read_labels,
 )
-from bidsseg.lesions.measures import Near, at_pieces, measured
+from bidsseg.lesions.measures import Walls, at_pieces, cubes_of, measured, measured_parts
 from bidsseg.lesions.options import LesionOptions
+from bidsseg.lesions.parts import part_at, split
 from bidsseg.lesions.records import LesionReport, Pieces
-from bidsseg.lesions.zones import VENTRICLES
 from bidsseg.segmentation.result import Segmentation
 
 LARGEST_SHARE, LARGEST_ML = 0.5, 10.0
@@ -39,8 +40,8 @@ def lesion_features(
 
     ``image`` is the scan whose grid the segmentation has, shapes (I, J, K); the mask may have another grid. Volumes are
     counted on the mask's grid and add up to its volume; all else is measured on the scan's 1 mm isotropic grid, with
-    components connected through faces, edges and corners (26). Raises ``ValueError`` if segmentation and scan differ
-    in shape, ``UserError`` for mask values that mean nothing.
+    components connected through faces, edges and corners (26), across thick slices through faces alone. Raises
+    ``ValueError`` if segmentation and scan differ in shape, ``UserError`` for mask values that mean nothing.
     """
     options = options or LesionOptions()
     if segmentation.tissue.shape != image.data.shape:
@@ -50,21 +51,39 @@ def lesion_features(
     placed = place(values, mask.affine, grid_of(image.data.shape, image.affine))
     on_scan = on_scan_grid(placed, image, is_same_grid(image.geometry, mask.geometry))
     corrected = correct_under_lesions(segmentation, on_scan > 0)
-    pieces = _pieces(placed, image)
     count = int((placed.volumes_mm3 >= options.min_volume_mm3 - 1e-6).sum())
-    bands = Near(corrected, image, VENTRICLES).gap_mm(pieces.points_mm) if options.bands_mm else np.zeros(0)
+    part = split(placed, count, options)
+    pieces = _pieces(placed, part, image)
+    walls = Walls.of(corrected, image)
+    cubes = cubes_of(placed, pieces, image, corrected, part, walls)
+    parts = measured_parts(placed, pieces, cubes, corrected, options)
+    ventricle, cortex = (wall.gap_mm(pieces.points_mm) for wall in (walls.ventricles, walls.cortex))
+    listed = np.where(on_scan <= count, on_scan, 0)
     return LesionReport(
-        lesions=measured(placed, pieces, image, corrected, count, options),
+        lesions=measured(placed, pieces, image, corrected, parts, cubes),
+        parts=parts,
+        cubes=cubes,
         placed=placed,
         pieces=pieces,
-        labels=np.where(on_scan <= count, on_scan, 0).astype(np.uint16),
+        labels=listed.astype(np.uint16),
+        part_labels=_part_labels(listed, image, placed, part),
         segmentation=corrected,
         corrected_voxels=int((corrected.tissue != segmentation.tissue).sum()),
-        band_distance_mm=bands,
+        ventricle_mm=ventricle,
+        cortex_mm=cortex,
         kind=kind,
         options=options,
         warnings=mismatches(image, mask) + _misplaced(pieces, segmentation),
     )
+
+
+def _part_labels(lesion: Ints, image: Image, placed: Placed, part: Ints) -> NDArray[np.uint16]:
+    """Parts on the scan's grid, where lesions are (I, J, K)."""
+    voxels = np.argwhere(lesion > 0)
+    labels = np.zeros(lesion.shape, np.uint16)
+    if len(voxels):
+        labels[tuple(voxels.T)] = part_at(apply(image.affine, voxels), lesion[tuple(voxels.T)], placed, part)
+    return labels
 
 
 def check_size(values: NDArray[np.int32], mask: Image, segmentation: Segmentation) -> None:
@@ -77,7 +96,7 @@ def check_size(values: NDArray[np.int32], mask: Image, segmentation: Segmentatio
         )
 
 
-def _pieces(placed: Placed, image: Image) -> Pieces:
+def _pieces(placed: Placed, part: Ints, image: Image) -> Pieces:
     points = pieces_of(placed.voxels, placed.affine)
     per_voxel, shape = points.shape[1], image.data.shape
     points_mm = apply(placed.affine, points.reshape(-1, 3))
@@ -85,6 +104,7 @@ def _pieces(placed: Placed, image: Image) -> Pieces:
     flat = np.ravel_multi_index(tuple(indices.T), shape, mode="clip")
     return Pieces(
         np.repeat(placed.component, per_voxel),
+        np.repeat(part, per_voxel),
         placed.voxel_volume_mm3 / per_voxel,
         np.where(is_inside(indices, shape), flat, -1),
         points_mm,

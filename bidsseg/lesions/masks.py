@@ -19,13 +19,15 @@ from scipy.spatial import cKDTree
 from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Box, voxel_volume_mm3
 from bidsseg.imaging.grid import Grid, slabs, to_native_axes
-from bidsseg.imaging.image import Image, is_same_grid
+from bidsseg.imaging.image import Image, is_same_grid, voxel_spacing_mm
 
 MaskKind = Literal["binary", "probability", "labels"]
 Reals = NDArray[np.floating[Any]]
 Ints = NDArray[np.int32]
 
 CONNECTIVITY = 26
+THICK_MM, THICK_RATIO = 2.0, 1.5
+"Slices are thick above this, and above this share of the finest spacing: what lies between them is not known."
 NEIGHBOURS = np.array(sorted(product((-1, 0, 1), repeat=3), key=lambda step: sum(map(abs, step))))
 PIECE_MM = 1.0
 
@@ -79,7 +81,8 @@ def place(labels: NDArray[np.int32], affine: Reals, grid: Grid) -> Placed:
     """Connected components of a labelled mask (I, J, K) on the isotropic grid; touching labels stay apart.
 
     The mask is interpolated linearly and cut at one half. What is too thin to survive that is added again, so every
-    mask voxel within the scan's field of view is in a component.
+    mask voxel within the scan's field of view is in a component. Voxels are connected through faces, edges and corners,
+    but across thick slices through faces alone: there two pieces belong together only where they overlap in plane.
     """
     voxels = np.argwhere(labels > 0)
     isotropic = np.zeros(grid.shape, np.int32)
@@ -89,12 +92,23 @@ def place(labels: NDArray[np.int32], affine: Reals, grid: Grid) -> Placed:
     isotropic[window] = _resampled(labels > 0, affine, grid, window)
     to_grid = np.linalg.inv(grid.affine) @ affine
     lost = _assign(voxels, to_grid, isotropic) == 0
-    centres = np.rint(apply(to_grid, voxels[lost])).astype(np.intp)
-    inside = is_inside(centres, grid.shape)
-    isotropic[tuple(centres[inside].T)] = 1
-    _relabel(isotropic, labels, voxels, to_grid)
+    thin = np.rint(apply(to_grid, _through_slices(voxels[lost], affine))).astype(np.intp).reshape(-1, 3)
+    isotropic[tuple(thin[is_inside(thin, grid.shape)].T)] = 1
+    _relabel(isotropic, labels, voxels, to_grid, _connections(to_grid, affine))
     component = _assign(voxels, to_grid, isotropic)
     return _by_volume(Placed(voxels, component, affine, isotropic, grid, np.zeros(int(isotropic.max()))))
+
+
+def is_thick(affine: Reals) -> NDArray[np.bool_]:
+    """Along which axes of a grid (3,) the slices are so thick that nothing is known of what lies between them."""
+    spacing = voxel_spacing_mm(affine)
+    return np.asarray((spacing > THICK_MM) & (spacing > THICK_RATIO * spacing.min()))
+
+
+def across(to_grid: Reals, thick: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Along which axes (3,) of another grid thick slices follow one another; ``to_grid`` 4x4 leads to its indices."""
+    axes = np.abs(to_grid[:3, :3]).argmax(0)
+    return np.asarray(np.isin(np.arange(3), axes[thick]))
 
 
 def apply(matrix: Reals, points: NDArray[Any]) -> Reals:
@@ -133,19 +147,50 @@ def _resampled(mask: NDArray[np.bool_], affine: Reals, grid: Grid, window: Box) 
     shape = tuple(max(0, s.stop - s.start) for s in window)
     if 0 in shape:
         return np.zeros(shape, bool)
+    if is_thick(affine).any():
+        return _from_nearest_slices(mask, matrix, shape, is_thick(affine))
     values = ndimage.affine_transform(
         mask.astype(np.float32), matrix[:3, :3], matrix[:3, 3], shape, order=1, mode="grid-constant"
     )
     return np.asarray(values >= 0.499)
 
 
-def _relabel(isotropic: Ints, labels: NDArray[np.int32], voxels: NDArray[np.intp], to_grid: Reals) -> None:
+def _from_nearest_slices(
+    mask: NDArray[np.bool_], matrix: Reals, shape: tuple[int, ...], thick: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """As above, but from the nearest slice where slices are thick: halfway, a mix of both would bridge their gap."""
+    filled = np.zeros(shape, bool)
+    values = mask.astype(np.float32)
+    for plane in range(shape[0]):
+        indices = np.stack(np.meshgrid(plane, *map(np.arange, shape[1:]), indexing="ij"), -1)
+        where = apply(matrix, indices)
+        where[..., thick] = np.rint(where[..., thick])
+        found = ndimage.map_coordinates(values, np.moveaxis(where, -1, 0), order=1, mode="grid-constant")
+        filled[plane] = found[0] >= 0.499
+    return filled
+
+
+def _through_slices(voxels: NDArray[np.intp], affine: Reals) -> Reals:
+    """Points at most 1 mm apart through the thickness of voxels (N, 3), as voxel indices; (N, P, 3)."""
+    offsets = pieces_of(np.zeros((1, 3), np.intp), affine)[0]
+    return voxels[:, None] + np.unique(np.where(is_thick(affine), offsets, 0), axis=0)
+
+
+def _connections(to_grid: Reals, affine: Reals) -> NDArray[np.bool_]:
+    """Which of a voxel's neighbours are connected with it, (3, 3, 3)."""
+    steps = np.indices((3, 3, 3)).reshape(3, -1).T - 1
+    leaves_slice = steps[:, across(to_grid, is_thick(affine))].any(1)
+    return np.asarray(~leaves_slice | (np.count_nonzero(steps, axis=1) <= 1)).reshape(3, 3, 3)
+
+
+def _relabel(
+    isotropic: Ints, labels: NDArray[np.int32], voxels: NDArray[np.intp], to_grid: Reals, connections: NDArray[np.bool_]
+) -> None:
     """In place: from lesion (1) to the number of its connected component of one label."""
     found = np.argwhere(isotropic > 0)
-    full = np.ones((3, 3, 3), bool)
     values = np.unique(labels[tuple(voxels.T)])
     if len(values) == 1:
-        ndimage.label(isotropic > 0, full, output=isotropic)
+        ndimage.label(isotropic > 0, connections, output=isotropic)
         return
     nearest = cKDTree(voxels).query(apply(np.linalg.inv(to_grid), found))[1]
     isotropic[tuple(found.T)] = 1 + np.searchsorted(values, labels[tuple(voxels[nearest].T)])
@@ -154,7 +199,7 @@ def _relabel(isotropic: Ints, labels: NDArray[np.int32], voxels: NDArray[np.intp
     for value, box in enumerate(ndimage.find_objects(isotropic), start=1):
         if box is None:
             continue
-        parts, n = ndimage.label(isotropic[box] == value, full)
+        parts, n = ndimage.label(isotropic[box] == value, connections)
         numbered[box] = np.where(parts > 0, parts + count, numbered[box])
         count += n
     isotropic[...] = numbered

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,21 @@ from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import conform, grid_of
 from bidsseg.imaging.image import Image
 from bidsseg.labels import code_lookup
-from bidsseg.lesions.masks import Placed, Reals, apply, look_up
+from bidsseg.lesions.masks import NEIGHBOURS, Ints, Placed, Reals, apply, look_up
 from bidsseg.lesions.options import LesionOptions
-from bidsseg.lesions.records import Lesion, Pieces
-from bidsseg.lesions.zones import COMPARTMENT, CORTEX, FLUID, VENTRICLES, WHITE_MATTER, Cubes, is_any, zone_of
+from bidsseg.lesions.parts import part_at
+from bidsseg.lesions.records import Lesion, Part, Pieces
+from bidsseg.lesions.zones import (
+    COMPARTMENT,
+    CORTEX,
+    FLUID,
+    VENTRICLES,
+    WHITE_MATTER,
+    ZONES,
+    Cubes,
+    is_any,
+    zone_of,
+)
 from bidsseg.segmentation.result import Segmentation, labels
 
 NORMAL_WHITE_MATTER_MM = 3
@@ -57,58 +69,134 @@ class Near:
         return gap
 
 
-def measured(
-    placed: Placed, pieces: Pieces, image: Image, segmentation: Segmentation, count: int, options: LesionOptions
-) -> tuple[Lesion, ...]:
-    """Features of the components 1 to ``count``."""
-    if count == 0:
-        return ()
-    regions = composition(pieces, labels(segmentation, "regions"), count)
-    tissues = composition(pieces, segmentation.tissue, count)
-    compartments = np.stack([tissues[:, COMPARTMENT[: tissues.shape[1]] == part].sum(1) for part in range(4)], 1)
-    intensities = _relative_intensities(placed, image, segmentation, count)
-    lesions = []
-    for index, cubes in enumerate(cubes_of(placed, image, segmentation, count)):
-        contacts, zone = zone_of(cubes, compartments[1 + index], options)
-        lesions.append(
-            Lesion(
-                lesion=1 + index,
-                volume_mm3=float(placed.volumes_mm3[index]),
-                long_axis_mm=long_axis_mm(cubes.points_mm),
-                centroid_mm=_centroid_mm(pieces, 1 + index),
+@dataclass(frozen=True, eq=False)
+class Walls:
+    """Ventricles and cortex of a scan."""
+
+    ventricles: Near
+    cortex: Near
+
+    @classmethod
+    def of(cls, segmentation: Segmentation, image: Image) -> Walls:
+        return cls(Near(segmentation, image, VENTRICLES), Near(segmentation, image, CORTEX))
+
+
+def measured_parts(
+    placed: Placed, pieces: Pieces, cubes: Sequence[Cubes], segmentation: Segmentation, options: LesionOptions
+) -> tuple[Part, ...]:
+    """Where every part lies; ``cubes`` are its voxels on the isotropic grid, by part."""
+    count = len(cubes)
+    regions = composition(pieces.part, pieces, labels(segmentation, "regions"), count)
+    lesion = np.zeros(count + 1, np.int32)
+    lesion[pieces.part] = pieces.component
+    found = []
+    for number in range(1, count + 1):
+        contacts, zone = zone_of(cubes[number - 1], options)
+        ventricle, cortex = cubes[number - 1].shares_at_walls(options)
+        found.append(
+            Part(
+                part=number,
+                lesion=int(lesion[number]),
+                volume_mm3=float(regions[number].sum()),
+                centroid_mm=_centroid_mm(pieces.points_mm[pieces.part == number]),
                 zone=zone,
                 contacts=contacts,
-                dist_ventricle_mm=float(cubes.ventricle_mm.min()),
-                dist_cortex_mm=float(cubes.cortex_mm.min()),
-                main_region=_main_region(regions[1 + index]),
-                regions=_shares(regions[1 + index]),
-                relative_intensity=float(intensities[index]),
+                ventricle_share=ventricle,
+                cortex_share=cortex,
+                dist_ventricle_mm=float(cubes[number - 1].ventricle_mm.min()),
+                dist_cortex_mm=float(cubes[number - 1].cortex_mm.min()),
+                main_region=_main_region(regions[number]),
+            )
+        )
+    return tuple(found)
+
+
+def measured(
+    placed: Placed,
+    pieces: Pieces,
+    image: Image,
+    segmentation: Segmentation,
+    parts: Sequence[Part],
+    cubes: Sequence[Cubes],
+) -> tuple[Lesion, ...]:
+    """Features of the lesions that have these parts, in the order of their numbers."""
+    count = max((part.lesion for part in parts), default=0)
+    if count == 0:
+        return ()
+    regions = composition(pieces.component, pieces, labels(segmentation, "regions"), count)
+    intensities = _relative_intensities(placed, image, segmentation, count)
+    lesions = []
+    for number in range(1, count + 1):
+        own = [part for part in parts if part.lesion == number]
+        zone, contacts = zone_of_whole(own)
+        lesions.append(
+            Lesion(
+                lesion=number,
+                volume_mm3=float(placed.volumes_mm3[number - 1]),
+                long_axis_mm=long_axis_mm(np.concatenate([cubes[part.part - 1].points_mm for part in own])),
+                centroid_mm=_centroid_mm(pieces.points_mm[pieces.component == number]),
+                zone=zone,
+                contacts=contacts,
+                dist_ventricle_mm=min(part.dist_ventricle_mm for part in own),
+                dist_cortex_mm=min(part.dist_cortex_mm for part in own),
+                main_region=_main_region(regions[number]),
+                regions=_shares(regions[number]),
+                relative_intensity=float(intensities[number - 1]),
+                parts=len(own),
             )
         )
     return tuple(lesions)
 
 
-def composition(pieces: Pieces, volume: NDArray[Any], count: int) -> Reals:
-    """Volume in mm3 of components 1 to ``count`` (rows; 0 holds all else) in every value of a volume (columns)."""
+def zone_of_whole(parts: Sequence[Part]) -> tuple[str, tuple[str, ...]]:
+    """Zone and contacts of a lesion: the zone that most of its volume has by its parts, and all that they touch."""
+    volume_of = {zone: sum(part.volume_mm3 for part in parts if part.zone == zone) for zone in ZONES}
+    touched = {name for part in parts for name in part.contacts}
+    return max(volume_of, key=lambda zone: volume_of[zone]), tuple(zone for zone in ZONES if zone in touched)
+
+
+def composition(number: Ints, pieces: Pieces, volume: NDArray[Any], count: int) -> Reals:
+    """Volume in mm3 of what is numbered 1 to ``count`` (rows; 0 holds all else) in every value of a volume (columns).
+
+    ``number`` (M,) is the lesion or the part of each piece.
+    """
     size = int(volume.max(initial=0)) + 1
-    component = np.where(pieces.component <= count, pieces.component, 0).astype(np.int64)
-    counts = np.bincount(component * size + at_pieces(volume, pieces), minlength=(count + 1) * size)
+    row = np.where(number <= count, number, 0).astype(np.int64)
+    counts = np.bincount(row * size + at_pieces(volume, pieces), minlength=(count + 1) * size)
     volumes: Reals = counts.reshape(count + 1, size) * pieces.volume_mm3
     return volumes
 
 
-def cubes_of(placed: Placed, image: Image, segmentation: Segmentation, count: int) -> list[Cubes]:
-    """The isotropic voxels of components 1 to ``count``, in order."""
-    indices = np.argwhere((placed.isotropic > 0) & (placed.isotropic <= count))
-    component = placed.isotropic[tuple(indices.T)]
-    order = np.argsort(component, kind="stable")
-    points = apply(placed.grid.affine, indices[order])
+def cubes_of(
+    placed: Placed, pieces: Pieces, image: Image, segmentation: Segmentation, part: Ints, walls: Walls
+) -> tuple[Cubes, ...]:
+    """The isotropic voxels of every part, in order; ``part`` (N,) is that of each mask voxel."""
+    count = int(part.max(initial=0))
+    if count == 0:
+        return ()
+    lesions = int(placed.component[part > 0].max(initial=0))
+    indices = np.argwhere((placed.isotropic > 0) & (placed.isotropic <= lesions))
+    points = apply(placed.grid.affine, indices)
+    number = part_at(points, placed.isotropic[tuple(indices.T)], placed, part)
+    volume = np.zeros_like(placed.isotropic)
+    volume[tuple(indices.T)] = number
     scan = np.rint(apply(np.linalg.inv(image.affine), points)).astype(np.intp)
     cerebral = ~np.isin(COMPARTMENT[look_up(segmentation.tissue, scan)], (1, 2))
-    ventricle, cortex = (Near(segmentation, image, tissues).gap_mm(points) for tissues in (VENTRICLES, CORTEX))
-    ends = np.cumsum(np.bincount(component, minlength=count + 1)[1:])[:-1]
-    parts = [np.split(values, ends) for values in (points, ventricle, cortex, cerebral)]
-    return [Cubes(*values) for values in zip(*parts, strict=True)]
+    ventricle, cortex = (wall.gap_mm(points) for wall in (walls.ventricles, walls.cortex))
+    order = np.argsort(number, kind="stable")
+    ends = np.cumsum(np.bincount(number, minlength=count + 1)[1:])[:-1]
+    features = (points, ventricle, cortex, cerebral, _at_surface(volume, indices))
+    by_part = zip(*(np.split(values[order], ends) for values in features), strict=True)
+    tissues = composition(pieces.part, pieces, segmentation.tissue, count)
+    compartments = np.stack([tissues[1:, COMPARTMENT[: tissues.shape[1]] == kind].sum(1) for kind in range(4)], 1)
+    return tuple(Cubes(*values, volumes) for values, volumes in zip(by_part, compartments, strict=True))
+
+
+def _at_surface(numbers: Ints, indices: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which voxels (N, 3) have a face beyond which another number lies, (N,)."""
+    own = numbers[tuple(indices.T)]
+    faces = NEIGHBOURS[np.abs(NEIGHBOURS).sum(1) == 1]
+    return np.any([look_up(numbers, indices + step) != own for step in faces], axis=0)
 
 
 def long_axis_mm(points_mm: Reals) -> float:
@@ -119,8 +207,8 @@ def long_axis_mm(points_mm: Reals) -> float:
     return float(pdist(points_mm).max(initial=0.0)) + 1.0
 
 
-def _centroid_mm(pieces: Pieces, number: int) -> tuple[float, float, float]:
-    x, y, z = pieces.points_mm[pieces.component == number].mean(0)
+def _centroid_mm(points_mm: Reals) -> tuple[float, float, float]:
+    x, y, z = points_mm.mean(0)
     return float(x), float(y), float(z)
 
 

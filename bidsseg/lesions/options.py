@@ -15,7 +15,19 @@ class LesionOptions:
     "Smaller components are counted together as too-small; a ball 3 mm across has 14 mm3."
     min_long_axis_mm: float = 3.0
     "Shorter lesions keep their zone but are left out of the findings (McDonald criteria: at least 3 mm)."
-    tolerance_mm: float = 1.5
-    "A lesion abuts ventricles or cortex where the gap between them is at most this."
+    tolerance_mm: float = 2.0
+    "The surface of a part is at the ventricles where the gap between them is at most this: a normal bright rim there."
+    cortex_tolerance_mm: float = 1.0
+    "The same for the cortex, whose folds are near all over white matter."
+    ventricle_share: float = 0.1
+    "A part abuts the ventricles with at least this share of its surface at them."
+    cortex_share: float = 0.3
+    "A part abuts the cortex with at least this share of its surface at it."
+    neck_share: float = 0.6
+    "A lesion is split where a neck is narrower than this share of the lesser width beside it."
+    part_depth_mm: float = 1.5
+    "A part is at least this deep: half of the 3 mm that a lesion measures across."
+    near_mm: float = 5.0
+    "A voxel belongs to the nearer of ventricles and cortex up to this gap, and to deep white matter beyond."
     bands_mm: tuple[float, ...] = ()
     "Upper edges of distance bands from the lateral ventricles, for instance (3, 10); none by default."

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bidsseg.lesions.masks import MaskKind, Placed, Reals
 from bidsseg.lesions.options import LesionOptions
-from bidsseg.lesions.zones import MCDONALD_SITES
+from bidsseg.lesions.zones import MCDONALD_SITES, Cubes
 from bidsseg.segmentation.result import Segmentation
 
 
@@ -38,6 +38,28 @@ class Lesion:
     "Region codes and the lesion's share in each, largest first; the shares add up to 1."
     relative_intensity: float
     "Mean grey value over the median of normal-appearing white matter; nan without such white matter."
+    parts: int
+    "How many parts a confluent lesion has; 1 for any other."
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of a confluent lesion, or the whole of another."""
+
+    part: int
+    "Numbered over all lesions; the value of its voxels in the image of parts."
+    lesion: int
+    volume_mm3: float
+    centroid_mm: tuple[float, float, float]
+    zone: str
+    contacts: tuple[str, ...]
+    ventricle_share: float
+    "Share of its surface at a lateral ventricle."
+    cortex_share: float
+    "The same at the cerebral cortex."
+    dist_ventricle_mm: float
+    dist_cortex_mm: float
+    main_region: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +68,8 @@ class Pieces:
 
     component: NDArray[np.int32]
     "0 outside the scan's field of view."
+    part: NDArray[np.int32]
+    "Part of the lesion; 0 outside, and in what is too small."
     volume_mm3: float
     "Of each piece."
     index: NDArray[np.intp]
@@ -60,15 +84,23 @@ class LesionReport:
 
     lesions: tuple[Lesion, ...]
     "Largest first; without components below the minimum volume."
+    parts: tuple[Part, ...]
+    "By lesion, the largest of each first."
+    cubes: tuple[Cubes, ...]
+    "The isotropic voxels of each part."
     placed: Placed
     pieces: Pieces
     labels: NDArray[np.uint16]
     "(I, J, K) lesion of each voxel of the scan's grid; 0 also for what is too small."
+    part_labels: NDArray[np.uint16]
+    "(I, J, K) part of each voxel."
     segmentation: Segmentation
     "Corrected under lesions."
     corrected_voxels: int
-    band_distance_mm: Reals
-    "(M,) gap of each piece to the lateral ventricles; empty without bands."
+    ventricle_mm: Reals
+    "(M,) gap of each piece to the lateral ventricles; nan without these."
+    cortex_mm: Reals
+    "(M,) the same to the cortex."
     kind: MaskKind
     options: LesionOptions
     warnings: tuple[str, ...]

@@ -18,20 +18,29 @@ from numpy.typing import NDArray
 from bidsseg.files import write_text
 from bidsseg.imaging.image import Image, save
 from bidsseg.labels import MIDLINE_TISSUES, TISSUE, Scheme, label_table
-from bidsseg.lesions.masks import CONNECTIVITY, Reals, apply
-from bidsseg.lesions.measures import composition
-from bidsseg.lesions.records import LesionReport, findings
-from bidsseg.lesions.zones import OUTSIDE, ZONES
+from bidsseg.lesions.masks import CONNECTIVITY, THICK_MM, Reals, apply
+from bidsseg.lesions.measures import at_pieces, composition
+from bidsseg.lesions.records import Lesion, LesionReport, Part, findings
+from bidsseg.lesions.zones import OUTSIDE, ZONES, zone_by_voxel
 from bidsseg.segmentation.result import Segmentation, labels
 
 TOO_SMALL, NOT_IN_SCAN = "too-small", "outside-scan"
 LESION_CODES = (25, 57)
 "Left-Lesion and Right-Lesion of FreeSurferColorLUT: what lesions are in the region map with lesions."
+PARTS_ABOUT = {"Description": "Number of the part of a lesion, as in the table of parts; 0 elsewhere."}
 NUMBERS_ABOUT = {
     "Description": "Number of the lesion, as in the table of lesions; 0 elsewhere and in components below the minimum."
 }
 REGIONS_ABOUT = {"Contents": "Regions, corrected under lesions, with lesions painted over as 25 (left) and 57 (right)."}
 
+ZONE_LEVELS = {
+    "periventricular": "in the cerebrum, abuts ventricles; if it abuts both, mostly nearer to ventricles",
+    "juxtacortical": "in the cerebrum, abuts cortex; if it abuts both, mostly nearer to cortex",
+    "infratentorial": "most of it in brainstem and cerebellum",
+    "deep-grey": "most of it in thalamus, basal ganglia and ventral diencephalon",
+    "deep-white-matter": "in the cerebrum, abuts neither ventricles nor cortex",
+    "outside": "no part of it in the brain",
+}
 LESION_COLUMNS: dict[str, dict[str, Any]] = {
     "lesion": {
         "Description": "Number of the lesion, largest first; its value in the lesion image. 0 holds all components "
@@ -43,14 +52,10 @@ LESION_COLUMNS: dict[str, dict[str, Any]] = {
     "centroid_y_mm": {"Description": "Centre of mass, anterior", "Units": "mm"},
     "centroid_z_mm": {"Description": "Centre of mass, superior", "Units": "mm"},
     "zone": {
-        "Description": "The one zone of the lesion, after the sites of the 2017 McDonald criteria",
+        "Description": "The one zone of the lesion, after the sites of the 2017 McDonald criteria: the zone that most of "
+        "its volume has, part by part",
         "Levels": {
-            "periventricular": "in the cerebrum, abuts ventricles; if it abuts both, mostly nearer to ventricles",
-            "juxtacortical": "in the cerebrum, abuts cortex; if it abuts both, mostly nearer to cortex",
-            "infratentorial": "most of it in brainstem and cerebellum",
-            "deep-grey": "most of it in thalamus, basal ganglia and ventral diencephalon",
-            "deep-white-matter": "in the cerebrum, abuts neither ventricles nor cortex",
-            "outside": "no part of it in the brain",
+            **ZONE_LEVELS,
             "too-small": "all components below the minimum volume",
             "outside-scan": "lesion voxels where the scan has none",
         },
@@ -64,6 +69,22 @@ LESION_COLUMNS: dict[str, dict[str, Any]] = {
         "Description": "Mean grey value over the median of white matter outside the lesions, these dilated by 3 mm",
         "Units": "arbitrary",
     },
+    "parts": {"Description": "How many parts a confluent lesion is split into at its necks; 1 for any other"},
+}
+PART_COLUMNS: dict[str, dict[str, Any]] = {
+    "part": {"Description": "Number of the part, by lesion and then by volume; its value in the image of parts"},
+    "lesion": {"Description": "Number of the lesion that the part belongs to, as in the table of lesions"},
+    "volume_mm3": {"Description": "Counted on the lesion mask's own grid", "Units": "mm^3"},
+    **{name: LESION_COLUMNS[name] for name in ("centroid_x_mm", "centroid_y_mm", "centroid_z_mm")},
+    "zone": {
+        "Description": "The one zone of the part, after the sites of the 2017 McDonald criteria",
+        "Levels": ZONE_LEVELS,
+    },
+    "contacts": {"Description": "All zones the part touches, separated by commas"},
+    "ventricle_share": {"Description": "Share of the part's surface at the lateral ventricles"},
+    "cortex_share": {"Description": "Share of the part's surface at the cerebral cortex"},
+    **{name: LESION_COLUMNS[name] for name in ("dist_ventricle_mm", "dist_cortex_mm")},
+    "main_region": {"Description": "Region that holds most of the part; fluid only where there is nothing else"},
 }
 LOAD_COLUMNS: dict[str, dict[str, Any]] = {
     "level": {
@@ -71,6 +92,8 @@ LOAD_COLUMNS: dict[str, dict[str, Any]] = {
         "Levels": {
             "total": "the whole mask",
             "zone": "zone of each lesion",
+            "part": "zone of each part of a lesion, counting parts instead of lesions",
+            "voxel": "zone of each voxel: of the nearer wall up to a gap, deep beyond",
             "region": "regions of the segmentation",
             "lobe": "lobes of the segmentation",
             "band": "distance of each voxel from the lateral ventricles in mm",
@@ -103,8 +126,12 @@ class Load:
 
 
 def lesion_loads(report: LesionReport) -> list[Load]:
-    """Total, zones, regions, lobes and, if asked for, distance bands; every level adds up to the mask's volume."""
-    rows = [_total(report), *_zones(report), *_labels(report, "regions"), *_labels(report, "lobes")]
+    """Total, zones of lesions, of parts and of voxels, regions, lobes and, if asked for, distance bands.
+
+    Every level adds up to the mask's volume.
+    """
+    zones = [*_zones(report, "zone", report.lesions), *_zones(report, "part", report.parts), *_voxels(report)]
+    rows = [_total(report), *zones, *_labels(report, "regions"), *_labels(report, "lobes")]
     return rows + (_bands(report) if report.options.bands_mm else [])
 
 
@@ -119,22 +146,28 @@ def _total(report: LesionReport) -> Load:
     return Load("total", "all", None, count, count, total, _share(total, brain), _share(total, total), largest)
 
 
-def _zones(report: LesionReport) -> list[Load]:
+def _zones(report: LesionReport, level: str, found: Sequence[Lesion] | Sequence[Part]) -> list[Load]:
+    """Loads of lesions or of their parts by zone, and of what belongs to none."""
     total = report.mask_volume_mm3
     rows = []
     for zone in ZONES:
-        volumes = [lesion.volume_mm3 for lesion in report.lesions if lesion.zone == zone]
-        touching = sum(zone == lesion.zone or zone in lesion.contacts for lesion in report.lesions)
+        volumes = [one.volume_mm3 for one in found if one.zone == zone]
+        touching = sum(zone == one.zone or zone in one.contacts for one in found)
         volume = sum(volumes)
         share = _share(volume, total)
-        rows.append(
-            Load("zone", zone, None, len(volumes), touching, volume, math.nan, share, max(volumes, default=0.0))
-        )
+        rows.append(Load(level, zone, None, len(volumes), touching, volume, math.nan, share, max(volumes, default=0.0)))
     for name, small in ((TOO_SMALL, small_volumes_mm3(report)), (NOT_IN_SCAN, not_in_scan_mm3(report))):
         volume = float(small.sum())
         largest = float(small.max(initial=0))
-        rows.append(Load("zone", name, None, 0, 0, volume, math.nan, _share(volume, total), largest))
+        rows.append(Load(level, name, None, 0, 0, volume, math.nan, _share(volume, total), largest))
     return rows
+
+
+def _voxels(report: LesionReport) -> list[Load]:
+    """Loads by the zone of each voxel."""
+    tissue = at_pieces(report.segmentation.tissue, report.pieces)
+    zones = zone_by_voxel(tissue, report.ventricle_mm, report.cortex_mm, report.options.near_mm)
+    return _by_column(report, "voxel", ZONES, zones)
 
 
 def small_volumes_mm3(report: LesionReport) -> Reals:
@@ -149,7 +182,7 @@ def not_in_scan_mm3(report: LesionReport) -> Reals:
 
 def _labels(report: LesionReport, scheme: Scheme) -> list[Load]:
     codes = labels(report.segmentation, scheme)
-    volumes = composition(report.pieces, codes, len(report.lesions))
+    volumes = composition(report.pieces.component, report.pieces, codes, len(report.lesions))
     sizes = np.bincount(codes.reshape(-1)) * report.segmentation.voxel_volume_mm3
     names = {0: OUTSIDE} | {label.index: label.name for label in label_table(scheme)}
     rows = _columns(volumes, sorted(names), report)
@@ -190,12 +223,16 @@ def _bands(report: LesionReport) -> list[Load]:
     """A gap equal to an edge belongs to the nearer band; without ventricles all is in the last."""
     edges = sorted(report.options.bands_mm)
     names = [f"{low:g}-{high:g}" for low, high in zip([0, *edges], edges, strict=False)] + [f">{edges[-1]:g}"]
-    band = np.searchsorted(edges, np.nan_to_num(report.band_distance_mm, nan=np.inf), side="left")
+    return _by_column(report, "band", names, np.searchsorted(edges, np.nan_to_num(report.ventricle_mm, nan=np.inf)))
+
+
+def _by_column(report: LesionReport, level: str, names: Sequence[str], column: NDArray[np.intp]) -> list[Load]:
+    """Loads by a column, given for each piece (M,)."""
     count = len(report.lesions)
     component = np.where(report.pieces.component <= count, report.pieces.component, 0)
-    counts = np.bincount(component * len(names) + band, minlength=(count + 1) * len(names)).reshape(count + 1, -1)
+    counts = np.bincount(component * len(names) + column, minlength=(count + 1) * len(names)).reshape(count + 1, -1)
     rows = _columns(counts * report.pieces.volume_mm3, range(len(names)), report)
-    return [Load("band", name, None, *row[:3], math.nan, *row[3:]) for name, row in zip(names, rows, strict=True)]
+    return [Load(level, name, None, *row[:3], math.nan, *row[3:]) for name, row in zip(names, rows, strict=True)]
 
 
 def lesion_rows(report: LesionReport) -> list[dict[str, Any]]:
@@ -217,6 +254,16 @@ def lesion_rows(report: LesionReport) -> list[dict[str, Any]]:
     return rows
 
 
+def part_rows(report: LesionReport) -> list[dict[str, Any]]:
+    """Rows of the table of parts, columns as in ``PART_COLUMNS``."""
+    names = region_names()
+    rows = []
+    for part in report.parts:
+        row = vars(part) | dict(zip(("centroid_x_mm", "centroid_y_mm", "centroid_z_mm"), part.centroid_mm, strict=True))
+        rows.append(row | {"contacts": ",".join(part.contacts), "main_region": names[part.main_region]})
+    return rows
+
+
 @cache
 def region_names() -> dict[int, str]:
     """Names of the region codes; 0 is outside the brain."""
@@ -230,17 +277,23 @@ def write_lesions(
 
     ``base`` is folder and name up to before ``_desc``; ``image`` the scan, for its header; ``sidecar`` is added to the
     JSON of the images, ``space`` (``_space-orig``) to their names. Files: ``_desc-lesions_lesions.tsv``,
-    ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz`` (number of the lesion) and
-    ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right), and a ``.json`` beside each.
+    ``_desc-lesionparts_lesions.tsv``, ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz`` (number of the
+    lesion), ``_desc-lesionparts_dseg.nii.gz`` (number of the part) and ``_seg-regions_desc-lesions_dseg.nii.gz``
+    (regions, lesions as 25 left and 57 right), and a ``.json`` beside each.
     """
     folder, stem = base.parent, base.name
     folder.mkdir(parents=True, exist_ok=True)
     loads = [vars(load) for load in lesion_loads(report)]
     written = write_table(folder / f"{stem}_desc-lesions_lesions.tsv", lesion_rows(report), LESION_COLUMNS)
+    written += write_table(folder / f"{stem}_desc-lesionparts_lesions.tsv", part_rows(report), PART_COLUMNS)
     written += write_table(folder / f"{stem}_desc-lesionload_lesions.tsv", loads, LOAD_COLUMNS)
     described = {**summary(report), **(sidecar or {})}
     regions = regions_with_lesions(report)
-    images = (("_desc-lesions", report.labels, NUMBERS_ABOUT), ("_seg-regions_desc-lesions", regions, REGIONS_ABOUT))
+    images = (
+        ("_desc-lesions", report.labels, NUMBERS_ABOUT),
+        ("_desc-lesionparts", report.part_labels, PARTS_ABOUT),
+        ("_seg-regions_desc-lesions", regions, REGIONS_ABOUT),
+    )
     for name, data, about in images:  # the description of seg-regions is at the root of a dataset
         path = folder / f"{stem}{space}{name}_dseg.nii.gz"
         save(path, data, image.affine, like=image)
@@ -282,7 +335,15 @@ def summary(report: LesionReport) -> dict[str, Any]:
         "Connectivity": CONNECTIVITY,
         "MinimumVolumeMm3": options.min_volume_mm3,
         "MinimumLongAxisMm": options.min_long_axis_mm,
+        "FacesAloneAcrossSlicesAboveMm": THICK_MM,
+        "PartCount": len(report.parts),
+        "NeckShare": options.neck_share,
+        "MinimumPartDepthMm": options.part_depth_mm,
         "ContactToleranceMm": options.tolerance_mm,
+        "CortexContactToleranceMm": options.cortex_tolerance_mm,
+        "VentricleContactShare": options.ventricle_share,
+        "CortexContactShare": options.cortex_share,
+        "VoxelZoneGapMm": options.near_mm,
         "CorrectedVoxels": report.corrected_voxels,
         "Warnings": list(report.warnings),
     }

@@ -27,6 +27,7 @@ with a tolerance of 1.5 mm, on a brain that is not the patients' own, 58 % are j
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def is_any(tissue: NDArray[np.uint8], kinds: NDArray[np.intp]) -> NDArray[np.boo
 
 @dataclass(frozen=True, eq=False)
 class Cubes:
-    """The isotropic voxels of one lesion, shape (N,)."""
+    """The isotropic voxels of one part of a lesion, shape (N,)."""
 
     points_mm: Reals
     ventricle_mm: Reals
@@ -83,16 +84,27 @@ class Cubes:
     "Gap to the cortex."
     cerebral: NDArray[np.bool_]
     "Neither deep grey matter nor brainstem nor cerebellum."
+    surface: NDArray[np.bool_]
+    "With a face that something else than this part lies beyond."
+    compartments_mm3: Reals
+    "Volume of the part in nothing, hindbrain, deep grey matter and cerebrum, (4,)."
+
+    def shares_at_walls(self, options: LesionOptions) -> tuple[float, float]:
+        """Shares of the surface, in the cerebrum, that are at the ventricles and at the cortex."""
+        walls = ((self.ventricle_mm, options.tolerance_mm), (self.cortex_mm, options.cortex_tolerance_mm))
+        at_wall = [float((self.surface & self.cerebral & (gap <= tolerance)).sum()) for gap, tolerance in walls]
+        return at_wall[0] / float(self.surface.sum()), at_wall[1] / float(self.surface.sum())
 
 
-def zone_of(cubes: Cubes, compartments: Reals, options: LesionOptions) -> tuple[tuple[str, ...], str]:
-    """Contacts and zone of a lesion; ``compartments`` is its volume in nothing, hindbrain, deep grey, cerebrum; (4,).
+def zone_of(cubes: Cubes, options: LesionOptions) -> tuple[tuple[str, ...], str]:
+    """Contacts and zone of a part.
 
-    A lesion is in contact with hindbrain or deep grey matter where a tenth of it, or as much as a lesion has at least,
+    A part is in contact with hindbrain or deep grey matter where a tenth of it, or as much as a lesion has at least,
     lies there.
     """
-    gaps = [gap[cubes.cerebral] for gap in (cubes.ventricle_mm, cubes.cortex_mm)]
-    abuts = [bool((gap <= options.tolerance_mm).any()) for gap in gaps]
+    compartments = cubes.compartments_mm3
+    ventricle, cortex = cubes.shares_at_walls(options)
+    abuts = (ventricle >= options.ventricle_share, cortex >= options.cortex_share)
     enough = min(0.1 * float(compartments.sum()), options.min_volume_mm3)
     has = [compartments[part] > 0 and enough <= compartments[part] for part in (1, 2)]
     named = zip((PERIVENTRICULAR, JUXTACORTICAL, INFRATENTORIAL, DEEP_GREY), (*abuts, *has), strict=True)
@@ -105,5 +117,22 @@ def zone_of(cubes: Cubes, compartments: Reals, options: LesionOptions) -> tuple[
     if not any(abuts):
         return (*contacts, DEEP_WHITE), DEEP_WHITE
     if all(abuts):
-        return contacts, PERIVENTRICULAR if np.sign(gaps[1] - gaps[0]).sum() >= 0 else JUXTACORTICAL
+        nearer = np.sign(cubes.cortex_mm - cubes.ventricle_mm)[cubes.cerebral].sum()
+        return contacts, PERIVENTRICULAR if nearer >= 0 else JUXTACORTICAL
     return contacts, PERIVENTRICULAR if abuts[0] else JUXTACORTICAL
+
+
+def zone_by_voxel(
+    tissue: NDArray[np.integer[Any]], ventricle_mm: Reals, cortex_mm: Reals, near_mm: float
+) -> NDArray[np.intp]:
+    """Places in ``ZONES`` of single voxels by their tissue and their gaps to the walls, all (M,).
+
+    Hindbrain and deep grey matter are zones of their own; all else is at the nearer wall within ``near_mm``, and beyond
+    that deep white matter, or outside where it is no brain.
+    """
+    compartment = COMPARTMENT[tissue]
+    ventricle, cortex = (np.nan_to_num(gap, nan=np.inf) for gap in (ventricle_mm, cortex_mm))
+    near = np.minimum(ventricle, cortex) <= near_mm
+    conditions = (compartment == 1, compartment == 2, near & (ventricle <= cortex), near, compartment == 3)
+    zones = (INFRATENTORIAL, DEEP_GREY, PERIVENTRICULAR, JUXTACORTICAL, DEEP_WHITE)
+    return np.select(conditions, [ZONES.index(zone) for zone in zones], ZONES.index(OUTSIDE))

@@ -45,8 +45,8 @@ OPACITY, OUTLINE_OPACITY = 0.6, 1.0
 
 def zone_codes(report: LesionReport) -> NDArray[np.uint16]:
     """1 + the zone's place in ``ZONES`` of every lesion voxel on the scan's own grid, 0 elsewhere; (I, J, K)."""
-    codes = np.array([0, *(1 + ZONES.index(lesion.zone) for lesion in report.lesions)], np.uint16)
-    return codes[report.labels]
+    codes = np.array([0, *(1 + ZONES.index(part.zone) for part in report.parts)], np.uint16)
+    return codes[report.part_labels]
 
 
 def zone_mosaic(path: Path, image: Image, report: LesionReport) -> None:
@@ -105,7 +105,7 @@ def _legend(report: LesionReport) -> Bytes:
     picture = Pillow.new("RGB", (WIDTH_PX, LEGEND_ROW_PX + 8))
     pen = ImageDraw.Draw(picture)
     for number, zone in enumerate(ZONES):
-        found = [lesion.volume_mm3 for lesion in report.lesions if lesion.zone == zone]
+        found = [part.volume_mm3 for part in report.parts if part.zone == zone]
         x, y = number * WIDTH_PX // len(ZONES) + 6, 6
         pen.rectangle((x, y, x + 12, y + 12), ZONE_COLORS[number])
         text = f"{zone.replace('-', ' ')}: {len(found)}, {sum(found) / 1000:.2f} mL"
