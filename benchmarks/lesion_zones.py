@@ -1,19 +1,25 @@
-"""Where real lesions lie, and how the rule for confluent lesions does on lesions merged on purpose.
+"""Where real lesions lie, and what their zones depend on.
 
     python benchmarks/lesion_zones.py DATA -o OUT
+    python benchmarks/lesion_zones.py DATA -o OUT --study
 
-DATA holds ``*label-lesion_mask.nii.gz`` of patients in MNI152 space, and of one patient the FLAIR on the same grid
-(Lesjak et al. 2017, doi 10.1007/s12021-017-9348-7). Three things are printed, in this order:
+DATA holds ``ms-lesions-mni`` (masks of patients in MNI152 space, Lesjak et al. 2017, doi 10.1007/s12021-017-9348-7) and
+``ms-clinical-lesions`` (2D FLAIRs in slices of 6-8 mm with manual masks). Segmentations are made once and kept in OUT.
 
-1. Zones of all masks on the MNI152 T1 that nilearn ships, segmented with the packaged model. Every level of every
-   table must add up to its mask's volume, or the script ends. Neuroradiologists saw the most volume at the ventricles
-   and the most lesions in subcortical white matter (330 patients, Pongratz et al. 2023,
-   doi 10.1016/j.nicl.2022.103311).
-2. The patient with a FLAIR: the same on that FLAIR, and OUT/zones.png, its lesions coloured by zone.
-3. Merged lesions. Pairs of lesions, one that touches only the ventricles and one that touches only the cortex of the
-   same hemisphere, are joined by a bridge through white matter, so that what they are is known: what the larger was.
-   Counted is how often each rule says so. Ours was taken for this result, in place of the share of the wall that a
-   lesion abuts; it has no number to be tuned. LST-AI's (whatever touches a ventricle is periventricular) stands beside.
+Neuroradiologists saw the most lesions in subcortical white matter and the most volume at the ventricles, in the mean of
+330 patients (Pongratz et al. 2023, doi 10.1016/j.nicl.2022.103311). Printed are
+
+1. zones of all masks on the MNI152 T1 that nilearn ships, segmented with the packaged model. Every level of every table
+   must add up to its mask's volume, or the script ends;
+2. pairs of lesions, one that touches only the ventricles and one that touches only the cortex of the same hemisphere,
+   joined by a bridge of 1 mm through white matter: how often both sites are found, and how often the whole gets the zone
+   that the larger had;
+3. the same as in 1 on the clinical FLAIRs, with a picture of each in OUT.
+
+``--study`` chooses the numbers of the rules on every other patient and tests them on the others. Of the settings that
+put most parts into deep white matter and most volume at the ventricles, as read, that one is chosen whose zones change
+least where the masks on the template, and its labels, are shown in slices of 7 mm; then the gap for single voxels that
+agrees best with the zones of their parts.
 """
 
 from __future__ import annotations
@@ -21,23 +27,25 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice, pairwise
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from bidsseg.cli.demo import template
 from bidsseg.imaging.arrays import box_around
 from bidsseg.imaging.image import Image, load, save
-from bidsseg.labels import TISSUE
+from bidsseg.labels import TISSUE, TISSUES
 from bidsseg.lesions.describe import lesion_features
-from bidsseg.lesions.records import Lesion, LesionReport
+from bidsseg.lesions.measures import at_pieces
+from bidsseg.lesions.options import LesionOptions
+from bidsseg.lesions.records import Lesion, LesionReport, Part
 from bidsseg.lesions.tables import lesion_loads
-from bidsseg.lesions.zones import COMPARTMENT, CORTEX, JUXTACORTICAL, PERIVENTRICULAR, VENTRICLES, ZONES, is_any
+from bidsseg.lesions.zones import DEEP_WHITE, JUXTACORTICAL, PERIVENTRICULAR, ZONES, Cubes, zone_by_voxel, zone_of
 from bidsseg.network.card import DEFAULT_MODEL
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
@@ -45,15 +53,28 @@ from bidsseg.report.lesion_mosaic import zone_mosaic
 from bidsseg.segmentation.pipeline import segment
 from bidsseg.segmentation.result import Segmentation, from_labels, labels
 
-RATIOS = (1, 1.5, 3, 10, np.inf)
-"Of the larger part's volume to the smaller's."
-COLUMNS = tuple(f"{low:g} to {high:g} times" for low, high in pairwise(RATIOS))
-OURS = "nearer to (ours)"
 MARGIN = 10
-Walls = tuple[int, int]
-"Voxels of ventricles and of cortex that face white matter."
-DRAWN_A_MASK, DRAWN_EVERY = 2, 4
-"Merged pairs that are drawn and measured anew: two of every fourth mask."
+SLICE_MM = 7
+"The slices in which lesions and brain are shown once more."
+DRAWN_A_MASK = 4
+"Pairs of lesions merged in each mask."
+TRIED = tuple(
+    LesionOptions(
+        tolerance_mm=ventricle,
+        cortex_tolerance_mm=cortex,
+        ventricle_share=ventricle_share,
+        cortex_share=cortex_share,
+        neck_share=neck,
+    )
+    for neck in (0.5, 0.6, 0.7)
+    for ventricle in (1.0, 1.5, 2.0)
+    for cortex in (0.5, 1.0, 1.5)
+    for ventricle_share in (0.1, 0.2)
+    for cortex_share in (0.2, 0.3)
+)
+"What the study chooses from. A gap of more than 2 mm is no contact, whatever the numbers say."
+SHOWN = 5
+TRIED_NEAR_MM = (2.0, 3.0, 4.0, 5.0, 7.0)
 
 
 def segmented(image: Image, path: Path) -> Segmentation:
@@ -87,7 +108,7 @@ def cut_out(image: Image, segmentation: Segmentation) -> tuple[Image, Segmentati
     return Image(np.ascontiguousarray(image.data[box]), affine, image.header), part
 
 
-def zone_table(patients: Sequence[Sequence[Lesion]]) -> None:
+def zone_table(patients: Sequence[Sequence[Lesion]] | Sequence[Sequence[Part]]) -> None:
     """Print numbers and volumes by zone, of all and of the median patient."""
     lesions = [lesion for found in patients for lesion in found]
     volume = sum(lesion.volume_mm3 for lesion in lesions)
@@ -114,166 +135,282 @@ def contact_table(patients: Sequence[Sequence[Lesion]]) -> None:
         print(f"{gap:5.1f} mm{shares[0]:20.1%}{shares[1]:8.1%}{shares[2]:16.1%}{shares[3]:9.1%}")
 
 
+def in_thick_slices(image: Image, segmentation: Segmentation) -> tuple[Image, Segmentation]:
+    """Scan and labels of 1 mm in slices of ``SLICE_MM``: the mean grey value and the commonest tissue of each stack."""
+    affine = image.affine @ np.diag((1, 1, SLICE_MM, 1))
+    affine[:3, 3] += image.affine[:3, 2] * (SLICE_MM - 1) / 2
+    stacks = _stacks(segmentation.tissue)
+    tissue = np.stack([(stacks == kind).sum(-1) for kind in range(len(TISSUES))], -1).argmax(-1).astype(np.uint8)
+    first = (stacks == tissue[..., None]).argmax(-1)[..., None]
+    side, parcel = (
+        np.take_along_axis(_stacks(values), first, -1)[..., 0] for values in (segmentation.side, segmentation.parcel)
+    )
+    thick = Segmentation(tissue, side, parcel, np.zeros(tissue.shape, np.float16), affine, has_gyri=False)
+    return Image(_stacks(image.data).mean(-1).astype(np.float32), affine, image.header), thick
+
+
+def mask_in_thick_slices(mask: NDArray[np.bool_], scan: Image) -> Image:
+    """A mask of 1 mm where it fills at least half of a voxel of the thick scan."""
+    return Image((_stacks(mask).mean(-1) >= 0.5).astype(np.float32), scan.affine, scan.header)
+
+
+def _stacks(volume: NDArray[Any]) -> NDArray[Any]:
+    """(I, J, K) as (I, J, slices, voxels of 1 mm in each)."""
+    i, j, k = volume.shape
+    return volume[..., : k // SLICE_MM * SLICE_MM].reshape(i, j, k // SLICE_MM, SLICE_MM)
+
+
+def places(parts: Sequence[Cubes], options: LesionOptions) -> NDArray[np.intp]:
+    """Places in ``ZONES`` of parts, (N,)."""
+    return np.array([ZONES.index(zone_of(cubes, options)[1]) for cubes in parts], np.intp)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the study keeps of a patient, split at one width of neck."""
+
+    cubes: tuple[Cubes, ...]
+    volumes_mm3: NDArray[np.float64]
+    part: NDArray[np.integer[Any]]
+    "Part of each piece, (M,); 0 for none."
+    pieces: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+    "Tissue of each piece, and its gaps to ventricles and cortex; (M,) each."
+    thick: tuple[Cubes, ...] = ()
+    "Parts in thick slices; none without a scan of 1 mm."
+    both: tuple[NDArray[np.intp], NDArray[np.intp]] = (np.zeros(0, np.intp), np.zeros(0, np.intp))
+    "Parts of the voxels that are lesion in both, at 1 mm and in thick slices."
+
+    def agreement(self, options: LesionOptions) -> float:
+        """Share of the voxels whose zone is the same at 1 mm and in thick slices; nan where nothing can be compared."""
+        fine, thick = (places(cubes, options) for cubes in (self.cubes, self.thick))
+        same = fine[self.both[0] - 1] == thick[self.both[1] - 1]
+        return float(same.mean()) if len(same) else float("nan")
+
+    def agreement_of_voxels(self, options: LesionOptions) -> float:
+        """Share of the pieces whose own zone is that of their part."""
+        own = zone_by_voxel(*self.pieces, options.near_mm)
+        of_part = np.array([-1, *places(self.cubes, options)])[self.part]
+        return float((own == of_part)[self.part > 0].mean())
+
+
+def seen(report: LesionReport, thick: LesionReport | None = None) -> Seen:
+    pieces = (at_pieces(report.segmentation.tissue, report.pieces), report.ventricle_mm, report.cortex_mm)
+    volumes = np.array([part.volume_mm3 for part in report.parts])
+    if thick is None:
+        return Seen(report.cubes, volumes, report.pieces.part, pieces)
+    fine = report.part_labels[..., : thick.part_labels.shape[2] * SLICE_MM]
+    coarse = np.repeat(thick.part_labels, SLICE_MM, axis=2)
+    lesion = (fine > 0) & (coarse > 0)
+    both = (fine[lesion].astype(np.intp), coarse[lesion].astype(np.intp))
+    return Seen(report.cubes, volumes, report.pieces.part, pieces, thick.cubes, both)
+
+
 @dataclass(frozen=True)
-class Part:
-    """One lesion that touches one wall only."""
+class Score:
+    """Means over patients."""
 
-    zone: str
-    volume_mm3: float
-    walls_abutted: tuple[int, int]
-    "Voxels that abut ventricles and cortex."
-    nearer: tuple[int, int]
-    "Voxels nearer to the ventricles, and nearer to the cortex."
-    voxels: NDArray[np.intp]
-    "(N, 3) on the isotropic grid."
-    is_right: bool
+    counts: NDArray[np.float64]
+    "Parts by zone, in the order of ``ZONES``."
+    shares: NDArray[np.float64]
+    "Of the volume, by zone."
+    agreement: float
+    "Of 1 mm and thick slices."
 
-
-def parts_of(report: LesionReport, gaps: Sequence[NDArray[np.float64]]) -> list[Part]:
-    """The lesions of a report that touch only ventricles or only cortex, and nothing else."""
-    tolerance, grid = report.options.tolerance_mm, report.placed.isotropic
-    surface = (grid > 0) & ((ndimage.minimum_filter(grid, 3) != grid) | (ndimage.maximum_filter(grid, 3) != grid))
-    cerebral = ~np.isin(COMPARTMENT[report.segmentation.tissue], (1, 2))
-    parts = []
-    for lesion, box in zip(report.lesions, ndimage.find_objects(grid), strict=False):
-        if lesion.contacts not in ((PERIVENTRICULAR,), (JUXTACORTICAL,)):
-            continue
-        inside = grid[box] == lesion.lesion
-        ventricle, cortex = (gap[box][inside] for gap in gaps)
-        abut = surface[box][inside] & cerebral[box][inside]
-        walls = tuple(int((abut & (gap <= tolerance)).sum()) for gap in (ventricle, cortex))
-        nearer = (int((ventricle < cortex).sum()), int((ventricle > cortex).sum()))
-        voxels = np.argwhere(inside) + [side.start for side in box]
-        is_right = bool(lesion.centroid_mm[0] > 0)
-        parts.append(Part(lesion.zone, lesion.volume_mm3, (walls[0], walls[1]), nearer, voxels, is_right))
-    return parts
+    @property
+    def is_as_read(self) -> bool:
+        """Whether the subcortical zone has most parts and the periventricular one most volume."""
+        return ZONES[self.counts.argmax()] == DEEP_WHITE and ZONES[self.shares.argmax()] == PERIVENTRICULAR
 
 
-def rules(one: Part, other: Part, walls: Walls) -> dict[str, str]:
-    """What each rule says of two lesions that have become one."""
-    ventricle, cortex = (one.walls_abutted[side] + other.walls_abutted[side] for side in (0, 1))
-    near, far = (one.nearer[side] + other.nearer[side] for side in (0, 1))
+def score(patients: Sequence[Seen], options: LesionOptions) -> Score:
+    counts, shares = [], []
+    for patient in patients:
+        zones = places(patient.cubes, options)
+        counts.append(np.bincount(zones, minlength=len(ZONES)))
+        volume = np.bincount(zones, patient.volumes_mm3, minlength=len(ZONES))
+        shares.append(volume / max(volume.sum(), 1e-9))
+    agreement = float(np.nanmean([patient.agreement(options) for patient in patients if len(patient.thick)]))
+    return Score(np.mean(counts, axis=0), np.mean(shares, axis=0), agreement)
 
-    def name(is_ventricle: bool) -> str:
-        return PERIVENTRICULAR if is_ventricle else JUXTACORTICAL
 
-    return {
-        OURS: name(near >= far),
-        "share of the wall": name(ventricle / walls[0] >= cortex / walls[1]),
-        "area of contact": name(ventricle >= cortex),
-        "ventricles first (LST-AI)": name(ventricle > 0),
+def study(data: Path, output: Path) -> None:
+    """Choose on every other patient, test on the others; print both."""
+    choosing = {
+        neck: cohort(data, output, neck, start=0) for neck in dict.fromkeys(tried.neck_share for tried in TRIED)
     }
+    scores = [(score(choosing[tried.neck_share], tried), tried) for tried in TRIED]
+    fit = [(found, tried) for found, tried in scores if found.is_as_read]
+    print(f"{len(fit)} of {len(TRIED)} settings are as read by neuroradiologists in the half that chooses")
+    ranked = sorted(fit, key=lambda pair: -pair[0].agreement)
+    for found, tried in ranked[:SHOWN]:
+        print(f"{found.agreement:.1%} of the volume in the same zone in {SLICE_MM} mm slices: {tried}")
+    chosen = ranked[0][1]
+    patients = choosing[chosen.neck_share]
+    near = max(TRIED_NEAR_MM, key=lambda mm: voxel_agreement(patients, replace(chosen, near_mm=mm)))
+    chosen = replace(chosen, near_mm=near)
+    print(f"chosen: {chosen}; the defaults are {'the same' if chosen == LesionOptions() else 'others'}")
+    for half, found in (
+        ("half that chose", patients),
+        ("half that tests", cohort(data, output, chosen.neck_share, start=1)),
+    ):
+        print(f"\n{half}, {len(found)} patients")
+        score_table(found, chosen)
 
 
-def pairs(parts: Sequence[Part]) -> Iterator[tuple[Part, Part]]:
-    for one in parts:
-        for other in parts:
-            if (one.zone, other.zone) == (PERIVENTRICULAR, JUXTACORTICAL) and one.is_right == other.is_right:
-                yield one, other
+def voxel_agreement(patients: Sequence[Seen], options: LesionOptions) -> float:
+    return float(np.mean([patient.agreement_of_voxels(options) for patient in patients]))
 
 
-def truth(one: Part, other: Part) -> str:
-    return max((one, other), key=lambda part: part.volume_mm3).zone
+def score_table(patients: Sequence[Seen], options: LesionOptions) -> None:
+    found = score(patients, options)
+    voxels = np.mean([voxel_shares(patient, options) for patient in patients], axis=0)
+    print(f"{'zone':20}{'parts':>8}{'volume':>9}{'by voxel':>10}")
+    for place, zone in enumerate(ZONES):
+        print(f"{zone:20}{found.counts[place]:8.1f}{found.shares[place]:9.1%}{voxels[place]:10.1%}")
+    print(f"same zone at 1 mm and in {SLICE_MM} mm slices: {found.agreement:.1%} of the volume")
+    print(f"voxel and part have the same zone: {voxel_agreement(patients, options):.1%} of the volume")
+    print(f"as read: {'yes' if found.is_as_read else 'NO'}")
 
 
-def bridge(one: Part, other: Part, white: NDArray[np.bool_]) -> NDArray[np.intp] | None:
+def voxel_shares(patient: Seen, options: LesionOptions) -> NDArray[np.float64]:
+    counts = np.bincount(zone_by_voxel(*patient.pieces, options.near_mm), minlength=len(ZONES))
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
+
+
+def cohort(data: Path, output: Path, neck: float, start: int) -> list[Seen]:
+    """Every other patient with a mask on the template, and every other with a clinical FLAIR, by their names."""
+    options = LesionOptions(neck_share=neck)
+    whole = template()
+    image, segmentation = cut_out(whole, segmented(whole, output / "template"))
+    thick_image, thick_segmentation = in_thick_slices(image, segmentation)
+    patients = []
+    for path in masks_on_template(data)[start::2]:
+        report = lesion_features(image, load(path), segmentation, options)
+        thick_mask = mask_in_thick_slices(report.placed.isotropic > 0, thick_image)
+        thick = lesion_features(thick_image, thick_mask, thick_segmentation, options)
+        patients.append(seen(report, thick))
+    return patients + [seen(report) for _, _, report in clinical_reports(data, output, options, slice(start, None, 2))]
+
+
+def masks_on_template(data: Path) -> list[Path]:
+    paths = sorted((data / "ms-lesions-mni").glob("*label-lesion_mask.nii.gz"))
+    assert paths, f"{data}: no ms-lesions-mni/*label-lesion_mask.nii.gz"
+    return paths
+
+
+def clinical_reports(
+    data: Path, output: Path, options: LesionOptions | None = None, which: slice = slice(None)
+) -> Iterator[tuple[str, Image, LesionReport]]:
+    """Name, scan and lesions of patients with a clinical FLAIR."""
+    for flair in sorted((data / "ms-clinical-lesions").glob("sub-*/anat/*_FLAIR.nii.gz"))[which]:
+        name = flair.name.partition("_")[0]
+        scan = load(flair)
+        mask = load(data / f"ms-clinical-lesions/derivatives/manual/{name}/anat/{name}_label-lesion_mask.nii.gz")
+        report = lesion_features(scan, mask, segmented(scan, output / name), options)
+        check_totals(report, mask)
+        yield name, scan, report
+
+
+Pair = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+def single_sites(report: LesionReport, site: str) -> list[tuple[NDArray[np.intp], bool]]:
+    """Isotropic voxels (N, 3) of lesions in one piece that touch this site alone, and whether they are on the right."""
+    return [
+        (np.argwhere(report.placed.isotropic == lesion.lesion), lesion.centroid_mm[0] > 0)
+        for lesion in report.lesions
+        if lesion.parts == 1 and lesion.contacts == (site,)
+    ]
+
+
+def bridged(report: LesionReport) -> Iterator[tuple[Pair, NDArray[np.intp]]]:
+    """Lesions at the ventricles and at the cortex of one hemisphere, with a bridge of 1 mm through white matter."""
+    white = report.segmentation.tissue == TISSUE["white-matter"]
+    for one, is_right in single_sites(report, PERIVENTRICULAR):
+        for other, other_is_right in single_sites(report, JUXTACORTICAL):
+            line = bridge(one, other, white)
+            if is_right == other_is_right and line is not None:
+                yield (one, other), line
+
+
+def bridge(
+    one: NDArray[np.intp], other: NDArray[np.intp], white: NDArray[np.bool_]
+) -> NDArray[np.intp] | None:
     """Voxels of a straight line between the nearest ends, one voxel thick; None where it leaves white matter."""
-    distance, index = cKDTree(one.voxels).query(other.voxels)
-    end, start = other.voxels[distance.argmin()], one.voxels[index[distance.argmin()]]
+    distance, index = cKDTree(one).query(other)
+    end, start = other[distance.argmin()], one[index[distance.argmin()]]
     steps = int(np.abs(end - start).max())
     line = np.rint(np.linspace(start, end, steps + 1)).astype(np.intp)[1:-1]
     return line if len(line) and white[tuple(line.T)].all() else None
 
 
-def drawn(report: LesionReport, parts: Sequence[Part], walls: Walls, image: Image) -> Counter[str]:
-    """Some pairs joined in the image and measured anew: how many get the zone that the sums tell."""
-    white = report.segmentation.tissue == TISSUE["white-matter"]
+def merged(report: LesionReport, image: Image) -> Counter[str]:
+    """Some pairs joined by a bridge and measured anew: are both sites found, and is the whole what the larger was."""
     told: Counter[str] = Counter()
-    joined = ((one, other, line) for one, other in pairs(parts) if (line := bridge(one, other, white)) is not None)
-    for one, other, line in islice(joined, DRAWN_A_MASK):
+    for (one, other), line in islice(bridged(report), DRAWN_A_MASK):
         mask = np.zeros(image.data.shape, np.float32)
-        for voxels in (one.voxels, line, other.voxels):
-            mask[tuple(voxels.T)] = 1
-        merged = lesion_features(image, Image(mask, image.affine, image.header), report.segmentation).lesions
-        assert len(merged) == 1, f"{len(merged)} lesions after a bridge"
-        assert {PERIVENTRICULAR, JUXTACORTICAL} <= set(merged[0].contacts)
-        told["same" if merged[0].zone == rules(one, other, walls)[OURS] else "other"] += 1
+        mask[tuple(np.concatenate((one, line, other)).T)] = 1
+        found = lesion_features(image, Image(mask, image.affine, image.header), report.segmentation)
+        assert len(found.lesions) == 1, f"{len(found.lesions)} lesions after a bridge"
+        zones = np.array(["", *(part.zone for part in found.parts)])[found.part_labels]
+        right = [(zones[tuple(v.T)] == site).mean() > 0.5 for v, site in zip((one, other), SITES, strict=True)]
+        larger = SITES[int(len(other) > len(one))]
+        told.update({"pairs": 1, "both": int(all(right)), "whole": int(found.lesions[0].zone == larger)})
     return told
 
 
-def merged_table(patients: Sequence[Sequence[Part]], walls: Walls) -> None:
-    """Print how often each rule names what the larger lesion was: by how much larger it was, and by what it was."""
-    right: Counter[tuple[str, str]] = Counter()
-    count: Counter[str] = Counter()
-    for parts in patients:
-        for one, other in pairs(parts):
-            large, small = sorted((one.volume_mm3, other.volume_mm3), reverse=True)
-            column, site = (COLUMNS[int(np.searchsorted(RATIOS, large / small, side="right")) - 1], truth(one, other))
-            count.update((column, site))
-            for rule, zone in rules(one, other, walls).items():
-                right.update((rule, key) for key in (column, site) if zone == site)
-    columns = (*COLUMNS, PERIVENTRICULAR, JUXTACORTICAL)
-    print(f"{'larger part':28}" + "".join(f"{column:>17}" for column in columns) + f"{'mean of both':>15}")
-    print(f"{'pairs':28}" + "".join(f"{count[column]:17}" for column in columns))
-    for rule in dict.fromkeys(rule for rule, _ in right):
-        shares = [right[rule, column] / max(count[column], 1) for column in columns]
-        print(f"{rule:28}" + "".join(f"{share:17.1%}" for share in shares) + f"{sum(shares[-2:]) / 2:15.1%}")
+SITES = (PERIVENTRICULAR, JUXTACORTICAL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", type=Path, help="folder of the lesion masks")
-    parser.add_argument("-o", "--output", type=Path, default=Path("lesion-zones"), help="folder for the picture")
+    parser.add_argument("data", type=Path, help="folder of ms-lesions-mni and ms-clinical-lesions")
+    parser.add_argument("-o", "--output", type=Path, default=Path("lesion-zones"), help="labels and pictures")
+    parser.add_argument("--study", action="store_true", help="choose the rules' numbers on half of the patients")
     chosen = parser.parse_args()
     chosen.output.mkdir(parents=True, exist_ok=True)
-    paths = sorted(chosen.data.glob("*label-lesion_mask.nii.gz"))
-    assert paths, f"{chosen.data}: no *label-lesion_mask.nii.gz"
+    if chosen.study:
+        study(chosen.data, chosen.output)
+        return
+    on_template(chosen.data, chosen.output)
+    clinical(chosen.data, chosen.output)
+
+
+def on_template(data: Path, output: Path) -> None:
     whole = template()
-    image, segmentation = cut_out(whole, segmented(whole, chosen.output / "template"))
-    gaps = gap_volumes(segmentation)
-    walls = walls_of(segmentation)
-    patients, merged, redrawn = [], [], Counter[str]()
-    for number, path in enumerate(paths):
+    image, segmentation = cut_out(whole, segmented(whole, output / "template"))
+    reports, told = [], Counter[str]()
+    for path in masks_on_template(data):
         mask = load(path)
         report = lesion_features(image, mask, segmentation)
         check_totals(report, mask)
-        patients.append(report.lesions)
-        merged.append(parts_of(report, gaps))
-        if number % DRAWN_EVERY == 0:
-            redrawn += drawn(report, merged[-1], walls, image)
-    print(f"1. {len(paths)} masks on the MNI152 T1, model {load_model(DEFAULT_MODEL).card.sha256[:12]}:")
-    print("every level of every table adds up to its mask's volume")
-    zone_table(patients)
-    contact_table(patients)
-    own_scan(chosen.data, chosen.output)
-    print("\n3. merged lesions: how often each rule says what the larger was")
-    merged_table(merged, walls)
-    print(f"drawn and measured anew: {redrawn['same']} of {redrawn.total()} pairs get the zone that the sums tell")
+        reports.append(replace(report, placed=None, cubes=(), labels=None, part_labels=None))  # type: ignore[arg-type]
+        told += merged(report, image)
+    print(f"1. {len(reports)} masks on the MNI152 T1, model {load_model(DEFAULT_MODEL).card.sha256[:12]}")
+    zone_tables(reports)
+    contact_table([report.lesions for report in reports])
+    print("\n2. lesions merged on purpose")
+    print(f"of {told['pairs']} pairs, both sites found in {told['both'] / max(told['pairs'], 1):.1%}", end="; ")
+    print(f"the whole is what the larger was in {told['whole'] / max(told['pairs'], 1):.1%}")
 
 
-def own_scan(data: Path, output: Path) -> None:
-    """Patients whose own FLAIR is there."""
-    for flair in sorted(data.glob("*_FLAIR.nii.gz")):
-        patient = flair.name.partition("_")[0]
-        scan, mask = load(flair), load(next(data.glob(f"{patient}_*mask.nii.gz")))
-        report = lesion_features(scan, mask, segmented(scan, output / patient))
-        check_totals(report, mask)
-        zone_mosaic(output / "zones.png", scan, report)
-        print(f"\n2. {patient} on its own FLAIR; picture: {output / 'zones.png'}")
-        zone_table([report.lesions])
+def clinical(data: Path, output: Path) -> None:
+    """Patients on their own FLAIRs, and a picture of each."""
+    reports = []
+    for name, scan, report in clinical_reports(data, output):
+        zone_mosaic(output / f"{name}_zones.png", scan, report)
+        reports.append(report)
+    if reports:
+        print(f"\n3. {len(reports)} patients on their own FLAIRs; pictures: {output}/*_zones.png")
+        zone_tables(reports)
 
 
-def gap_volumes(segmentation: Segmentation) -> list[NDArray[np.float64]]:
-    """Gap in mm between every voxel of a 1 mm image and the ventricles, and the cortex; (I, J, K) each."""
-    centres = [ndimage.distance_transform_edt(~is_any(segmentation.tissue, kinds)) for kinds in (VENTRICLES, CORTEX)]
-    return [np.maximum(distance - 1, 0) for distance in centres]
-
-
-def walls_of(segmentation: Segmentation) -> Walls:
-    """Voxels of ventricles and of cortex that face white matter."""
-    beside = ndimage.binary_dilation(segmentation.tissue == TISSUE["white-matter"])
-    ventricle, cortex = (int((beside & is_any(segmentation.tissue, kinds)).sum()) for kinds in (VENTRICLES, CORTEX))
-    return ventricle, cortex
+def zone_tables(reports: Sequence[LesionReport]) -> None:
+    print("lesions")
+    zone_table([report.lesions for report in reports])
+    print("parts")
+    zone_table([report.parts for report in reports])
 
 
 if __name__ == "__main__":

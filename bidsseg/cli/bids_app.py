@@ -263,9 +263,9 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--lesion-tolerance",
     heading=LESIONS,
     type=click.FloatRange(0),
-    default=1.5,
+    default=2.0,
     show_default=True,
-    help="Widest gap in mm at which a lesion touches ventricles or cortex.",
+    help="Widest gap in mm at which a lesion touches the ventricles; the cortex has 1 mm.",
 )
 @option(
     "--lesion-bands",

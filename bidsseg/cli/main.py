@@ -160,7 +160,7 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> No
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: beside the scan.")
 @click.option("--threshold", type=float, default=0.5, show_default=True, help="For probabilistic masks.")
 @click.option("--min-volume", "min_volume_mm3", type=float, default=14.0, show_default=True, help="In mm3.")
-@click.option("--tolerance", "tolerance_mm", type=float, default=1.5, show_default=True, help="Of contact, in mm.")
+@click.option("--tolerance", "tolerance_mm", type=float, default=2.0, show_default=True, help="At ventricles, in mm.")
 @click.option("--bands", "bands_mm", type=float, multiple=True, help="Edges of distance bands from the ventricles, mm.")
 @MODEL_OPTION
 @DEVICE_OPTION

@@ -25,6 +25,8 @@ from bidsseg.lesions.options import LesionOptions
 
 FAR_MM = 1e4
 "Takes the place of the spacing of thick slices: a depth never reaches across."
+AROUND_MM = 2.0
+"Where the depth is level, as along a bar, voxels climb by its mean under a Gaussian of this width."
 
 
 def split(placed: Placed, count: int, options: LesionOptions) -> Ints:
@@ -49,22 +51,26 @@ def _numbered(lesion: Ints, basin: NDArray[np.intp]) -> Ints:
     return number[inverse]
 
 
-def depth_mm(voxels: NDArray[np.intp], lesion: Ints, affine: Reals) -> Reals:
-    """How far the centre of each voxel (N, 3) lies inside its own lesion, within the slice where slices are thick."""
+def depth_mm(voxels: NDArray[np.intp], lesion: Ints, affine: Reals) -> tuple[Reals, Reals]:
+    """How far the centre of each voxel (N, 3) lies inside its own lesion, and the mean of this around it; (N,) each.
+
+    Where slices are thick both are of the slice alone.
+    """
     spacing, thick = voxel_spacing_mm(affine), is_thick(affine)
     low = voxels.min(0) - 1
     volume = np.zeros(voxels.max(0) - low + 2, np.int32)
     places = voxels - low
     volume[tuple(places.T)] = lesion
-    depth = np.zeros(volume.shape)
-    sampling = np.where(thick, FAR_MM, spacing)
+    depth, around = np.zeros(volume.shape), np.zeros(volume.shape)
+    sampling, sigma = np.where(thick, FAR_MM, spacing), np.where(thick, 0, AROUND_MM / spacing)
     for number, box in enumerate(ndimage.find_objects(volume), start=1):
         if box is not None:
             inside = np.pad(volume[box] == number, 1)
-            inner = ndimage.distance_transform_edt(inside, sampling)[1:-1, 1:-1, 1:-1]
-            depth[box] = np.where(inside[1:-1, 1:-1, 1:-1], inner, depth[box])
-    found: Reals = np.round(depth[tuple(places.T)] - spacing[~thick].min() / 2, 6)
-    return found
+            inner = ndimage.distance_transform_edt(inside, sampling)
+            for values, found in ((depth, inner), (around, ndimage.gaussian_filter(inner, sigma))):
+                values[box][inside[1:-1, 1:-1, 1:-1]] = found[inside]
+    to_face = spacing[~thick].min() / 2
+    return np.round(depth[tuple(places.T)] - to_face, 6), np.round(around[tuple(places.T)], 6)
 
 
 def neighbours(voxels: NDArray[np.intp], lesion: Ints, thick: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -82,9 +88,9 @@ def neighbours(voxels: NDArray[np.intp], lesion: Ints, thick: NDArray[np.bool_])
     return np.concatenate(found)
 
 
-def summits(depth: Reals, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The voxel that each voxel (N,) climbs to, always to its deepest neighbour."""
-    order = np.argsort(depth, kind="stable")
+def summits(depth: Reals, around: Reals, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The voxel that each voxel (N,) climbs to, always to its deepest neighbour; on the level, to where it is deeper."""
+    order = np.lexsort((around, depth))
     rank = np.empty(len(depth), np.intp)
     rank[order] = np.arange(len(depth))
     highest = rank.copy()
@@ -102,9 +108,9 @@ class _Joined:
     def __init__(self, voxels: NDArray[np.intp], lesion: Ints, affine: Reals, options: LesionOptions) -> None:
         self.options, self.lesion = options, lesion
         self.points_mm = voxels * voxel_spacing_mm(affine)
-        self.depth = depth_mm(voxels, lesion, affine)
+        self.depth, around = depth_mm(voxels, lesion, affine)
         self.pairs = neighbours(voxels, lesion, is_thick(affine))
-        self.summit = summits(self.depth, self.pairs)
+        self.summit = summits(self.depth, around, self.pairs)
         self.root = np.arange(len(voxels))
         self.volume_mm3 = np.bincount(self.summit, minlength=len(voxels)) * abs(np.linalg.det(affine[:3, :3]))
 

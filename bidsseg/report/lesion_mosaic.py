@@ -1,4 +1,4 @@
-"""Lesions coloured by zone: slices with the most lesion, plain and coloured."""
+"""Lesions coloured by the zone of their parts: slices with the most lesion, plain and coloured."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _painted(tile: Bytes, codes: NDArray[np.uint16], colors: Bytes) -> Bytes:
 
 
 def _legend(report: LesionReport) -> Bytes:
-    """Colour, name, number and volume of every zone."""
+    """Colour and name of every zone, how many parts of lesions it has and their volume."""
     picture = Pillow.new("RGB", (WIDTH_PX, LEGEND_ROW_PX + 8))
     pen = ImageDraw.Draw(picture)
     for number, zone in enumerate(ZONES):

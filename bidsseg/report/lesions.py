@@ -20,6 +20,7 @@ from bidsseg.workflow.lesion_stages import changes_marker
 LESION_ROWS = 40
 SUMMARY_ENDING = "_desc-lesionsummary_lesions.json"
 COLUMNS = {
+    "part": "Part",
     "lesion": "Lesion",
     "level": "Level",
     "name": "Name",
@@ -38,10 +39,12 @@ COLUMNS = {
     "dist_ventricle_mm": "To ventricle, mm",
     "dist_cortex_mm": "To cortex, mm",
     "relative_intensity": "Grey value",
+    "parts": "Parts",
 }
 "Columns of lesion tables that the page shows."
 TITLES = {
     "desc-lesions": "each lesion",
+    "desc-lesionparts": "parts of lesions",
     "desc-lesionload": "load by zone and lobe",
     "desc-lesionchanges": "changes",
 }
@@ -60,12 +63,15 @@ class LesionTable:
 
 @dataclass(frozen=True)
 class ZoneRow:
-    """The lesions of one zone."""
+    """The lesions and parts of lesions of one zone."""
 
     name: str
     color: str
     count: str
     touching: str
+    "Lesions that touch the zone."
+    parts: str
+    "Empty in results of versions that knew no parts; the volumes are then those of whole lesions."
     volume_ml: str
     percent: str
     largest_mm3: str
@@ -138,7 +144,7 @@ def session_lesions(out_dir: Path, summary: Path) -> SessionLesions:
     """One session, from its summary and the tables beside it."""
     content = read_json(summary)
     stem = summary.name.removesuffix(SUMMARY_ENDING)
-    paths = [summary.with_name(f"{stem}_desc-{name}_lesions.tsv") for name in ("lesionload", "lesions")]
+    paths = [summary.with_name(f"{stem}_desc-{name}_lesions.tsv") for name in ("lesionload", "lesions", "lesionparts")]
     scan = str(content.get("Scan", ""))
     entities = [part for part in scan.split("_") if "-" in part and not part.startswith(("sub-", "ses-"))]
     session = session_of(summary)
@@ -168,23 +174,31 @@ def _how(content: Mapping[str, Any]) -> str:
 def zone_rows(loads: Path) -> list[ZoneRow]:
     """McDonald sites, and other zones that hold lesions."""
     try:
-        rows = {row["name"]: row for row in read_tsv(loads) if row["level"] == "zone"}
+        rows = {(row["level"], row["name"]): row for row in read_tsv(loads)}
     except (OSError, ValueError, KeyError, csv.Error):
         return []
-    colors = dict(zip(ZONES, ZONE_COLORS, strict=True))
-    worth = [row for name, row in rows.items() if name in MCDONALD_SITES or row["volume_mm3"] not in ("0", "n/a")]
-    return [
-        ZoneRow(
-            row["name"].replace("-", " "),
-            colors.get(row["name"], "#d0d0d0"),
-            row["count"],
-            row["count_touching"],
-            f"{as_number(row['volume_mm3']) / 1000:.2f}",
-            f"{100 * as_number(row['fraction_of_lesions']):.1f}",
-            rounded(row["largest_mm3"]),
-        )
-        for row in worth
-    ]
+    found = []
+    for name in (name for level, name in rows if level == "zone"):
+        whole, part = rows["zone", name], rows.get(("part", name))
+        row = _zone_row(name, whole, part)
+        if name in MCDONALD_SITES or any(load["volume_mm3"] not in ("0", "n/a") for load in (whole, part or whole)):
+            found.append(row)
+    return found
+
+
+def _zone_row(name: str, whole: Mapping[str, str], part: Mapping[str, str] | None) -> ZoneRow:
+    """A row from the loads of lesions and, where there are such, of their parts."""
+    volumes = part or whole
+    return ZoneRow(
+        name.replace("-", " "),
+        dict(zip(ZONES, ZONE_COLORS, strict=True)).get(name, "#d0d0d0"),
+        whole["count"],
+        whole["count_touching"],
+        part["count"] if part else "",
+        f"{as_number(volumes['volume_mm3']) / 1000:.2f}",
+        f"{100 * as_number(volumes['fraction_of_lesions']):.1f}",
+        rounded(volumes["largest_mm3"]),
+    )
 
 
 def as_number(cell: str) -> float:

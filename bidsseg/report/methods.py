@@ -18,8 +18,9 @@ BRAINCOLOR = (
 MCDONALD = "Thompson AJ et al. Diagnosis of multiple sclerosis. Lancet Neurol 17, 2018. 10.1016/S1474-4422(17)30470-2"
 MATTES = "Mattes D et al. PET-CT image registration. IEEE Trans Med Imaging 22, 2003. 10.1109/TMI.2003.809072"
 LESIONS_TEXT = (
-    "Lesions are the connected components (26 neighbours) of the lesion masks given, on a 1 mm isotropic grid; each "
-    "was put into regions, lobes and one zone after the sites of the 2017 McDonald criteria (Thompson et al. 2018). "
+    "Lesions are the connected components of the lesion masks given, on a 1 mm isotropic grid (26 neighbours, across "
+    "thick slices through faces alone). Confluent lesions were split into parts at their necks; lesions and parts were "
+    "put into regions, lobes and one zone after the sites of the 2017 McDonald criteria (Thompson et al. 2018). "
     "Sessions of a participant were registered rigidly to the first by mutual information (Mattes et al. 2003), and "
     "lesions followed by overlap. "
 )

@@ -36,7 +36,9 @@ CASES: dict[str, tuple[list[Bounds], float, str, str, float, float, str]] = {
     "1 mm from the ventricle": (
         [(-13, -7, 8, 14, 0, 6)], 216, "periventricular", "periventricular", 1, 22, "3201"),
     "2 mm from the ventricle": (
-        [(8, 14, -16, -10, 0, 6)], 216, "deep-white-matter", "deep-white-matter", 2, 20, "4206"),
+        [(8, 14, -16, -10, 0, 6)], 216, "periventricular", "periventricular", 2, 20, "4206"),
+    "3 mm from the ventricle": (
+        [(9, 15, -16, -10, 0, 6)], 216, "deep-white-matter", "deep-white-matter", 3, 20, "4206"),
     "touches the cortex": (
         [(30, 36, -16, -10, 0, 6)], 216, "juxtacortical", "juxtacortical", 24, 0, "4206"),
     "in the cortex": (
@@ -243,8 +245,10 @@ def assert_totals(report: LesionReport, volume_mm3: float) -> None:
     for level in {row.level for row in loads}:
         rows = [row for row in loads if row.level == level]
         assert sum(row.volume_mm3 for row in rows) == pytest.approx(volume_mm3, rel=1e-9), level
-        assert sum(row.count for row in rows) == len(report.lesions), level
-    small = sum(row.volume_mm3 for row in loads if row.name in ("too-small", "outside-scan"))
+        assert sum(row.count for row in rows) == len(report.parts if level == "part" else report.lesions), level
+    unlisted = [("zone", "too-small"), ("zone", "outside-scan")]
+    small = sum(row.volume_mm3 for row in loads if (row.level, row.name) in unlisted)
+    assert sum(part.volume_mm3 for part in report.parts) + small == pytest.approx(volume_mm3, rel=1e-9)
     assert sum(lesion.volume_mm3 for lesion in report.lesions) + small == pytest.approx(volume_mm3, rel=1e-9)
 
 
@@ -289,8 +293,8 @@ def test_findings_tell_what_else_is_touched_and_leave_out_short_lesions() -> Non
 def test_any_part_of_a_lesion_counts_where_no_volume_is_too_small(least: float) -> None:
     compartments = np.array([0.0, 75.0, 0.0, 100.0])
     nowhere = np.full(4, 20.0)
-    cubes = Cubes(np.zeros((4, 3)), nowhere, nowhere, np.ones(4, bool))
-    contacts, zone = zone_of(cubes, compartments, LesionOptions(min_volume_mm3=least))
+    cubes = Cubes(np.zeros((4, 3)), nowhere, nowhere, np.ones(4, bool), np.ones(4, bool), compartments)
+    contacts, zone = zone_of(cubes, LesionOptions(min_volume_mm3=least))
     assert contacts == ("infratentorial", "deep-white-matter")
     assert zone == "deep-white-matter"
 
@@ -405,7 +409,7 @@ def test_files(tmp_path: Path) -> None:
     scan = image(report.segmentation.tissue, report.segmentation.affine)
     written = write_lesions(report, scan, tmp_path / "sub-01_ses-1", {"Sources": ["bids::x"]})
     assert all(path.is_file() for path in written)
-    assert len(written) == 8
+    assert len(written) == 12
     for name in ("lesions", "lesionload"):
         table = tmp_path / f"sub-01_ses-1_desc-{name}_lesions.tsv"
         rows = list(csv.DictReader(table.open(encoding="utf-8"), delimiter="\t"))
