@@ -334,9 +334,7 @@ def bridged(report: LesionReport) -> Iterator[tuple[Pair, NDArray[np.intp]]]:
                 yield (one, other), line
 
 
-def bridge(
-    one: NDArray[np.intp], other: NDArray[np.intp], white: NDArray[np.bool_]
-) -> NDArray[np.intp] | None:
+def bridge(one: NDArray[np.intp], other: NDArray[np.intp], white: NDArray[np.bool_]) -> NDArray[np.intp] | None:
     """Voxels of a straight line between the nearest ends, one voxel thick; None where it leaves white matter."""
     distance, index = cKDTree(one).query(other)
     end, start = other[distance.argmin()], one[index[distance.argmin()]]

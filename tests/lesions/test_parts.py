@@ -76,9 +76,7 @@ LOWER: Bounds = (-12, 0, -6, 6, 18, 24)
         ((-10, 2, -6, 6, 24, 30), 1, 1),  # 10 mm of overlap
     ],
 )
-def test_across_thick_slices_pieces_belong_together_where_they_overlap(
-    upper: Bounds, lesions: int, parts: int
-) -> None:
+def test_across_thick_slices_pieces_belong_together_where_they_overlap(upper: Bounds, lesions: int, parts: int) -> None:
     report = measure(boxes(THICK, [LOWER, upper]), THICK)
     assert (len(report.lesions), len(report.parts)) == (lesions, parts)
     assert len(measure(boxes((1, 1, 1), [LOWER, upper]), (1, 1, 1)).lesions) == 1
