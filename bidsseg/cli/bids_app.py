@@ -347,7 +347,7 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
 
 def run(args: Sequence[str] | None = None) -> int:
     """The command with its exit code; errors are printed in one line."""
-    from bidsseg.bids.names import InvalidDataset, NothingSelected
+    from bidsseg.bids.dataset import InvalidDataset, NothingSelected
 
     try:
         return int(command.main(None if args is None else list(args), prog_name="bidsseg", standalone_mode=False) or 0)

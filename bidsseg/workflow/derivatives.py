@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsseg.bids.outputs import Place, Recipe, remove_outputs
+from bidsseg.bids.root_files import LABELS_ABOUT
 from bidsseg.files import write_json
 from bidsseg.labels import Scheme, label_table
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
 MASK_LABEL = "brain"
-LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and colours."
+
+
 PROBABILITIES_ABOUT = "Probability of each label of the {0}, one volume for each row of seg-{0}_dseg.tsv."
 PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to 1 mm."
 LEFTOVER_SECONDS = 24 * 3600
@@ -170,7 +172,7 @@ def _write_preprocessed(writer: _Writer, result: Result) -> None:
 
 
 def _write_volumes(writer: _Writer, result: Result) -> None:
-    from bidsseg.segmentation.result import VOLUME_COLUMNS, write_volumes
+    from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
     path = writer.place.file("volumes.tsv", desc=writer.place.scan.suffix)
     expected = result.judged[1].expected if result.judged else None
@@ -196,8 +198,7 @@ def _write_figures(writer: _Writer, result: Result) -> list[str]:
 
 
 def _write_marker(writer: _Writer, result: Result, warnings: Sequence[str]) -> None:
-    from bidsseg.quality.assessment import quality_json
-    from bidsseg.segmentation.result import quality
+    from bidsseg.quality.assessment import quality, quality_json
 
     place = writer.place
     outputs = sorted(path.relative_to(place.out).as_posix() for path in writer.written)

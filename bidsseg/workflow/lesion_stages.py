@@ -17,7 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.bids.outputs import Place, remove_outputs
+from bidsseg.bids.outputs import (
+    NEEDED_SCHEMES,
+    Place,
+    changes_base,
+    changes_marker,
+    label_image,
+    lesion_figure,
+    lesion_log,
+    lesion_marker,
+    remove_outputs,
+)
 from bidsseg.errors import UserError, one_line_errors
 from bidsseg.files import read_json, write_json, write_text
 from bidsseg.imaging.image import Image, load
@@ -27,37 +37,6 @@ from bidsseg.lesions.records import LesionReport
 from bidsseg.lesions.tables import summary, write_lesions
 from bidsseg.segmentation.result import Segmentation, from_labels
 from bidsseg.workflow.jobs import LesionJob
-
-NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
-"Label images that lesions are placed in."
-
-
-def label_image(place: Place, scheme: str) -> Path:
-    return place.file("dseg.nii.gz", space=NEEDED_SPACE, seg=scheme, desc=place.scan.suffix)
-
-
-def marker_of(place: Place) -> Path:
-    """The file that tells what was found, and from what; written last."""
-    return place.file("lesions.json", desc="lesionsummary")
-
-
-def log_of(place: Place) -> Path:
-    return place.out / "logs" / f"{place.scan.stem}_desc-lesions_error.txt"
-
-
-def figure_of(place: Place) -> Path:
-    """The picture of lesions coloured by zone."""
-    return place.figure("regions").with_name(place.file("dseg.png", desc="lesions").name)
-
-
-def changes_base(out: Path, subject: str) -> Path:
-    """Folder and name, up to before ``_desc``, of what concerns all sessions."""
-    return out / f"sub-{subject}" / f"sub-{subject}"
-
-
-def changes_marker(out: Path, subject: str) -> Path:
-    base = changes_base(out, subject)
-    return base.with_name(f"{base.name}_desc-lesionchangesummary_lesions.json")
 
 
 def origin(place: Place, mask: str, job: LesionJob) -> dict[str, Any]:
@@ -89,16 +68,16 @@ def is_done(job: LesionJob) -> bool:
 
 
 def _is_current(place: Place, mask: str, job: LesionJob) -> bool:
-    found = read_json(marker_of(place))
+    found = read_json(lesion_marker(place))
     there = all((place.out / name).exists() for name in found.get("Outputs", ["missing"]))
     return there and found.get("Origin") == origin(place, mask, job)
 
 
 def remove_lesions(place: Place) -> bool:
     """Remove what a mask led to, be it a result or a failure; whether there was anything."""
-    failed = log_of(place).exists()
-    log_of(place).unlink(missing_ok=True)
-    return remove_outputs(place.out, marker_of(place)) or failed
+    failed = lesion_log(place).exists()
+    lesion_log(place).unlink(missing_ok=True)
+    return remove_outputs(place.out, lesion_marker(place)) or failed
 
 
 def remove_changes(out: Path, subject: str) -> bool:
@@ -120,7 +99,7 @@ def describe_participant(fields: dict[str, Any]) -> str:
                 report = describe(place, image, number, job)
                 matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
         except UserError:
-            write_text(log_of(place), traceback.format_exc())
+            write_text(lesion_log(place), traceback.format_exc())
             continue
         first = first or (image, report.segmentation)
         name = place.scan.session or place.scan.stem
@@ -152,7 +131,7 @@ def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionR
     report = lesion_features(image, mask, segmentation, job.made_with)
     uris = [job.mask_uris[number], place.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
-    base = marker_of(place)
+    base = lesion_marker(place)
     base = base.with_name(base.name.removesuffix("_desc-lesionsummary_lesions.json"))
     written = write_lesions(report, image, base, sidecar, "_space-orig")
     warnings = [*(f"lesion mask: {line}" for line in mask.warnings), *report.warnings]
@@ -165,7 +144,7 @@ def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionR
         "Origin": origin(place, job.masks[number], job),
         "Outputs": [path.relative_to(place.out).as_posix() for path in written],
     }
-    write_json(marker_of(place), content)
+    write_json(lesion_marker(place), content)
     return report
 
 
@@ -174,11 +153,11 @@ def _write_figure(place: Place, image: Image, report: LesionReport, warnings: li
     try:
         from bidsseg.report.lesion_mosaic import zone_mosaic
 
-        zone_mosaic(figure_of(place), image, report)
+        zone_mosaic(lesion_figure(place), image, report)
     except Exception as error:
         warnings.append(f"no picture of the lesions ({type(error).__name__}: {error})")
         return []
-    return [figure_of(place)]
+    return [lesion_figure(place)]
 
 
 def describe_changes(out: Path, subject: str, sessions: Sequence[Session], stems: Sequence[str]) -> None:

@@ -142,17 +142,18 @@ class Runner:
 
     def _lesion_error(self, job: LesionJob, crash: Path | None, error: str) -> str | None:
         """What ended a participant's lesions; of a crash the masks' logs tell too."""
-        from bidsseg.workflow.lesion_stages import is_done, log_of, marker_of  # most runs do without it
+        from bidsseg.bids.outputs import lesion_log, lesion_marker
+        from bidsseg.workflow.lesion_stages import is_done
 
         if crash is None:
-            told = is_done(job) or any(log_of(place).exists() for place in job.places)
+            told = is_done(job) or any(lesion_log(place).exists() for place in job.places)
             return None if told else error
         text = crash.read_text(encoding="utf-8", errors="replace")
         crash.unlink()
         reason = str((LAST_ERROR.findall(text) or [error])[-1])
         for place in job.places:
-            if not marker_of(place).exists():
-                write_text(log_of(place), f"{text.rstrip()}\nError: {reason}\n")
+            if not lesion_marker(place).exists():
+                write_text(lesion_log(place), f"{text.rstrip()}\nError: {reason}\n")
         return reason
 
     def _execute(self, workflow: Workflow) -> str:

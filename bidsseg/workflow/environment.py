@@ -1,0 +1,47 @@
+"""What surrounds a run: environment variables, and a log of what nobody expected."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from bidsseg.errors import Defect, UserError
+from bidsseg.files import write_text
+
+
+@contextmanager
+def defects_logged(out: Path) -> Iterator[None]:
+    """Turns what nobody expected into a ``Defect`` that names a log with the traceback."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        log = out.resolve() / "logs" / "bidsseg_error.txt"
+        write_text(log, traceback.format_exc())
+        raise Defect(f"{type(error).__name__}: {error}; this is a defect, please report it with {log}") from error
+
+
+@contextmanager
+def environment(work: Path, threads: int) -> Iterator[None]:
+    """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included."""
+    config = str(work / f"config-{uuid4().hex[:8]}")  # of this run: others may share the work folder
+    changes = {"NIPYPE_NO_ET": "1", "NO_ET": "1", "NIPYPE_CONFIG_DIR": config, "MPLCONFIGDIR": config}
+    changes |= {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
+    changes |= {"LOGNAME": os.environ.get("LOGNAME", "bidsseg")}  # nipype names cluster jobs by it, and needs it
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        shutil.rmtree(config, ignore_errors=True)
