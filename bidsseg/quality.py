@@ -246,10 +246,10 @@ def assess(evidence: Evidence, view: Geometry, calibration: Calibration | None) 
 
 def orientation_doubts(evidence: Evidence) -> list[str]:
     """Regions that lie the other way round, or along another axis, than in any head."""
+    if evidence.better_turned:
+        return [f"wrong orientation in the header? The scan looks right with {evidence.better_turned}"]
     likeness = layout(evidence).likeness
     doubts = []
-    if evidence.better_turned:
-        doubts.append(f"wrong orientation in the header? The scan looks right with {evidence.better_turned}")
     for axis, (low, high) in enumerate(DIRECTIONS):
         best = int(np.argmax(np.abs(likeness[axis])))
         if best != axis and abs(likeness[axis, best]) > 0.5:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from bidsseg.grid import conform, grid_of
 from bidsseg.image import Image, load, save
 from bidsseg.inference import PredictOptions, infer
 from bidsseg.jobs import Job
-from bidsseg.orientation import better_orientation
+from bidsseg.orientation import quick_look, with_orientation
 from bidsseg.probabilities import write_probabilities
 from bidsseg.quality import Assessment, assess, calibration_from, geometry
 from bidsseg.restore import FEW_FLOATS, SLAB_FLOATS, to_native
@@ -74,11 +73,8 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         answers = {space: to_native(found, grids[space], gyri, floats) for space in spaces}
         for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
             write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
-        # a fused scan was asked already, by itself
-        alone = calibration_from(model.card.quality) if not job["partners"] else None
-        if alone and assess(evidence, geometry(image), alone).verdict == "fail":
-            better = better_orientation(volume, evidence, model, replace(options, gyri=False, mirror=False), alone)
-            evidence = replace(evidence, better_turned=better)
+        if not job["partners"]:  # a fused scan was asked already, by itself
+            evidence = with_orientation(evidence, found, volume, quick_look(model, options))
         write_json(folder / EVIDENCE, evidence.as_json())
         path = folder / "segmentation.npz"
         save_segmentations(path, answers)
