@@ -198,7 +198,7 @@ def as_sure_as(fused: Evidence, own: Evidence) -> Evidence:
         }
         for scheme, rows in fused.sums.items()
     }
-    return replace(fused, sums=sums)
+    return replace(fused, sums=sums, layout_fit=own.layout_fit, better_turned=own.better_turned)
 
 
 class Voxels(NamedTuple):

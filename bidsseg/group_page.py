@@ -23,6 +23,7 @@ from bidsseg.labels import SCHEMES, label_table
 from bidsseg.lesion_zones import OUTSIDE, ZONES
 from bidsseg.longitudinal import STATUSES
 from bidsseg.pages import write_page
+from bidsseg.verdicts import tally, verdict_of
 
 LESIONS = "lesions"
 "Kind of the entries that are tables of lesions."
@@ -188,7 +189,7 @@ def write_group_page(path: Path, cohort: Cohort, problems: Sequence[str]) -> Non
         version=__version__,
         participants=len({entry.participant for entry in cohort.entries}),
         counts=Counter(entry.kind for entry in cohort.entries),
-        verdicts=Counter(v.lower() for e in cohort.entries if (v := e.quality.get("Verdict"))),
+        verdicts=tally(verdict_of(entry.quality) for entry in cohort.entries),
         outliers=outliers(cohort, z),
         outlying=OUTLYING,
         left_out=len(cohort.entries) - len(shown),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bidsseg.evidence import FACES, Evidence
 from bidsseg.image import Image, voxel_spacing_mm
 from bidsseg.labels import Scheme, label_table, other_sides
+from bidsseg.segmentation import Segmentation, quality
 
 GOOD_DICE = 0.75
 "A scan whose regions have less, on average, should fail."
@@ -326,8 +327,19 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED_AT_MOST]) + more
 
 
+def quality_file(
+    judged: tuple[Evidence, Assessment] | None,
+    segmentation: Segmentation,
+    warnings: Sequence[str],
+    made_with: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of a scan's quality file: verdict and reasons, measures, warnings, and how the labels were made."""
+    verdict = quality_json(*judged) if judged else {}
+    return {**verdict, **quality(segmentation), "Warnings": list(warnings), **made_with}
+
+
 def quality_json(evidence: Evidence, found: Assessment) -> dict[str, Any]:
-    """What the scan's quality file tells."""
+    """Verdict, reasons, and the measures behind them."""
     pairs = asymmetries(evidence).items()
     return {
         "Verdict": found.verdict,

@@ -16,16 +16,15 @@ from bidsseg.errors import FileError, one_line_errors
 from bidsseg.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.files import write_json
 from bidsseg.fusion import fuse
-from bidsseg.grid import conform, grid_of
+from bidsseg.grid import grid_of
 from bidsseg.image import Image, load, save
-from bidsseg.inference import PredictOptions, infer
+from bidsseg.inference import PredictOptions
 from bidsseg.jobs import Job
-from bidsseg.orientation import quick_look, with_orientation
+from bidsseg.predict import answer, examine
 from bidsseg.probabilities import write_probabilities
 from bidsseg.quality import Assessment, assess, calibration_from, geometry
 from bidsseg.restore import FEW_FLOATS, SLAB_FLOATS, to_native
 from bidsseg.segmentation import Segmentation
-from bidsseg.volume import normalise
 from bidsseg.weights import load_model
 
 EVIDENCE = "evidence.json"
@@ -58,12 +57,11 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         scratch = folder if job["low_memory"] else None
         options = PredictOptions(job["device"], job["threads"], gyri, recipe["mirror"], scratch)
         floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
-        _limit_threads(job["threads"])
         image, model = load(corrected), load_model(job["model"])
-        conformed, grid = conform(image)
-        volume = normalise(conformed)
-        found = infer(volume, model, options)
-        evidence = collect(found, volume)
+        given = answer(image, model, options)
+        evidence = examine(given, model, options)
+        found, volume, grid = given.found, given.volume, given.grid
+        del given  # or fusing would hold one answer more
         if job["partners"]:
             others = [read(path, recipe["bias_correction"], job["threads"]) for path in job["partners"]]
             found = fuse(image, found, grid, others, model, options)
@@ -73,8 +71,6 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         answers = {space: to_native(found, grids[space], gyri, floats) for space in spaces}
         for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
             write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
-        if not job["partners"]:  # a fused scan was asked already, by itself
-            evidence = with_orientation(evidence, found, volume, quick_look(model, options))
         write_json(folder / EVIDENCE, evidence.as_json())
         path = folder / "segmentation.npz"
         save_segmentations(path, answers)
@@ -108,20 +104,13 @@ def judge(evidence: Path, image: Image, model: str) -> tuple[Evidence, Assessmen
     return found, assess(found, geometry(image), calibration_from(read_card(folder_of(model)).quality))
 
 
-def _limit_threads(threads: int) -> None:
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-
-
 def save_segmentations(path: Path, answers: dict[str, Segmentation]) -> None:
     """Segmentations by name, in one .npz."""
     arrays: dict[str, Any] = {}
-    for name, answer in answers.items():
-        arrays |= {f"{name}_{volume}": getattr(answer, volume) for volume in VOLUMES}
-        arrays |= {f"{name}_affine": answer.affine}
-        arrays |= {f"{name}_rest": np.array([answer.has_gyri, answer.edge_fraction])}
+    for name, segmentation in answers.items():
+        arrays |= {f"{name}_{volume}": getattr(segmentation, volume) for volume in VOLUMES}
+        arrays |= {f"{name}_affine": segmentation.affine}
+        arrays |= {f"{name}_rest": np.array([segmentation.has_gyri, segmentation.edge_fraction])}
     np.savez(path, **arrays)
 
 
