@@ -28,7 +28,6 @@ from bidsseg.grid import conform
 from bidsseg.image import Image, load, save
 from bidsseg.inference import PredictOptions, infer
 from bidsseg.orientation import AS_STORED, best_answer, name_of, quick_look, then, turned, turns
-from bidsseg.volume import normalise
 from bidsseg.weights import load_model
 
 CLINICAL = ("sub-08", "sub-09")
@@ -43,10 +42,10 @@ def share(data: Path, every: int, threads: int) -> None:
     model, options = load_model(), PredictOptions("cpu", threads)
     look, right, tried = quick_look(model, options), 0, 0
     for case in validation_cases(data):
-        upright = normalise(conform(case.image)[0])
+        upright, _ = conform(case.image)
         for turn in turns()[1::every]:
             lying = turned(upright, turn)
-            found = best_answer(lying, infer(lying, model, options), look)
+            found = best_answer(*infer(lying, model, options), look)
             tried += 1
             right += then(turn, found) == AS_STORED
             if then(turn, found) != AS_STORED:

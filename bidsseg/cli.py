@@ -146,29 +146,30 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 
 def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> dict[str, Any]:
     """Label a scan and write everything beside ``target``; returns the content of its quality file."""
-    from bidsseg.bias import correct_bias
     from bidsseg.files import write_json
     from bidsseg.image import load, save
     from bidsseg.inference import PredictOptions
+    from bidsseg.judgement import examine
     from bidsseg.pictures import mosaic
-    from bidsseg.predict import segment_and_judge
-    from bidsseg.quality import quality_file
+    from bidsseg.pipeline import answer, native, prepare
+    from bidsseg.quality import assess, calibration_from, geometry, quality_file
     from bidsseg.segmentation import brain_mask, labels, write_volumes
 
     image = load(scan)
-    for warning in image.warnings:
+    prepared = prepare(image, request.bias_correction, request.threads or 2)
+    for warning in prepared.warnings:
         click.echo(f"warning: {scan}: {warning}", err=True)
-    corrected = correct_bias(image, request.threads or 2) if request.bias_correction else image
     options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
-    judged = segment_and_judge(corrected, model, options)
-    found, opinion = judged.segmentation, (judged.evidence, judged.assessment)
-    quality = quality_file(opinion, found, image.warnings, request.made_with(scan, model))
+    given = answer(prepared, model, options)
+    evidence, found = examine(given, model, options), native(given, options.gyri)
+    opinion = assess(evidence, geometry(image), calibration_from(model.card.quality))
+    quality = quality_file((evidence, opinion), found, prepared.warnings, request.made_with(scan, model))
     codes = labels(found, request.seg)
     beside = target.with_name(stem_of(target))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         save(beside.with_name(beside.name + "_mask.nii.gz"), brain_mask(found), image.affine, image)
-        write_volumes(beside.with_name(beside.name + "_volumes.tsv"), found, (request.seg,), judged.assessment.expected)
+        write_volumes(beside.with_name(beside.name + "_volumes.tsv"), found, (request.seg,), opinion.expected)
         write_json(beside.with_name(beside.name + "_qc.json"), quality)
         if request.picture:
             mosaic(beside.with_name(beside.name + ".png"), image, codes, request.seg)
@@ -204,7 +205,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
     from bidsseg.lesion_report import findings
     from bidsseg.lesion_tables import write_lesions
     from bidsseg.lesions import lesion_features
-    from bidsseg.predict import segment
+    from bidsseg.pipeline import segment
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     options = LesionOptions(**chosen)

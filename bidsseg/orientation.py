@@ -164,7 +164,7 @@ def best_turn(volume: Floats, answer: NDArray[Any], look: Look) -> Turn:
     return best if own and own[best] > own[AS_STORED] + CLEARLY else AS_STORED
 
 
-def best_answer(volume: Floats, found: Probabilities, look: Look) -> Turn:
+def best_answer(found: Probabilities, volume: Floats, look: Look) -> Turn:
     """``best_turn`` of a scan that was answered; a slab has no layout to tell it by, and stays as it is."""
     return AS_STORED if min(volume.shape) < SHORTEST_MM else best_turn(volume, _every_look(found), look)
 
@@ -184,5 +184,5 @@ def with_orientation(evidence: Evidence, found: Probabilities, volume: Floats, l
     """The evidence of an answer, with its fit to the atlas and the orientation that would be right, if another."""
     fit = fits(kinds(_every_look(found)), LOOK_MM).get(AS_STORED, NO_FIT)
     evidence = replace(evidence, layout_fit=round(fit, 4))
-    turn = best_answer(volume, found, look)
+    turn = best_answer(found, volume, look)
     return evidence if turn == AS_STORED else replace(evidence, better_turned=name_of(turn))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bidsseg.bias import correct_bias
 from bidsseg.card import folder_of, read_card
 from bidsseg.derivatives import Result, write_scan
 from bidsseg.errors import FileError, one_line_errors
@@ -20,33 +20,35 @@ from bidsseg.grid import grid_of
 from bidsseg.image import Image, load, save
 from bidsseg.inference import PredictOptions
 from bidsseg.jobs import Job
-from bidsseg.predict import answer, examine
+from bidsseg.judgement import examine
+from bidsseg.pipeline import answer
+from bidsseg.pipeline import prepare as prepare_voxels
 from bidsseg.probabilities import write_probabilities
 from bidsseg.quality import Assessment, assess, calibration_from, geometry
 from bidsseg.restore import FEW_FLOATS, SLAB_FLOATS, to_native
 from bidsseg.segmentation import Segmentation
 from bidsseg.weights import load_model
 
-EVIDENCE = "evidence.json"
+EVIDENCE, WARNINGS = "evidence.json", "warnings.json"
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
 def prepare(job: dict[str, Any], folder: Path) -> str:
-    """Read the scan and correct its bias field; returns the path of the corrected image."""
+    """Read and prepare the scan; returns the path of the prepared image."""
     with one_line_errors(job["scan"]):
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
+        write_json(folder / WARNINGS, {"Warnings": image.warnings})
         corrected = folder / "corrected.nii"
         save(corrected, image.data, image.affine, image)
         return str(corrected)
 
 
 def read(scan: str, bias_correction: bool, threads: int) -> Image:
-    """A scan, its bias field corrected where asked for."""
+    """A scan, prepared for the network."""
     path = Path(scan)
     if path.is_symlink() and not path.exists():
         raise FileError(path, "a link to content that is not here", "fetch it, for instance by datalad get")
-    image = load(path)
-    return correct_bias(image, threads) if bias_correction else image
+    return prepare_voxels(load(path), bias_correction, threads)
 
 
 def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
@@ -58,10 +60,10 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         options = PredictOptions(job["device"], job["threads"], gyri, recipe["mirror"], scratch)
         floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
         image, model = load(corrected), load_model(job["model"])
-        given = answer(image, model, options)
-        evidence = examine(given, model, options)
-        found, volume, grid = given.found, given.volume, given.grid
-        del given  # or fusing would hold one answer more
+        of_scan = answer(image, model, options)
+        evidence = examine(of_scan, model, options)
+        volume, grid, found = of_scan.volume, of_scan.grid, of_scan.probabilities
+        del of_scan  # or fusing would hold one answer more
         if job["partners"]:
             others = [read(path, recipe["bias_correction"], job["threads"]) for path in job["partners"]]
             found = fuse(image, found, grid, others, model, options)
@@ -81,7 +83,8 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
     """Write all derivatives; returns the path of the file that marks the scan as complete."""
     with one_line_errors(job["scan"]):
         answers = load_segmentations(Path(segmentation))
-        image = load(job["scan"])
+        warnings = json.loads(Path(corrected).with_name(WARNINGS).read_text(encoding="utf-8"))["Warnings"]
+        image = replace(load(job["scan"]), warnings=tuple(warnings))
         smooth = load(corrected)
         work = Job(**job)
         corrected_image = Image(smooth.data, image.affine, image.header)
