@@ -35,8 +35,8 @@ ATLAS_VOXELS = 24
 ATLAS_MM = 8.0
 BRAIN_MM = 105.0
 "Cube root of the volume of grey and white matter that every brain is scaled to."
-LEAST_BRAIN_MM = 30.0
-"Cube root of the volume below which there is no layout."
+BRAIN_LIMITS_MM = (30.0, 140.0)
+"Cube root of the volume of grey and white matter that can be a brain's, or a part of it; else there is no layout."
 LEAST_FREQUENCY = 0.01
 "Of a kind of tissue at a place of the atlas: nothing is impossible."
 NO_FIT = -1.0
@@ -111,13 +111,13 @@ def kinds(tissue: NDArray[Any]) -> Floats:
 
 
 def on_atlas_grid(coarse: Floats, mm: float) -> Floats | None:
-    """Kinds of tissue (``N_KINDS``, i, j, k), voxels ``mm`` wide, scaled and moved to the atlas; None without a brain.
+    """Kinds of tissue (``N_KINDS``, i, j, k), voxels ``mm`` wide, scaled and moved to the atlas; None for no brain.
 
     The brain's middle comes to the atlas' middle, and its volume to that of the atlas' brain.
     """
     solid = coarse[GREY_KIND] + coarse[WHITE_KIND]
     width = float(solid.sum()) ** (1 / 3) * mm
-    if width < LEAST_BRAIN_MM:
+    if not BRAIN_LIMITS_MM[0] < width < BRAIN_LIMITS_MM[1]:
         return None
     step = ATLAS_MM / mm * width / BRAIN_MM
     seen = coarse[1:]

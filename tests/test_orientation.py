@@ -115,6 +115,11 @@ def test_what_is_no_head_has_no_orientation(content: str) -> None:
     assert len(looks) <= 3
 
 
+def test_what_is_too_large_for_a_brain_costs_no_look() -> None:
+    upside_down = head(((0, 1, 2), (2,))).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    assert best_turn(upside_down, seen(upside_down), never) == AS_STORED
+
+
 @pytest.mark.parametrize(
     ("turn", "slices", "name"),
     [(AS_STORED, 192, ""), (((0, 1, 2), (2,)), 192, "bottom and top exchanged"), (((0, 1, 2), (2,)), 60, "")],
