@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bidsseg.demo import make_dataset
-from bidsseg.evaluate import validation_cases
+from bidsseg.cli.demo import make_dataset
+from bidsseg.evaluation.scores import validation_cases
 from bidsseg.files import read_json
-from bidsseg.grid import conform
-from bidsseg.image import Image, load, save
-from bidsseg.inference import PredictOptions, infer
-from bidsseg.orientation import AS_STORED, best_answer, name_of, quick_look, then, turned, turns
-from bidsseg.weights import load_model
+from bidsseg.imaging.grid import conform
+from bidsseg.imaging.image import Image, load, save
+from bidsseg.network.inference import PredictOptions, infer
+from bidsseg.network.weights import load_model
+from bidsseg.quality.reorientation import AS_STORED, best_answer, name_of, quick_look, then, turned, turns
 
 CLINICAL = ("sub-08", "sub-09")
 "A FLAIR of ms-clinical-lesions that looks like most, and one that lies and looks as few do."
@@ -100,7 +100,7 @@ def seconds(dataset: Path, out: Path, threads: int) -> tuple[float, float]:
     """On the clock, and of all processors together."""
     options = ("participant", "--omp-nthreads", str(threads), "--nprocs", str(threads), "--device", "cpu")
     start = time.perf_counter()
-    command = [sys.executable, "-m", "bidsseg.app", str(dataset), str(out), *options]
+    command = [sys.executable, "-m", "bidsseg.cli.bids_app", str(dataset), str(out), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from bidsseg.imaging.arrays import Floats
 from bidsseg.labels import LOBAR_TISSUES, SCHEMES, TISSUE, Scheme, code_lookup, label_table, other_sides
-from bidsseg.orientation import N_KINDS, kind_of_tissue, on_atlas_grid
+from bidsseg.quality.reorientation import N_KINDS, kind_of_tissue, on_atlas_grid
 from bidsseg.train.data import Anatomy, brain_box, brain_folders, head_maps, load_brain, load_head
-from bidsseg.volume import Floats
 
 logger = logging.getLogger(__name__)
 

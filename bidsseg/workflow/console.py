@@ -1,0 +1,85 @@
+"""How a run went: a table of its scans, and a line for each error."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bidsseg.quality.verdicts import tally
+
+STYLES = {
+    "done": "green",
+    "complete": "dim",
+    "to do": "cyan",
+    "failed": "red",
+    "not tried": "yellow",
+    "no scans": "dim",
+    "no mask": "dim",
+    "lesions failed": "red",
+}
+VERDICT_STYLES = {"pass": "green", "check": "yellow", "fail": "red"}
+NEVER_HIDDEN = ("failed", "not tried", "to do", "lesions failed")
+Result = Literal["ok", "failed", "lesions failed"]
+"How a run went; only scans fail it, or else only lesion masks."
+ROWS_AT_MOST = 60
+"Of scans that need no attention; beyond this they are only counted."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the final table."""
+
+    name: str
+    result: str
+    "A key of ``STYLES``."
+    why: str = ""
+    verdict: str = ""
+    "Of a segmented scan: a key of ``bidsseg.quality.verdicts.TITLES``."
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """How many rows have each result, and each verdict, for instance "27 done: 20 pass, 5 check, 2 fail; 1 failed"."""
+    parts = []
+    for result, count in Counter(row.result for row in rows).items():
+        verdicts = tally(row.verdict for row in rows if row.result == result)
+        parts.append(f"{count} {result}" + (f": {verdicts}" if verdicts else ""))
+    return "; ".join(parts)
+
+
+def finish(rows: Sequence[Row], warnings: Sequence[str]) -> Result:
+    """Print errors, warnings and the table; returns how it went."""
+    counts = Counter(row.result for row in rows)
+    if rows:
+        Console(soft_wrap=False).print(_table(rows))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for row in rows:
+        if row.result in ("failed", "lesions failed"):
+            print(f"error: {row.why}", file=sys.stderr)
+    if counts["failed"] or counts["not tried"]:
+        return "failed"
+    return "lesions failed" if counts["lesions failed"] else "ok"
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table("scan", "result", "verdict", "why", caption=summary(rows), caption_justify="left")
+    quiet = len(rows) > ROWS_AT_MOST
+    for row in sorted(rows, key=lambda row: row.name):
+        if quiet and not _needs_attention(row):
+            continue
+        path, colon, rest = row.why.partition(": ")
+        why = rest if colon and path.startswith("/") else row.why
+        verdict = Text(row.verdict, VERDICT_STYLES.get(row.verdict, ""))
+        table.add_row(row.name, Text(row.result, STYLES[row.result]), verdict, Text(why))
+    return table
+
+
+def _needs_attention(row: Row) -> bool:
+    return row.result in NEVER_HIDDEN or row.verdict in ("check", "fail") or (row.result == "done" and bool(row.why))
