@@ -69,6 +69,8 @@ class Geometry:
     "The largest spacing."
     smallest_extent_mm: float
     "The field of view's shortest side."
+    axis: int = 2
+    "That slices lie along: 0 sagittal, 1 coronal, 2 axial ones."
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def geometry(image: Image) -> Geometry:
     spacing = voxel_spacing_mm(image.affine)
     thickest = int(np.argmax(spacing))
     extent = [n * mm for n, mm in zip(image.data.shape, spacing, strict=True)]
-    return Geometry(image.data.shape[thickest], round(float(spacing[thickest]), 3), round(float(min(extent)), 1))
+    axis = int(np.argmax(np.abs(image.affine[:3, thickest])))
+    return Geometry(image.data.shape[thickest], round(float(spacing[thickest]), 3), round(float(min(extent)), 1), axis)
 
 
 @cache
@@ -206,7 +209,7 @@ def features(evidence: Evidence, scheme: str) -> tuple[list[int], NDArray[np.flo
     scan_soft = np.mean([_logit(evidence.sums["regions"][code].soft_dice) for code in regions]) if regions else -4.0
     scan_odd = np.mean([label_oddness(evidence, "regions")[code] for code in regions]) if regions else MOST_ODD
     disorder = min(layout(evidence).disorder_mm / 10, 5.0)
-    whole = (scan_odd, disorder, ripple(evidence), 10 * max(LEAST_UNEVENNESS - evidence.unevenness, 0.0))
+    whole = (scan_odd, disorder, evidence.unevenness, evidence.noise)
     rows = [[1.0, one, scan_soft, odd[code], *whole] for code, one in zip(codes, soft, strict=True)]
     return codes, np.array(rows, np.float64).reshape(-1, len(FEATURES))
 
