@@ -150,7 +150,9 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> di
     from bidsseg.files import write_json
     from bidsseg.imaging.image import load, save
     from bidsseg.network.inference import PredictOptions
-    from bidsseg.quality.assessment import assess, calibration_from, geometry, quality_file
+    from bidsseg.quality.assessment import assess, quality_file
+    from bidsseg.quality.coverage import geometry
+    from bidsseg.quality.expectation import calibration_from
     from bidsseg.quality.judgement import examine
     from bidsseg.report.mosaic import mosaic
     from bidsseg.segmentation.pipeline import answer, native, prepare

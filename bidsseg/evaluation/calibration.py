@@ -1,4 +1,4 @@
-"""Fit what quality control needs from a study of damaged scans, and tell how well it works on scans it never saw."""
+"""Fit what quality control needs from the study, and tell how well it works on scans that it never saw."""
 
 from __future__ import annotations
 
@@ -11,112 +11,164 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.evaluation.damage_study import Trial
-from bidsseg.quality.assessment import FEATURES, GOOD_DICE, Assessment, Calibration, assess, features
+from bidsseg.quality.assessment import Assessment, assess
 from bidsseg.quality.evidence import SCORED
+from bidsseg.quality.expectation import FEATURES, KIND, OTHER_OUTLINES, Calibration, Curve, expect, features
 
-RIDGE = 1e-3
-FOUND = 0.9
+RIDGE, OFFSET_RIDGE = 1e-3, 0.02
+"Keep weights, and offsets of single labels, small where few trials speak for them; shares of the summed weights."
+BAD = 0.1
+"Of Dice, mean over regions: a scan that falls short by so much of what its kind reaches is bad,"
+GOOD = 0.05
+"by less than this good; between them either verdict is right."
+FOUND = 0.97
 "Share of the bad trials that fail in the fit; of scans left out some fewer do."
-OFFSET_RIDGE = 0.02
-"Keeps the offsets of single labels small where few trials speak for them; shares of the summed weights."
-INVISIBLE = ("left to right",)
-"Kinds of damage that no image shows: a mirrored brain looks like a brain."
+FEW_ALARMS = 0.05
+"Share of the good trials whose shortfall is beyond what calls for a look."
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The labels of one trial and scheme that both the truth has and the scan should show."""
+
+    codes: list[int]
+    features: NDArray[np.float64]
+    "(N, F)"
+    dice: NDArray[np.float64]
+    "(N,)"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A trial and what is fitted to it."""
+
+    trial: Trial
+    rows: dict[str, Rows]
+    "By scheme."
 
 
 @dataclass(frozen=True)
 class Foretold:
-    """A trial, and what was thought of it without having seen its scan."""
+    """A trial, what it falls short of its kind, and what was thought of it without having seen its scan."""
 
     trial: Trial
+    shortfall: float
+    "Of the Dice that its kind reaches, mean over the regions that the truth has."
     assessment: Assessment
 
     @property
     def bad(self) -> bool:
-        return self.trial.mean_dice < GOOD_DICE
+        return self.shortfall >= BAD
+
+    @property
+    def good(self) -> bool:
+        return is_good(self.trial, self.shortfall)
 
 
-def fit(trials: Sequence[Trial]) -> Calibration:
-    """Ridge regression of the logit of Dice on the features, an offset for each label; and the limit of failing."""
-    weights: dict[str, list[float]] = {}
-    offsets: dict[str, dict[str, float]] = {}
+def is_good(trial: Trial, shortfall: float) -> bool:
+    """Whether an alarm would be false; with a wrong voxel size volumes are wrong, though labels may be right."""
+    return shortfall <= GOOD and trial.damage.kind != "voxel size"
+
+
+def observe(trial: Trial) -> Observed:
+    """Work out the features once, which takes longer than a fit."""
+    rows: dict[str, Rows] = {}
     for scheme in SCORED:
-        codes, rows, dice = _table(trials, scheme)
-        known = sorted(set(codes.tolist()))
-        design = np.hstack((rows, codes[:, None] == np.array(known)))
-        clipped = np.clip(dice, 0.02, 0.98)
-        importance = clipped * (1 - clipped)  # errors of Dice count, not of its logit
-        penalty = np.repeat((RIDGE, OFFSET_RIDGE), (len(FEATURES), len(known))) * importance.sum() / len(known)
-        target = np.log(clipped / (1 - clipped))
-        normal = design.T @ (design * importance[:, None]) + np.diag(penalty)
-        solution = np.linalg.solve(normal, design.T @ (importance * target))
-        weights[scheme] = [round(float(w), 4) for w in solution[: len(FEATURES)]]
-        tail = solution[len(FEATURES) :]
-        offsets[scheme] = {str(code): round(float(value), 4) for code, value in zip(known, tail, strict=True)}
-    calibration = Calibration(weights, offsets)
-    return replace(calibration, fail_below=fail_limit(trials, calibration))
-
-
-def fail_limit(trials: Iterable[Trial], calibration: Calibration) -> float:
-    """The expected Dice, in hundredths, below which ``FOUND`` of the bad trials lie; ``GOOD_DICE`` at least.
-
-    Expectations lean towards the mean, so that many a bad scan is expected to be just good enough.
-    """
-    bad = [trial for trial in trials if trial.damage.kind not in INVISIBLE and trial.mean_dice < GOOD_DICE]
-    expected = sorted(assess(trial.evidence, trial.geometry, calibration).expected_dice or 0.0 for trial in bad)
-    if not expected:
-        return GOOD_DICE
-    last_found = expected[math.ceil(FOUND * len(expected)) - 1]
-    return max(GOOD_DICE, math.floor(100 * last_found + 1) / 100)
-
-
-def _table(trials: Sequence[Trial], scheme: str) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Codes (N,), features (N, 8) and Dice (N,) of all labels that both the truth has and the scan should show."""
-    parts = []
-    for trial in trials:
-        if trial.damage.kind in INVISIBLE:
-            continue
-        codes, rows = features(trial.evidence, scheme)
+        codes, found = features(trial.evidence, trial.geometry, scheme)
         kept = [n for n, code in enumerate(codes) if code in trial.dice[scheme]]
-        parts.append((np.array(codes)[kept], rows[kept], np.array([trial.dice[scheme][codes[n]] for n in kept])))
-    columns = [np.concatenate([part[n] for part in parts]) for n in range(3)]
-    return columns[0].astype(np.int64), columns[1], columns[2]
+        dice = np.array([trial.dice[scheme][codes[n]] for n in kept])
+        found[:, OTHER_OUTLINES] = not trial.view.has_lobes
+        rows[scheme] = Rows([codes[n] for n in kept], found[kept], dice)
+    return Observed(trial, rows)
+
+
+def curve(observed: Iterable[Observed], scheme: str, n_features: int) -> Curve:
+    """Ridge regression of the logit of Dice on the first features, and an offset for each label."""
+    rows = [one.rows[scheme] for one in observed]
+    codes = np.concatenate([one.codes for one in rows]).astype(np.int64)
+    dice = np.clip(np.concatenate([one.dice for one in rows]), 0.02, 0.98)
+    known = sorted(set(codes.tolist()))
+    given = np.concatenate([one.features for one in rows])[:, :n_features]
+    design = np.hstack((given, codes[:, None] == np.array(known)))
+    importance = dice * (1 - dice)  # errors of Dice count, not of its logit
+    penalty = np.repeat((RIDGE, OFFSET_RIDGE), (n_features, len(known))) * importance.sum() / len(known)
+    normal = design.T @ (design * importance[:, None]) + np.diag(penalty)
+    solution = np.linalg.solve(normal, design.T @ (importance * np.log(dice / (1 - dice))))
+    weights, offsets = solution[:n_features], solution[n_features:]
+    rounded = {str(code): round(float(value), 4) for code, value in zip(known, offsets, strict=True)}
+    return Curve([round(float(w), 4) for w in weights], rounded)
+
+
+def fit(observed: Sequence[Observed]) -> Calibration:
+    """What is expected of scans, what their kinds reach when nothing is wrong, and the limits of the verdicts."""
+    clean = [one for one in observed if one.trial.clean]
+    expected: dict[str, Curve] = {scheme: curve(observed, scheme, len(FEATURES)) for scheme in SCORED}
+    reachable: dict[str, Curve] = {scheme: curve(clean, scheme, len(KIND)) for scheme in SCORED}
+    usual = np.mean([one.rows["regions"].features.mean(0) for one in clean], axis=0)
+    calibration = Calibration(expected, reachable, [round(float(x), 4) for x in usual], 1.0, 1.0)
+    return with_limits(calibration, observed)
+
+
+def with_limits(calibration: Calibration, observed: Iterable[Observed]) -> Calibration:
+    """The limit that ``FOUND`` of the bad trials exceed, and that which few of the good do, in thousandths."""
+    bad, good = [], []
+    for one in observed:
+        expectation = expect(one.trial.evidence, one.trial.geometry, calibration)
+        foretold = expectation.shortfall if expectation else 1.0
+        if (true := shortfall(one, calibration)) >= BAD:
+            failed = assess(one.trial.evidence, one.trial.geometry, calibration).verdict == "fail"
+            bad.append(1.0 if failed else foretold)  # for another reason
+        elif is_good(one.trial, true):
+            good.append(foretold)
+    bad.sort(reverse=True)
+    fail_above = bad[math.ceil(FOUND * len(bad)) - 1] - 0.001 if bad else BAD
+    fail_above = min(max(fail_above, GOOD / 2), BAD)
+    few = float(np.quantile(good, 1 - FEW_ALARMS)) if good else fail_above
+    return replace(calibration, fail_above=round(fail_above, 3), check_above=round(min(few, fail_above), 3))
+
+
+def shortfall(one: Observed, calibration: Calibration) -> float:
+    """What the truth says that a trial falls short of its kind."""
+    rows = one.rows["regions"]
+    reach = calibration.reachable["regions"](rows.codes, rows.features[:, : len(KIND)])
+    return float(np.mean(list(reach.values())) - rows.dice.mean())
 
 
 Same = Callable[[Trial, Trial], bool]
 
 
 def same_scan(one: Trial, other: Trial) -> bool:
-    return one.scan == other.scan
+    return one.view.anatomy == other.view.anatomy
 
 
 def same_scan_or_kind(one: Trial, other: Trial) -> bool:
-    """Neither the scan nor this kind of damage was in the fit."""
-    return one.scan == other.scan or one.damage.kind == other.damage.kind
+    """Neither the anatomy nor this kind of damage was in the fit."""
+    return same_scan(one, other) or (not one.clean and one.damage.kind == other.damage.kind)
 
 
-def foretell(trials: Sequence[Trial], same: Same) -> list[Foretold]:
+def foretell(observed: Sequence[Observed], same: Same) -> list[Foretold]:
     """Assess every trial with a calibration fitted to the trials that have nothing to do with it."""
     fitted: dict[tuple[str, ...], Calibration] = {}
     foretold = []
-    for trial in trials:
-        others = [other for other in trials if not same(trial, other)]
-        key = (trial.scan, trial.damage.kind if same is same_scan_or_kind else "")
+    for one in observed:
+        trial = one.trial
+        key = (trial.view.anatomy, trial.damage.kind if same is same_scan_or_kind else "")
         if key not in fitted:
-            fitted[key] = fit(others)
-        foretold.append(Foretold(trial, assess(trial.evidence, trial.geometry, fitted[key])))
+            fitted[key] = fit([other for other in observed if not same(trial, other.trial)])
+        opinion = assess(trial.evidence, trial.geometry, fitted[key])
+        foretold.append(Foretold(trial, shortfall(one, fitted[key]), opinion))
     return foretold
 
 
-def correlations(foretold: Iterable[Foretold]) -> dict[str, float]:
+def correlations(foretold: Sequence[Foretold]) -> dict[str, float]:
     """Pearson's r of expected and true Dice: of scans (mean over regions), and of single labels by scheme."""
-    visible = [one for one in foretold if one.trial.damage.kind not in INVISIBLE]
-    found = {"scan": _r([(one.assessment.expected_dice or 0.0, one.trial.mean_dice) for one in visible])}
+    found = {"scan": _r([(one.assessment.expected_dice or 0.0, one.trial.mean_dice) for one in foretold])}
     for scheme in SCORED:
         pairs = [
             (one.assessment.expected[scheme][code], dice)
-            for one in visible
+            for one in foretold
             for code, dice in one.trial.dice[scheme].items()
-            if code in one.assessment.expected[scheme]
+            if code in one.assessment.expected.get(scheme, {})
         ]
         found[scheme] = _r(pairs)
     return found
@@ -128,9 +180,9 @@ def _r(pairs: Sequence[tuple[float, float]]) -> float:
 
 def mean_error(foretold: Iterable[Foretold]) -> float:
     """Mean absolute difference of expected and true mean Dice of scans."""
-    visible = [one for one in foretold if one.trial.damage.kind not in INVISIBLE]
-    errors = [abs((one.assessment.expected_dice or 0.0) - one.trial.mean_dice) for one in visible]
-    return round(float(np.mean(errors)), 3)
+    return round(
+        float(np.mean([abs((one.assessment.expected_dice or 0.0) - one.trial.mean_dice) for one in foretold])), 3
+    )
 
 
 @dataclass(frozen=True)
@@ -151,31 +203,33 @@ class Detection:
         return f"{found}, {self.false_alarms} false alarms among {self.good} good{share}"
 
 
-def detection(foretold: Iterable[Foretold], verdicts: Sequence[str], visible: bool = True) -> Detection:
-    """Count; a trial is found if its verdict is among ``verdicts``; with ``visible`` without ``INVISIBLE`` damage."""
-    counted = [one for one in foretold if not (visible and one.trial.damage.kind in INVISIBLE)]
-    flagged = [(one.bad, one.assessment.verdict in verdicts) for one in counted]
-    bad = sum(is_bad for is_bad, _ in flagged)
-    hits = sum(is_bad and flag for is_bad, flag in flagged)
-    alarms = sum(flag and not is_bad for is_bad, flag in flagged)
-    return Detection(bad, hits, len(flagged) - bad, alarms)
+def detection(foretold: Iterable[Foretold], verdicts: Sequence[str]) -> Detection:
+    """Count; a trial is found if its verdict is among ``verdicts``."""
+    bad = [one.assessment.verdict in verdicts for one in foretold if one.bad]
+    good = [one.assessment.verdict in verdicts for one in foretold if one.good]
+    return Detection(len(bad), sum(bad), len(good), sum(good))
 
 
 def calibrate(trials: Sequence[Trial]) -> tuple[Calibration, list[Foretold]]:
     """The calibration from all trials, and what those that left out each trial's scan foretold of it."""
-    by_scan = foretell(trials, same_scan)
-    by_kind = foretell(trials, same_scan_or_kind)
-    return replace(fit(trials), about=_about(trials, by_scan, by_kind)), by_scan
+    observed = [observe(trial) for trial in trials]
+    by_scan, by_kind = foretell(observed, same_scan), foretell(observed, same_scan_or_kind)
+    return replace(fit(observed), about=_about(trials, by_scan, by_kind)), by_scan
 
 
 def _about(trials: Sequence[Trial], by_scan: list[Foretold], by_kind: list[Foretold]) -> dict[str, Any]:
-    told: dict[str, Any] = {"scans": sorted({trial.scan for trial in trials}), "trials": len(trials)}
+    told: dict[str, Any] = {
+        "scans": sorted({trial.view.anatomy for trial in trials}),
+        "trials": len(trials),
+        "bad": f"mean Dice of regions is {BAD} or more below what scans of the kind reach; good: {GOOD} or less",
+    }
     for name, foretold in (("scan left out", by_scan), ("scan and kind of damage left out", by_kind)):
+        unseen = [one for one in foretold if one.trial.view.has_lobes]
         told[name] = {
             "correlation": correlations(foretold),
             "mean_absolute_error_of_scans": mean_error(foretold),
             "fail": detection(foretold, ("fail",)).text,
             "check or fail": detection(foretold, ("check", "fail")).text,
-            "fail, mirrored scans included": detection(foretold, ("fail",), visible=False).text,
+            "fail, brains that no weight learned from": detection(unseen, ("fail",)).text,
         }
     return told

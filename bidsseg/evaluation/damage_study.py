@@ -23,7 +23,7 @@ from bidsseg.evaluation.views import Axis, Contrast, View, shown
 from bidsseg.imaging.arrays import overlap
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
-from bidsseg.quality.assessment import Geometry, geometry
+from bidsseg.quality.coverage import Geometry, geometry
 from bidsseg.quality.evidence import SCORED, Evidence, evidence_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.pipeline import answer, native, prepare
@@ -79,19 +79,18 @@ def study(data: Path) -> list[tuple[View, Damage]]:
     rng = np.random.default_rng(SEED)
     brains = [folder.name for folder in brain_folders(data, validation=True)]
     maps = [path.name.split(".")[0] for path in head_maps(data)]
-    axes, slices, amounts = (_dealt(kinds, rng) for kinds in (AXES_DRAWN, SLICES_MM, LESIONS_ML))
-    contrasts, hosts, damages = (_dealt(kinds, rng) for kinds in (CONTRASTS, maps, DAMAGES))
-    tried = []
+    axes, slices, amounts = _dealt(AXES_DRAWN, rng), _dealt(SLICES_MM, rng), _dealt(LESIONS_ML, rng)
+    contrasts, hosts, damages = _dealt(CONTRASTS, rng), _dealt(maps, rng), _dealt(DAMAGES, rng)
+    tried: list[tuple[View, Damage]] = []
     for number in range(VIEWS):
         is_map = number % MAPS_EVERY == 0
         host = next(hosts) if is_map or number % 2 else ""
         anatomy = host if is_map else brains[number % len(brains)]
         head = "" if is_map and number % (2 * MAPS_EVERY) else host
-        contrast = "palette" if is_map else next(contrasts)
+        contrast: Contrast = "palette" if is_map else next(contrasts)
         few = int(rng.integers(*FEWEST_AND_MOST)) if rng.random() < P_FEW else 0
-        view = View(anatomy, head, contrast, next(amounts), next(slices), next(axes), few, number)
-        if few:
-            view = View(anatomy, head, contrast, view.lesion_ml, max(view.slice_mm, 3.0), view.axis, few, number)
+        amount, slice_mm, axis = next(amounts), next(slices), next(axes)
+        view = View(anatomy, head, contrast, amount, max(slice_mm, 3.0) if few else slice_mm, axis, few, number)
         tried += [(view, NONE), (view, next(damages))]
     return tried
 
@@ -165,7 +164,7 @@ def run_trial(means: Means, tried: tuple[View, Damage]) -> Trial:
     image, matrix = simulate(case, view.condition)
     found = answer(prepare(image, True, 1), model, options)
     segmented = native(found, False)
-    dice = {}
+    dice: dict[str, dict[int, float]] = {}
     for scheme in SCORED:
         truth = majority(reference_codes(case.anatomy, scheme), matrix, AXES[view.axis])
         dice[scheme] = dice_by_label(truth, labels(segmented, scheme))

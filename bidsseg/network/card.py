@@ -36,7 +36,7 @@ class ModelCard:
     accuracy: dict[str, Any] = field(default_factory=dict)
     "Written by ``brainseg-cli evaluate --card``."
     quality: dict[str, Any] = field(default_factory=dict)
-    "How confidence becomes expected Dice (``bidsseg.quality.assessment.Calibration``); by ``brainseg-cli calibrate``."
+    "How confidence becomes expected Dice (``bidsseg.quality.expectation.Calibration``); by ``brainseg-cli calibrate``."
 
 
 def sha256_of(path: Path) -> str:

@@ -17,8 +17,10 @@ from bidsseg.imaging.image import Image, load, save
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
-from bidsseg.quality.assessment import Assessment, assess, calibration_from, geometry
+from bidsseg.quality.assessment import Assessment, assess
+from bidsseg.quality.coverage import geometry
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
+from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import FEW_FLOATS, SLAB_FLOATS, to_native
 from bidsseg.segmentation.fusion import fuse
