@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bidsseg.errors import UserError
+from bidsseg.errors import FULL, UserError, full_disk
+from bidsseg.signals import cleaning_up_when_told_to_end
 
 if TYPE_CHECKING:
     from bidsseg.weights import Model
@@ -30,11 +31,16 @@ class OneLineErrors(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with cleaning_up_when_told_to_end():
+                return super().invoke(ctx)
         except UserError as error:
             told = error
         except OSError as error:
-            told = UserError(f"{error.filename or 'output'}: {error.strerror or error}; check space and rights")
+            told = UserError(
+                full_disk(error.filename)
+                if error.errno in FULL and error.filename
+                else f"{error.filename or 'output'}: {error.strerror or error}; check space and rights"
+            )
         fail(told)
         sys.exit(EXIT_SOME_FAILED)
 

@@ -6,26 +6,53 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
+"Names of files that are being written."
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder that becomes ``path`` only if the block ends without an error.
 
-    It keeps the file's endings, by which writers choose the format, and starts with a dot, which readers skip.
+    It keeps the file's endings, by which writers choose the format, and starts with a dot, which readers skip. An
+    ``OSError`` without a file name, such as that of a full disk, gets ``path`` as its own.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
-    try:
+    with all_whole([path]) as (temporary,):
         yield temporary
-        temporary.replace(path)
+
+
+@contextmanager
+def all_whole(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Temporary names for several files that appear together, in their order, or not at all; see ``whole``."""
+    temporaries = [path.with_name(f".{uuid4().hex[:8]}.{path.name}") for path in paths]
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporaries
+        for temporary, path in zip(temporaries, paths, strict=True):
+            temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(paths[0])
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(paths: Iterable[Path]) -> None:
+    """Remove those of the files that a killed process was writing."""
+    for path in paths:
+        if TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from bidsseg.places import Place, report_of
 from bidsseg.sessions import compare_session, sessions_to_compare
+from bidsseg.workers import end_processes, end_with_parent
 
 
 def compare_sessions(places: Sequence[Place], threads: int, workers: int) -> list[str]:
@@ -53,11 +54,13 @@ def in_processes(job: Callable[[Any], str | None], items: Sequence[Any], workers
     if min(workers, len(items)) < 2:
         return list(filter(None, map(job, items)))
     spawned = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=spawned, initializer=end_with_parent)
     try:
-        with ProcessPoolExecutor(min(workers, len(items)), mp_context=spawned) as pool:
-            return list(filter(None, pool.map(job, items)))
+        return list(filter(None, pool.map(job, items)))
     except BrokenProcessPool:
         return [killed]
+    finally:
+        end_processes(pool)
 
 
 def _write_report(out: Path, subject: str) -> str | None:

@@ -105,12 +105,12 @@ def test_outputs_are_written_again_though_the_work_folder_knows_them(
     jobs: Callable[..., list[Job]], how: Execution
 ) -> None:
     [job] = jobs("sub-01_T1w.nii.gz")
-    keeping = Execution(how.work_dir, how.logs, plugin=LINEAR, keep_work=True)
+    keeping = Execution(how.work_dir, how.logs, plugin=LINEAR, kept="kept")
     assert run([job], keeping)[0] == [Outcome(job)]
     job.place.marker.unlink()
     assert run([job], keeping)[0] == [Outcome(job)]
     assert job.place.marker.exists()
-    assert (how.work_dir / "bidsseg" / workflow_name(job) / "segmentation" / "segmentation.npz").exists()
+    assert (keeping.nodes / "bidsseg" / workflow_name(job) / "segmentation" / "segmentation.npz").exists()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_outputs_are_written_again_though_the_work_folder_knows_them(
     ],
 )
 def test_reasons_are_found_in_crash_files(crash: str, reason: str) -> None:
-    assert reason_in(crash, Job("/data/sub-01_T1w.nii", "/data", "/out", "m", {})) == reason
+    assert reason_in(crash, Job("/data/sub-01_T1w.nii", "/data", "/out", "m", {}), Path("/work")) == reason
 
 
 def _die() -> str:
