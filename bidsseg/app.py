@@ -318,7 +318,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     type=FOLDER,
     help="For intermediate files, which are kept. Default: OUT_DIR/work, removed at the end.",
 )
-@option("--overwrite", is_flag=True, help="Also do scans again that are complete.")
+@option("--overwrite", is_flag=True, help="Do complete scans again, and replace files that others wrote or changed.")
 @option("--dry-run", is_flag=True, help="Only show what would be done.")
 @option("--reports-only", is_flag=True, help="Only write the reports again.")
 @option("--stop-on-first-crash", is_flag=True, help="Stop when a scan fails; without it, the others go on.")

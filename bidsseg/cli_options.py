@@ -21,6 +21,9 @@ MODEL_OPTION = click.option("--model", default=None, help="Name of a packaged mo
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 THREADS_OPTION = click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 takes all.")
 
+OVERWRITE_OPTION = click.option(
+    "--overwrite", is_flag=True, help="Also replace files that bidsseg did not write, or that were changed since."
+)
 MIRROR_OPTION = click.option(
     "--mirror", is_flag=True, help="Average with the answer to the mirror image: better, twice the network's time."
 )

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from uuid import uuid4
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
 "Names of files that are being written."
+LEFTOVER_SECONDS = 600
+"Longer than it takes to write a file."
 
 
 @contextmanager
@@ -45,6 +48,14 @@ def all_whole(paths: Sequence[Path]) -> Iterator[list[Path]]:
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
+
+
+def leftovers_of(paths: Iterable[Path]) -> list[Path]:
+    """What killed processes left of these files: temporary files that nobody has written to for a while."""
+    names = {path.name for path in paths}
+    folders = {path.parent for path in paths if path.parent.is_dir()}
+    found = [path for folder in folders for path in folder.glob(".????????.*") if path.name[10:] in names]
+    return [path for path in found if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS]
 
 
 def remove_temporaries(paths: Iterable[Path]) -> None:

@@ -16,6 +16,7 @@ from bidsseg.lesion_pictures import ZONE_COLORS
 from bidsseg.lesion_steps import changes_marker
 from bidsseg.lesion_zones import MCDONALD_SITES, ZONES
 from bidsseg.longitudinal import STATUSES
+from bidsseg.places import listed
 
 LESION_ROWS = 40
 SUMMARY_ENDING = "_desc-lesionsummary_lesions.json"
@@ -143,7 +144,7 @@ def session_lesions(out_dir: Path, summary: Path) -> SessionLesions:
     entities = [part for part in scan.split("_") if "-" in part and not part.startswith(("sub-", "ses-"))]
     session = session_of(summary)
     title = [f"Session {session}"] * bool(session) + [scan.rpartition("_")[2], *entities]
-    figures = (str(name) for name in content.get("Outputs", []) if str(name).endswith(".png"))
+    figures = (path.relative_to(out_dir).as_posix() for path in listed(out_dir, summary) if path.suffix == ".png")
     return SessionLesions(
         title=" · ".join(filter(None, title)),
         mask=str(content.get("Mask", "unknown")),

@@ -223,6 +223,9 @@ def region_names() -> dict[int, str]:
     return {0: OUTSIDE} | {label.index: label.name for label in label_table("regions")}
 
 
+LESION_TABLES = (tuple(LESION_COLUMNS), tuple(LOAD_COLUMNS))
+
+
 def write_lesions(
     report: LesionReport, image: Image, base: Path, sidecar: Mapping[str, Any] | None = None, space: str = ""
 ) -> list[Path]:
@@ -233,20 +236,25 @@ def write_lesions(
     ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz`` (number of the lesion) and
     ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right), and a ``.json`` beside each.
     """
-    folder, stem = base.parent, base.name
-    folder.mkdir(parents=True, exist_ok=True)
-    loads = [vars(load) for load in lesion_loads(report)]
-    written = write_table(folder / f"{stem}_desc-lesions_lesions.tsv", lesion_rows(report), LESION_COLUMNS)
-    written += write_table(folder / f"{stem}_desc-lesionload_lesions.tsv", loads, LOAD_COLUMNS)
+    lesions, _, load, _, numbers, numbers_json, regions, regions_json = files = lesion_files(base, space)
+    base.parent.mkdir(parents=True, exist_ok=True)
+    write_table(lesions, lesion_rows(report), LESION_COLUMNS)
+    write_table(load, [vars(row) for row in lesion_loads(report)], LOAD_COLUMNS)
     described = {**summary(report), **(sidecar or {})}
-    regions = regions_with_lesions(report)
-    images = (("_desc-lesions", report.labels, NUMBERS_ABOUT), ("_seg-regions_desc-lesions", regions, REGIONS_ABOUT))
-    for name, data, about in images:  # the description of seg-regions is at the root of a dataset
-        path = folder / f"{stem}{space}{name}_dseg.nii.gz"
-        save(path, data, image.affine, like=image)
-        sidecar_path = folder / f"{stem}{space}{name}_dseg.json"
-        written += [path, _write_json(sidecar_path, {**about, **described})]
-    return written
+    save(numbers, report.labels, image.affine, like=image)
+    _write_json(numbers_json, {**NUMBERS_ABOUT, **described})
+    save(regions, regions_with_lesions(report), image.affine, like=image)
+    _write_json(regions_json, {**REGIONS_ABOUT, **described})
+    return files
+
+
+def lesion_files(base: Path, space: str = "") -> list[Path]:
+    """All that ``write_lesions`` writes, in this order: lesions, loads, numbers, regions, each with its JSON."""
+    tables = ("_desc-lesions_lesions", "_desc-lesionload_lesions")
+    images = (f"{space}_desc-lesions_dseg", f"{space}_seg-regions_desc-lesions_dseg")
+    names = [name + ending for name in tables for ending in (".tsv", ".json")]
+    names += [name + ending for name in images for ending in (".nii.gz", ".json")]
+    return [base.with_name(base.name + name) for name in names]
 
 
 def regions_with_lesions(report: LesionReport) -> NDArray[np.uint16]:

@@ -192,7 +192,9 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerP
     # Reports are written last; what they need is imported while the workers are busy.
     threading.Thread(target=import_module, args=("bidsseg.report",), daemon=True).start()
     model = str(folder_of(options.model or DEFAULT_MODEL).resolve())
-    jobs = [job_for(place, recipe, model, options.device, options.omp_nthreads, options.low_mem) for place in to_do]
+    how = {"device": options.device, "threads": options.omp_nthreads}
+    how |= {"low_memory": options.low_mem, "overwrite": options.overwrite}
+    jobs = [job_for(place, recipe, model, **how) for place in to_do]
     with _progress(len(jobs)) as on_scan:
         outcomes = list(run_jobs(jobs, pool, on_scan))
     rows = []

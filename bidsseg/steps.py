@@ -12,7 +12,7 @@ import numpy as np
 
 from bidsseg.bias import correct_bias
 from bidsseg.card import folder_of, read_card
-from bidsseg.derivatives import Result, write_scan
+from bidsseg.derivatives import Result, refuse_to_replace_of, write_scan
 from bidsseg.errors import FileError, one_line_errors
 from bidsseg.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.files import write_json
@@ -34,8 +34,13 @@ VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
 def prepare(job: dict[str, Any], folder: Path) -> str:
-    """Read the scan and correct its bias field; returns the path of the corrected image."""
+    """Read the scan and correct its bias field; returns the path of the corrected image.
+
+    Raises ``UserError`` first where the results would replace what bidsseg did not write.
+    """
     with one_line_errors(job["scan"]):
+        if not job["overwrite"]:
+            refuse_to_replace_of(Job(**job).place, Job(**job).made_with())
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
         corrected = folder / "corrected.nii"
         save(corrected, image.data, image.affine, image)
@@ -98,6 +103,8 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         folder = Path(segmentation).parent
         wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
+        if not work.overwrite:  # they may have been written meanwhile
+            refuse_to_replace_of(work.place, recipe)
         result = Result(image, corrected_image, answers["orig"], answers.get("1mm"), probabilities, judged)
         return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 

@@ -13,7 +13,8 @@ MAY_IMPORT = {
     "files": set(),
     "labels": set(),
     "volume": set(),
-    "image": {"errors", "files", "volume"},
+    "authorship": {"errors", "files"},
+    "image": {"authorship", "errors", "files", "volume"},
     "grid": {"image", "volume"},
     "bias": {"image", "volume"},
     "workers": {"claims", "steps"},
@@ -34,7 +35,7 @@ OWNERS = {
     "bids": {"bids"},
     "nipype": {"workflow", "plugins"},
     "SimpleITK": {"bias", "registration"},
-    "nibabel": {"image", "grid", "train.data"},
+    "nibabel": {"authorship", "image", "grid", "train.data"},
     "click": {"cli", "cli_options", "cli_training", "app"},
 }
 

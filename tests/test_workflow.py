@@ -38,7 +38,7 @@ def jobs(dataset: Dataset, tiny_model: Path, tmp_path: Path) -> Callable[..., li
         root = dataset(*names)
         recipe = Recipe("1", "tiny", "abc", bias_correction=False, schemes=("lobes",))
         places = [Place(scan, root, tmp_path / "out") for scan in find_scans(root, Selection()).scans]
-        return [job_for(place, recipe, str(model), "cpu", 1) for place in places]
+        return [job_for(place, recipe, str(model), device="cpu", threads=1) for place in places]
 
     return make
 
