@@ -83,7 +83,23 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     missing = value in ("", None) or (isinstance(value, float) and math.isnan(value))
-    return "n/a" if missing else value
+    return "n/a" if missing else harmless(value) if isinstance(value, str) else value
+
+
+def harmless(cell: str) -> str:
+    """A cell as one line of text that no spreadsheet takes for a formula."""
+    text = " ".join(cell.split())
+    if text.startswith(("=", "+", "-", "@")) and not _is_number(text):
+        return f"'{text}"
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any]:

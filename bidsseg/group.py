@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bidsseg.bids import NothingSelected
-from bidsseg.files import whole, write_json
+from bidsseg.files import harmless, whole, write_json
 from bidsseg.group_page import LESIONS, Cohort, Entry, write_group_page
 from bidsseg.lesion_tables import LOAD_COLUMNS
 from bidsseg.longitudinal import CHANGE_COLUMNS, STATUSES
@@ -143,8 +143,9 @@ def _told(gathered: Gathered, source: Source) -> Iterator[None]:
     """Turns a file that cannot be read into a line among the problems."""
     try:
         yield
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        gathered.problems.append(f"{source.scan}: left out ({type(error).__name__}: {error})")
+    except Exception as error:  # whatever one participant's files hold, the others are gathered
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        gathered.problems.append(f"{source.scan}: left out ({why})")
 
 
 def _open_table(files: ExitStack, path: Path, columns: Iterable[str]) -> TextIO:
@@ -192,7 +193,7 @@ def _add_changes(gathered: Gathered, source: Source, table: TextIO) -> None:
 
 def _write_rows(table: TextIO, source: Source, rows: list[list[str]]) -> None:
     prefix = "\t".join(source.cells)
-    table.writelines(f"{prefix}\t" + "\t".join(row) + "\n" for row in rows)
+    table.writelines(f"{prefix}\t" + "\t".join(map(harmless, row)) + "\n" for row in rows)
 
 
 def rows_of(path: Path, columns: list[str]) -> list[list[str]]:
@@ -215,7 +216,7 @@ def told(quality: Mapping[str, Any]) -> dict[str, str]:
         if key in NOT_COLUMNS or isinstance(value, dict):
             continue
         text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
-        cells[key] = " ".join(text.split()) or NA
+        cells[harmless(key)] = harmless(text) or NA
     return cells
 
 

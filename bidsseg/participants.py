@@ -23,7 +23,7 @@ from bidsseg import __version__
 from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_filters
 from bidsseg.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.claims import Claims
-from bidsseg.dataset_root import copy_session_times, links_in, write_root
+from bidsseg.dataset_root import copy_session_times, links_in, refuse_other_dataset, write_root
 from bidsseg.errors import Defect, UserError
 from bidsseg.files import write_text
 from bidsseg.follow_up import compare_sessions, report_is_stale, write_reports
@@ -99,17 +99,20 @@ def _find_and_run(options: Options, pool: WorkerPool, claims: Claims | None) -> 
         out,
     )
     found = find_scans(dataset, selection)
+    if not options.overwrite:
+        refuse_other_dataset(out)
     single = [Place(scan, dataset, out) for scan in found.scans]
     places = [*single, *(fused_places(single) if options.fuse else ())]
     subjects = sorted({place.scan.subject for place in places})
     if options.reports_only:
         return finish([Row("reports", "failed", line) for line in write_reports(out, subjects, options.workers)], [])
     recipe = recipe_of(options)
-    rows, problems = _rows_without_run(found, selection), []
+    rows = _rows_without_run(found, selection)
+    problems = [f"{path}: left out: {why}" for path, why in found.left_out]
     if claims is None:
         complete, to_do = _sorted_out(places, recipe, options)
         rows += [*complete, *(Row(place.scan.stem, "to do") for place in to_do)]
-        return finish(rows + _lesions(single, recipe, options, pool), [])
+        return finish(rows + _lesions(single, recipe, options, pool), problems)
     fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
     write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
     _write_citation(out, recipe, options)
