@@ -292,7 +292,7 @@ def _parse(paths: list[Path], dataset: Path) -> tuple[list[Scan], list[tuple[Pat
         try:
             scan = parse_scan(path)
             if not fits_folder(path, dict(scan.entities), dataset):
-                raise ValueError(f"its name and its folder {path.parent.relative_to(dataset)} do not fit together")
+                raise ValueError(f"its name does not fit the folder {path.parent.relative_to(dataset)}")
             scans.append(scan)
         except ValueError as error:
             unusable.append((path, f"{error}; rename it"))

@@ -49,13 +49,11 @@ def _rule(line: str) -> tuple[re.Pattern[str], bool] | None:
         return None
     leaves_out = not line.startswith("!")
     pattern = line if leaves_out else line[1:]
-    anchored = "/" in pattern.rstrip("/")
-    only_folders = pattern.endswith("/")
+    before = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
+    after = "/" if pattern.endswith("/") else "/?"
     body = "".join(map(_expression, PARTS.findall(pattern.strip("/"))))
     try:
-        return re.compile(
-            ("" if anchored else "(?:.*/)?") + body + ("/" if only_folders else "/?"), re.DOTALL
-        ), leaves_out
+        return re.compile(f"{before}{body}{after}", re.DOTALL), leaves_out
     except re.error:  # no pattern, such as [z-a]
         return None
 

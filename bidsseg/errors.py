@@ -51,6 +51,13 @@ def full_disk(path: Path | str) -> str:
     )
 
 
+def named(error: Exception) -> str:
+    """An error in one line; of a full disk, what to do."""
+    if isinstance(error, OSError) and error.errno in FULL and error.filename:
+        return full_disk(error.filename)
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def root_of(error: BaseException) -> BaseException:
     """The error during whose handling the others arose."""
     while error.__context__ is not None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bidsseg.errors import named
 from bidsseg.places import Place, report_of
 from bidsseg.sessions import compare_session, sessions_to_compare
 from bidsseg.workers import end_processes, end_with_parent
@@ -26,7 +27,7 @@ def _compare_session(group: Sequence[Place], threads: int) -> str | None:
     try:
         compare_session(group, threads)
     except Exception as error:
-        return f"{group[0].scan.stem}: not compared with other contrasts ({type(error).__name__}: {error})"
+        return f"{group[0].scan.stem}: not compared with other contrasts ({named(error)})"
     return None
 
 
@@ -69,5 +70,5 @@ def _write_report(out: Path, subject: str) -> str | None:
 
         participant_report(out, subject)
     except Exception as error:
-        return f"sub-{subject}: no report ({type(error).__name__}: {error})"
+        return f"sub-{subject}: no report ({named(error)})"
     return None

@@ -11,8 +11,6 @@ OTHER_DATATYPES = ("beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "micr", "
 "Folders of a session that hold no anatomical images."
 NO_ANATOMY = {"phase": "phase", "real": "the real part", "imag": "the imaginary part"}
 "Values of part-, and what such an image holds."
-RENAME = "rename it"
-OR_SKIP = "rename it, or give --skip-bids-validation"
 
 
 def no_anatomy(entities: Mapping[str, str]) -> str:
@@ -47,9 +45,9 @@ def what_is_wrong(path: Path, dataset: Path, modalities: Sequence[str]) -> str:
     folders = path.relative_to(dataset).parts[:-1]
     if f"{dot}{extension}" not in (".nii", ".nii.gz") or suffix not in modalities:
         right = next(name for name in modalities if name.lower() == suffix.lower())
-        return f"BIDS writes {right}.{extension.lower()}; {RENAME}"
+        return f"not a valid BIDS name (BIDS writes {right}.{extension.lower()}); rename it"
     if not fits_folder(path, entities, dataset):
-        return f"its name and its folder {'/'.join(folders)} do not fit together; {RENAME}"
+        return f"not a valid BIDS name (it does not fit the folder {'/'.join(folders)}); rename it"
     if folders[-1] != "anat":
-        return f"it does not lie in a folder anat; move it to {'/'.join([*folders, 'anat'])}"
-    return f"not a valid BIDS name; {OR_SKIP}"
+        return f"not a valid BIDS name (it does not lie in a folder anat); move it to {'/'.join([*folders, 'anat'])}"
+    return "not a valid BIDS name; rename it, or give --skip-bids-validation"

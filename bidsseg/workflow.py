@@ -145,7 +145,7 @@ class Runner:
         if crash is None:
             told = is_done(job) or any(log_of(place).exists() for place in job.places)
             return None if told else error
-        reason = with_advice(str((LAST_ERROR.findall(crash) or [error])[-1]), self.how.nodes)
+        reason = with_advice(str((LAST_ERROR.findall(crash) or [error])[-1]), self.how.work_dir)
         for place in job.places:
             if not marker_of(place).exists():
                 _write_log(log_of(place), f"{crash.rstrip()}\nError: {reason}\n")
@@ -165,7 +165,7 @@ class Runner:
                 plugin = Slurm(plugin_args=arguments) if name == "SLURM" else name
                 workflow.run(plugin=plugin, plugin_args=arguments)
         except Exception as unexpected:  # nipype's summary of the nodes that failed; each has a crash file
-            return with_advice(" ".join(str(unexpected).split())[:200], self.how.nodes)
+            return with_advice(" ".join(str(unexpected).split())[:200], self.how.work_dir)
         return "not finished, as another scan failed"
 
     def _config(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class Runner:
         log = self.how.logs / f"{job.place.scan.stem}_error.txt"
         crash = crashes.get(workflow_name(job))
         if crash is not None:
-            reason = reason_in(crash, job, self.how.nodes)
+            reason = reason_in(crash, job, self.how.work_dir)
             _write_log(log, f"{crash.rstrip()}\nError: {reason}\n")
             return Outcome(job, reason)
         if is_complete(job.place, job.made_with()):
