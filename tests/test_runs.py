@@ -1,0 +1,280 @@
+"""Whole runs as processes: two at once, killed, on a full disk; nothing is lost, mixed, or left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from glob import glob
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bidsseg.app import EXIT_OK, EXIT_SOME_FAILED, run
+from bidsseg.files import TEMPORARY, read_json
+from tests.conftest import write_scan
+
+Start = Callable[..., "subprocess.Popen[str]"]
+QUICK = ("--no-bias-correction", "--seg", "regions", "--omp-nthreads", "1")
+SCANS = 3
+SECONDS = 60.0
+"More than any of this takes on a busy machine."
+
+
+@pytest.fixture
+def start(tiny_model: Path) -> Iterator[Start]:
+    """Starts the participant level in a process: ``start(dataset, out, *options)``."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(dataset: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "bidsseg.app", str(dataset), str(out), "participant", *QUICK, *options]
+        command += ["--model", str(tiny_model)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def make_dataset(root: Path, first_seed: int) -> Path:
+    """Scans of the same names in every dataset, of other images."""
+    root.mkdir()
+    (root / "dataset_description.json").write_text(json.dumps({"Name": root.name, "BIDSVersion": "1.10.0"}))
+    for number in range(SCANS):
+        write_scan(root / f"sub-0{number}" / "anat" / f"sub-0{number}_FLAIR.nii.gz", seed=first_seed + number)
+    return root
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and messages."""
+    _, errors = process.communicate(timeout=SECONDS)
+    return process.returncode, errors
+
+
+def results(out: Path) -> dict[str, str]:
+    """Checksums of all results that do not name folders."""
+    kinds = ("*.nii.gz", "*_volumes.tsv", "*.png")
+    paths = sorted(path for kind in kinds for path in out.glob(f"sub-*/**/{kind}"))
+    return {path.relative_to(out).as_posix(): sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def leftovers(out: Path) -> list[Path]:
+    """What belongs to a run alone."""
+    found = [path for path in out.rglob("*") if TEMPORARY.fullmatch(path.name)]
+    return [*found, *(path for path in (out / "work", out / "logs" / "running") if path.exists())]
+
+
+def wait_for(is_so: Callable[[], object]) -> None:
+    end = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("runs") / "data", 0)
+
+
+@pytest.fixture(scope="module")
+def expected(data: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a run by itself yields, in this process."""
+    folder = tmp_path_factory.mktemp("reference")
+    (folder / "plugin.json").write_text('{"plugin": "Linear"}')
+    plugin = ("--use-plugin", str(folder / "plugin.json"), "--nprocs", "1")
+    assert run([str(data), str(folder / "out"), "participant", *QUICK, *plugin, "--model", str(tiny_model)]) == EXIT_OK
+    found = results(folder / "out")
+    assert len(found) == SCANS * 5
+    return found
+
+
+def test_two_datasets_share_a_work_folder_at_once(
+    data: Path, start: Start, expected: dict[str, str], tmp_path: Path
+) -> None:
+    other = make_dataset(tmp_path / "other", 100)
+    shared = ("-w", str(tmp_path / "shared"), "--nprocs", "1")
+    runs = [start(data, tmp_path / "one", *shared), start(other, tmp_path / "two", *shared)]
+    assert [finish(process)[0] for process in runs] == [EXIT_OK, EXIT_OK]
+    assert results(tmp_path / "one") == expected
+    found = results(tmp_path / "two")
+    scans = [name for name in expected if "desc-preproc" in name]
+    assert not any(found[name] == expected[name] for name in scans)
+    assert len({path.name for path in (tmp_path / "shared").iterdir()}) == 2
+
+
+def test_the_same_run_twice_at_once_waits(data: Path, start: Start, expected: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    runs = [start(data, out, "--nprocs", "1") for _ in range(2)]
+    ended = [finish(process) for process in runs]
+    assert [code for code, _ in ended] == [EXIT_OK, EXIT_OK]
+    lines = [line for _, errors in ended for line in errors.splitlines() if "another run is at work" in line]
+    assert [line for line in lines if f"process {runs[0].pid} on" in line or f"process {runs[1].pid} on" in line]
+    assert results(out) == expected
+    assert leftovers(out) == []
+
+
+def name_of(process: subprocess.Popen[str], out: Path) -> str:
+    """That of a run in its record; empty before it has one."""
+    records = {path.stem: read_json(path) for path in (out / "logs" / "running").glob("[!.]*.json")}
+    return next((name for name, record in records.items() if record.get("process") == process.pid), "")
+
+
+MOMENTS = {
+    "": signal.SIGKILL,  # finding scans
+    "../sub-*/anat/*_dseg.nii.gz": signal.SIGKILL,  # writing
+    "run-{name}/bidsseg/*/*": signal.SIGTERM,  # computing
+}
+"When runs are killed: as soon as these are in the work folder."
+
+
+def test_killed_runs_leave_no_process_and_the_next_goes_on(
+    data: Path, start: Start, expected: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for moment, number in MOMENTS.items():
+        leading = start(data, out, "--nprocs", "2")
+        wait_for(partial(name_of, leading, out))
+        (out / "work").mkdir(exist_ok=True)
+        wait_for(partial(glob, str(out / "work" / moment.format(name=name_of(leading, out)))))
+        children = psutil.Process(leading.pid).children(recursive=True)
+        leading.send_signal(number)
+        leading.communicate(timeout=SECONDS)
+        assert leading.returncode == (-number if number == signal.SIGKILL else 128 + number)
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert leftovers(out) == []  # the last one cleaned up, also after the others
+    assert finish(start(data, out, "--nprocs", "2"))[0] == EXIT_OK
+    assert results(out) == expected
+    assert leftovers(out) == []
+
+
+def test_temporary_files_of_dead_runs_go_and_those_of_a_run_that_goes_on_stay(tmp_path: Path) -> None:
+    from bidsseg.claims import Claims
+
+    out = tmp_path / "out"
+    dead = [
+        out / "sub-01" / "figures" / ".0123abcd.x.png",
+        out / ".0123abcd.README",
+        out / "work" / "run-00000001" / "x",
+    ]
+    others = [out / "sub-02" / "anat" / ".0123abcd.x.nii.gz", out / "sub-01" / "anat" / ".mine.txt"]
+    for path in (*dead, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with Claims(out, out / "work", "11111111") as one:
+        assert [list(mine) for mine in one.in_turns(["01"], print)] == [["01"]]
+        assert [path.exists() for path in (*dead, *others)] == [False] * 3 + [True] * 2
+    assert sorted(path.name for path in (out / "logs").glob("*")) == []
+
+
+def test_runs_take_turns(tmp_path: Path) -> None:
+    from bidsseg.claims import Claims
+
+    told: list[str] = []
+    with Claims(tmp_path, tmp_path, "11111111") as one, Claims(tmp_path, tmp_path, "22222222") as two:
+        first = one.in_turns(["01", "02"], told.append)
+        assert next(first) == ["01", "02"]
+        second = two.in_turns(["02", "03"], told.append)
+        assert next(second) == ["03"]
+        assert [f"process {os.getpid()}" in line and line.startswith("sub-02: ") for line in told] == [True]
+        assert list(first) == []
+        assert next(second) == ["02"]
+        assert list(second) == []
+
+
+def _hold_the_interpreter(seconds: int) -> None:
+    """Like a library in whose calls no other Python thread runs."""
+    import ctypes
+
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+def _lead(pids: Path) -> None:
+    from bidsseg.workers import Execution, WorkerPool
+
+    pool = WorkerPool(Execution(pids.parent, pids.parent))
+    pids.write_text(str(pool.submit(os.getpid).result()))  # type: ignore[arg-type]
+    pool.submit(_hold_the_interpreter, 120).result()  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a worker ends after its call")
+def test_a_worker_deep_in_a_library_ends_with_the_leading_process(tmp_path: Path) -> None:
+    pids = tmp_path / "pid"
+    code = f"from pathlib import Path; from tests.test_runs import _lead; _lead(Path({str(pids)!r}))"
+    leading = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    try:
+        wait_for(lambda: pids.exists() and pids.read_text())
+        time.sleep(0.3)  # until the worker is in the call
+        worker = psutil.Process(int(pids.read_text()))
+    finally:
+        leading.kill()
+        leading.wait()
+    worker.wait(timeout=10)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a file system of so many kB, where that is allowed."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+
+    def mount(kilobytes: int) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("no mount")
+        if done.returncode:
+            pytest.skip("may not mount a file system")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("kilobytes", [100, 300])
+def test_a_full_disk_is_said(kilobytes: int, data: Path, start: Start, small_disk: Callable[[int], Path]) -> None:
+    out = small_disk(kilobytes) / "out"
+    code, errors = finish(start(data, out, "--nprocs", "1"))
+    assert code == EXIT_SOME_FAILED
+    lines = [line for line in errors.splitlines() if line.startswith("error: ") and "sub-00_FLAIR.nii.gz" in line]
+    assert len(lines) == 1
+    for part in ("No space left on device", f"in the file system {out.parent}", "free space there", "--work-dir"):
+        assert part in lines[0]
+    assert "Traceback" not in errors
+    assert leftovers(out) == []
+    assert not list(out.rglob("*_dseg.nii.gz"))
+    log = out / "logs" / "sub-00_FLAIR_error.txt"
+    assert not log.exists() or "No space left on device" in log.read_text().splitlines()[-1]
+
+
+def test_a_full_work_folder_is_told_from_a_full_output(
+    data: Path, start: Start, tmp_path: Path, small_disk: Callable[[int], Path]
+) -> None:
+    work = small_disk(60)
+    code, errors = finish(start(data, tmp_path / "out", "--nprocs", "1", "-w", str(work / "w")))
+    assert code == EXIT_SOME_FAILED
+    assert errors.count(f"in the file system {work}") == SCANS
+    last = (tmp_path / "out" / "logs" / "sub-00_FLAIR_error.txt").read_text().splitlines()[-1]
+    assert "No space left on device" in last
+
+
+def test_predict_on_a_full_disk_leaves_nothing(tiny_model: Path, small_disk: Callable[[int], Path]) -> None:
+    folder = small_disk(120)
+    write_scan(folder / "a.nii.gz")
+    (folder / "ballast").write_bytes(bytes(24_000))
+    command = [sys.executable, "-m", "bidsseg.cli", "predict", str(folder / "a.nii.gz"), "--model", str(tiny_model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_SOME_FAILED
+    [line] = done.stderr.splitlines()
+    assert "No space left on device" in line
+    assert sorted(path.name for path in folder.iterdir()) == ["a.nii.gz", "ballast"]
