@@ -203,7 +203,7 @@ def rows_of(path: Path, columns: list[str]) -> list[list[str]]:
     if header.split("\t") != columns:
         found = csv.DictReader(io.StringIO(text), delimiter="\t")
         return [[row.get(column) or NA for column in columns] for row in found]
-    rows = [line.split("\t") for line in body.splitlines() if line]
+    rows = [line.split("\t") for line in body.replace("\r", "").split("\n") if line]
     if any(len(row) != len(columns) for row in rows):
         raise ValueError(f"{path.name} has rows of another length than its header")
     return rows
