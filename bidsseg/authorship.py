@@ -22,6 +22,8 @@ SOFTWARE = "bidsseg"
 PICTURE_MARK = b"tEXtSoftware\0" + SOFTWARE.encode()
 "As Pillow writes it into a PNG."
 PICTURE_START = 1024
+PAGE_MARK = f'<meta name="generator" content="{SOFTWARE} '.encode()
+PAGE_START = 4096
 KEYS = ("SoftwareVersion", "GeneratedBy", "LesionCount")
 "One of them is in each JSON that describes no table."
 Tables = Sequence[Collection[str]]
@@ -44,6 +46,9 @@ def is_ours(path: Path, tables: Tables = ()) -> bool:
         if path.suffix == ".png":
             with path.open("rb") as file:
                 return PICTURE_MARK in file.read(PICTURE_START)
+        if path.suffix == ".html":
+            with path.open("rb") as file:
+                return PAGE_MARK in file.read(PAGE_START)
         if path.suffix == ".tsv":
             with path.open(encoding="utf-8") as text:
                 return text.readline(100_000).rstrip("\n").split("\t") in [list(columns) for columns in tables]

@@ -25,7 +25,7 @@ from bidsseg.files import read_json, remove_temporaries, write_json
 
 POLL_SECONDS = 1.0
 NAMED_AT_MOST = 3
-WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
 "What a file system answers that has none."
 RUN_FOLDER = re.compile(r"run-([0-9a-f]{8})")
 
@@ -127,8 +127,9 @@ class Claims:
     def _sweep(self, participants: Sequence[str]) -> None:
         """Remove temporary files of killed processes; nobody else works in these folders."""
         if self._lock is not None:
-            for label in participants:
-                remove_temporaries((self.out / f"sub-{label}").glob("**/.*"))
+            folders = [self.out / f"sub-{label}" for label in participants]
+            for folder in folders:
+                remove_temporaries(() if folder.is_symlink() else folder.glob("**/.*"))
 
     def _write(self, participants: Sequence[str]) -> None:
         if self._lock is not None:

@@ -204,6 +204,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     brainseg-cli lesions FLAIR.nii.gz --mask lesions.nii.gz -o tables/ --bands 3 --bands 10
     """
     from bidsseg.authorship import refuse_inputs, refuse_to_replace
+    from bidsseg.files import all_whole, leftovers_of, remove_temporaries
     from bidsseg.image import load
     from bidsseg.inference import PredictOptions
     from bidsseg.lesion_options import LesionOptions
@@ -223,8 +224,10 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     with one_line_errors(str(scan), ALONE):
         image, lesion_mask = load(scan), load(mask, uniform_ok=True)
         report = lesion_features(image, lesion_mask, segment(image, model_named(model), predicting), options)
-        write_lesions(report, image, base)
-        zone_mosaic(files[-1], image, report)
+        remove_temporaries(leftovers_of(files))
+        with all_whole(files) as (*tables, picture):
+            write_lesions(report, image, tables)
+            zone_mosaic(picture, image, report)
     for path, warnings in ((scan, image.warnings), (mask, (*lesion_mask.warnings, *report.warnings))):
         for warning in warnings:
             click.echo(f"warning: {path}: {warning}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,8 +44,7 @@ def full_disk(path: Path | str) -> str:
     """What is said where there is no room to write ``path``: which file system, how full, and what to do."""
     there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
     mount = next(folder for folder in (there.resolve(), *there.resolve().parents) if os.path.ismount(folder))
-    space = os.statvfs(there)
-    free_mb = space.f_bavail * space.f_frsize / 1e6
+    free_mb = shutil.disk_usage(there).free / 1e6
     return (
         f"No space left on device: {path} ({free_mb:.1f} MB free in the file system {mount}); "
         "free space there, or give another output folder or --work-dir"

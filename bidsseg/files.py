@@ -33,8 +33,12 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def all_whole(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Temporary names for several files that appear together, in their order, or not at all; see ``whole``."""
-    temporaries = [path.with_name(f".{uuid4().hex[:8]}.{path.name}") for path in paths]
+    """Temporary names for several files that appear together, in their order, or not at all; see ``whole``.
+
+    All begin alike, so that files that differ in their endings still do only in these.
+    """
+    start = f".{uuid4().hex[:8]}."
+    temporaries = [path.with_name(start + path.name) for path in paths]
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bidsseg.authorship import refuse_to_replace
 from bidsseg.errors import named
 from bidsseg.places import Place, report_of
 from bidsseg.sessions import compare_session, sessions_to_compare
@@ -44,10 +45,10 @@ def report_is_stale(out: Path, subject: str) -> bool:
     return any(result.stat().st_mtime > written for result in results)
 
 
-def write_reports(out: Path, subjects: Sequence[str], workers: int) -> list[str]:
+def write_reports(out: Path, subjects: Sequence[str], workers: int, overwrite: bool = False) -> list[str]:
     """The reports of some participants, several at once; returns a line for each that could not be written."""
     killed = "some reports are missing, as a process was killed; give --reports-only to write them"
-    return in_processes(partial(_write_report, out), subjects, workers, killed)
+    return in_processes(partial(_write_report, out, overwrite), subjects, workers, killed)
 
 
 def in_processes(job: Callable[[Any], str | None], items: Sequence[Any], workers: int, killed: str) -> list[str]:
@@ -64,10 +65,12 @@ def in_processes(job: Callable[[Any], str | None], items: Sequence[Any], workers
         end_processes(pool)
 
 
-def _write_report(out: Path, subject: str) -> str | None:
+def _write_report(out: Path, overwrite: bool, subject: str) -> str | None:
     try:
         from bidsseg.report import participant_report
 
+        if not overwrite:
+            refuse_to_replace([report_of(out, subject)])
         participant_report(out, subject)
     except Exception as error:
         return f"sub-{subject}: no report ({named(error)})"

@@ -19,7 +19,7 @@ import numpy as np
 
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.errors import UserError, one_line_errors
-from bidsseg.files import read_json, write_json, write_text
+from bidsseg.files import all_whole, read_json, write_json, write_text
 from bidsseg.image import Image, load
 from bidsseg.jobs import LesionJob
 from bidsseg.lesion_report import LesionReport
@@ -176,7 +176,9 @@ def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionR
     report = lesion_features(image, mask, segmentation, job.made_with)
     uris = [job.mask_uris[number], place.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
-    written = write_lesions(report, image, lesions_base(place), sidecar, SPACE)
+    written = lesion_files(lesions_base(place), SPACE)
+    with all_whole(written) as new:
+        write_lesions(report, image, new, sidecar)
     warnings = [*(f"lesion mask: {line}" for line in mask.warnings), *report.warnings]
     written += _write_figure(place, image, report, warnings)
     content = {

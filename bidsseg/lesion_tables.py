@@ -227,17 +227,13 @@ LESION_TABLES = (tuple(LESION_COLUMNS), tuple(LOAD_COLUMNS))
 
 
 def write_lesions(
-    report: LesionReport, image: Image, base: Path, sidecar: Mapping[str, Any] | None = None, space: str = ""
-) -> list[Path]:
-    """Write tables, data dictionaries and images; returns their paths.
+    report: LesionReport, image: Image, files: Sequence[Path], sidecar: Mapping[str, Any] | None = None
+) -> None:
+    """Write tables, data dictionaries and images to ``files``, those of ``lesion_files``.
 
-    ``base`` is folder and name up to before ``_desc``; ``image`` the scan, for its header; ``sidecar`` is added to the
-    JSON of the images, ``space`` (``_space-orig``) to their names. Files: ``_desc-lesions_lesions.tsv``,
-    ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz`` (number of the lesion) and
-    ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right), and a ``.json`` beside each.
+    ``image`` is the scan, for its header; ``sidecar`` is added to the JSON of the images.
     """
-    lesions, _, load, _, numbers, numbers_json, regions, regions_json = files = lesion_files(base, space)
-    base.parent.mkdir(parents=True, exist_ok=True)
+    lesions, _, load, _, numbers, numbers_json, regions, regions_json = files
     write_table(lesions, lesion_rows(report), LESION_COLUMNS)
     write_table(load, [vars(row) for row in lesion_loads(report)], LOAD_COLUMNS)
     described = {**summary(report), **(sidecar or {})}
@@ -245,11 +241,15 @@ def write_lesions(
     _write_json(numbers_json, {**NUMBERS_ABOUT, **described})
     save(regions, regions_with_lesions(report), image.affine, like=image)
     _write_json(regions_json, {**REGIONS_ABOUT, **described})
-    return files
 
 
 def lesion_files(base: Path, space: str = "") -> list[Path]:
-    """All that ``write_lesions`` writes, in this order: lesions, loads, numbers, regions, each with its JSON."""
+    """All that ``write_lesions`` writes, each with a ``.json`` beside it.
+
+    ``base`` is folder and name up to before ``_desc``, ``space`` (``_space-orig``) is added to the names of images.
+    In this order: ``_desc-lesions_lesions.tsv``, ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz``
+    (number of the lesion) and ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right).
+    """
     tables = ("_desc-lesions_lesions", "_desc-lesionload_lesions")
     images = (f"{space}_desc-lesions_dseg", f"{space}_seg-regions_desc-lesions_dseg")
     names = [name + ending for name in tables for ending in (".tsv", ".json")]

@@ -105,7 +105,8 @@ def _find_and_run(options: Options, pool: WorkerPool, claims: Claims | None) -> 
     places = [*single, *(fused_places(single) if options.fuse else ())]
     subjects = sorted({place.scan.subject for place in places})
     if options.reports_only:
-        return finish([Row("reports", "failed", line) for line in write_reports(out, subjects, options.workers)], [])
+        lines = write_reports(out, subjects, options.workers, options.overwrite)
+        return finish([Row("reports", "failed", line) for line in lines], [])
     recipe = recipe_of(options)
     rows = _rows_without_run(found, selection)
     problems = [f"{path}: left out: {why}" for path, why in found.left_out]
@@ -147,7 +148,8 @@ def _run_all_of(
     rows += _lesions(single, recipe, options, pool)
     subjects = sorted({place.scan.subject for place in places})
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
-    rows += [Row("reports", "failed", line) for line in write_reports(out, stale, options.workers)]
+    lines = write_reports(out, stale, options.workers, options.overwrite)
+    rows += [Row("reports", "failed", line) for line in lines]
     return rows, problems
 
 

@@ -131,9 +131,9 @@ def listed(out: Path, marker: Path) -> list[Path]:
     """
     found = read_json(marker).get("Outputs")
     names = found if isinstance(found, list) else []
-    own = out / marker.relative_to(out).parts[0]
+    own = out.resolve() / marker.relative_to(out).parts[0]
     paths = [out / name for name in names if isinstance(name, str) and "\0" not in name]
-    return [path for path in paths if path.parent.resolve().is_relative_to(own.resolve()) and path != own]
+    return [path for path in paths if path.parent.resolve().is_relative_to(own)]
 
 
 def remove_outputs(out: Path, marker: Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-TO_END = (signal.SIGTERM, signal.SIGHUP)
+TO_END = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 "From a batch system or ``kill``, and from a terminal that is closed."
 
 

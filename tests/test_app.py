@@ -231,6 +231,18 @@ def test_another_programs_folder_is_no_output(
     assert sorted(path.name for path in out.iterdir()) == ["dataset_description.json", "sub-01.html"]
 
 
+def test_a_page_of_others_is_no_report(dataset: Dataset, tmp_path: Path, app: Run,
+                                       capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    root, page = dataset("sub-01_T1w.nii.gz"), tmp_path / "out" / "sub-01.html"
+    page.parent.mkdir()
+    page.write_text("<html>theirs</html>")
+    assert app(root, "--seg", "lobes") == EXIT_SOME_FAILED
+    assert f"{page}: was not written by bidsseg" in capsys.readouterr().err
+    assert page.read_text() == "<html>theirs</html>"
+    assert app(root, "--seg", "lobes", "--reports-only", "--overwrite") == EXIT_OK
+    assert app(root, "--seg", "lobes", "--reports-only") == EXIT_OK
+
+
 def test_a_marker_that_names_a_foreign_file_does_no_harm(dataset: Dataset, tmp_path: Path, app: Run) -> None:
     root, out = dataset("sub-01_T1w.nii.gz"), tmp_path / "out"
     (tmp_path / "victim").touch()

@@ -83,6 +83,8 @@ def test_the_mark_depends_on_voxels_not_on_their_place_in_memory() -> None:
         ("a.json", '{"RepetitionTime": 2}', False),
         ("a.json", "[", False),
         ("a.png", "my picture", False),
+        ("a.html", '<head><meta name="generator" content="bidsseg 1">', True),
+        ("a.html", "<head>bidsseg", False),
         ("a.txt", "bidsseg", False),
     ],
 )

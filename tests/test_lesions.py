@@ -19,7 +19,7 @@ from bidsseg.lesion_correction import correct_under_lesions
 from bidsseg.lesion_masks import read_labels
 from bidsseg.lesion_options import LesionOptions
 from bidsseg.lesion_report import Lesion, LesionReport, findings
-from bidsseg.lesion_tables import lesion_loads, regions_with_lesions, summary, write_lesions
+from bidsseg.lesion_tables import lesion_files, lesion_loads, regions_with_lesions, summary, write_lesions
 from bidsseg.lesion_zones import Cubes, zone_of
 from bidsseg.lesions import lesion_features
 from bidsseg.segmentation import Segmentation
@@ -403,7 +403,8 @@ def test_all_orientations_agree() -> None:
 def test_files(tmp_path: Path) -> None:
     report = measure(MM1, TOTALS)
     scan = image(report.segmentation.tissue, report.segmentation.affine)
-    written = write_lesions(report, scan, tmp_path / "sub-01_ses-1", {"Sources": ["bids::x"]})
+    written = lesion_files(tmp_path / "sub-01_ses-1")
+    write_lesions(report, scan, written, {"Sources": ["bids::x"]})
     assert all(path.is_file() for path in written)
     assert len(written) == 8
     for name in ("lesions", "lesionload"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,16 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from functools import partial
 from glob import glob
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from bidsseg.app import EXIT_OK, EXIT_SOME_FAILED, run
+from bidsseg.cli import main
 from bidsseg.files import TEMPORARY, read_json
+from bidsseg.image import load, save
 from tests.conftest import write_scan
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -268,13 +273,18 @@ def test_a_full_work_folder_is_told_from_a_full_output(
     assert "No space left on device" in last
 
 
-def test_predict_on_a_full_disk_leaves_nothing(tiny_model: Path, small_disk: Callable[[int], Path]) -> None:
-    folder = small_disk(120)
-    write_scan(folder / "a.nii.gz")
-    (folder / "ballast").write_bytes(bytes(24_000))
-    command = [sys.executable, "-m", "bidsseg.cli", "predict", str(folder / "a.nii.gz"), "--model", str(tiny_model)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == EXIT_SOME_FAILED
-    [line] = done.stderr.splitlines()
+@pytest.mark.parametrize("command", ["predict", "lesions"])
+def test_a_command_on_a_full_disk_leaves_nothing(
+    command: str, tiny_model: Path, tmp_path: Path, small_disk: Callable[[int], Path]
+) -> None:
+    folder = small_disk(80)
+    scan = write_scan(folder / "a.nii.gz")
+    mask = write_scan(tmp_path / "mask.nii.gz")
+    save(mask, (load(mask).data > 95).astype(np.uint8), load(mask).affine)
+    arguments = [command, str(scan), *(["--mask", str(mask)] if command == "lesions" else []), "--threads", "1"]
+    with pytest.raises(SystemExit) as ended, redirect_stderr(io.StringIO()) as errors:
+        main([*arguments, "--model", str(tiny_model)])
+    assert ended.value.code == EXIT_SOME_FAILED
+    [line] = errors.getvalue().splitlines()
     assert "No space left on device" in line
-    assert sorted(path.name for path in folder.iterdir()) == ["a.nii.gz", "ballast"]
+    assert [path.name for path in folder.iterdir()] == ["a.nii.gz"]
