@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
@@ -52,6 +54,20 @@ def all_whole(paths: Sequence[Path]) -> Iterator[list[Path]]:
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
+
+
+def reserve(handle: BinaryIO, size: int, name: Path) -> None:
+    """Have the disk keep room for a file that is written through memory, where a full disk would kill the process.
+
+    Raises ``OSError``, with ``name``, where there is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(handle.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of file systems that cannot
+            raise OSError(error.errno, error.strerror, str(name)) from error
 
 
 def leftovers_of(paths: Iterable[Path]) -> list[Path]:

@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from bidsseg.errors import UserError
+from bidsseg.files import reserve
 from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
 from bidsseg.network import SUBVOXELS, Embedded, Features, UNet, padded_length
 from bidsseg.volume import Box, Floats, box_around
@@ -321,6 +322,7 @@ def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:
     if scratch is None:
         return np.zeros(shape, np.float16)
     with tempfile.TemporaryFile(dir=scratch) as file:  # lives as long as the mapping
+        reserve(file, math.prod(shape) * np.dtype(np.float16).itemsize, scratch)
         return np.memmap(file, np.float16, "w+", shape=shape)
 
 

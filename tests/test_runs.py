@@ -246,9 +246,8 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     subprocess.run(["umount", str(folder)], capture_output=True, check=False)
 
 
-@pytest.mark.parametrize("kilobytes", [100, 300])
-def test_a_full_disk_is_said(kilobytes: int, data: Path, start: Start, small_disk: Callable[[int], Path]) -> None:
-    out = small_disk(kilobytes) / "out"
+def test_a_full_disk_is_said(data: Path, start: Start, small_disk: Callable[[int], Path]) -> None:
+    out = small_disk(300) / "out"
     code, errors = finish(start(data, out, "--nprocs", "1"))
     assert code == EXIT_SOME_FAILED
     lines = [line for line in errors.splitlines() if line.startswith("error: ") and "sub-00_FLAIR.nii.gz" in line]
@@ -262,11 +261,17 @@ def test_a_full_disk_is_said(kilobytes: int, data: Path, start: Start, small_dis
     assert not log.exists() or "No space left on device" in log.read_text().splitlines()[-1]
 
 
+@pytest.mark.parametrize(("kilobytes", "options"), [(60, ()), (700, ("--low-mem", "--probseg"))])
 def test_a_full_work_folder_is_told_from_a_full_output(
-    data: Path, start: Start, tmp_path: Path, small_disk: Callable[[int], Path]
+    kilobytes: int,
+    options: tuple[str, ...],
+    data: Path,
+    start: Start,
+    tmp_path: Path,
+    small_disk: Callable[[int], Path],
 ) -> None:
-    work = small_disk(60)
-    code, errors = finish(start(data, tmp_path / "out", "--nprocs", "1", "-w", str(work / "w")))
+    work = small_disk(kilobytes)
+    code, errors = finish(start(data, tmp_path / "out", "--nprocs", "1", "-w", str(work / "w"), *options))
     assert code == EXIT_SOME_FAILED
     assert errors.count(f"in the file system {work}") == SCANS
     last = (tmp_path / "out" / "logs" / "sub-00_FLAIR_error.txt").read_text().splitlines()[-1]
