@@ -163,7 +163,7 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
     closed = [folder for label in _wanted(dataset, selection) for folder in _closed_folders(dataset / f"sub-{label}")]
     layout = _layout(dataset, selection, closed)
     paths = sorted({Path(path) for modality in selection.modalities for path in _query(layout, selection, modality)})
-    if not all(path.is_relative_to(dataset) for path in paths):
+    if not all(path.is_relative_to(dataset) and ".." not in path.parts for path in paths):
         raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
     ignored = read_bidsignore(dataset)
     paths = [path for path in paths if path.relative_to(dataset).as_posix() not in ignored]

@@ -99,7 +99,7 @@ def refuse_other_dataset(out: Path) -> None:
 
 def _add_to_bidsignore(path: Path) -> None:
     """What validators are to pass over, after what the user had them pass over."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     missing = [line for line in BIDSIGNORE if line not in lines]
     if missing:
         write_text(path, "\n".join([*lines, *missing]) + "\n")
@@ -115,7 +115,7 @@ def _described(out: Path) -> dict[str, str]:
     """What earlier runs said of desc- entities."""
     try:
         lines = (out / "descriptions.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    except OSError:
+    except (OSError, ValueError):
         return {}
     return dict(line.split("\t", 1) for line in lines if "\t" in line)
 

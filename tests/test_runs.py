@@ -196,34 +196,46 @@ def test_runs_take_turns(tmp_path: Path) -> None:
         assert list(second) == []
 
 
-def _hold_the_interpreter(seconds: int) -> None:
+def _hold_the_interpreter(pid: Path) -> str | None:
     """Like a library in whose calls no other Python thread runs."""
     import ctypes
 
-    ctypes.PyDLL(None).sleep(seconds)
+    pid.write_text(str(os.getpid()))
+    ctypes.PyDLL(None).sleep(120)
+    return None
 
 
-def _lead(pids: Path) -> None:
+def lead_scans(pids: list[Path]) -> None:
     from bidsseg.workers import Execution, WorkerPool
 
-    pool = WorkerPool(Execution(pids.parent, pids.parent))
-    pids.write_text(str(pool.submit(os.getpid).result()))  # type: ignore[arg-type]
-    pool.submit(_hold_the_interpreter, 120).result()  # type: ignore[arg-type]
+    pool = WorkerPool(Execution(pids[0].parent, pids[0].parent, nprocs=2))
+    for future in [pool.submit(_hold_the_interpreter, pid) for pid in pids]:  # type: ignore[arg-type]
+        future.result()
+
+
+def lead_reports(pids: list[Path]) -> None:
+    from bidsseg.follow_up import in_processes
+
+    in_processes(_hold_the_interpreter, pids, 2, "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a worker ends after its call")
-def test_a_worker_deep_in_a_library_ends_with_the_leading_process(tmp_path: Path) -> None:
-    pids = tmp_path / "pid"
-    code = f"from pathlib import Path; from tests.test_runs import _lead; _lead(Path({str(pids)!r}))"
+@pytest.mark.parametrize("lead", [lead_scans, lead_reports])
+def test_workers_deep_in_a_library_end_with_the_leading_process(
+    lead: Callable[[list[Path]], None], tmp_path: Path
+) -> None:
+    pids = [tmp_path / "1", tmp_path / "2"]
+    code = f"from pathlib import Path; from tests.test_runs import {lead.__name__} as lead; "
+    code += f"lead([Path(path) for path in {list(map(str, pids))}])"
     leading = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
     try:
-        wait_for(lambda: pids.exists() and pids.read_text())
-        time.sleep(0.3)  # until the worker is in the call
-        worker = psutil.Process(int(pids.read_text()))
+        wait_for(lambda: all(pid.exists() and pid.read_text() for pid in pids))
+        time.sleep(0.3)  # until they are in the call
+        workers = [psutil.Process(int(pid.read_text())) for pid in pids]
     finally:
         leading.kill()
         leading.wait()
-    worker.wait(timeout=10)
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
 
 
 @pytest.fixture
