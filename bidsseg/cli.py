@@ -151,23 +151,22 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 
 def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> None:
     from bidsseg.authorship import refuse_to_replace
-    from bidsseg.bias import correct_bias
     from bidsseg.files import all_whole, leftovers_of, remove_temporaries
     from bidsseg.image import load, save
     from bidsseg.inference import PredictOptions
     from bidsseg.pictures import mosaic
-    from bidsseg.predict import segment
+    from bidsseg.pipeline import answer, native, prepare
     from bidsseg.segmentation import VOLUME_COLUMNS, brain_mask, labels, write_volumes
 
     files = request.files_of(target)
     if not request.overwrite:
         refuse_to_replace(files, [tuple(VOLUME_COLUMNS)])
     image = load(scan)
-    for warning in image.warnings:
+    prepared = prepare(image, request.bias_correction, request.threads or 2)
+    for warning in prepared.warnings:
         click.echo(f"warning: {scan}: {warning}", err=True)
-    corrected = correct_bias(image, request.threads or 2) if request.bias_correction else image
     options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
-    found = segment(corrected, model, options)
+    found = native(answer(prepared, model, options), options.gyri)
     codes = labels(found, request.seg)
     try:
         remove_temporaries(leftovers_of(files))
@@ -212,7 +211,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     from bidsseg.lesion_report import findings
     from bidsseg.lesion_tables import LESION_TABLES, lesion_files, write_lesions
     from bidsseg.lesions import lesion_features
-    from bidsseg.predict import segment
+    from bidsseg.pipeline import segment
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     options = LesionOptions(**chosen)
