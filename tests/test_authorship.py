@@ -12,9 +12,9 @@ import pytest
 
 from bidsseg.authorship import is_our_label_image, is_ours, refuse_inputs, refuse_to_replace, voxels_mark
 from bidsseg.errors import UserError
-from bidsseg.image import save
-from bidsseg.pictures import write_png
-from bidsseg.segmentation import VOLUME_COLUMNS
+from bidsseg.imaging.image import save
+from bidsseg.report.mosaic import write_png
+from bidsseg.segmentation.result import VOLUME_COLUMNS
 from tests.phantoms import image, ramp
 
 Change = Callable[[Path], object]

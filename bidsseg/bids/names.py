@@ -1,0 +1,395 @@
+"""BIDS in: which scans a dataset holds, and what their derivatives are called. The only user of pybids."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from bidsseg.bids.bidsignore import Ignored, read_bidsignore
+from bidsseg.bids.left_out import OTHER_DATATYPES, fits_folder, no_anatomy, overlooked, what_is_wrong
+from bidsseg.errors import UserError
+
+ENTITY_ORDER = (
+    *("sub", "ses", "sample", "task", "acq", "ce", "trc", "stain", "rec", "dir", "run", "mod", "echo", "flip", "inv"),
+    *("mt", "part", "proc", "hemi", "space", "split", "chunk", "seg", "res", "den", "label", "desc"),
+)
+"As the BIDS schema orders them in file names."
+DERIVATIVE_ENTITIES = frozenset({"space", "seg", "res", "den", "label", "desc"})
+IMAGE_EXTENSIONS = (".nii", ".nii.gz")
+DEFAULT_MODALITIES = ("T1w", "FLAIR")
+NOT_INDEXED = (
+    re.compile(r"^/(code|derivatives|models|sourcedata|stimuli)(/|$)"),
+    re.compile(rf"/({'|'.join(OTHER_DATATYPES)})(/|$)"),
+    re.compile(r"\.(bval|bvec|json|md|tsv|tsv\.gz|txt)$"),
+)
+INDEX = "layout_index.sqlite"
+"As pybids calls it."
+LISTED_AT_MOST = 8
+LARGEST_TABLE_BYTES = 4_000_000
+TIME = re.compile(r"\d{4}-\d\d-\d\d([T ][\d:.]+)?Z?")
+Filters = Mapping[str, Mapping[str, Any]]
+
+
+class InvalidDataset(UserError):
+    """The input folder is not a BIDS dataset."""
+
+
+class NothingSelected(UserError):
+    """The dataset holds no scan of those asked for."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One image of a BIDS dataset and the entities in its name."""
+
+    path: Path
+    entities: tuple[tuple[str, str], ...]
+    "(short name, value) in the order of the file name, for instance (('sub', '01'), ('run', '2'))."
+    suffix: str
+
+    @property
+    def subject(self) -> str:
+        return dict(self.entities)["sub"]
+
+    @property
+    def session(self) -> str | None:
+        return dict(self.entities).get("ses")
+
+    @property
+    def stem(self) -> str:
+        """The file name without its extension."""
+        return "_".join([*(f"{key}-{value}" for key, value in self.entities), self.suffix])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to look for in a dataset."""
+
+    participants: tuple[str, ...] = ()
+    "Without sub-; all if empty."
+    sessions: tuple[str, ...] = ()
+    "Without ses-; all if empty."
+    modalities: tuple[str, ...] = DEFAULT_MODALITIES
+    "File name suffixes."
+    filters: Filters = field(default_factory=dict)
+    "By lower-case modality, pybids entities that an image must have."
+    validate: bool = True
+    "Look only at files whose names are valid BIDS, in a dataset with a description."
+    database: Path | None = None
+    "Folder that keeps the index for the next run."
+    not_in: Path | None = None
+    "A folder to leave out, where the outputs go."
+
+    @property
+    def advice_on_index(self) -> str:
+        """What else to do where a scan is not found; an index kept from an earlier run knows no newer files."""
+        return f"; where scans are newer than the index, remove {self.database / INDEX}" if self.database else ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The scans of a selection, and what is left out and why."""
+
+    scans: tuple[Scan, ...]
+    unusable: tuple[tuple[Path, str], ...] = ()
+    "(path, what is wrong with it and what to do)."
+    empty_participants: tuple[str, ...] = ()
+    "Participants of the selection without any scan of its modalities."
+    left_out: tuple[tuple[Path, str], ...] = ()
+    "(path, why and what to do) of images that are no scans by their names."
+
+
+def parse_scan(path: Path) -> Scan:
+    """Entities and suffix from a file name; raises ``ValueError`` saying what is wrong with it."""
+    stem = path.name
+    for extension in reversed(IMAGE_EXTENSIONS):
+        stem = stem.removesuffix(extension)
+    *pairs, suffix = stem.split("_")
+    entities = []
+    for pair in pairs:
+        key, dash, value = pair.partition("-")
+        if not dash or not value or key not in ENTITY_ORDER:
+            raise ValueError(f"{pair!r} in its name is not a BIDS entity")
+        if key in DERIVATIVE_ENTITIES:
+            raise ValueError(f"{pair!r} in its name is for derivatives, not for raw scans")
+        entities.append((key, value))
+    keys = [key for key, _ in entities]
+    if "sub" not in keys or len(set(keys)) < len(keys):
+        raise ValueError("its name must hold every entity once, and sub-")
+    return Scan(path, tuple(entities), suffix)
+
+
+def derivative_name(scan: Scan, ending: str, **extra: str) -> str:
+    """A derivative's file name: all entities of the scan, those of ``extra`` in BIDS order, and the ending.
+
+    Raises ``ValueError`` for an entity that BIDS does not know or that the scan has already.
+    """
+    entities = dict(scan.entities)
+    for key, value in extra.items():
+        if key not in DERIVATIVE_ENTITIES or key in entities or not value.isalnum():
+            raise ValueError(f"cannot add {key}-{value} to {scan.stem}")
+        entities[key] = value
+    ordered = sorted(entities.items(), key=lambda pair: ENTITY_ORDER.index(pair[0]))
+    return "_".join([*(f"{key}-{value}" for key, value in ordered), ending])
+
+
+def participant_folder(out: Path, scan: Scan) -> Path:
+    return out / f"sub-{scan.subject}"
+
+
+def derivative_path(out: Path, scan: Scan, ending: str, **extra: str) -> Path:
+    """Where a derivative of a scan lies: OUT/sub-<label>[/ses-<label>]/anat/<name>."""
+    folder = participant_folder(out, scan)
+    if scan.session is not None:
+        folder /= f"ses-{scan.session}"
+    return folder / "anat" / derivative_name(scan, ending, **extra)
+
+
+def find_scans(dataset: Path, selection: Selection) -> Found:
+    """Every scan of the selection, none averaged, none picked.
+
+    Raises ``InvalidDataset`` for a folder that is not BIDS, ``NothingSelected`` where nothing matches, ``UserError``
+    for filters that pybids does not understand.
+    """
+    check_dataset(dataset, selection)
+    closed = [folder for label in _wanted(dataset, selection) for folder in _closed_folders(dataset / f"sub-{label}")]
+    layout = _layout(dataset, selection, closed)
+    paths = sorted({Path(path) for modality in selection.modalities for path in _query(layout, selection, modality)})
+    if not all(path.is_relative_to(dataset) and ".." not in path.parts for path in paths):
+        raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
+    ignored = read_bidsignore(dataset)
+    paths = [path for path in paths if path.relative_to(dataset).as_posix() not in ignored]
+    if selection.not_in is not None:
+        paths = [path for path in paths if not path.is_relative_to(selection.not_in)]
+    scans, unusable = _parse(paths, dataset)
+    scans, no_scans = _anatomies(scans, selection)
+    no_scans += _overlooked(dataset, selection, layout, ignored)
+    scans, duplicates = _without_duplicates(scans)
+    unusable += duplicates + [(folder, "no permission to look into it; ask for access") for folder in closed]
+    if not scans and not unusable:
+        where = f" in {_some([f'sub-{label}' for label in selection.participants])}" if selection.participants else ""
+        sessions = f", {_some([f'ses-{label}' for label in selection.sessions])}" if selection.sessions else ""
+        raise NothingSelected(
+            f"{dataset}: no {' or '.join(selection.modalities)} image{where}{sessions}; "
+            f"check the labels, --modality and --bids-filter-file{selection.advice_on_index}"
+            + "".join(f"; left out: {path.relative_to(dataset)}: {why}" for path, why in no_scans[:LISTED_AT_MOST])
+        )
+    seen = {scan.subject for scan in scans} | {_subject_of(path) for path, _ in unusable}
+    wanted = [label for label in _wanted(dataset, selection) if f"sub-{label}/" not in ignored]
+    empty = tuple(label for label in wanted if label not in seen)
+    return Found(tuple(scans), tuple(unusable), empty, tuple(no_scans))
+
+
+def participants_of(dataset: Path) -> list[str]:
+    """Labels of the sub-* folders, sorted, without sub-."""
+    return sorted(folder.name[4:] for folder in dataset.glob("sub-*") if folder.is_dir())
+
+
+def check_dataset(dataset: Path, selection: Selection) -> None:
+    """Raise ``InvalidDataset`` or ``NothingSelected`` for what can be told without an index."""
+    if not dataset.is_dir():
+        raise InvalidDataset(f"{dataset}: not a folder; give the root of a BIDS dataset")
+    if selection.validate:
+        _check_description(dataset / "dataset_description.json")
+    present = participants_of(dataset)
+    if not present:
+        raise InvalidDataset(f"{dataset}: no sub-* folder; give the root of a BIDS dataset")
+    missing = [label for label in selection.participants if label not in present]
+    if missing:
+        raise NothingSelected(f"{dataset}: no participant {_some(missing)}; there are {len(present)}: {_some(present)}")
+
+
+def _check_description(path: Path) -> None:
+    advice = "mend it, or give --skip-bids-validation"
+    if not path.exists():
+        raise InvalidDataset(f"{path}: no such file, so the folder is not a BIDS dataset; {advice}")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidDataset(f"{path}: not readable as JSON ({error}); {advice}") from error
+    missing = [key for key in ("Name", "BIDSVersion") if not isinstance(description, dict) or key not in description]
+    if missing:
+        raise InvalidDataset(f"{path}: {' and '.join(missing)} missing; {advice}")
+
+
+def read_filters(path: Path) -> dict[str, dict[str, Any]]:
+    """A filter file in fMRIPrep's form, ``{"t1w": {"session": "1", "acquisition": null}}``; null means absent,
+    ``"*"`` any value. Raises ``UserError`` where it is something else."""
+    try:
+        filters = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); check --bids-filter-file") from error
+    if not isinstance(filters, dict) or not all(isinstance(value, dict) for value in filters.values()):
+        raise UserError(f'{path}: not of the form {{"t1w": {{"session": "1"}}}}; check --bids-filter-file')
+    return {name.lower(): value for name, value in filters.items()}
+
+
+def _query(layout: Any, selection: Selection, modality: str) -> list[str]:
+    """Paths of one modality."""
+    entities: dict[str, Any] = {"datatype": "anat", "suffix": modality, "extension": list(IMAGE_EXTENSIONS)}
+    if selection.participants:
+        entities["subject"] = list(selection.participants)
+    if selection.sessions:
+        entities["session"] = list(selection.sessions)
+    wanted = selection.filters.get(modality.lower(), {})
+    entities |= {key: _filter_value(value) for key, value in wanted.items()}
+    try:
+        paths: list[str] = layout.get(return_type="file", **entities)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the filter for {modality} fails: {' '.join(str(error).split())}") from error
+    return paths
+
+
+def _filter_value(value: Any) -> Any:
+    from bids.layout import Query
+
+    if isinstance(value, list):
+        return [_filter_value(item) for item in value]
+    names = {None: Query.NONE, "*": Query.ANY, "Query.NONE": Query.NONE, "Query.ANY": Query.ANY}
+    return names.get(value, value) if value is None or isinstance(value, str) else value
+
+
+def _closed_folders(subject: Path) -> list[Path]:
+    """Folders that hold a participant's scans but can't be looked into; one of them would end the whole index."""
+    folders = [subject, subject / "anat", *subject.glob("ses-*"), *subject.glob("ses-*/anat")]
+    return [folder for folder in folders if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK)]
+
+
+def _layout(dataset: Path, selection: Selection, closed: Sequence[Path]) -> Any:
+    """pybids' index of the anatomical images, without their metadata, which would take minutes."""
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    ignore = list(NOT_INDEXED)
+    ignore += [re.compile(rf"^/{re.escape(folder.relative_to(dataset).as_posix())}(/|$)") for folder in closed]
+    if selection.participants and selection.database is None:
+        labels = "|".join(re.escape(label) for label in selection.participants)
+        ignore.append(re.compile(rf"^/sub-(?!({labels})(/|$))"))
+    indexer = BIDSLayoutIndexer(validate=selection.validate, index_metadata=False, ignore=ignore)
+    if selection.database is None:
+        return BIDSLayout(dataset, validate=False, indexer=indexer)
+    if not (selection.database / INDEX).exists():
+        # Under another name until it is whole: pybids takes a half-made one for all there is.
+        building = selection.database / f".{uuid4().hex[:8]}"
+        try:
+            BIDSLayout(dataset, validate=False, database_path=building, indexer=indexer)
+            (building / INDEX).replace(selection.database / INDEX)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return BIDSLayout(dataset, validate=False, database_path=selection.database)
+
+
+def _parse(paths: list[Path], dataset: Path) -> tuple[list[Scan], list[tuple[Path, str]]]:
+    scans, unusable = [], []
+    for path in paths:
+        try:
+            scan = parse_scan(path)
+            if not fits_folder(path, dict(scan.entities), dataset):
+                raise ValueError(f"its name does not fit the folder {path.parent.relative_to(dataset)}")
+            scans.append(scan)
+        except ValueError as error:
+            unusable.append((path, f"{error}; rename it"))
+    return scans, unusable
+
+
+def _anatomies(scans: list[Scan], selection: Selection) -> tuple[list[Scan], list[tuple[Path, str]]]:
+    """Scans that hold anatomy, or that the filters name by their part, and those that do not."""
+    held = {
+        scan: no_anatomy(dict(scan.entities))
+        for scan in scans
+        if "part" not in selection.filters.get(scan.suffix.lower(), {})
+    }
+    advice = 'no anatomy; for all that, name its "part" in a --bids-filter-file'
+    no_anatomies = [(scan.path, f"it holds {what}, {advice}") for scan, what in held.items() if what]
+    return [scan for scan in scans if not held.get(scan)], no_anatomies
+
+
+def _overlooked(dataset: Path, selection: Selection, layout: Any, ignored: Ignored) -> list[tuple[Path, str]]:
+    """Images of the participants and sessions that are not in the index for their names, and are not to be ignored."""
+    everything = replace(selection, sessions=(), filters={})
+    known = {Path(path) for modality in selection.modalities for path in _query(layout, everything, modality)}
+    found = []
+    for label in _wanted(dataset, selection):
+        for path in overlooked(dataset / f"sub-{label}", selection.modalities):
+            below = path.relative_to(dataset)
+            session = below.parts[1].removeprefix("ses-") if below.parts[1].startswith("ses-") else None
+            selected = not selection.sessions or session in selection.sessions
+            outside = selection.not_in is None or not path.is_relative_to(selection.not_in)
+            if selected and outside and path not in known and below.as_posix() not in ignored:
+                wrong = what_is_wrong(path, dataset, selection.modalities)
+                found.append((path, wrong + selection.advice_on_index))
+    return found
+
+
+def _without_duplicates(scans: list[Scan]) -> tuple[list[Scan], list[tuple[Path, str]]]:
+    """Scans whose derivatives have names of their own, and those that would overwrite each other's."""
+    names = [derivative_name(scan, scan.suffix) for scan in scans]
+    count = Counter(names)
+    advice = "there is a .nii and a .nii.gz of this scan; remove one of them"
+    single = [scan for scan, name in zip(scans, names, strict=True) if count[name] == 1]
+    return single, [(scan.path, advice) for scan, name in zip(scans, names, strict=True) if count[name] > 1]
+
+
+def _wanted(dataset: Path, selection: Selection) -> list[str]:
+    return list(selection.participants) or participants_of(dataset)
+
+
+def _subject_of(path: Path) -> str:
+    """Of a participant's file or folder."""
+    part = next(part for part in reversed(path.parts) if part.startswith("sub-"))
+    return part.partition("_")[0].removeprefix("sub-")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED_AT_MOST} more" if len(names) > LISTED_AT_MOST else ""
+    return ", ".join(names[:LISTED_AT_MOST]) + more
+
+
+def sessions_table(dataset: Path, subject: str) -> Path:
+    """Where BIDS has the times of a participant's sessions."""
+    return dataset / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
+
+
+def in_time(dataset: Path, subject: str, sessions: Iterable[str]) -> list[str]:
+    """Session labels, without ses-, from the earliest on.
+
+    By ``acq_time`` in the dataset's table of the participant's sessions where it has all of them, else by the numbers
+    and letters of the labels.
+    """
+    labels = sorted(set(sessions), key=natural)
+    times = session_times(sessions_table(dataset, subject))
+    if not set(labels) <= set(times):
+        return labels
+    return sorted(labels, key=lambda label: times[label])  # as BIDS writes times, they sort as text
+
+
+def session_times(table: Path) -> dict[str, str]:
+    """When each session was, by its label without ses-; nothing of a table but labels and times as BIDS has them.
+
+    Whatever else the file holds is passed over: it may be a link to anything.
+    """
+    try:
+        if not table.is_file() or table.stat().st_size > LARGEST_TABLE_BYTES:
+            return {}
+        lines = table.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError):
+        return {}
+    rows = [[cell.strip().strip('"') for cell in line.split("\t")] for line in lines]
+    if not rows or not {"session_id", "acq_time"} <= set(rows[0]):
+        return {}
+    columns = rows[0].index("session_id"), rows[0].index("acq_time")
+    found = (tuple(row[column] for column in columns) for row in rows[1:] if len(row) > max(columns))
+    named = {label.removeprefix("ses-"): time for label, time in found if TIME.fullmatch(time)}
+    return {label: time for label, time in named.items() if label.isalnum() and label.isascii()}
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """Sorts numbers in a text by value."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
