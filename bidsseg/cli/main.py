@@ -25,6 +25,7 @@ from bidsseg.cli.options import (
     model_named,
 )
 from bidsseg.errors import ALONE, FULL, UserError, full_disk, one_line_errors
+from bidsseg.quality.verdicts import in_words, tally, verdict_of
 
 if TYPE_CHECKING:
     from bidsseg.labels import Scheme
@@ -45,8 +46,20 @@ class Request:
 
     def files_of(self, target: Path) -> list[Path]:
         """All that is written with a label image, which is the last of them."""
-        endings = ("_mask.nii.gz", "_volumes.tsv", *([".png"] if self.picture else []))
+        endings = ("_mask.nii.gz", "_volumes.tsv", "_qc.json", *([".png"] if self.picture else []))
         return [*(target.with_name(stem_of(target) + ending) for ending in endings), target]
+
+    def made_with(self, scan: Path, model: Model) -> dict[str, Any]:
+        """For the quality file."""
+        return {
+            "Sources": [str(scan)],
+            "SoftwareVersion": __version__,
+            "Model": model.card.name,
+            "WeightsSHA256": model.card.sha256,
+            "BiasFieldCorrection": self.bias_correction,
+            "LabelSchemes": [self.seg],
+            "MirrorAveraging": self.mirror,
+        }
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,7 +86,9 @@ def main() -> None:
 @DEVICE_OPTION
 @THREADS_OPTION
 def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: str | None, **chosen: Any) -> None:
-    """Label scans; volumes (TSV), brain mask and a picture lie beside each label image.
+    """Label scans; volumes (TSV), brain mask, verdict (JSON) and a picture lie beside each label image.
+
+    The verdict is also told: pass, check (look at the labels first) or fail, with its reasons.
 
     Results of an earlier run are replaced, and are no scans: other files are neither.
 
@@ -91,17 +106,22 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
     except UserError as error:
         fail(error)
         sys.exit(EXIT_USAGE)
+    verdicts = []
     failed = 0
     for scan, target in _tracked(list(targets.items()), quiet):
         try:
             with one_line_errors(str(scan), ALONE):
-                _predict_one(scan, target, loaded, request)
+                quality = _predict_one(scan, target, loaded, request)
         except UserError as error:
             fail(error)
             failed += 1
         else:
+            verdicts.append(verdict_of(quality))
             if not quiet:
                 click.echo(target)
+                click.echo(f"{scan}: {in_words(quality)}", err=True)
+    if len(scans) > 1 and not quiet:
+        click.echo(f"{len(verdicts)} done: {tally(verdicts)}" + (f"; {failed} failed" if failed else ""), err=True)
     sys.exit(EXIT_SOME_FAILED if failed else 0)
 
 
@@ -150,11 +170,14 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     return track(items, "Labelling", console=Console(stderr=True))
 
 
-def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> None:
+def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> dict[str, Any]:
+    """Label a scan and write everything beside ``target``; returns the content of its quality file."""
     from bidsseg.authorship import refuse_to_replace
-    from bidsseg.files import all_whole, leftovers_of, remove_temporaries
+    from bidsseg.files import all_whole, leftovers_of, remove_temporaries, write_json
     from bidsseg.imaging.image import load, save
     from bidsseg.network.inference import PredictOptions
+    from bidsseg.quality.assessment import assess, calibration_from, geometry, quality_file
+    from bidsseg.quality.judgement import examine
     from bidsseg.report.mosaic import mosaic
     from bidsseg.segmentation.pipeline import answer, native, prepare
     from bidsseg.segmentation.result import VOLUME_COLUMNS, brain_mask, labels, write_volumes
@@ -167,13 +190,17 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> No
     for warning in prepared.warnings:
         click.echo(f"warning: {scan}: {warning}", err=True)
     options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
-    found = native(answer(prepared, model, options), options.gyri)
+    given = answer(prepared, model, options)
+    evidence, found = examine(given, model, options), native(given, options.gyri)
+    opinion = assess(evidence, geometry(image), calibration_from(model.card.quality))
+    quality = quality_file((evidence, opinion), found, prepared.warnings, request.made_with(scan, model))
     codes = labels(found, request.seg)
     try:
         remove_temporaries(leftovers_of(files))
-        with all_whole(files) as (mask, volumes, *picture, label_image):
+        with all_whole(files) as (mask, volumes, quality_json, *picture, label_image):
             save(mask, brain_mask(found), image.affine, image)
-            write_volumes(volumes, found, (request.seg,))
+            write_volumes(volumes, found, (request.seg,), opinion.expected)
+            write_json(quality_json, quality)
             for path in picture:
                 mosaic(path, image, codes, request.seg)
             save(label_image, codes, image.affine, image)
@@ -181,6 +208,7 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> No
         if error.errno in FULL:
             raise UserError(full_disk(target)) from error
         raise UserError(f"{target}: cannot be written ({error.strerror}); choose another -o") from error
+    return quality
 
 
 @main.command()
