@@ -28,7 +28,7 @@ from bidsseg.segmentation.pipeline import answer
 from bidsseg.segmentation.pipeline import prepare as prepare_voxels
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.workflow.derivatives import Result, write_scan
+from bidsseg.workflow.derivatives import Result, refuse_to_replace_of, write_scan
 from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS = "evidence.json", "warnings.json"
@@ -36,8 +36,13 @@ VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
 def prepare(job: dict[str, Any], folder: Path) -> str:
-    """Read and prepare the scan; returns the path of the prepared image."""
+    """Read and prepare the scan; returns the path of the prepared image.
+
+    Raises ``UserError`` first where the results would replace what bidsseg did not write.
+    """
     with one_line_errors(job["scan"]):
+        if not job["overwrite"]:
+            refuse_to_replace_of(Job(**job).place, Job(**job).made_with())
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
         write_json(folder / WARNINGS, {"Warnings": image.warnings})
         corrected = folder / "corrected.nii"
@@ -95,6 +100,8 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         folder = Path(segmentation).parent
         wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
+        if not work.overwrite:  # they may have been written meanwhile
+            refuse_to_replace_of(work.place, recipe)
         result = Result(image, corrected_image, answers["orig"], answers.get("1mm"), probabilities, judged)
         return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 
