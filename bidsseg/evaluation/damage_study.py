@@ -68,6 +68,10 @@ class Trial:
         """Over the regions that the truth has, 0-1."""
         return float(np.mean(list(self.dice["regions"].values())))
 
+    def as_line(self) -> str:
+        """JSON, for ``read_trials``."""
+        return json.dumps(asdict(self))
+
     @property
     def line(self) -> str:
         """For the terminal."""
@@ -118,7 +122,7 @@ def run_study(means: Means, path: Path, workers: int, told: Callable[[Trial], No
     trials = [known[one] for one in tried if one in known]
     for trial in in_parallel(partial(run_trial, means), [one for one in tried if one not in known], workers):
         with path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(asdict(trial)) + "\n")
+            handle.write(trial.as_line() + "\n")
         told(trial)
         trials.append(trial)
     return trials

@@ -26,6 +26,8 @@ IMPOSSIBLE_MM3 = (700e3, 2600e3)
 LEAST_BRAIN_MM3 = 100e3
 VERY_ODD = 1.5
 "Of ``oddness``: as far outside the usual range as one and a half of its half widths."
+ODDER_BY_A_MM, MIXING_OF_A_MM = 0.1, 0.05
+"Of slice thickness: slices thicker than cortex mix it with what lies beside it, which widens all usual ranges."
 LOPSIDED = 2.5
 "Times the usual bound of asymmetry."
 GROWS_IN_DISEASE = frozenset({4, 5, 14, 15, 24, 43, 44})
@@ -106,7 +108,8 @@ def volume_doubts(evidence: Evidence, view: Geometry) -> list[str]:
     if IMPOSSIBLE_MM3[0] < evidence.intracranial_mm3 < IMPOSSIBLE_MM3[1] and not low < evidence.intracranial_mm3 < high:
         doubts.append(_odd_volume(evidence))
     odd = sorted(((value, code) for code, value in label_oddness(evidence, "regions").items()), reverse=True)
-    strange = [code for value, code in odd if value > VERY_ODD and not _grown_fluid(evidence, code)]
+    very_odd = VERY_ODD + ODDER_BY_A_MM * (view.slice_mm - 1)
+    strange = [code for value, code in odd if value > very_odd and not _grown_fluid(evidence, code)]
     lopsided = [
         f"{_name(code)} {100 * asymmetry:+.0f} %"
         for code, (asymmetry, limit) in asymmetries(evidence).items()
@@ -116,14 +119,15 @@ def volume_doubts(evidence: Evidence, view: Geometry) -> list[str]:
         doubts.append(f"volumes far from the usual: {_some([_name(code) for code in strange])}")
     if lopsided:
         doubts.append(f"left and right differ more than is usual: {_some(lopsided)}")
-    return [*doubts, *ratio_doubts(evidence)]
+    return [*doubts, *ratio_doubts(evidence, 1 + MIXING_OF_A_MM * (view.slice_mm - 1))]
 
 
-def ratio_doubts(evidence: Evidence) -> list[str]:
-    """Lobes whose cortex is too large or too small for their white matter."""
+def ratio_doubts(evidence: Evidence, widening: float) -> list[str]:
+    """Lobes whose cortex is too large or too small for their white matter; the usual range is widened at both ends."""
     doubts = []
     found = lobe_ratios({code: sums.voxels for code, sums in evidence.sums["regions"].items()})
-    for lobe, (low, high) in usual_ratios().items():
+    for lobe, usual in usual_ratios().items():
+        low, high = usual[0] / widening, usual[1] * widening
         ratio = found.get(lobe, low)
         if not low <= ratio <= high:
             swallowed, by = ("white matter", "cortex") if ratio > high else ("cortex", "white matter")
