@@ -106,7 +106,14 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     """Score a model on the held-out scans of DATA (never used for training)."""
     from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, validation_cases, write_scores
     from bidsseg.evaluation.scores import evaluate as score
-    from bidsseg.network.card import DEFAULT_MODEL, add_accuracy, folder_of, write_readme
+    from bidsseg.network.card import (
+        ACCURACY_MARKS,
+        DEFAULT_MODEL,
+        accuracy_table,
+        add_accuracy,
+        folder_of,
+        write_readme,
+    )
     from bidsseg.network.inference import PredictOptions
 
     card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
@@ -121,7 +128,7 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
         if card or readme:
             measured = add_accuracy(folder_of(model or DEFAULT_MODEL), name, summary(scores))
             if readme:
-                write_readme(readme, measured)
+                write_readme(readme, accuracy_table(measured), ACCURACY_MARKS)
     if output:
         write_scores(output, found)
 
@@ -160,6 +167,9 @@ def _print_scores(title: str, scores: list[Any]) -> None:
 )
 @click.option("--fit-only", is_flag=True, help="Segment nothing, use the trials and clinical scans there are.")
 @click.option("--card/--no-card", default=True, help="Write the calibration into the model's card.")
+@click.option(
+    "--readme", type=click.Path(exists=True, path_type=Path), help="Put how well the verdicts do into this file too."
+)
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes, one thread each.")
 @MODEL_OPTION
 @DEVICE_OPTION
@@ -176,7 +186,15 @@ def calibrate(
     from bidsseg.evaluation import clinical as real
     from bidsseg.evaluation.calibration import calibrate as fit
     from bidsseg.evaluation.damage_study import Means, read_trials, run_study
-    from bidsseg.network.card import DEFAULT_MODEL, folder_of, set_quality
+    from bidsseg.network.card import (
+        DEFAULT_MODEL,
+        QUALITY_MARKS,
+        folder_of,
+        quality_table,
+        read_card,
+        set_quality,
+        write_readme,
+    )
 
     model = chosen["model"] or DEFAULT_MODEL
     sha256 = model_named(model).card.sha256
@@ -200,6 +218,9 @@ def calibrate(
             click.echo(f"  {key}: {value}")
     if card:
         set_quality(folder_of(model), calibration.as_json())
+    if chosen["readme"]:
+        judged_by = replace(read_card(folder_of(model)), quality=calibration.as_json())
+        write_readme(chosen["readme"], quality_table(judged_by), QUALITY_MARKS)
 
 
 def _print_trials(foretold: list[Any]) -> None:

@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from scipy.optimize import lsq_linear
 
 from bidsseg.evaluation.damage_study import Trial
 from bidsseg.quality.assessment import Assessment, assess
+from bidsseg.quality.coverage import is_whole
 from bidsseg.quality.evidence import SCORED
 from bidsseg.quality.expectation import FEATURES, KIND, OTHER_OUTLINES, Calibration, Curve, expect, features
 
 RIDGE, OFFSET_RIDGE = 1e-3, 0.02
 "Keep weights, and offsets of single labels, small where few trials speak for them; shares of the summed weights."
+TROUBLES = ("oddness", "scan_oddness", "disorder", "layout", "ripple")
+"Features that can lower an expectation, and never raise it. Noise may: the network is less sure in it than it need be."
 BAD = 0.1
 "Of Dice, mean over regions: a scan that falls short by so much of what its kind reaches is bad,"
 GOOD = 0.05
@@ -93,10 +98,19 @@ def curve(observed: Iterable[Observed], scheme: str, n_features: int) -> Curve:
     importance = dice * (1 - dice)  # errors of Dice count, not of its logit
     penalty = np.repeat((RIDGE, OFFSET_RIDGE), (n_features, len(known))) * importance.sum() / len(known)
     normal = design.T @ (design * importance[:, None]) + np.diag(penalty)
-    solution = np.linalg.solve(normal, design.T @ (importance * np.log(dice / (1 - dice))))
+    solution = _solve(normal, design.T @ (importance * np.log(dice / (1 - dice))), n_features)
     weights, offsets = solution[:n_features], solution[n_features:]
     rounded = {str(code): round(float(value), 4) for code, value in zip(known, offsets, strict=True)}
     return Curve([round(float(w), 4) for w in weights], rounded)
+
+
+def _solve(normal: NDArray[np.float64], right: NDArray[np.float64], n_features: int) -> NDArray[np.float64]:
+    """The normal equations' solution in which no weight of a trouble is positive."""
+    upper = np.full(len(right), np.inf)
+    upper[[FEATURES.index(name) for name in TROUBLES if FEATURES.index(name) < n_features]] = 0
+    root = np.linalg.cholesky(normal)
+    found: NDArray[np.float64] = lsq_linear(root.T, solve_triangular(root, right, lower=True), (-np.inf, upper)).x
+    return found
 
 
 def fit(observed: Sequence[Observed]) -> Calibration:
@@ -110,7 +124,11 @@ def fit(observed: Sequence[Observed]) -> Calibration:
 
 
 def with_limits(calibration: Calibration, observed: Iterable[Observed]) -> Calibration:
-    """The limit that ``FOUND`` of the bad trials exceed, and that which few of the good do, in thousandths."""
+    """The limits of fail and check, in thousandths.
+
+    Few of the good trials exceed the second. The first lies half-way between it and that which ``FOUND`` of the bad
+    trials exceed, since trials left out spread wider than those of the fit.
+    """
     bad, good = [], []
     for one in observed:
         expectation = expect(one.trial.evidence, one.trial.geometry, calibration)
@@ -121,9 +139,9 @@ def with_limits(calibration: Calibration, observed: Iterable[Observed]) -> Calib
         elif is_good(one.trial, true):
             good.append(foretold)
     bad.sort(reverse=True)
-    fail_above = bad[math.ceil(FOUND * len(bad)) - 1] - 0.001 if bad else BAD
-    fail_above = min(max(fail_above, GOOD / 2), BAD)
-    few = float(np.quantile(good, 1 - FEW_ALARMS)) if good else fail_above
+    most = bad[math.ceil(FOUND * len(bad)) - 1] if bad else BAD
+    few = float(np.quantile(good, 1 - FEW_ALARMS)) if good else most
+    fail_above = min(max((most + few) / 2, GOOD), BAD)
     return replace(calibration, fail_above=round(fail_above, 3), check_above=round(min(few, fail_above), 3))
 
 
@@ -225,11 +243,13 @@ def _about(trials: Sequence[Trial], by_scan: list[Foretold], by_kind: list[Foret
     }
     for name, foretold in (("scan left out", by_scan), ("scan and kind of damage left out", by_kind)):
         unseen = [one for one in foretold if one.trial.view.has_lobes]
+        whole = [one for one in foretold if is_whole(one.trial.evidence, one.trial.geometry)]
         told[name] = {
             "correlation": correlations(foretold),
             "mean_absolute_error_of_scans": mean_error(foretold),
             "fail": detection(foretold, ("fail",)).text,
             "check or fail": detection(foretold, ("check", "fail")).text,
+            "check or fail, whole brain in view": detection(whole, ("check", "fail")).text,
             "fail, brains that no weight learned from": detection(unseen, ("fail",)).text,
         }
     return told

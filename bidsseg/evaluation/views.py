@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from scipy import ndimage
 
 from bidsseg.evaluation.scores import Case, Condition, recolour
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.image import Image
+from bidsseg.imaging.image import at_1mm
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
 from bidsseg.train.contrast import render
 from bidsseg.train.data import (
@@ -92,7 +91,7 @@ def shown(view: View, data: Path) -> Case:
     if not view.head:
         brain = _own_brain(subject, anatomy)
         grey = np.where(brain, grey, 0)
-    return Case(view.anatomy, Image(np.clip(1000 * grey, 0, None), np.eye(4), nib.Nifti1Header()), anatomy)
+    return Case(view.anatomy, at_1mm(np.clip(1000 * grey, 0, None)), anatomy)
 
 
 def _own_brain(subject: Subject, anatomy: Anatomy) -> NDArray[np.bool_]:
@@ -161,7 +160,7 @@ def _scanned(
     scan = np.asarray(subject.image, np.float32)
     lesion = (packed >> 12 & 15) == LESION_KIND
     if view.contrast == "flair":  # its lesions are bright, while ``render`` darkens them as in T1w
-        alone = Case(view.anatomy, Image(scan, np.eye(4), nib.Nifti1Header()), anatomy)
+        alone = Case(view.anatomy, at_1mm(scan), anatomy)
         scan, packed = recolour(alone, "flair"), subject.packed
     rendered: Floats = render(
         torch.from_numpy(packed), torch.from_numpy(scan), float(view.contrast == "recoloured"), 0, rng

@@ -54,6 +54,11 @@ class Image:
         return voxel_volume_mm3(self.affine)
 
 
+def at_1mm(data: Floats) -> Image:
+    """Grey values (I, J, K) made by a program, on the 1 mm RAS grid whose first voxel lies at 0."""
+    return Image(data, np.eye(4), nib.Nifti1Header())
+
+
 def voxel_spacing_mm(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     """Column norms of the affine, (3,)."""
     spacing: NDArray[np.float64] = np.sqrt((affine[:3, :3] ** 2).sum(0))

@@ -16,7 +16,16 @@ from bidsseg.labels import Scheme, label_table
 from bidsseg.quality.coverage import Geometry, coverage_doubts, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import Calibration, Expectation, expect
-from bidsseg.quality.usual import DIRECTIONS, asymmetries, label_oddness, layout, lobe_ratios, references, usual_ratios
+from bidsseg.quality.usual import (
+    DIRECTIONS,
+    asymmetries,
+    label_oddness,
+    layout,
+    lobe_ratios,
+    references,
+    usual_ratios,
+    widening,
+)
 from bidsseg.segmentation.result import Segmentation, quality
 
 INTRACRANIAL_MM3 = (900e3, 2200e3)
@@ -26,8 +35,6 @@ IMPOSSIBLE_MM3 = (700e3, 2600e3)
 LEAST_BRAIN_MM3 = 100e3
 VERY_ODD = 1.5
 "Of ``oddness``: as far outside the usual range as one and a half of its half widths."
-ODDER_BY_A_MM, MIXING_OF_A_MM = 0.1, 0.05
-"Of slice thickness: slices thicker than cortex mix it with what lies beside it, which widens all usual ranges."
 LOPSIDED = 2.5
 "Times the usual bound of asymmetry."
 GROWS_IN_DISEASE = frozenset({4, 5, 14, 15, 24, 43, 44})
@@ -107,27 +114,28 @@ def volume_doubts(evidence: Evidence, view: Geometry) -> list[str]:
     low, high = INTRACRANIAL_MM3
     if IMPOSSIBLE_MM3[0] < evidence.intracranial_mm3 < IMPOSSIBLE_MM3[1] and not low < evidence.intracranial_mm3 < high:
         doubts.append(_odd_volume(evidence))
-    odd = sorted(((value, code) for code, value in label_oddness(evidence, "regions").items()), reverse=True)
-    very_odd = VERY_ODD + ODDER_BY_A_MM * (view.slice_mm - 1)
-    strange = [code for value, code in odd if value > very_odd and not _grown_fluid(evidence, code)]
+    odd = sorted(
+        ((value, code) for code, value in label_oddness(evidence, "regions", view.slice_mm).items()), reverse=True
+    )
+    strange = [code for value, code in odd if value > VERY_ODD and not _grown_fluid(evidence, code)]
     lopsided = [
         f"{_name(code)} {100 * asymmetry:+.0f} %"
         for code, (asymmetry, limit) in asymmetries(evidence).items()
-        if limit is not None and abs(asymmetry) > LOPSIDED * limit
+        if limit is not None and abs(asymmetry) > LOPSIDED * limit * widening(view.slice_mm)
     ]
     if strange:
         doubts.append(f"volumes far from the usual: {_some([_name(code) for code in strange])}")
     if lopsided:
         doubts.append(f"left and right differ more than is usual: {_some(lopsided)}")
-    return [*doubts, *ratio_doubts(evidence, 1 + MIXING_OF_A_MM * (view.slice_mm - 1))]
+    return [*doubts, *ratio_doubts(evidence, widening(view.slice_mm))]
 
 
-def ratio_doubts(evidence: Evidence, widening: float) -> list[str]:
+def ratio_doubts(evidence: Evidence, wider: float) -> list[str]:
     """Lobes whose cortex is too large or too small for their white matter; the usual range is widened at both ends."""
     doubts = []
     found = lobe_ratios({code: sums.voxels for code, sums in evidence.sums["regions"].items()})
     for lobe, usual in usual_ratios().items():
-        low, high = usual[0] / widening, usual[1] * widening
+        low, high = usual[0] / wider, usual[1] * wider
         ratio = found.get(lobe, low)
         if not low <= ratio <= high:
             swallowed, by = ("white matter", "cortex") if ratio > high else ("cortex", "white matter")

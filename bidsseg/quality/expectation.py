@@ -153,7 +153,7 @@ def features(evidence: Evidence, view: Geometry, scheme: str) -> tuple[list[int]
     scan_soft = np.mean([_logit(evidence.sums["regions"][code].soft_dice) for code in regions]) if regions else -4.0
     odd, scan_odd, disorder, misfit = dict.fromkeys(codes, 0.0), 0.0, 0.0, 0.0
     if whole:
-        odd, all_odd = label_oddness(evidence, scheme), label_oddness(evidence, "regions")
+        odd, all_odd = (label_oddness(evidence, one, view.slice_mm) for one in (scheme, "regions"))
         scan_odd = float(np.mean([all_odd[code] for code in regions])) if regions else MOST_ODD
         disorder = min(layout(evidence).disorder_mm / 10, 5.0)
     if view.smallest_extent_mm >= SHORTEST_MM and whole:

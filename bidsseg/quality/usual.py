@@ -19,6 +19,7 @@ from bidsseg.quality.evidence import Evidence
 MOST_ODD = 4.0
 LEAST_HALF_WIDTH = math.log(1.25)
 "Of a usual range: a dozen brains, outlined by one team, differ less than brains and outlines do."
+MIXED_BY_A_MM = 0.05
 FEW_VOXELS = 50
 "Of 1 mm3: the place of a smaller label says little."
 VOLUMES_FILE, RATIOS_FILE = "reference_volumes.tsv", "lobe_ratios.tsv"
@@ -63,21 +64,27 @@ def references() -> dict[str, dict[int, Reference]]:
     return found
 
 
-def oddness(fraction: float, usual: Reference | None) -> float:
+def widening(slice_mm: float) -> float:
+    """By what to widen a usual range at both ends: slices thicker than cortex mix it with what lies beside it."""
+    return 1 + MIXED_BY_A_MM * max(slice_mm - 1, 0.0)
+
+
+def oddness(fraction: float, usual: Reference | None, slice_mm: float = 1.0) -> float:
     """How far a volume lies outside the usual range, in half widths of it (log scale), 0 to ``MOST_ODD``."""
     if usual is None:
         return 0.0
     if fraction <= 0:
         return MOST_ODD
-    half = max(math.log(usual.high / usual.low) / 2, LEAST_HALF_WIDTH)
+    half = max(math.log(usual.high / usual.low) / 2, LEAST_HALF_WIDTH) + math.log(widening(slice_mm))
     return min(max(abs(math.log(fraction / usual.middle)) / half - 1, 0.0), MOST_ODD)
 
 
-def label_oddness(evidence: Evidence, scheme: str) -> dict[int, float]:
+def label_oddness(evidence: Evidence, scheme: str, slice_mm: float = 1.0) -> dict[int, float]:
     """``oddness`` of every label."""
     usual = references().get(scheme, {})
     total = max(evidence.intracranial_mm3, 1.0)
-    return {code: oddness(sums.voxels / total, usual.get(code)) for code, sums in evidence.sums[scheme].items()}
+    sums = evidence.sums[scheme].items()
+    return {code: oddness(one.voxels / total, usual.get(code), slice_mm) for code, one in sums}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from bidsseg.evaluation.damage import DAMAGES, KINDS, NONE, Damage, damage
 from bidsseg.evaluation.scores import Case
 from bidsseg.evaluation.views import View, unpacked, with_lesions
-from bidsseg.imaging.image import Image
+from bidsseg.imaging.image import at_1mm
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
 from bidsseg.train.data import LESION_KIND, Anatomy, Subject, pack
 
@@ -32,7 +31,7 @@ def anatomy() -> Anatomy:
 
 def case() -> Case:
     data = (100.0 * (anatomy().tissue > 0)).astype(np.float32)
-    return Case("cube", Image(data, np.eye(4), nib.Nifti1Header()), anatomy())
+    return Case("cube", at_1mm(data), anatomy())
 
 
 def test_unpacking_is_packing_reversed() -> None:

@@ -1,11 +1,22 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
 import pytest
 
 from bidsseg.errors import FileError
-from bidsseg.network.card import ACCURACY_MARKS, DEFAULT_MODEL, MODELS, add_accuracy, read_card, sha256_of, write_readme
+from bidsseg.network.card import (
+    ACCURACY_MARKS,
+    DEFAULT_MODEL,
+    MODELS,
+    accuracy_table,
+    add_accuracy,
+    quality_table,
+    read_card,
+    sha256_of,
+    write_readme,
+)
 from bidsseg.network.weights import load_model
 
 
@@ -60,15 +71,15 @@ def test_accuracy_goes_into_the_readme_between_its_marks(tiny_model: Path, tmp_p
     readme.write_text(f"before\n{ACCURACY_MARKS[0]}\nold\n{ACCURACY_MARKS[1]}\nafter\n")
     card = add_accuracy(folder, "1 mm", {"regions": {"dice": 0.9123, "hd95_mm": 2.34}})
     for _ in range(2):
-        write_readme(readme, card)
+        write_readme(readme, accuracy_table(card), ACCURACY_MARKS)
     text = readme.read_text()
     assert "| 1 mm | 0.912 (2.3 mm) |" in text
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     (tmp_path / "bare.md").write_text("no marks")
-    with pytest.raises(FileError, match="no accuracy marks"):
-        write_readme(tmp_path / "bare.md", card)
+    with pytest.raises(FileError, match="no place for the table of accuracy"):
+        write_readme(tmp_path / "bare.md", accuracy_table(card), ACCURACY_MARKS)
 
 
 def test_the_packaged_model_loads_and_is_small() -> None:
@@ -76,3 +87,16 @@ def test_the_packaged_model_loads_and_is_small() -> None:
     assert (MODELS / DEFAULT_MODEL / "weights.safetensors").stat().st_size <= 12e6
     assert {"1 mm", "5 mm axial slices"} <= set(model.card.accuracy)
     assert model.card.licence == "CC-BY-NC-4.0"
+
+
+def test_verdicts_as_a_table() -> None:
+    card = read_card(MODELS / DEFAULT_MODEL)
+    assert quality_table(replace(card, quality={})) == ""
+    left_out = {"correlation": {"scan": 0.9}, "fail": "9 of 10 bad found (90%)"}
+    about = {"trials": 20, "scan left out": left_out, "clinical scans": {"scans": 3, "pass": 2, "check": 1, "fail": 0}}
+    table = quality_table(replace(card, quality={"about": about})).splitlines()
+    assert table[2:] == [
+        "| fail | 9 of 10 bad found (90%) |",
+        "",
+        "Of 3 clinical scans whose labels look right: 2 pass, 1 check, 0 fail.",
+    ]
