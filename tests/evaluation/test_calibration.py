@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
+from click.testing import CliRunner
 
+from bidsseg.cli.main import main
 from bidsseg.evaluation.calibration import (
     Foretold,
     detection,
@@ -21,9 +24,10 @@ from bidsseg.evaluation.calibration import (
 from bidsseg.evaluation.damage import NONE, Damage
 from bidsseg.evaluation.damage_study import Trial, in_parallel, read_trials
 from bidsseg.evaluation.views import View
+from bidsseg.network.card import QUALITY_MARKS, read_card
 from bidsseg.quality.assessment import Assessment
 from bidsseg.quality.evidence import SCORED
-from bidsseg.quality.expectation import FEATURES, KIND
+from bidsseg.quality.expectation import FEATURES, KIND, calibration_from
 from bidsseg.quality.usual import references
 from tests.quality.test_assessment import VIEW, usual
 
@@ -87,3 +91,18 @@ def test_trials_survive_their_file(tmp_path: Path) -> None:
 
 def test_work_in_parallel_comes_back() -> None:
     assert sorted(in_parallel(abs, [-1, 2, -3], 2)) == [1, 2, 3]
+
+
+def test_the_command_fits_to_the_trials_there_are(tiny_model: Path, tmp_path: Path) -> None:
+    model, trials, readme = copytree(tiny_model, tmp_path / "model"), tmp_path / "trials.jsonl", tmp_path / "README.md"
+    sha256 = read_card(model).sha256
+    trials.write_text("\n".join(replace(one, weights_sha256=sha256).as_line() for one in TRIALS))
+    readme.write_text("\n".join(QUALITY_MARKS))
+    given = [tmp_path, "--trials", trials, "--clinical", tmp_path / "none", "--readme", readme, "--fit-only"]
+    found = CliRunner().invoke(main, ["calibrate", *map(str, given), "--model", str(model)])
+    assert found.exit_code == 0, found.output
+    assert "12 of 12 bad found" in found.output
+    stored = calibration_from(read_card(model).quality)
+    assert stored is not None
+    assert stored.about["trials"] == len(TRIALS)
+    assert "12 of 12 bad found (100%)" in readme.read_text()
