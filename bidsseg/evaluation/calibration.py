@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,7 @@ from bidsseg.evaluation.damage_study import Trial
 from bidsseg.quality.assessment import Assessment, assess
 from bidsseg.quality.coverage import is_whole
 from bidsseg.quality.evidence import SCORED
-from bidsseg.quality.expectation import FEATURES, KIND, OTHER_OUTLINES, Calibration, Curve, expect, features
+from bidsseg.quality.expectation import FEATURES, KIND, OTHER_OUTLINES, Calibration, Curve, features
 
 RIDGE, OFFSET_RIDGE = 1e-3, 0.02
 "Keep weights, and offsets of single labels, small where few trials speak for them; shares of the summed weights."
@@ -26,8 +25,10 @@ BAD = 0.1
 "Of Dice, mean over regions: a scan that falls short by so much of what its kind reaches is bad,"
 GOOD = 0.05
 "by less than this good; between them either verdict is right."
-FOUND = 0.97
-"Share of the bad trials that fail in the fit; of scans left out some fewer do."
+FOUND = 0.95
+"Share of the bad trials that fail."
+MARGIN, NEVER = 0.001, 9.0
+"Of a shortfall: below the last that is to be found; and beyond all that there are."
 FEW_ALARMS = 0.05
 "Share of the good trials whose shortfall is beyond what calls for a look."
 
@@ -114,35 +115,12 @@ def _solve(normal: NDArray[np.float64], right: NDArray[np.float64], n_features: 
 
 
 def fit(observed: Sequence[Observed]) -> Calibration:
-    """What is expected of scans, what their kinds reach when nothing is wrong, and the limits of the verdicts."""
+    """What is expected of scans, and what their kinds reach when nothing is wrong; without limits nothing fails."""
     clean = [one for one in observed if one.trial.clean]
     expected: dict[str, Curve] = {scheme: curve(observed, scheme, len(FEATURES)) for scheme in SCORED}
     reachable: dict[str, Curve] = {scheme: curve(clean, scheme, len(KIND)) for scheme in SCORED}
     usual = np.mean([one.rows["regions"].features.mean(0) for one in clean], axis=0)
-    calibration = Calibration(expected, reachable, [round(float(x), 4) for x in usual], 1.0, 1.0)
-    return with_limits(calibration, observed)
-
-
-def with_limits(calibration: Calibration, observed: Iterable[Observed]) -> Calibration:
-    """The limits of fail and check, in thousandths.
-
-    Few of the good trials exceed the second. The first lies half-way between it and that which ``FOUND`` of the bad
-    trials exceed, since trials left out spread wider than those of the fit.
-    """
-    bad, good = [], []
-    for one in observed:
-        expectation = expect(one.trial.evidence, one.trial.geometry, calibration)
-        foretold = expectation.shortfall if expectation else 1.0
-        if (true := shortfall(one, calibration)) >= BAD:
-            failed = assess(one.trial.evidence, one.trial.geometry, calibration).verdict == "fail"
-            bad.append(1.0 if failed else foretold)  # for another reason
-        elif is_good(one.trial, true):
-            good.append(foretold)
-    bad.sort(reverse=True)
-    most = bad[math.ceil(FOUND * len(bad)) - 1] if bad else BAD
-    few = float(np.quantile(good, 1 - FEW_ALARMS)) if good else most
-    fail_above = min(max((most + few) / 2, GOOD), BAD)
-    return replace(calibration, fail_above=round(fail_above, 3), check_above=round(min(few, fail_above), 3))
+    return Calibration(expected, reachable, [round(float(x), 4) for x in usual], NEVER, NEVER)
 
 
 def shortfall(one: Observed, calibration: Calibration) -> float:
@@ -164,17 +142,65 @@ def same_scan_or_kind(one: Trial, other: Trial) -> bool:
     return same_scan(one, other) or (not one.clean and one.damage.kind == other.damage.kind)
 
 
-def foretell(observed: Sequence[Observed], same: Same) -> list[Foretold]:
-    """Assess every trial with a calibration fitted to the trials that have nothing to do with it."""
-    fitted: dict[tuple[str, ...], Calibration] = {}
-    foretold = []
+@dataclass(frozen=True)
+class Estimate:
+    """A trial's shortfall, and what was thought of it without having seen its like."""
+
+    trial: Trial
+    calibration: Calibration
+    "Fitted to the others."
+    true: float
+    foretold: float
+    "``NEVER`` where the trial fails for another reason than its shortfall."
+
+
+def estimates(observed: Sequence[Observed], same: Same) -> list[Estimate]:
+    """Every trial by a calibration fitted to the trials that have nothing to do with it."""
+    fitted: dict[tuple[str, str], Calibration] = {}
+    found = []
     for one in observed:
-        trial = one.trial
-        key = (trial.view.anatomy, trial.damage.kind if same is same_scan_or_kind else "")
+        trial, key = one.trial, _key(one.trial, same)
         if key not in fitted:
             fitted[key] = fit([other for other in observed if not same(trial, other.trial)])
         opinion = assess(trial.evidence, trial.geometry, fitted[key])
-        foretold.append(Foretold(trial, shortfall(one, fitted[key]), opinion))
+        foretold = NEVER if opinion.verdict == "fail" or not opinion.expectation else opinion.expectation.shortfall
+        found.append(Estimate(trial, fitted[key], shortfall(one, fitted[key]), foretold))
+    return found
+
+
+def _key(trial: Trial, same: Same) -> tuple[str, str]:
+    """Trials with one key have the same trials to do with them."""
+    return trial.view.anatomy, trial.damage.kind if same is same_scan_or_kind else ""
+
+
+def with_limits(calibration: Calibration, found: Iterable[Estimate]) -> Calibration:
+    """The limits of fail and check, in thousandths.
+
+    ``FOUND`` of the bad trials exceed the first, unless it were below the middle of good and bad, where the estimate of
+    a scan's shortfall speaks for neither. Few of the good trials exceed the second.
+    """
+    bad, good = [], []
+    for one in found:
+        if one.true >= BAD:
+            bad.append(one.foretold)
+        elif is_good(one.trial, one.true):
+            good.append(one.foretold)
+    fail_above = np.quantile(bad, 1 - FOUND, method="lower") - MARGIN if bad else BAD
+    fail_above = float(np.clip(fail_above, (GOOD + BAD) / 2, BAD))
+    few = float(np.clip(np.quantile(good, 1 - FEW_ALARMS) if good else GOOD, GOOD, fail_above))
+    return replace(calibration, fail_above=round(fail_above, 3), check_above=round(few, 3))
+
+
+def foretell(found: Sequence[Estimate], same: Same) -> list[Foretold]:
+    """Verdicts on all trials, by limits too that the trials which have nothing to do with them gave."""
+    limited: dict[tuple[str, str], Calibration] = {}
+    foretold = []
+    for one in found:
+        key = _key(one.trial, same)
+        if key not in limited:
+            limited[key] = with_limits(one.calibration, [other for other in found if not same(one.trial, other.trial)])
+        opinion = assess(one.trial.evidence, one.trial.geometry, limited[key])
+        foretold.append(Foretold(one.trial, one.true, opinion))
     return foretold
 
 
@@ -231,8 +257,11 @@ def detection(foretold: Iterable[Foretold], verdicts: Sequence[str]) -> Detectio
 def calibrate(trials: Sequence[Trial]) -> tuple[Calibration, list[Foretold]]:
     """The calibration from all trials, and what those that left out each trial's scan foretold of it."""
     observed = [observe(trial) for trial in trials]
-    by_scan, by_kind = foretell(observed, same_scan), foretell(observed, same_scan_or_kind)
-    return replace(fit(observed), about=_about(trials, by_scan, by_kind)), by_scan
+    estimated = estimates(observed, same_scan)
+    by_scan = foretell(estimated, same_scan)
+    by_kind = foretell(estimates(observed, same_scan_or_kind), same_scan_or_kind)
+    fitted = with_limits(fit(observed), estimated)
+    return replace(fitted, about=_about(trials, by_scan, by_kind)), by_scan
 
 
 def _about(trials: Sequence[Trial], by_scan: list[Foretold], by_kind: list[Foretold]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from bidsseg.cli.main import main
 from bidsseg.evaluation.calibration import (
     Foretold,
+    calibrate,
     detection,
-    fit,
+    estimates,
     foretell,
     is_good,
     mean_error,
@@ -48,7 +49,7 @@ TRIALS = [trial(scan, soft, mm) for scan in ("sub-a", "sub-b") for soft in SOFTS
 
 
 def test_thick_slices_are_held_against_thick_slices() -> None:
-    found = foretell([observe(one) for one in TRIALS], same_scan)
+    found = foretell(estimates([observe(one) for one in TRIALS], same_scan), same_scan)
     assert mean_error(found) < 0.05
     clean = [one for one in found if one.trial.clean]
     assert all(one.assessment.verdict != "fail" and one.good for one in clean)
@@ -58,7 +59,7 @@ def test_thick_slices_are_held_against_thick_slices() -> None:
 
 
 def test_a_fit_has_a_weight_for_each_feature() -> None:
-    calibration = fit([observe(one) for one in TRIALS])
+    calibration, _ = calibrate(TRIALS)
     assert len(calibration.expected["regions"].weights) == len(FEATURES)
     assert len(calibration.reachable["lobes"].weights) == len(KIND)
     assert 0 < calibration.check_above <= calibration.fail_above <= 0.1
