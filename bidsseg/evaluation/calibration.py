@@ -119,8 +119,9 @@ def fit(observed: Sequence[Observed]) -> Calibration:
     clean = [one for one in observed if one.trial.clean]
     expected: dict[str, Curve] = {scheme: curve(observed, scheme, len(FEATURES)) for scheme in SCORED}
     reachable: dict[str, Curve] = {scheme: curve(clean, scheme, len(KIND)) for scheme in SCORED}
-    usual = np.mean([one.rows["regions"].features.mean(0) for one in clean], axis=0)
-    return Calibration(expected, reachable, [round(float(x), 4) for x in usual], NEVER, NEVER)
+    features_of_clean = [one.rows["regions"].features.mean(0) for one in clean]
+    usual, spread = ([round(float(x), 4) for x in by(features_of_clean, axis=0)] for by in (np.mean, np.std))
+    return Calibration(expected, reachable, usual, spread, NEVER, NEVER)
 
 
 def shortfall(one: Observed, calibration: Calibration) -> float:

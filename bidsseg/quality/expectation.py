@@ -31,16 +31,19 @@ FEATURES = (
     *("soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "disorder", "layout", "ripple", "noise"),
 )
 HINTS = {
-    "soft_dice": "the network is unsure: look for artefacts and an unusual contrast",
-    "oddness": "volumes are out of the ordinary: look whether the voxel size is right and the brain is whole",
+    "scan_oddness": "volumes are out of the ordinary: look whether the voxel size is right and the brain is whole",
     "disorder": "structures lie oddly: look whether orientation and voxel size are right",
-    "ripple": "look for ghosts of movement",
+    "layout": "structures lie oddly: look whether orientation and voxel size are right",
+    "ripple": "white matter is uneven: look for ghosts of movement",
     "noise": "look for noise",
 }
-"What to look for, by the feature that lowers the expectation most."
-HINT_OF = {"scan_soft_dice": "soft_dice", "scan_oddness": "oddness", "layout": "disorder"}
-CLEAR_PULL = -0.2
-"Of the logit."
+"What to look for, by the feature that stands out most."
+UNSURE = "the network is unsure: look for artefacts, a wrong header or an unusual contrast"
+"Where none does."
+STANDS_OUT = 2.5
+"Standard deviations from the mean of clean scans."
+LEAST_SPREAD = 0.02
+"Smaller differences of a feature mean nothing."
 WIDEST_MM = 120.0
 "Fewer slices than cover so much show a part of the brain."
 T1W_CONTRAST = 0.1
@@ -76,6 +79,8 @@ class Calibration:
     "By scheme, of ``KIND``."
     usual: list[float]
     "Mean of ``FEATURES`` over clean scans."
+    spread: list[float]
+    "Standard deviation of ``FEATURES`` over clean scans."
     fail_above: float
     "Shortfall, mean over regions, above which a scan fails."
     check_above: float
@@ -107,7 +112,7 @@ class Expectation:
     reachable: dict[str, dict[int, float]]
     "Dice of such scans, likewise."
     hint: str
-    "What lowers it most, in words."
+    "What to look for, in words."
 
     @property
     def dice(self) -> float:
@@ -182,14 +187,12 @@ def expect(evidence: Evidence, view: Geometry, calibration: Calibration) -> Expe
         expected[scheme] = calibration.expected[scheme](codes, rows)
         reachable[scheme] = calibration.reachable[scheme](codes, rows[:, : len(KIND)])
     mean = features(evidence, view, "regions")[1].mean(0)
-    return Expectation(expected, reachable, HINTS[_lowers_most(mean, calibration)])
+    return Expectation(expected, reachable, _hint(mean, calibration))
 
 
-def _lowers_most(mean: Row, calibration: Calibration) -> str:
-    """A key of ``HINTS``: what pulls the logit down most, against clean scans; doubts of the network come last."""
-    pull = dict.fromkeys(HINTS, 0.0)
-    pulls = (mean - np.array(calibration.usual)) * np.array(calibration.expected["regions"].weights)
-    for name, value in zip(FEATURES[len(KIND) :], pulls[len(KIND) :], strict=True):
-        pull[HINT_OF.get(name, name)] += float(value)
-    worst = min(set(HINTS) - {"soft_dice"}, key=lambda name: pull[name])
-    return worst if pull[worst] < CLEAR_PULL else "soft_dice"
+def _hint(mean: Row, calibration: Calibration) -> str:
+    """What stands out most from clean scans."""
+    beyond = (mean - np.array(calibration.usual)) / np.maximum(np.array(calibration.spread), LEAST_SPREAD)
+    found = {name: float(beyond[FEATURES.index(name)]) for name in HINTS}
+    worst = max(found, key=lambda name: found[name])
+    return HINTS[worst] if found[worst] > STANDS_OUT else UNSURE

@@ -19,6 +19,7 @@ TRUSTING = Calibration(
     {scheme: Curve([float(name == "soft_dice") for name in FEATURES], {}) for scheme in SCORED},
     {scheme: Curve([np.log(9) * float(name == "constant") for name in KIND], {}) for scheme in SCORED},
     [0.0] * len(FEATURES),
+    [0.1] * len(FEATURES),
     fail_above=0.2,
     check_above=0.1,
 )
@@ -140,3 +141,16 @@ def test_swallowed_white_matter_is_told(cortex: float, white: float, reason: str
     assert not any(
         "occipital cortex is" in told for told in assess(evidence, replace(VIEW, slices=5), TRUSTING).reasons
     )
+
+
+@pytest.mark.parametrize("slice_mm", [1.0, 3.0, 4.0])
+@pytest.mark.parametrize("ratio", [3.0, 3.6, 4.2])
+def test_cortex_that_swallowed_white_matter_is_told_in_slices_too(ratio: float, slice_mm: float) -> None:
+    """These are ratios of labels whose grey values were set by a bright scalp."""
+    evidence = usual()
+    regions = evidence.sums["regions"]
+    now = lobe_ratios({code: sums.voxels for code, sums in regions.items()})["occipital"]
+    for side in (0, 1000):
+        evidence = changed(evidence, 3204 + side, now / ratio)
+    found = assess(evidence, replace(VIEW, slices=48, slice_mm=slice_mm), TRUSTING)
+    assert any(f"occipital cortex is {ratio:.1f} times its white matter" in told for told in found.reasons)
