@@ -250,7 +250,7 @@ def _print_clinical(judged: list[Any]) -> None:
     from rich.table import Table
 
     table = Table("scan", "verdict", "expected", "reachable", "reasons", title="Clinical scans")
-    table.columns[0].no_wrap = True
+    table.columns[0].overflow = "fold"
     for scan, found in judged:
         hoped = found.expectation
         numbers = (f"{hoped.dice:.2f}", f"{hoped.reach:.2f}") if hoped else ("", "")

@@ -110,7 +110,7 @@ def quality_table(card: ModelCard) -> str:
     clinical = about.get("clinical scans", {})
     if clinical:
         counts = ", ".join(f"{clinical[verdict]} {verdict}" for verdict in ("pass", "check", "fail"))
-        lines += ["", f"Of {clinical['scans']} clinical scans whose labels look right: {counts}."]
+        lines += ["", f"Of {clinical['scans']} clinical scans: {counts}."]
     return "\n".join(lines)
 
 

@@ -98,5 +98,5 @@ def test_verdicts_as_a_table() -> None:
     assert table[2:] == [
         "| fail | 9 of 10 bad found (90%) |",
         "",
-        "Of 3 clinical scans whose labels look right: 2 pass, 1 check, 0 fail.",
+        "Of 3 clinical scans: 2 pass, 1 check, 0 fail.",
     ]
