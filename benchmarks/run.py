@@ -63,8 +63,8 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.network.weights import load_model
         from bidsseg.quality.assessment import assess
         from bidsseg.quality.coverage import geometry
-        from bidsseg.quality.expectation import calibration_from
         from bidsseg.quality.evidence import collect
+        from bidsseg.quality.expectation import calibration_from
         from bidsseg.report.participant import participant_report
         from bidsseg.segmentation.decision import to_native
         from bidsseg.segmentation.pipeline import prepare
@@ -114,7 +114,7 @@ def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
     import numpy as np
 
     from bidsseg.imaging.image import load
-    from bidsseg.network import inference
+    from bidsseg.network import device, inference
     from bidsseg.network.weights import load_model
     from bidsseg.segmentation.pipeline import segment
     from bidsseg.segmentation.result import labels
@@ -122,7 +122,7 @@ def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
     image, model = load(next(dataset.glob("sub-*/anat/*.nii.gz"))), load_model()
     answers = []
     for half in (True, False):
-        inference.cpu_has_bfloat16 = lambda half=half: half
+        device.cpu_has_bfloat16 = lambda half=half: half
         answers.append(labels(segment(image, model, inference.PredictOptions("cpu", threads)), "regions"))
     changed = answers[0] != answers[1]
     return {"of_brain": float(changed[(answers[0] > 0) | (answers[1] > 0)].mean()), "of_scan": float(np.mean(changed))}

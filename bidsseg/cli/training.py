@@ -104,7 +104,7 @@ def train(
 @THREADS_OPTION
 def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: Path | None, **chosen: Any) -> None:
     """Score a model on the held-out scans of DATA (never used for training)."""
-    from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, validation_cases, write_scores
+    from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, write_scores
     from bidsseg.evaluation.scores import evaluate as score
     from bidsseg.network.card import (
         ACCURACY_MARKS,
@@ -115,6 +115,7 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
         write_readme,
     )
     from bidsseg.network.inference import PredictOptions
+    from bidsseg.train.held_out import validation_cases
 
     card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"), mirror=chosen.pop("mirror"))

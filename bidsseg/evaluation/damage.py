@@ -10,9 +10,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.evaluation.scores import Case
 from bidsseg.imaging.arrays import Floats
 from bidsseg.train.data import Anatomy
+from bidsseg.train.held_out import Case
 
 SEED = 7
 CONTROL_POINTS = (4, 4, 4)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bidsseg.evaluation.damage import DAMAGES, NONE, Damage, damage
 from bidsseg.evaluation.scores import AXES, majority, reference_codes, simulate
 from bidsseg.evaluation.views import Axis, Contrast, View, shown
 from bidsseg.imaging.arrays import overlap
+from bidsseg.labels import Codes
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.coverage import Geometry, geometry
@@ -30,7 +30,6 @@ from bidsseg.segmentation.pipeline import answer, native, prepare
 from bidsseg.segmentation.result import labels
 from bidsseg.train.data import brain_folders, head_maps
 
-Codes = NDArray[np.uint16]
 One = TypeVar("One")
 Done = TypeVar("Done")
 SEED = 11

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.evaluation.scores import Case, Condition, recolour
+from bidsseg.evaluation.scores import Condition, recolour
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import at_1mm
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
@@ -32,6 +32,7 @@ from bidsseg.train.data import (
     load_head,
     load_lesions,
 )
+from bidsseg.train.held_out import Case
 from bidsseg.train.synthesis import MNI_BRAIN_BOX
 
 Contrast = Literal["T1w", "recoloured", "flair", "palette"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.labels import Scheme, label_table
+from bidsseg.labels import LOBAR_TISSUES, TISSUE, Scheme, label_table
 from bidsseg.quality.coverage import Geometry, coverage_doubts, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import Calibration, Expectation, expect
@@ -26,7 +26,7 @@ from bidsseg.quality.usual import (
     usual_ratios,
     widening,
 )
-from bidsseg.segmentation.result import Segmentation, quality
+from bidsseg.segmentation.result import Segmentation
 
 INTRACRANIAL_MM3 = (900e3, 2200e3)
 "Of adults: less or more means a wrong voxel size, or scalp taken for brain."
@@ -186,3 +186,19 @@ def quality_json(evidence: Evidence, found: Assessment) -> dict[str, Any]:
 
 def _expectation_json(found: Expectation | None) -> dict[str, float]:
     return {"ExpectedDice": round(found.dice, 4), "ReachableDice": round(found.reach, 4)} if found else {}
+
+
+def quality(segmentation: Segmentation) -> dict[str, Any]:
+    """Numbers that tell a doubtful segmentation from a good one."""
+    brain = segmentation.tissue > 0
+    cerebrum = np.isin(segmentation.tissue, [TISSUE[name] for name in LOBAR_TISSUES])
+    left = int((cerebrum & (segmentation.side == 0)).sum())
+    right = int((cerebrum & (segmentation.side == 1)).sum())
+    return {
+        "IntracranialVolumeMm3": round(float(brain.sum()) * segmentation.voxel_volume_mm3, 1),
+        "CerebralAsymmetry": round((left - right) / max(left + right, 1), 4),
+        "MeanConfidence": round(float(segmentation.confidence[brain].mean(dtype=np.float64)), 4)
+        if brain.any()
+        else 0.0,
+        "EdgeFraction": round(segmentation.edge_fraction, 4),
+    }

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from bidsseg.evaluation.damage import DAMAGES, KINDS, NONE, Damage, damage
-from bidsseg.evaluation.scores import Case
 from bidsseg.evaluation.views import View, unpacked, with_lesions
 from bidsseg.imaging.image import at_1mm
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
 from bidsseg.train.data import LESION_KIND, Anatomy, Subject, pack
+from bidsseg.train.held_out import Case
 
 SHAPE = (24, 24, 24)
 
