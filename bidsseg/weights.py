@@ -12,6 +12,7 @@ from torch import Tensor, float16
 
 from bidsseg.card import DEFAULT_MODEL, WEIGHTS, ModelCard, check_weights, folder_of, read_card, sha256_of, write_card
 from bidsseg.errors import FileError
+from bidsseg.files import whole
 from bidsseg.labels import TISSUES, gyri
 from bidsseg.network import UNet
 from bidsseg.unet_config import UNetConfig
@@ -43,10 +44,10 @@ def save_model(
     folder: Path, weights: dict[str, Tensor], config: UNetConfig, version: str, about: dict[str, Any]
 ) -> None:
     """Write float16 weights and a card without accuracy."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / WEIGHTS
-    save_file({key: value.detach().to(float16).contiguous() for key, value in weights.items()}, path)
-    path.chmod(0o644)  # safetensors writes for the owner alone, but any user may run an installation
+    with whole(path) as temporary:
+        save_file({key: value.detach().to(float16).contiguous() for key, value in weights.items()}, temporary)
+        temporary.chmod(0o644)  # safetensors writes for the owner alone, but any user may run an installation
     parcels = tuple(gyrus.abbreviation for gyrus in gyri())
     card = ModelCard(folder.name, version, config, sha256_of(path), TISSUES, parcels, about=about)
     write_card(folder, card)

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
+from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import N_CLASSES, remap
 from bidsseg.train.data import (
     LESION_KIND,
@@ -20,13 +22,24 @@ from bidsseg.train.data import (
     into_head,
     pack,
 )
-from bidsseg.train.loop import Run, export, final_weights, new_state, schedule, train
-from bidsseg.train.losses import IGNORE, choose_targets, class_weights, soft_dice_loss
+from bidsseg.train.loop import (
+    Run,
+    export,
+    final_weights,
+    groups_of_one_shape,
+    new_state,
+    schedule,
+    set_gradients,
+    train,
+)
+from bidsseg.train.losses import IGNORE, _cross_entropy, _pick, choose_targets, class_weights, losses, soft_dice_loss
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import (
     MNI_BRAIN_BOX,
     SLICE_MM,
+    Material,
     Recipe,
+    Sample,
     _gather,
     _move,
     _own_voxels,
@@ -54,6 +67,10 @@ def ball(size: int = 40) -> Subject:
     parcel = np.where(tissue > 0, GYRUS["SFG"], UNKNOWN_PARCEL).astype(np.uint8)
     scan = np.select([tissue == 2, tissue == 1, tissue == 7], [0.9, 0.6, 0.2], 0).astype(np.float16)
     return Subject("ball", pack(Anatomy(tissue, side, parcel), kind), scan, brain_box(tissue))
+
+
+def material(*lesions: NDArray[np.uint8]) -> Material:
+    return Material.on(CPU, [ball()], lesions)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +140,9 @@ def test_validation_subjects_never_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize("difficulty", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("seed", range(6))
 def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: int) -> None:
-    torch.manual_seed(seed)
-    sample = draw([ball()], [], RECIPE, difficulty, np.random.default_rng(seed))
+    sample = draw(material(), RECIPE, difficulty, Chance.of(seed))
     assert sample.image.shape == sample.packed.shape == sample.weight.shape
-    assert all(n in (16, 24, 32) for n in sample.image.shape)
+    assert all(n in range(16, 33, 4) for n in sample.image.shape)
     assert sample.image.min() >= 0
     assert sample.image.max() <= 1
     assert torch.isfinite(sample.image).all()
@@ -134,10 +150,82 @@ def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: 
     assert not sample.image[~sample.weight].any()
 
 
+# What this recipe gave when its volumes were still numpy's and its noise torch's global one: number of the sample,
+# shape, voxels of white matter, cortex, CSF and lesion, mean and standard deviation of the image, its middle voxel.
+EVERYTHING = replace(RECIPE, p_lesions=1.0, p_moved=0.5, p_still=0.3)
+FIRST_SAMPLES = [
+    (0, (32, 32, 32), (1440, 5461, 4835, 596), (0.3115, 0.3445, 0.9346)),
+    (1, (32, 32, 32), (1152, 4180, 3736, 477), (0.4244, 0.3255, 0.1415)),
+    (2, (32, 16, 32), (1180, 3284, 2623, 552), (0.2407, 0.2827, 0.6475)),
+    (3, (32, 32, 32), (912, 3312, 2984, 344), (0.2091, 0.1910, 0.5820)),
+    (4, (32, 32, 16), (480, 1774, 1383, 187), (0.1328, 0.2188, 0.6323)),
+    (5, (32, 32, 32), (1154, 3982, 3519, 446), (0.2093, 0.2786, 0.3691)),
+    (6, (32, 32, 16), (519, 2410, 1709, 213), (0.2845, 0.3146, 0.5098)),
+    (7, (32, 32, 16), (272, 827, 539, 142), (0.0775, 0.1909, 1.0000)),
+    (8, (32, 32, 32), (912, 3312, 2984, 344), (0.3810, 0.3255, 1.0000)),
+    (9, (32, 32, 32), (821, 3023, 2762, 351), (0.2093, 0.1945, 0.9331)),
+    (10, (32, 32, 16), (144, 1044, 1056, 50), (0.1442, 0.2354, 0.9326)),
+    (11, (32, 32, 32), (729, 2738, 2491, 295), (0.2291, 0.1902, 0.7261)),
+    (12, (32, 32, 32), (912, 3312, 2984, 344), (0.3368, 0.1997, 1.0000)),
+    (13, (32, 16, 32), (413, 1009, 648, 170), (0.1314, 0.2499, 0.5312)),
+    (14, (32, 32, 32), (1701, 6074, 5232, 707), (0.3611, 0.2807, 0.2595)),
+    (15, (32, 32, 32), (1624, 5840, 5192, 688), (0.3647, 0.2997, 0.8057)),
+    (16, (32, 28, 32), (683, 2457, 2202, 286), (0.0862, 0.1842, 0.5913)),
+    (17, (32, 32, 32), (1152, 4129, 3699, 484), (0.2630, 0.2710, 0.1036)),
+    (18, (32, 32, 32), (924, 3448, 3131, 435), (0.2790, 0.2896, 0.5264)),
+    (19, (32, 32, 32), (1632, 6044, 5179, 719), (0.1807, 0.2323, 0.9648)),
+]
+
+
+def half_a_head_of_lesions() -> NDArray[np.uint8]:
+    mask = np.zeros((MNI_BRAIN_BOX[1] + 20).astype(int), np.uint8)
+    mask[: len(mask) // 2] = 1
+    return mask
+
+
+@pytest.mark.parametrize(("number", "shape", "voxels", "greys"), FIRST_SAMPLES)
+def test_samples_are_those_of_the_first_synthesis(
+    number: int, shape: tuple[int, ...], voxels: tuple[int, ...], greys: tuple[float, ...]
+) -> None:
+    sample = draw(material(half_a_head_of_lesions()), EVERYTHING, 1.0, Chance.of((7, number)))
+    assert sample.image.shape == shape
+    tissue = sample.packed & 31
+    counts = [(tissue == kind).sum().item() for kind in (TISSUE["white-matter"], TISSUE["cortex"], TISSUE["csf"])]
+    lesion = ((sample.packed >> 12) & 15 == LESION_KIND).sum().item()
+    assert (*counts, lesion) == voxels
+    image = sample.image.float()
+    middle = image[tuple(n // 2 for n in shape)]
+    assert [image.mean().item(), image.std(correction=0).item(), middle.item()] == pytest.approx(greys, abs=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("number", range(12))
+def test_samples_of_a_gpu_are_those_of_the_cpu_but_for_noise(number: int) -> None:
+    drawn = []
+    for device in (CPU, torch.device("cuda")):
+        made_there = Material.on(device, [ball()], [half_a_head_of_lesions()])
+        drawn += [draw(made_there, EVERYTHING, 1.0, Chance.of((7, number), device)) for _ in range(2)]
+    for one, again in (drawn[:2], drawn[2:]):
+        assert torch.equal(one.image, again.image)
+    there, here = drawn[2], drawn[0]
+    assert (there.packed.cpu() != here.packed).float().mean() < 1e-3
+    assert torch.equal(there.weight.cpu(), here.weight)
+    assert there.image.float().mean().item() == pytest.approx(here.image.float().mean().item(), abs=0.01)
+    assert there.image.float().std().item() == pytest.approx(here.image.float().std().item(), abs=0.01)
+
+
+@pytest.mark.parametrize("difficulty", [0.0, 1.0])
+def test_one_seed_and_number_give_one_sample(difficulty: float) -> None:
+    one, same, other = (draw(material(), RECIPE, difficulty, Chance.of((3, n))) for n in (5, 5, 6))
+    assert torch.equal(one.image, same.image)
+    assert torch.equal(one.packed, same.packed)
+    assert one.image.shape != other.image.shape or not torch.equal(one.image, other.image)
+
+
 def test_a_flip_swaps_the_sides() -> None:
     """Whatever the draw, left lies on the left: low i."""
     for seed in range(8):
-        sample = draw([ball()], [], replace(RECIPE, p_cropped=0), 0.0, np.random.default_rng(seed))
+        sample = draw(material(), replace(RECIPE, p_cropped=0), 0.0, Chance.of(seed))
         brain = ((sample.packed & 31) == TISSUE["white-matter"]).numpy()
         side = ((sample.packed >> 5) & 1).numpy().astype(bool)
         i = np.arange(32)[:, None, None] * np.ones_like(brain)
@@ -148,7 +236,7 @@ def test_lesions_are_painted_into_white_matter_only() -> None:
     shape = tuple((MNI_BRAIN_BOX[1] + 20).astype(int))
     everywhere: NDArray[np.uint8] = np.ones(shape, np.uint8)
     recipe = replace(RECIPE, p_lesions=10.0, p_synthetic=0.0, p_cropped=0)
-    packed = draw([ball()], [everywhere], recipe, 0.0, np.random.default_rng(0)).packed.numpy()
+    packed = draw(material(everywhere), recipe, 0.0, Chance.of(0)).packed.numpy()
     lesion = ((packed.view(np.uint16) >> 12) & 15) == LESION_KIND
     white = (packed & 31) == TISSUE["white-matter"]
     np.testing.assert_array_equal(lesion, white)
@@ -157,7 +245,7 @@ def test_lesions_are_painted_into_white_matter_only() -> None:
 def test_slabs_show_whole_sections_and_are_padded_as_at_inference() -> None:
     recipe, thin = replace(RECIPE, p_cropped=10.0), 0
     for seed in range(12):
-        sample = draw([ball()], [], recipe, 0.5, np.random.default_rng(seed))
+        sample = draw(material(), recipe, 0.5, Chance.of(seed))
         seen = np.argwhere(sample.weight.numpy())
         extent = seen.max(0) - seen.min(0) + 1
         assert len(seen) == extent.prod()
@@ -172,7 +260,7 @@ def test_slabs_show_whole_sections_and_are_padded_as_at_inference() -> None:
 
 
 def test_a_remapped_scan_has_the_new_means_and_keeps_partial_volumes_between_them() -> None:
-    old, new = np.zeros(N_CLASSES, np.float32), np.zeros(N_CLASSES, np.float32)
+    old, new = torch.zeros(N_CLASSES), torch.zeros(N_CLASSES)
     for name, before, after in (("lateral-ventricle", 0.2, 0.9), ("cortex", 0.6, 0.5), ("white-matter", 0.8, 0.3)):
         old[TISSUE[name]], new[TISSUE[name]] = before, after
     scan = torch.tensor([0.0, 0.2, 0.4, 0.6, 0.7, 0.8])
@@ -183,7 +271,7 @@ def test_a_remapped_scan_has_the_new_means_and_keeps_partial_volumes_between_the
 def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
     plain = Recipe(rotation_deg=0, scaling=0, shift_mm=0, warp_mm=0, p_swollen=0)
     grids = [
-        _sampling_grid(ball(), recipe, 1.0, np.random.default_rng(2)).numpy()
+        _sampling_grid(ball().box, recipe, 1.0, np.random.default_rng(2))
         for recipe in (plain, replace(plain, p_swollen=1.0))
     ]
     moved = np.linalg.norm(grids[1] - grids[0], axis=0)
@@ -194,7 +282,8 @@ def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
 @pytest.mark.parametrize(("size", "first"), [(40, 4), (41, 5)])
 def test_a_still_scan_keeps_its_own_voxels(size: int, first: int) -> None:
     subject = ball(size)
-    still = _gather(torch.from_numpy(subject.packed), _upsample(_own_voxels(subject, RECIPE), RECIPE.shape))
+    grid = _upsample(_own_voxels(subject.box, RECIPE), RECIPE.shape, CPU)
+    still = _gather(torch.from_numpy(subject.packed), grid)
     expected = subject.packed[(slice(first, first + 32),) * 3]
     np.testing.assert_array_equal(still.numpy(), expected)
 
@@ -216,7 +305,7 @@ def test_ghosts_spread_along_one_axis() -> None:
 def test_slices_blur_along_their_axis() -> None:
     # 4 mm slices, each the mean of its 4 samples: an edge between slices becomes a ramp
     edge = torch.cat((torch.zeros(16), torch.ones(16)))
-    seen = slice_matrix(32, 4.0, 1.0, 0.375) @ edge  # the first slice's centre at 1.5: samples 0-3
+    seen = torch.from_numpy(slice_matrix(32, 4.0, 1.0, 0.375)) @ edge  # the first slice's centre at 1.5: samples 0-3
     assert seen[:14].max() == 0
     assert seen[18:].min() == 1
     assert 0.3 < seen[15] < 0.5
@@ -225,7 +314,7 @@ def test_slices_blur_along_their_axis() -> None:
 def test_targets_are_those_of_the_drawn_blocks() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     weight = torch.ones(packed.shape, dtype=torch.bool)
-    options = TrainOptions(brain_blocks=50, outer_blocks=30, any_blocks=10, parcel_blocks=20)
+    options = TrainOptions(lesion_blocks=0, brain_blocks=50, outer_blocks=30, any_blocks=10, parcel_blocks=20)
     targets = choose_targets(packed, weight, options, torch.Generator().manual_seed(0))
     assert targets.tissue.shape == (8, 90)
     assert targets.parcel.shape == (8, 20)
@@ -246,11 +335,67 @@ def test_painted_lesions_are_drawn_on_purpose_and_learn_gyri_first() -> None:
     assert targets.with_parcel.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
+def test_blocks_are_drawn_evenly_from_a_pool_and_from_an_empty_one_in_name_alone(share: float) -> None:
+    pool = torch.rand(5000, generator=torch.Generator().manual_seed(1)) < share
+    places, found = _pick(pool, 20_000, torch.Generator().manual_seed(2))
+    assert found.all() if share else not found.any()
+    counts = torch.bincount(places, minlength=len(pool))
+    if share:
+        expected = len(places) / pool.sum()
+        assert not counts[~pool].any()
+        assert (counts[pool] - expected).abs().max() < 6 * expected**0.5 + 1
+
+
+def test_what_a_sample_does_not_offer_costs_nothing() -> None:
+    """Air alone: no brain, lesion, side or parcel to learn, and no number that is none."""
+    air, seen = torch.zeros(16, 16, 16, dtype=torch.int16), torch.ones(16, 16, 16, dtype=torch.bool)
+    targets = choose_targets(air, seen, TrainOptions(), torch.Generator().manual_seed(0))
+    assert (targets.tissue[:, :-2000] == IGNORE).all()
+    assert (targets.tissue[:, -2000:] == 0).all()
+    net = new_state(UNetConfig(widths=(8, 8), head_width=16), TrainOptions()).net
+    found = losses(net, net.features(torch.rand(1, 1, 16, 16, 16)), targets, torch.ones(len(TISSUES)))
+    assert found["side"] == 0
+    assert found["parcel"] == 0
+    assert all(torch.isfinite(loss) for loss in found.values())
+
+
+def test_losses_are_torchs_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_p = torch.randn(2, 5, 30, generator=generator).log_softmax(1)
+    truth = torch.randint(0, 5, (2, 30), generator=generator)
+    truth[0, :7] = IGNORE
+    weight = torch.rand(5, generator=generator) + 0.5
+    expected = torch.nn.functional.nll_loss(log_p, truth, weight, ignore_index=IGNORE)
+    assert _cross_entropy(log_p, truth, weight) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_step_on_samples_of_several_shapes_is_the_mean_of_their_own() -> None:
+    recipe = replace(RECIPE, p_cropped=1.0)
+    samples = [draw(material(), recipe, 0.5, Chance.of(seed)) for seed in range(5)]
+    samples.append(samples[0])
+    options = TrainOptions(brain_blocks=300, outer_blocks=50, any_blocks=50, lesion_blocks=10, parcel_blocks=100)
+    assert 1 < len(groups_of_one_shape(samples)) < len(samples)
+    in_order = [sample for group in groups_of_one_shape(samples) for sample in group]
+    state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
+
+    def gradients(steps: list[list[Sample]]) -> list[Tensor]:
+        generator, found = torch.Generator().manual_seed(0), []
+        for step in steps:
+            set_gradients(state, step, options, 0.5, generator)
+            found.append(torch.cat([w.grad.flatten() for w in state.net.parameters() if w.grad is not None]))
+        return found
+
+    (together,) = gradients([in_order])
+    alone = torch.stack(gradients([[sample] for sample in in_order])).mean(0)
+    assert torch.norm(together - alone) < 0.02 * torch.norm(alone)  # bfloat16 rounds
+
+
 def test_nothing_is_learned_where_there_is_no_image() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     weight = torch.zeros(packed.shape, dtype=torch.bool)
     weight[..., :8] = True
-    options = TrainOptions(brain_blocks=200, outer_blocks=50, any_blocks=50)
+    options = TrainOptions(lesion_blocks=0, brain_blocks=200, outer_blocks=50, any_blocks=50)
     targets = choose_targets(packed, weight, options, torch.Generator().manual_seed(0))
     assert (targets.blocks % 8 < 4).all()  # the third axis of the 8x8x8 blocks
 
