@@ -205,7 +205,14 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-for command in (cli_training.train, cli_training.evaluate, cli_training.calibrate, cli_training.reference):
+TRAINING = (
+    cli_training.pack,
+    cli_training.train,
+    cli_training.evaluate,
+    cli_training.calibrate,
+    cli_training.reference,
+)
+for command in TRAINING:
     main.add_command(command)
 
 

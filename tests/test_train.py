@@ -6,6 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
 from bidsseg.train.chance import CPU, Chance
@@ -31,6 +32,7 @@ from bidsseg.train.loop import (
     schedule,
     set_gradients,
     train,
+    update,
 )
 from bidsseg.train.losses import IGNORE, _cross_entropy, _pick, choose_targets, class_weights, losses, soft_dice_loss
 from bidsseg.train.options import TrainOptions
@@ -389,6 +391,19 @@ def test_a_step_on_samples_of_several_shapes_is_the_mean_of_their_own() -> None:
     (together,) = gradients([in_order])
     alone = torch.stack(gradients([[sample] for sample in in_order])).mean(0)
     assert torch.norm(together - alone) < 0.02 * torch.norm(alone)  # bfloat16 rounds
+
+
+def test_no_number_is_read_back_while_samples_are_made_and_learned_from() -> None:
+    """A GPU would have to be waited for; fake tensors have shapes and no values, and refuse."""
+    options = TrainOptions()
+    state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
+    made_from = material(half_a_head_of_lesions())
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        samples = [draw(made_from, EVERYTHING, 1.0, Chance.of((7, number))) for number in range(20)]
+        parts = set_gradients(state, samples[:3], options, 0.5, torch.Generator().manual_seed(0))
+        update(state, options)
+        with pytest.raises(DataDependentOutputException):
+            parts["tissue"].item()
 
 
 def test_nothing_is_learned_where_there_is_no_image() -> None:
