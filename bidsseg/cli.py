@@ -126,7 +126,6 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 
 
 def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> None:
-    from bidsseg.bias import correct_bias
     from bidsseg.image import load, save
     from bidsseg.inference import PredictOptions
     from bidsseg.pictures import mosaic
@@ -136,7 +135,11 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> No
     image = load(scan)
     for warning in image.warnings:
         click.echo(f"warning: {scan}: {warning}", err=True)
-    corrected = correct_bias(image, request.threads or 2) if request.bias_correction else image
+    corrected = image
+    if request.bias_correction:
+        from bidsseg.bias import correct_bias
+
+        corrected = correct_bias(image, request.threads or 2)
     options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
     found = segment(corrected, model, options)
     codes = labels(found, request.seg)

@@ -46,8 +46,9 @@ from bidsseg.errors import UserError
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples of a step.")
 @click.option("--seed", type=int, default=1, show_default=True, help="With --steps, the same seed gives the same run.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; samples are made there.")
+@click.option("--reproducible/--fastest", default=True, help="Same seed, same GPU, same run; or whatever is fastest.")
 @click.option("--channels-last", is_flag=True, help="Another order in memory, which may be faster on a GPU.")
-@click.option("--compile", is_flag=True, help="Have torch compile the network: minutes at first, faster then.")
+@click.option("--compiler", default="", help="Have torch compile the network, such as by inductor: slow at first.")
 def train(
     data: Path, out: Path, hours: float, init: str | None, picture_minutes: float, device: str, **chosen: Any
 ) -> None:

@@ -377,8 +377,9 @@ def test_a_step_on_samples_of_several_shapes_is_the_mean_of_their_own() -> None:
     samples = [draw(material(), recipe, 0.5, Chance.of(seed)) for seed in range(5)]
     samples.append(samples[0])
     options = TrainOptions(brain_blocks=300, outer_blocks=50, any_blocks=50, lesion_blocks=10, parcel_blocks=100)
-    assert 1 < len(groups_of_one_shape(samples)) < len(samples)
-    in_order = [sample for group in groups_of_one_shape(samples) for sample in group]
+    groups = groups_of_one_shape(samples, len(samples))
+    assert 1 < len(groups) < len(samples)
+    in_order = [sample for group in groups for sample in group]
     state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
 
     def gradients(steps: list[list[Sample]]) -> list[Tensor]:

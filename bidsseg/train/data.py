@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -316,12 +317,20 @@ def _read(path: Path) -> Subject:
 def together(heads: Sequence[Subject], brains: Sequence[Subject]) -> Iterator[Subject]:
     """The heads, and every brain amid the surroundings of some of them."""
     yield from heads
-    for number, brain in enumerate(brains):
-        for turn in range(HEADS_PER_BRAIN):
-            head = heads[(number * HEADS_PER_BRAIN + turn) % len(heads)]
-            if brain.image is not None:
-                name = f"{brain.name}_in_{head.name}"
-                yield crop_to_brain(into_head(unpack(brain.packed), brain.image, head, name))
+    pairs = [
+        (brain, heads[(number * HEADS_PER_BRAIN + turn) % len(heads)])
+        for number, brain in enumerate(brains)
+        for turn in range(HEADS_PER_BRAIN)
+    ]
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(_amid, pairs)
+
+
+def _amid(pair: tuple[Subject, Subject]) -> Subject:
+    brain, head = pair
+    assert brain.image is not None
+    joined = into_head(unpack(brain.packed), brain.image, head, f"{brain.name}_in_{head.name}")
+    return crop_to_brain(joined)
 
 
 def load_heads(data: Path) -> list[Subject]:

@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 BodyFeatures = tuple[Tensor, tuple[Tensor, ...]]
 Body = Callable[[Tensor], BodyFeatures]
+COMPILED_TOGETHER = 2
+"Samples of one pass through a compiled body: compiled once, for one number."
 GPU_LOG_STEPS = 10
 "A GPU's losses are read once in so many steps, because the host waits for them."
 
@@ -94,22 +96,19 @@ def new_state(
         net.load_state_dict(weights)
     net.to(device, memory_format=torch.channels_last_3d if options.channels_last else torch.preserve_format)  # type: ignore[call-overload]
     average = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    return State(net, average, optimisers_for(net, options), compiled(net.body) if options.compile else net.body)
+    return State(net, average, optimisers_for(net, options), net.body)
 
 
-def compiled(body: Body) -> Body:
-    """The body compiled for volumes of any shape, or as it is once that has failed."""
-    fast = torch.compile(body, dynamic=True)
-    working = [True]
+def compiled(body: Body, backend: str, shape: tuple[int, int, int]) -> Body:
+    """A body that torch compiles for pairs of whole samples, and runs as it is for anything else.
+
+    Slabs come in a score of shapes, each of which would take longer to compile than it then saves.
+    """
+    fast, pair = torch.compile(body, backend=backend, dynamic=False), (COMPILED_TOGETHER, 1, *shape)
 
     def run(volumes: Tensor) -> BodyFeatures:
-        if working:
-            try:
-                return fast(volumes)
-            except Exception as error:  # of the many kinds that compilers raise
-                working.clear()
-                logger.warning("cannot compile the network, going on without: %s", str(error).split("\n", 1)[0])
-        return body(volumes)
+        result: BodyFeatures = (fast if volumes.shape == pair else body)(volumes)
+        return result
 
     return run
 
@@ -186,6 +185,8 @@ class Run:
 def start_or_resume(run: Run) -> State:
     """The state of the output folder's checkpoint, or a new one."""
     state = new_state(run.config, run.options, run.weights, run.device)
+    if run.options.compiler:
+        state.body = compiled(state.net.body, run.options.compiler, run.recipe.shape)
     checkpoint = run.out / "checkpoint.safetensors"
     if checkpoint.exists():
         restore_state(state, checkpoint)
@@ -210,6 +211,7 @@ def train(
     """
     options = run.options
     torch.set_num_threads(options.threads)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = options.reproducible, not options.reproducible
     run.out.mkdir(parents=True, exist_ok=True)
     state = start_or_resume(run)
     progress = multiprocessing.Value(ctypes.c_double, share_done(state, options))
@@ -255,7 +257,14 @@ def train_step(
     Nothing here waits for the device.
     """
     set_learning_rates(state, options, progress)
-    parts = set_gradients(state, samples, options, progress, generator)
+    try:
+        parts = set_gradients(state, samples, options, progress, generator)
+    except Exception as error:  # compilers raise many kinds, on the way forward or back
+        if state.body == state.net.body:
+            raise
+        logger.warning("cannot compile the network, going on without: %s", str(error).split("\n", 1)[0])
+        state.body = state.net.body
+        parts = set_gradients(state, samples, options, progress, generator)
     update(state, options)
     return parts
 
@@ -263,16 +272,16 @@ def train_step(
 def set_gradients(
     state: State, samples: Sequence[Sample], options: TrainOptions, progress: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Those of the mean of the samples' losses, which it returns; samples of one shape go through the body together."""
+    """Those of the mean of the samples' losses, which it returns."""
     exponent = options.balance[0] + (options.balance[1] - options.balance[0]) * progress
-    device = samples[0].image.device
-    class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent).to(device, non_blocking=True)
+    class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent).to(generator.device, non_blocking=True)
     state.net.zero_grad(set_to_none=True)
     found: list[dict[str, Tensor]] = []
-    for group in groups_of_one_shape(samples):
+    for group in groups_of_one_shape(samples, COMPILED_TOGETHER if options.compiler else len(samples)):
         targets = [choose_targets(sample.packed, sample.weight, options, generator) for sample in group]
-        with torch.autocast(device.type, torch.bfloat16):
-            features = features_of(*state.body(torch.stack([sample.image.float() for sample in group])[:, None]))
+        images = torch.stack([sample.image.float() for sample in group])[:, None]  # (B, 1, I, J, K)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            features = features_of(*state.body(images))
             parts = [losses(state.net, *both, class_weight) for both in zip(features, targets, strict=True)]
         total = torch.stack([loss for of_sample in parts for loss in of_sample.values()]).sum() / len(samples)
         total.backward()  # type: ignore[no-untyped-call]
@@ -288,12 +297,12 @@ def set_learning_rates(state: State, options: TrainOptions, progress: float) -> 
             group["lr"] = peak * factor
 
 
-def groups_of_one_shape(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """The samples by the shape of their images, in the order in which the shapes come first."""
-    groups: dict[torch.Size, list[Sample]] = {}
+def groups_of_one_shape(samples: Sequence[Sample], most: int) -> list[list[Sample]]:
+    """Samples that can go through the body together, so many at most; shapes in the order in which they come first."""
+    by_shape: dict[torch.Size, list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(sample.image.shape, []).append(sample)
-    return list(groups.values())
+        by_shape.setdefault(sample.image.shape, []).append(sample)
+    return [group[n : n + most] for group in by_shape.values() for n in range(0, len(group), most)]
 
 
 def update(state: State, options: TrainOptions) -> None:

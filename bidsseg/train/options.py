@@ -43,8 +43,10 @@ class TrainOptions:
     "Samples of a step."
     channels_last: bool = False
     "Keep the channels of a voxel together in memory."
-    compile: bool = False
-    "Have torch compile the network's body."
+    compiler: str = ""
+    "Torch's backend to compile the network's body with, such as inductor; none if empty."
+    reproducible: bool = True
+    "Have cuDNN take only algorithms that give the same result at every run, and not try which is fastest."
     checkpoint_s: float = 240.0
     seed: int = 1
     workers: int = 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import bz2
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,16 +66,19 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 def read_arrays(path: Path) -> Arrays:
     """Read what ``write_arrays`` wrote; raises ``FileError`` for any other file."""
-    found: Arrays = {}
     try:
-        with safe_open(path, "np") as stored:
-            for name, (dtype, shape) in json.loads(stored.metadata()["arrays"]).items():
-                planes = np.frombuffer(bz2.decompress(stored.get_tensor(name).tobytes()), np.uint8)
-                item = np.ascontiguousarray(planes.reshape(np.dtype(dtype).itemsize, -1).T)
-                found[name] = item.reshape(-1).view(dtype).reshape(shape)
+        with safe_open(path, "np") as stored, ThreadPoolExecutor() as pool:
+            about = json.loads(stored.metadata()["arrays"])
+            contents = pool.map(bz2.decompress, [stored.get_tensor(name).tobytes() for name in about])
+            found = {name: _array(content, *about[name]) for name, content in zip(about, contents, strict=True)}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(path, "not a packed training set", "write it with brainseg-cli pack DATA FILE") from error
     return found
+
+
+def _array(content: bytes, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
+    planes = np.frombuffer(content, np.uint8).reshape(np.dtype(dtype).itemsize, -1)
+    return np.array(planes.T, order="C").reshape(-1).view(dtype).reshape(shape)
 
 
 def noise_of(scan: NDArray[np.floating[Any]], inside: NDArray[np.bool_]) -> float:
@@ -164,4 +168,9 @@ def subjects_and_lesions(data: Path, cache: Path) -> tuple[list[Subject], list[N
     if data.is_dir():
         return load_subjects(data, cache), load_lesions(data)
     known = unpack_training_set(data)
-    return sorted(together(known.heads, known.brains), key=lambda subject: subject.name), known.lesions
+    return subjects_of(known), known.lesions
+
+
+def subjects_of(known: TrainingSet) -> list[Subject]:
+    """Heads and brains amid them, in the order in which ``load_subjects`` gives them."""
+    return sorted(together(known.heads, known.brains), key=lambda subject: subject.name)
