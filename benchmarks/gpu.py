@@ -45,6 +45,7 @@ from bidsseg.grid import conform
 from bidsseg.image import Image, load
 from bidsseg.inference import PredictOptions, infer
 from bidsseg.pictures import mosaic
+from bidsseg.pipeline import prepare
 from bidsseg.predict import segment
 from bidsseg.restore import to_native
 from bidsseg.segmentation import brain_mask, labels
@@ -55,7 +56,6 @@ from bidsseg.train.options import TrainOptions
 from bidsseg.train.packing import subjects_of, unpack_training_set
 from bidsseg.train.synthesis import Material, Recipe, draw
 from bidsseg.unet_config import UNetConfig
-from bidsseg.volume import normalise
 from bidsseg.weights import load_model, save_model
 
 MIB = 1 << 20
@@ -276,7 +276,7 @@ def agreement_of_labels(at: Measurement) -> Iterator[Row]:
 
 def forward(at: Measurement) -> Iterator[Row]:
     """Time and memory of a whole head at 1 mm, from grey values to probabilities."""
-    volume, model = normalise(conform(at.heads[0])[0]), at.load_model()
+    volume, model = conform(at.heads[0])[0], at.load_model()
     infer(volume, model, PredictOptions(str(at.device)))
     forget_memory(at.device)
     seconds = []
@@ -293,9 +293,9 @@ def memory_ladder(at: Measurement) -> Iterator[Row]:
     if at.device.type != "cuda":
         yield "memory ladder", "needs a GPU"
         return
-    volume, options = normalise(conform(at.heads[0])[0]), PredictOptions(str(at.device))
+    volume, options = conform(at.heads[0])[0], PredictOptions(str(at.device))
     forget_memory(at.device)
-    whole = infer(volume, at.load_model(), options)
+    whole, _ = infer(volume, at.load_model(), options)
     peak, total = torch.cuda.max_memory_allocated(at.device), torch.cuda.get_device_properties(at.device).total_memory
     for share in (0.8, 0.1):
         heard = Heard()
@@ -303,7 +303,7 @@ def memory_ladder(at: Measurement) -> Iterator[Row]:
         forget_memory(at.device)
         torch.cuda.set_per_process_memory_fraction(share * peak / total, at.device)
         try:
-            found = infer(volume, at.load_model(), options)
+            found, _ = infer(volume, at.load_model(), options)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0, at.device)
             logging.getLogger("bidsseg.inference").removeHandler(heard)
@@ -344,10 +344,9 @@ def stages_of_predict(at: Measurement) -> Iterator[Row]:
         marks = [("", waited(at.device))]
         read = load(path)
         marks.append(("read", waited(at.device)))
-        volume, grid = conform(read)
-        volume = normalise(volume)
+        volume, grid = conform(prepare(read, bias_correction=False))
         marks.append(("conform", waited(at.device)))
-        found = infer(volume, model, PredictOptions(str(at.device)))
+        found, _ = infer(volume, model, PredictOptions(str(at.device)))
         marks.append(("network", waited(at.device)))
         native = to_native(found, grid, False)
         codes = labels(native, "regions")

@@ -129,19 +129,15 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> No
     from bidsseg.image import load, save
     from bidsseg.inference import PredictOptions
     from bidsseg.pictures import mosaic
-    from bidsseg.predict import segment
+    from bidsseg.pipeline import answer, native, prepare
     from bidsseg.segmentation import brain_mask, labels, write_volumes
 
     image = load(scan)
-    for warning in image.warnings:
+    prepared = prepare(image, request.bias_correction, request.threads or 2)
+    for warning in prepared.warnings:
         click.echo(f"warning: {scan}: {warning}", err=True)
-    corrected = image
-    if request.bias_correction:
-        from bidsseg.bias import correct_bias
-
-        corrected = correct_bias(image, request.threads or 2)
     options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
-    found = segment(corrected, model, options)
+    found = native(answer(prepared, model, options), options.gyri)
     codes = labels(found, request.seg)
     beside = target.with_name(stem_of(target))
     try:
@@ -208,14 +204,7 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-TRAINING = (
-    cli_training.pack,
-    cli_training.train,
-    cli_training.evaluate,
-    cli_training.calibrate,
-    cli_training.reference,
-)
-for command in TRAINING:
+for command in (cli_training.train, cli_training.evaluate, cli_training.calibrate, cli_training.reference):
     main.add_command(command)
 
 

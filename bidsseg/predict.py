@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-
-from bidsseg.grid import conform
 from bidsseg.image import Image
-from bidsseg.inference import PredictOptions, infer
-from bidsseg.restore import to_native
+from bidsseg.inference import PredictOptions
+from bidsseg.pipeline import answer, native, prepare
 from bidsseg.segmentation import Segmentation
-from bidsseg.volume import normalise
 from bidsseg.weights import Model
 
 
-def segment(image: Image, model: Model, options: PredictOptions) -> Segmentation:
-    """Label every voxel of a scan, on the scan's own grid."""
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    volume, grid = conform(image)
-    found = infer(normalise(volume), model, options)
-    return to_native(found, grid, options.gyri)
+def segment(image: Image, model: Model, options: PredictOptions, bias_correction: bool = False) -> Segmentation:
+    """Label every voxel of a scan, on the scan's own grid; see ``pipeline``."""
+    return native(answer(prepare(image, bias_correction, options.threads or 1), model, options), options.gyri)

@@ -14,6 +14,8 @@ Floats = NDArray[np.float32]
 Numbers = TypeVar("Numbers", Floats, "Tensor")
 "In numpy or in torch."
 Box = tuple[slice, slice, slice]
+SAMPLED = 500_000
+"About as many voxels are enough for percentiles."
 
 
 def box_around(mask: NDArray[np.bool_], margin: int = 0) -> Box:
@@ -31,30 +33,24 @@ def voxel_volume_mm3(affine: NDArray[np.floating[Any]]) -> float:
     return float(abs(np.linalg.det(affine[:3, :3])))
 
 
-def normalise(volume: Numbers, inside: Any = None) -> Numbers:
-    """Grey values to 0-1, from the 0.5th to the 99.5th percentile; float32.
+def normalise(volume: Floats, inside: NDArray[np.bool_] | None = None) -> Floats:
+    """Clip grey values at the 0.5th and 99.5th percentile of what counts, and map these to 0 and 1.
 
-    The percentiles are those of the voxels ``inside``, a mask of the same shape, or of what is brighter than the
-    darkest value. They are found by sorting in torch, so that no GPU has to be waited for, also for arrays of numpy.
+    What counts is the brain, where a mask (I, J, K) of it is given: a bright scalp or a marker must not set the scale.
+    Without a mask, or with one that holds a single value, it is all that is brighter than the darkest value.
     """
-    import torch  # readers of tables and headers do without
-
-    if isinstance(volume, np.ndarray):
-        return normalise(torch.from_numpy(np.ascontiguousarray(volume)), inside).numpy()
-    step, volume = max(1, volume.numel() // 500_000), volume.float()
-    sample = volume.reshape(-1)[::step]
-    counted = sample > sample.min() if inside is None else torch.as_tensor(inside).reshape(-1)[::step]
-    ordered = torch.where(counted, sample, torch.inf).sort().values
-    last = counted.sum().sub(1).clamp(min=0)
-    low, high = (_at(ordered, last.double() * share) for share in (0.005, 0.995))
-    scaled = ((volume - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    return scaled.where(counted.any(), 0.0)
-
-
-def _at(ordered: Tensor, place: Tensor) -> Tensor:
-    """An ordered row at a place between its samples, linear."""
-    below, above = (ordered.take(end.long()) for end in (place.floor(), place.ceil()))
-    return below.lerp(above, place.frac().float())
+    darkest = volume.min()
+    for where in (inside, None):
+        sample = volume.reshape(-1) if where is None else volume[where]
+        sample = sample[:: max(1, sample.size // SAMPLED)]
+        if where is None:
+            sample = sample[sample > darkest]
+        low, high = np.percentile(sample, (0.5, 99.5)) if sample.size else (darkest, darkest)
+        if high > low:
+            scaled: Floats = np.clip((volume - np.float32(low)) / np.float32(high - low), 0, 1)
+            return scaled
+    brighter: Floats = (volume > darkest).astype(np.float32)
+    return brighter
 
 
 def as_float32(values: NDArray[Any]) -> Floats:

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
 from bidsseg.train.chance import CPU, Chance
-from bidsseg.train.contrast import N_CLASSES, remap
+from bidsseg.train.contrast import FATTY, N_CLASSES, _palette, remap
 from bidsseg.train.data import (
     LESION_KIND,
     VALIDATION_SUBJECTS,
@@ -44,13 +44,16 @@ from bidsseg.train.synthesis import (
     Sample,
     _gather,
     _move,
+    _normalised,
     _own_voxels,
     _sampling_grid,
     _upsample,
     draw,
+    normalise_here,
     slice_matrix,
 )
 from bidsseg.unet_config import UNetConfig
+from bidsseg.volume import normalise
 from bidsseg.weights import load_model
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
@@ -144,7 +147,7 @@ def test_validation_subjects_never_train(tmp_path: Path) -> None:
 def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: int) -> None:
     sample = draw(material(), RECIPE, difficulty, Chance.of(seed))
     assert sample.image.shape == sample.packed.shape == sample.weight.shape
-    assert all(n in range(16, 33, 4) for n in sample.image.shape)
+    assert all(n in (16, 20, 24, 28, 32) for n in sample.image.shape)
     assert sample.image.min() >= 0
     assert sample.image.max() <= 1
     assert torch.isfinite(sample.image).all()
@@ -152,30 +155,30 @@ def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: 
     assert not sample.image[~sample.weight].any()
 
 
-# What this recipe gave when its volumes were still numpy's and its noise torch's global one: number of the sample,
+# What this recipe gave while its volumes were numpy's and its noise torch's global one: number of the sample,
 # shape, voxels of white matter, cortex, CSF and lesion, mean and standard deviation of the image, its middle voxel.
 EVERYTHING = replace(RECIPE, p_lesions=1.0, p_moved=0.5, p_still=0.3)
 FIRST_SAMPLES = [
-    (0, (32, 32, 32), (1440, 5461, 4835, 596), (0.3115, 0.3445, 0.9346)),
-    (1, (32, 32, 32), (1152, 4180, 3736, 477), (0.4244, 0.3255, 0.1415)),
-    (2, (32, 16, 32), (1180, 3284, 2623, 552), (0.2407, 0.2827, 0.6475)),
-    (3, (32, 32, 32), (912, 3312, 2984, 344), (0.2091, 0.1910, 0.5820)),
-    (4, (32, 32, 16), (480, 1774, 1383, 187), (0.1328, 0.2188, 0.6323)),
-    (5, (32, 32, 32), (1154, 3982, 3519, 446), (0.2093, 0.2786, 0.3691)),
-    (6, (32, 32, 16), (519, 2410, 1709, 213), (0.2845, 0.3146, 0.5098)),
-    (7, (32, 32, 16), (272, 827, 539, 142), (0.0775, 0.1909, 1.0000)),
-    (8, (32, 32, 32), (912, 3312, 2984, 344), (0.3810, 0.3255, 1.0000)),
-    (9, (32, 32, 32), (821, 3023, 2762, 351), (0.2093, 0.1945, 0.9331)),
-    (10, (32, 32, 16), (144, 1044, 1056, 50), (0.1442, 0.2354, 0.9326)),
-    (11, (32, 32, 32), (729, 2738, 2491, 295), (0.2291, 0.1902, 0.7261)),
-    (12, (32, 32, 32), (912, 3312, 2984, 344), (0.3368, 0.1997, 1.0000)),
-    (13, (32, 16, 32), (413, 1009, 648, 170), (0.1314, 0.2499, 0.5312)),
-    (14, (32, 32, 32), (1701, 6074, 5232, 707), (0.3611, 0.2807, 0.2595)),
-    (15, (32, 32, 32), (1624, 5840, 5192, 688), (0.3647, 0.2997, 0.8057)),
-    (16, (32, 28, 32), (683, 2457, 2202, 286), (0.0862, 0.1842, 0.5913)),
-    (17, (32, 32, 32), (1152, 4129, 3699, 484), (0.2630, 0.2710, 0.1036)),
-    (18, (32, 32, 32), (924, 3448, 3131, 435), (0.2790, 0.2896, 0.5264)),
-    (19, (32, 32, 32), (1632, 6044, 5179, 719), (0.1807, 0.2323, 0.9648)),
+    (0, (32, 32, 32), (1440, 5461, 4835, 596), (0.2233, 0.3088, 0.7847)),
+    (1, (32, 32, 32), (1152, 4180, 3736, 477), (0.3578, 0.3035, 0.1404)),
+    (2, (32, 32, 16), (698, 1611, 1155, 320), (0.0917, 0.2063, 0.6060)),
+    (3, (32, 32, 32), (912, 3312, 2984, 344), (0.1260, 0.1973, 0.7822)),
+    (4, (32, 32, 32), (1119, 3840, 3278, 481), (0.1078, 0.2110, 0.4419)),
+    (5, (32, 32, 16), (207, 1286, 1242, 80), (0.0883, 0.1932, 0.3042)),
+    (6, (32, 32, 32), (2465, 7922, 6332, 972), (0.5988, 0.2182, 0.9043)),
+    (7, (32, 32, 16), (949, 2464, 1648, 415), (0.1224, 0.2079, 0.9619)),
+    (8, (32, 32, 16), (344, 1452, 1360, 128), (0.2692, 0.2730, 0.7134)),
+    (9, (32, 32, 32), (821, 3023, 2762, 351), (0.1056, 0.1975, 0.8052)),
+    (10, (32, 32, 32), (912, 3312, 2984, 344), (0.0880, 0.1802, 0.9146)),
+    (11, (32, 32, 32), (729, 2738, 2491, 295), (0.1074, 0.1822, 0.9155)),
+    (12, (32, 32, 24), (912, 3312, 2952, 344), (0.1885, 0.2200, 0.0557)),
+    (13, (32, 32, 32), (903, 3255, 2933, 380), (0.2591, 0.2678, 0.5894)),
+    (14, (32, 32, 16), (1674, 4654, 3070, 700), (0.2879, 0.1993, 0.1903)),
+    (15, (32, 32, 32), (1624, 5840, 5192, 688), (0.2023, 0.2793, 0.6919)),
+    (16, (32, 16, 32), (57, 650, 783, 22), (0.1749, 0.1660, 0.5854)),
+    (17, (32, 32, 32), (1152, 4129, 3699, 484), (0.2214, 0.2998, 0.0072)),
+    (18, (32, 32, 32), (924, 3448, 3131, 435), (0.2511, 0.2516, 0.5737)),
+    (19, (32, 32, 16), (0, 506, 939, 0), (0.0709, 0.1590, 0.8706)),
 ]
 
 
@@ -473,3 +476,37 @@ def test_finished_weights_keep_a_share_of_the_first(share: float, expected: floa
     found = final_weights(Run([], [], tmp_path, options=options, weights=first), state)
     assert all((value == expected).all() for value in found.values())
     assert final_weights(Run([], [], tmp_path, options=options), state) is state.average
+
+
+@pytest.mark.parametrize(("p_first_look", "spans_the_brain"), [(0.0, True), (1.0, False)])
+def test_grey_values_span_the_brain_but_for_the_first_look(p_first_look: float, spans_the_brain: bool) -> None:
+    """Bright fat around a brain of 0 to 0.5 leaves it half of the scale where the whole image counts."""
+    packed = torch.full((32, 32, 32), 3 << 12, dtype=torch.int16)
+    packed[8:24, 8:24, 8:24] = TISSUE["cortex"]
+    image = torch.ones(packed.shape)
+    image[0] = 0
+    image[8:24, 8:24, 8:24] = torch.linspace(0, 0.5, 16)[:, None, None]
+    recipe = replace(RECIPE, p_first_look=p_first_look)
+    found = _normalised(image.clone(), packed, recipe, np.random.default_rng(0))
+    brightest = float(found[8:24, 8:24, 8:24].max())
+    assert brightest == (1 if spans_the_brain else pytest.approx(0.5, abs=0.02))
+
+
+@pytest.mark.parametrize("filled", ["brain", "nothing", "one value", "no mask"])
+@pytest.mark.parametrize("image", ["noise", "constant", "two values"])
+def test_grey_values_are_those_of_inference(filled: str, image: str) -> None:
+    noise = torch.randn(20, 20, 20, generator=torch.Generator().manual_seed(0))
+    volume = {"noise": noise, "constant": torch.full_like(noise, 3), "two values": (noise > 0).float()}[image]
+    mask = {"brain": noise > -0.5, "nothing": noise > 99, "one value": noise == noise.max(), "no mask": None}[filled]
+    expected = normalise(volume.numpy(), None if mask is None else mask.numpy())
+    np.testing.assert_allclose(normalise_here(volume, mask), expected, atol=1e-5)
+
+
+def test_fat_is_brighter_than_white_matter_in_many_palettes() -> None:
+    ratios = []
+    for seed in range(300):
+        means, _ = _palette(np.random.default_rng(seed))
+        ratios.append(means[len(TISSUES) - 1 + FATTY[0]] / max(means[TISSUE["white-matter"]], 0.01))
+    bright = np.array(ratios) > 1.2
+    assert 0.4 < bright.mean() < 0.9
+    assert 2 < np.percentile(np.array(ratios)[bright], 60) < 3.5

@@ -26,7 +26,7 @@ from bidsseg.network import padded_length
 from bidsseg.train.chance import Chance, upload
 from bidsseg.train.contrast import render
 from bidsseg.train.data import LESION_KIND, Subject
-from bidsseg.volume import Floats, along, normalise, resampling_matrix
+from bidsseg.volume import Floats, along, resampling_matrix
 
 Floats64 = NDArray[np.float64]
 
@@ -38,6 +38,10 @@ LESION_BITS = (LESION_KIND << 12) - (1 << 16)
 "Of a packed voxel, as a signed 16-bit number."
 STRIPPED = 0.02
 "Grey value up to which a brain-extracted scan shows no brain."
+KNOWN_MM = 4
+"Steps in which the brain is known at inference."
+SORTED = 200_000
+"About as many voxels are enough for percentiles."
 SLICE_MM = 8
 "A slab no wider than this is one slice."
 MNI_BRAIN_BOX = np.array([[28.0, 29.0, 17.0], [154.0, 188.0, 142.0]])
@@ -72,6 +76,8 @@ class Recipe:
     max_slice_mm: float = 8.0
     p_cropped: float = 0.4
     "Share of samples that show a slab of the head; its width is drawn on a log scale down to one thick slice."
+    p_first_look: float = 0.2
+    "Share of samples with the grey values of the whole image, as the look that finds the brain sees them."
     multiple: int = 16
     "The network's: slabs are padded to it, as at inference."
 
@@ -279,8 +285,8 @@ def _finish(image: Tensor, packed: Tensor, recipe: Recipe, difficulty: float, rn
     total = padded_length(keep, recipe.multiple)
     before = (total - keep) // 2
     pads = [0, 0] * (2 - axis) + [before, total - keep - before]  # of the last axis first
-    everywhere = torch.ones_like(seen, dtype=torch.bool)
-    parts = (normalise(seen).half(), packed.narrow(axis, start, keep), everywhere)
+    labels = packed.narrow(axis, start, keep)
+    parts = (_normalised(seen, labels, recipe, rng), labels, torch.ones_like(seen, dtype=torch.bool))
     return Sample(*(F.pad(part, pads) if total > keep else part for part in parts))
 
 
@@ -291,3 +297,47 @@ def _slab(recipe: Recipe, rng: Generator) -> tuple[int, int, int]:
     keep = int(np.exp(rng.uniform(np.log(4), np.log(0.9 * length))))
     start = int(rng.integers(0, length - keep) if keep > length // 3 else rng.normal(0.5, 0.15) * length)
     return axis, min(max(start, 0), length - keep), keep
+
+
+def _normalised(image: Tensor, packed: Tensor, recipe: Recipe, rng: Generator) -> Tensor:
+    """Grey values as one of the looks at inference sees them: float16, normalised on the image or on the brain.
+
+    At inference the brain is known in steps of 4 mm, from one block in each; so it is here.
+    """
+    if rng.random() < recipe.p_first_look:
+        return normalise_here(image).half()
+    brain = ((packed & 31) != 0) & ((packed & 31) != TISSUE["csf"])
+    for axis, start in enumerate(rng.integers(0, KNOWN_MM, 3)):
+        n = brain.shape[axis]
+        asked = np.minimum(np.arange(n) // KNOWN_MM * KNOWN_MM + start, n - 1)
+        brain = brain.index_select(axis, upload(asked, brain.device))
+    return normalise_here(image, brain).half()
+
+
+def normalise_here(image: Tensor, inside: Tensor | None = None) -> Tensor:
+    """``bidsseg.volume.normalise`` on the image's own device, which it does not wait for.
+
+    Sorting finds percentiles of a number of voxels that only the device knows; it takes a fifth of the voxels for that.
+    """
+    darkest = image.min()
+    low, high = _span(image, image > darkest)
+    if inside is not None:
+        of_inside = _span(image, inside)
+        several = of_inside[1] > of_inside[0]
+        low, high = (torch.where(several, one, other) for one, other in zip(of_inside, (low, high), strict=True))
+    scaled = ((image - low) / (high - low)).clamp(0, 1)
+    return torch.where(high > low, scaled, (image > darkest).float())
+
+
+def _span(image: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """The 0.5th and 99.5th percentile of the voxels that count; twice the same where there are none."""
+    step = max(1, image.numel() // SORTED)
+    counted = counted.reshape(-1)[::step]
+    ordered = torch.where(counted, image.reshape(-1)[::step], torch.inf).sort().values
+    last = counted.sum().sub(1).clamp(min=0)
+    places = (last.double() * share for share in (0.005, 0.995))
+    low, high = (
+        ordered.take(place.floor().long()).lerp(ordered.take(place.ceil().long()), place.frac().float())
+        for place in places
+    )
+    return low.nan_to_num(0, 0, 0), high.nan_to_num(0, 0, 0)
