@@ -52,15 +52,16 @@ def test_measure_leaves_a_row_for_everything(packed: Path, tmp_path: Path, monke
 
 
 def test_train_leaves_weights_that_can_go_on(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = ["brain_blocks=200", "outer_blocks=20", "any_blocks=20", "parcel_blocks=50", "batch=2"]
-    run(monkeypatch, "train", packed, tmp_path / "one", "--minutes", 0.05, "--set", *small, "--recipe", "p_moved=0.5")
+    run(
+        monkeypatch, "train", packed, tmp_path / "one", "--minutes", 0.05, "--set", "batch=2", "--recipe", "p_moved=0.5"
+    )
     model = tmp_path / "one" / "model"
     first = load_model(model).card.about["training"]["runs"]
     assert [one["options"]["batch"] for one in first] == [2]
     assert json.loads((model / "card.json").read_text())["sha256"]
     rows = dict(line.split("\t") for line in (tmp_path / "one" / "train.tsv").read_text().splitlines())
     assert float(rows["loss, tissue"]) > 0
-    run(monkeypatch, "train", packed, tmp_path / "two", "--minutes", 0.02, "--init", model, "--set", *small)
+    run(monkeypatch, "train", packed, tmp_path / "two", "--minutes", 0.02, "--init", model)
     again = load_model(tmp_path / "two" / "model").card.about["training"]["runs"]
     assert again[0] == first[0]
     assert len(again) == 2
