@@ -113,7 +113,7 @@ def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
 
     from bidsseg import inference
     from bidsseg.image import load
-    from bidsseg.predict import segment
+    from bidsseg.pipeline import segment
     from bidsseg.segmentation import labels
     from bidsseg.weights import load_model
 

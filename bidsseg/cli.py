@@ -177,7 +177,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
     from bidsseg.lesion_report import findings
     from bidsseg.lesion_tables import write_lesions
     from bidsseg.lesions import lesion_features
-    from bidsseg.predict import segment
+    from bidsseg.pipeline import segment
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     options = LesionOptions(**chosen)

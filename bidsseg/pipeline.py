@@ -52,3 +52,9 @@ def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
 def native(found: Answer, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:
     """Decide every voxel of the scan's own grid."""
     return to_native(found.probabilities, found.grid, gyri, max_floats)
+
+
+def segment(image: Image, model: Model, options: PredictOptions, bias_correction: bool = False) -> Segmentation:
+    """Label every voxel of a scan, on the scan's own grid."""
+    prepared = prepare(image, bias_correction, options.threads or 1)
+    return native(answer(prepared, model, options), options.gyri)

@@ -22,7 +22,7 @@ from bidsseg.inference import (
 )
 from bidsseg.labels import TISSUE, TISSUES, lobe_parts
 from bidsseg.network import Features, UNet, padded_length
-from bidsseg.predict import segment
+from bidsseg.pipeline import segment
 from bidsseg.unet_config import UNetConfig
 from bidsseg.volume import Box, Floats
 from bidsseg.weights import load_model
