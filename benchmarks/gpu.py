@@ -45,8 +45,7 @@ from bidsseg.grid import conform
 from bidsseg.image import Image, load
 from bidsseg.inference import PredictOptions, infer
 from bidsseg.pictures import mosaic
-from bidsseg.pipeline import prepare
-from bidsseg.predict import segment
+from bidsseg.pipeline import prepare, segment
 from bidsseg.restore import to_native
 from bidsseg.segmentation import brain_mask, labels
 from bidsseg.train.chance import CPU, Chance
