@@ -40,22 +40,22 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bidsseg import inference
-from bidsseg.grid import conform
-from bidsseg.image import Image, load
-from bidsseg.inference import PredictOptions, infer
-from bidsseg.pictures import mosaic
-from bidsseg.pipeline import prepare, segment
-from bidsseg.restore import to_native
-from bidsseg.segmentation import brain_mask, labels
+from bidsseg.imaging.grid import conform
+from bidsseg.imaging.image import Image, load
+from bidsseg.network import inference
+from bidsseg.network.config import UNetConfig
+from bidsseg.network.inference import PredictOptions, infer
+from bidsseg.network.weights import load_model, save_model
+from bidsseg.report.mosaic import mosaic
+from bidsseg.segmentation.decision import to_native
+from bidsseg.segmentation.pipeline import prepare, segment
+from bidsseg.segmentation.result import brain_mask, labels
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.loop import Run, State, export, new_state, sample_batches, start_or_resume, train, train_step
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.packing import subjects_of, unpack_training_set
 from bidsseg.train.synthesis import Material, Recipe, draw
-from bidsseg.unet_config import UNetConfig
-from bidsseg.weights import load_model, save_model
 
 MIB = 1 << 20
 Row = tuple[str, str]
@@ -306,14 +306,14 @@ def memory_ladder(at: Measurement) -> Iterator[Row]:
     peak, total = torch.cuda.max_memory_allocated(at.device), torch.cuda.get_device_properties(at.device).total_memory
     for share in (0.8, 0.1):
         heard = Heard()
-        logging.getLogger("bidsseg.inference").addHandler(heard)
+        logging.getLogger("bidsseg.network.inference").addHandler(heard)
         forget_memory(at.device)
         torch.cuda.set_per_process_memory_fraction(share * peak / total, at.device)
         try:
             found, _ = infer(volume, at.load_model(), options)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0, at.device)
-            logging.getLogger("bidsseg.inference").removeHandler(heard)
+            logging.getLogger("bidsseg.network.inference").removeHandler(heard)
         differ = f"{share_of_brain_that_differs(whole, found, volume.shape):.2%} of the brain differs"
         yield f"{share * peak / MIB:.0f} MiB for {peak / MIB:.0f}", "; ".join([*heard.messages, differ])
 
@@ -381,7 +381,7 @@ def many_scans(at: Measurement) -> Iterator[Row]:
     command = [
         sys.executable,
         "-m",
-        "bidsseg.cli",
+        "bidsseg.cli.main",
         "predict",
         "-q",
         "--device",

@@ -28,8 +28,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from bidsseg import __version__
-from bidsseg.inference import choose_device
-from bidsseg.network import UNet, features_of
+from bidsseg.network.config import UNetConfig
+from bidsseg.network.inference import choose_device
+from bidsseg.network.unet import UNet, features_of
+from bidsseg.network.weights import save_model
 from bidsseg.train.about import ABOUT
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import Subject
@@ -37,8 +39,6 @@ from bidsseg.train.losses import TISSUE_FREQUENCIES, choose_targets, class_weigh
 from bidsseg.train.muon import Muon
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import Material, Recipe, Sample, draw
-from bidsseg.unet_config import UNetConfig
-from bidsseg.weights import save_model
 
 logger = logging.getLogger(__name__)
 

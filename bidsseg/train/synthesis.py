@@ -21,12 +21,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bidsseg.imaging.arrays import Floats, along, resampling_matrix
 from bidsseg.labels import TISSUE
-from bidsseg.network import padded_length
+from bidsseg.network.unet import padded_length
 from bidsseg.train.chance import Chance, upload
 from bidsseg.train.contrast import render
 from bidsseg.train.data import LESION_KIND, Subject
-from bidsseg.volume import Floats, along, resampling_matrix
 
 Floats64 = NDArray[np.float64]
 
@@ -315,7 +315,7 @@ def _normalised(image: Tensor, packed: Tensor, recipe: Recipe, rng: Generator) -
 
 
 def normalise_here(image: Tensor, inside: Tensor | None = None) -> Tensor:
-    """``bidsseg.volume.normalise`` on the image's own device, which it does not wait for.
+    """``bidsseg.imaging.arrays.normalise`` on the image's own device, which it does not wait for.
 
     Sorting finds percentiles of a number of voxels that only the device knows; it takes a fifth of the voxels for that.
     """
