@@ -27,7 +27,8 @@ from bidsseg.errors import UserError
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--hours", type=float, default=2.0, show_default=True, help="Training time in all, over every resume.")
-@click.option("--learning-rate", type=float, default=None, help="Peak learning rate.")
+@click.option("--learning-rate", type=float, default=None, help="Peak learning rate of the convolutions.")
+@click.option("--head-learning-rate", type=float, default=None, help="Peak learning rate of norms and heads.")
 @click.option("--init", default=None, metavar="MODEL", help="Start from these weights rather than random ones.")
 @click.option(
     "--init-share",
