@@ -278,7 +278,7 @@ def set_gradients(
     state.net.zero_grad(set_to_none=True)
     found: list[dict[str, Tensor]] = []
     for group in groups_of_one_shape(samples, COMPILED_TOGETHER if options.compiler else len(samples)):
-        targets = [choose_targets(sample.packed, sample.weight, options, generator) for sample in group]
+        targets = [choose_targets(sample, options, generator) for sample in group]
         images = torch.stack([sample.image.float() for sample in group])[:, None]  # (B, 1, I, J, K)
         with torch.autocast(images.device.type, torch.bfloat16):
             features = features_of(*state.body(images))

@@ -15,6 +15,7 @@ from bidsseg.network.unet import Features, UNet, space_to_depth
 from bidsseg.train.chance import upload
 from bidsseg.train.data import LESION_KIND
 from bidsseg.train.options import TrainOptions
+from bidsseg.train.synthesis import Sample
 
 UNKNOWN = 63
 IGNORE = -100
@@ -29,7 +30,7 @@ TISSUE_FREQUENCIES = (
 class Targets:
     """Sub-voxel targets (8, N) of N blocks, and the blocks' places in the flattened 2 mm grid.
 
-    N is the same for every sample, so that no GPU has to be asked how many there are; blocks that a sample cannot
+    N does not depend on what the sample shows, so that no GPU has to be asked how many there are; blocks that it cannot
     offer, such as lesions where none are painted, have targets that the losses ignore.
     """
 
@@ -44,15 +45,15 @@ class Targets:
     "(8, M) int64, or IGNORE."
 
 
-def choose_targets(packed: Tensor, weight: Tensor, options: TrainOptions, generator: torch.Generator) -> Targets:
-    """Draw the blocks a step learns from: (I, J, K) packed voxels and where there is image."""
-    voxels = space_to_depth(packed[None, None])[0].flatten(1)  # (8, blocks)
-    usable = space_to_depth(weight[None, None])[0].flatten(1).all(0)  # (blocks,)
+def choose_targets(sample: Sample, options: TrainOptions, generator: torch.Generator) -> Targets:
+    """Draw the blocks that a step learns from a sample."""
+    voxels = space_to_depth(sample.packed[None, None])[0].flatten(1)  # (8, blocks)
+    usable = space_to_depth(sample.weight[None, None])[0].flatten(1).all(0)  # (blocks,)
     tissue, kind = voxels & 31, (voxels >> 12) & 15
     pools = (
         (usable & (kind == LESION_KIND).any(0), options.lesion_blocks),
         (usable & (tissue != 0).any(0), options.brain_blocks),
-        (usable & ((tissue == 0) & (kind != 0)).any(0), options.outer_blocks),
+        (usable & ((tissue == 0) & (kind != 0)).any(0), options.outer_blocks if sample.head else 0),
         (usable, options.any_blocks),
     )
     drawn = [_pick(pool, count, generator) for pool, count in pools]

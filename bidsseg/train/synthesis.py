@@ -12,7 +12,7 @@ waits for the host, nor the host for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -123,6 +123,8 @@ class Sample:
     "int16, see ``bidsseg.train.data``."
     weight: Tensor
     "bool: where there is image, so that cut-off anatomy is not asked for."
+    head: bool = True
+    "Whether it shows more than an extracted brain; on the host."
 
 
 def draw(material: Material, recipe: Recipe, difficulty: float, chance: Chance) -> Sample:
@@ -143,12 +145,13 @@ def draw(material: Material, recipe: Recipe, difficulty: float, chance: Chance) 
         for patient in rng.choice(count, min(count, int(rng.integers(1, 4))), replace=False):
             packed = _paint_lesions(packed, grid, source.box, material.lesions[patient])
     scan = _interpolate(source.scan, grid, recipe.shape) if real and source.scan is not None else None
-    if rng.random() >= recipe.p_head:  # the extracted brain
+    head = rng.random() < recipe.p_head
+    if not head:  # the extracted brain
         inside = (packed & 31) != 0 if scan is None else scan > STRIPPED
         packed = torch.where(inside, packed, 0)
     image = render(packed, scan, recipe.p_recolour * (0.4 + 0.6 * difficulty), difficulty, chance)
     image = _degrade(image, recipe, difficulty, chance)
-    return _finish(image, packed, recipe, difficulty, rng)
+    return replace(_finish(image, packed, recipe, difficulty, rng), head=head)
 
 
 def _sampling_grid(box: Floats64, recipe: Recipe, difficulty: float, rng: Generator) -> Floats64:

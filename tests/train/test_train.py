@@ -74,6 +74,10 @@ def ball(size: int = 40) -> Subject:
     return Subject("ball", pack(Anatomy(tissue, side, parcel), kind), scan, brain_box(tissue))
 
 
+def seen_whole(packed: Tensor) -> Sample:
+    return Sample(packed.half(), packed, torch.ones(packed.shape, dtype=torch.bool))
+
+
 def material(*lesions: NDArray[np.uint8]) -> Material:
     return Material.on(CPU, [ball()], lesions)
 
@@ -320,7 +324,7 @@ def test_targets_are_those_of_the_drawn_blocks() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     weight = torch.ones(packed.shape, dtype=torch.bool)
     options = TrainOptions(lesion_blocks=0, brain_blocks=50, outer_blocks=30, any_blocks=10, parcel_blocks=20)
-    targets = choose_targets(packed, weight, options, torch.Generator().manual_seed(0))
+    targets = choose_targets(Sample(packed.half(), packed, weight), options, torch.Generator().manual_seed(0))
     assert targets.tissue.shape == (8, 90)
     assert targets.parcel.shape == (8, 20)
     assert (targets.tissue[:, :50] > 0).any(0).all()
@@ -329,12 +333,18 @@ def test_targets_are_those_of_the_drawn_blocks() -> None:
     assert set(np.unique(targets.parcel.numpy()).tolist()) <= {IGNORE, GYRUS["SFG"]}
 
 
+def test_of_an_extracted_brain_no_blocks_are_asked_outside() -> None:
+    sample = replace(seen_whole(torch.from_numpy(ball(16).packed.copy())), head=False)
+    options = TrainOptions(lesion_blocks=0, brain_blocks=50, outer_blocks=30, any_blocks=10)
+    assert choose_targets(sample, options, torch.Generator().manual_seed(0)).tissue.shape == (8, 60)
+
+
 def test_painted_lesions_are_drawn_on_purpose_and_learn_gyri_first() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     white = torch.nonzero((packed & 31) == TISSUE["white-matter"])[:1]
     packed[tuple(white.T)] |= LESION_KIND << 12
     options = TrainOptions(lesion_blocks=5, brain_blocks=20, outer_blocks=0, any_blocks=0, parcel_blocks=5)
-    targets = choose_targets(packed, torch.ones(packed.shape, dtype=torch.bool), options, torch.Generator())
+    targets = choose_targets(seen_whole(packed), options, torch.Generator())
     i, j, k = (white[0] // 2).tolist()
     assert targets.blocks[:5].tolist() == 5 * [(i * 8 + j) * 8 + k]
     assert targets.with_parcel.tolist() == [0, 1, 2, 3, 4]
@@ -354,8 +364,8 @@ def test_blocks_are_drawn_evenly_from_a_pool_and_from_an_empty_one_in_name_alone
 
 def test_what_a_sample_does_not_offer_costs_nothing() -> None:
     """Air alone: no brain, lesion, side or parcel to learn, and no number that is none."""
-    air, seen = torch.zeros(16, 16, 16, dtype=torch.int16), torch.ones(16, 16, 16, dtype=torch.bool)
-    targets = choose_targets(air, seen, TrainOptions(), torch.Generator().manual_seed(0))
+    air = torch.zeros(16, 16, 16, dtype=torch.int16)
+    targets = choose_targets(seen_whole(air), TrainOptions(), torch.Generator().manual_seed(0))
     assert (targets.tissue[:, :-2000] == IGNORE).all()
     assert (targets.tissue[:, -2000:] == 0).all()
     net = new_state(UNetConfig(widths=(8, 8), head_width=16), TrainOptions()).net
@@ -415,7 +425,7 @@ def test_nothing_is_learned_where_there_is_no_image() -> None:
     weight = torch.zeros(packed.shape, dtype=torch.bool)
     weight[..., :8] = True
     options = TrainOptions(lesion_blocks=0, brain_blocks=200, outer_blocks=50, any_blocks=50)
-    targets = choose_targets(packed, weight, options, torch.Generator().manual_seed(0))
+    targets = choose_targets(Sample(packed.half(), packed, weight), options, torch.Generator().manual_seed(0))
     assert (targets.blocks % 8 < 4).all()  # the third axis of the 8x8x8 blocks
 
 
