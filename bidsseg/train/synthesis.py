@@ -290,7 +290,8 @@ def _finish(image: Tensor, packed: Tensor, recipe: Recipe, difficulty: float, rn
     pads = [0, 0] * (2 - axis) + [before, total - keep - before]  # of the last axis first
     labels = packed.narrow(axis, start, keep)
     parts = (_normalised(seen, labels, recipe, rng), labels, torch.ones_like(seen, dtype=torch.bool))
-    return Sample(*(F.pad(part, pads) if total > keep else part for part in parts))
+    grey, labels, weight = (F.pad(part, pads) if total > keep else part for part in parts)
+    return Sample(grey, labels, weight)
 
 
 def _slab(recipe: Recipe, rng: Generator) -> tuple[int, int, int]:

@@ -420,6 +420,24 @@ def test_no_number_is_read_back_while_samples_are_made_and_learned_from() -> Non
             parts["tissue"].item()
 
 
+def test_a_step_that_cannot_be_compiled_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    passes = []
+
+    def failing(volumes: Tensor) -> Tensor:
+        passes.append(volumes.shape)
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda body, **how: failing)
+    options = TrainOptions(steps=2, batch=5, workers=0, threads=1, compiler="some", brain_blocks=100, outer_blocks=10)
+    recipe = replace(RECIPE, p_cropped=0)
+    state = train(Run([ball()], [], tmp_path, UNetConfig(widths=(8, 8), head_width=16), recipe, options))
+    assert passes == [(2, 1, 32, 32, 32)]
+    assert "no compiler" in caplog.text
+    assert state.step == 2
+
+
 def test_nothing_is_learned_where_there_is_no_image() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     weight = torch.zeros(packed.shape, dtype=torch.bool)
