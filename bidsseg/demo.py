@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bidsseg.affines import voxel_spacing_mm
 from bidsseg.errors import UserError
 from bidsseg.files import write_text
-from bidsseg.image import Image, save, voxel_spacing_mm
+from bidsseg.image import Image, save
 from bidsseg.volume import Floats
 
 SLICE_MM = 6

@@ -15,7 +15,8 @@ import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
-from bidsseg.image import Image, voxel_spacing_mm
+from bidsseg.affines import voxel_spacing_mm
+from bidsseg.image import Image
 from bidsseg.volume import Box, Floats, along, as_float32, resampling_matrix
 
 SAME_SPACING = 2e-3

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from bidsseg.image import voxel_spacing_mm
+from bidsseg.affines import voxel_spacing_mm
 from bidsseg.lesion_zones import CORTEX, VENTRICLES, WHITE_MATTER, is_any, tissues
 from bidsseg.segmentation import Segmentation
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsseg.affines import voxel_spacing_mm
 from bidsseg.evidence import FACES, Evidence
-from bidsseg.image import Image, voxel_spacing_mm
+from bidsseg.image import Image
 from bidsseg.labels import Scheme, label_table, other_sides
 
 GOOD_DICE = 0.75

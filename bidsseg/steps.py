@@ -13,7 +13,7 @@ import numpy as np
 from bidsseg.bias import correct_bias
 from bidsseg.card import folder_of, read_card
 from bidsseg.derivatives import Result, write_scan
-from bidsseg.errors import FileError, one_line_errors
+from bidsseg.errors import one_line_errors
 from bidsseg.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.files import write_json
 from bidsseg.fusion import fuse
@@ -44,10 +44,7 @@ def prepare(job: dict[str, Any], folder: Path) -> str:
 
 def read(scan: str, bias_correction: bool, threads: int) -> Image:
     """A scan, its bias field corrected where asked for."""
-    path = Path(scan)
-    if path.is_symlink() and not path.exists():
-        raise FileError(path, "a link to content that is not here", "fetch it, for instance by datalad get")
-    image = load(path)
+    image = load(scan)
     return correct_bias(image, threads) if bias_correction else image
 
 

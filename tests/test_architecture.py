@@ -13,8 +13,10 @@ MAY_IMPORT = {
     "files": set(),
     "labels": set(),
     "volume": set(),
-    "image": {"errors", "files", "volume"},
-    "grid": {"image", "volume"},
+    "formats": {"errors"},
+    "affines": set(),
+    "image": {"affines", "errors", "files", "formats", "volume"},
+    "grid": {"affines", "image", "volume"},
     "bias": {"image", "volume"},
     "workers": {"steps"},
     "unet_config": {"labels"},
@@ -24,7 +26,7 @@ MAY_IMPORT = {
     "lesion_options": set(),
     "lesion_zones": {"labels", "lesion_masks", "lesion_options"},
     "lesion_report": {"lesion_masks", "lesion_options", "lesion_zones", "segmentation"},
-    "lesion_correction": {"image", "labels", "lesion_zones", "segmentation"},
+    "lesion_correction": {"affines", "labels", "lesion_zones", "segmentation"},
     "lesion_finding": {"bids", "errors", "image"},
     "registration": {"grid", "image"},
 }
@@ -32,7 +34,7 @@ OWNERS = {
     "bids": {"bids"},
     "nipype": {"workflow", "plugins"},
     "SimpleITK": {"bias", "registration"},
-    "nibabel": {"image", "grid", "train.data"},
+    "nibabel": {"formats", "affines", "image", "grid", "train.data"},
     "click": {"cli", "cli_options", "cli_training", "app"},
 }
 
