@@ -173,6 +173,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
     """
     from bidsseg.image import load
     from bidsseg.inference import PredictOptions
+    from bidsseg.lesion_masks import is_probability
     from bidsseg.lesion_options import LesionOptions
     from bidsseg.lesion_pictures import zone_mosaic
     from bidsseg.lesion_report import findings
@@ -182,9 +183,14 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     options = LesionOptions(**chosen)
+    with one_line_errors(str(mask), ALONE):
+        lesion_mask = load(mask, uniform_ok=True)
     with one_line_errors(str(scan), ALONE):
-        image, lesion_mask = load(scan), load(mask, uniform_ok=True)
-        report = lesion_features(image, lesion_mask, segment(image, model_named(model), predicting), options)
+        image = load(scan)
+        segmentation = segment(image, model_named(model), predicting)
+    with one_line_errors(str(mask), ALONE):
+        report = lesion_features(image, lesion_mask, segmentation, options, is_probability(mask.name))
+    with one_line_errors(str(scan), ALONE):
         base = (output or scan.parent) / stem_of(scan)
         written = [*write_lesions(report, image, base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
         zone_mosaic(written[-1], image, report)

@@ -21,6 +21,7 @@ from bidsseg.errors import UserError, one_line_errors
 from bidsseg.files import read_json, write_json, write_text
 from bidsseg.image import Image, load
 from bidsseg.jobs import LesionJob
+from bidsseg.lesion_masks import is_probability
 from bidsseg.lesion_report import LesionReport
 from bidsseg.lesion_tables import summary, write_lesions
 from bidsseg.lesions import lesion_features
@@ -115,8 +116,9 @@ def describe_participant(fields: dict[str, Any]) -> str:
     for number, place in enumerate(job.places):
         remove_lesions(place)
         try:
-            with one_line_errors(job.masks[number]):
+            with one_line_errors(str(place.scan.path)):
                 image = load(place.scan.path)
+            with one_line_errors(job.masks[number]):
                 report = describe(place, image, number, job)
                 matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
         except UserError:
@@ -149,7 +151,7 @@ def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionR
     regions, lobes = (load(label_image(place, scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
     segmentation = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
     mask = load(job.masks[number], uniform_ok=True)
-    report = lesion_features(image, mask, segmentation, job.made_with)
+    report = lesion_features(image, mask, segmentation, job.made_with, is_probability(job.masks[number]))
     uris = [job.mask_uris[number], place.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
     base = marker_of(place)

@@ -184,7 +184,8 @@ def layout(evidence: Evidence) -> Layout:
     scale = np.clip((found * wanted).sum(0) / np.maximum((wanted**2).sum(0), 1), 0.6, 1.6)
     spread = np.outer(np.sqrt((found**2).sum(0)), np.sqrt((wanted**2).sum(0)))
     distance = np.sqrt(((found - scale * wanted) ** 2).sum(1).mean())
-    return Layout(float(distance), found.T @ wanted / np.maximum(spread, 1e-6))
+    likeness = np.divide(found.T @ wanted, spread, out=np.zeros((3, 3)), where=spread > 0)
+    return Layout(float(distance), likeness)
 
 
 def is_cut(evidence: Evidence) -> bool:
