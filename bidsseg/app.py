@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bidsseg import __version__
-from bidsseg.errors import Defect, UserError
+from bidsseg.errors import Defect, UserError, plain
 
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
@@ -352,7 +352,7 @@ def run(args: Sequence[str] | None = None) -> int:
     try:
         return int(command.main(None if args is None else list(args), prog_name="bidsseg", standalone_mode=False) or 0)
     except click.UsageError as error:
-        error.show()
+        click.UsageError(plain(error.format_message()), error.ctx).show()
         return EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; run the same command again to go on", err=True)
@@ -362,7 +362,8 @@ def run(args: Sequence[str] | None = None) -> int:
         codes = {InvalidDataset: EXIT_INVALID_BIDS, NothingSelected: EXIT_NOTHING_SELECTED, Defect: EXIT_DEFECT}
         return codes.get(type(error), EXIT_USAGE)
     except OSError as error:
-        click.echo(f"error: {error.filename or 'output'}: {error.strerror or error}; check space and rights", err=True)
+        told = f"error: {error.filename or 'output'}: {error.strerror or error}; check space and rights"
+        click.echo(plain(told), err=True)
         return EXIT_CANNOT_WRITE
 
 

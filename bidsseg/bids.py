@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from bidsseg.errors import UserError
+from bidsseg.files import json_content
 
 ENTITY_ORDER = (
     *("sub", "ses", "sample", "task", "acq", "ce", "trc", "stain", "rec", "dir", "run", "mod", "echo", "flip", "inv"),
@@ -202,7 +202,7 @@ def _check_description(path: Path) -> None:
     if not path.exists():
         raise InvalidDataset(f"{path}: no such file, so the folder is not a BIDS dataset; {advice}")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = json_content(path)
     except (OSError, ValueError) as error:
         raise InvalidDataset(f"{path}: not readable as JSON ({error}); {advice}") from error
     missing = [key for key in ("Name", "BIDSVersion") if not isinstance(description, dict) or key not in description]
@@ -214,7 +214,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     """A filter file in fMRIPrep's form, ``{"t1w": {"session": "1", "acquisition": null}}``; null means absent,
     ``"*"`` any value. Raises ``UserError`` where it is something else."""
     try:
-        filters = json.loads(path.read_text(encoding="utf-8"))
+        filters = json_content(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); check --bids-filter-file") from error
     if not isinstance(filters, dict) or not all(isinstance(value, dict) for value in filters.values()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from bidsseg.cli_options import (
     fail,
     model_named,
 )
-from bidsseg.errors import ALONE, UserError, one_line_errors
+from bidsseg.errors import ALONE, UserError, one_line_errors, plain
 
 if TYPE_CHECKING:
     from bidsseg.labels import Scheme
@@ -90,7 +92,7 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
             failed += 1
         else:
             if not quiet:
-                click.echo(target)
+                click.echo(plain(str(target)))
     sys.exit(EXIT_SOME_FAILED if failed else 0)
 
 
@@ -103,7 +105,7 @@ def _targets(scans: tuple[Path, ...], output: Path | None) -> list[Path]:
     else:
         targets = [(output or scan.parent) / f"{stem_of(scan)}_dseg.nii.gz" for scan in scans]
     for target, scan in zip(targets, scans, strict=True):
-        if target.resolve() == scan.resolve():
+        if os.path.realpath(target) == os.path.realpath(scan):  # Path.resolve fails for a link to itself
             raise UserError(f"{target}: is the scan itself; choose another output")
     twice = {str(target) for target in targets if targets.count(target) > 1}
     if twice:
@@ -112,8 +114,8 @@ def _targets(scans: tuple[Path, ...], output: Path | None) -> list[Path]:
 
 
 def stem_of(path: Path) -> str:
-    """A NIfTI file's name without .nii or .nii.gz."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    """A NIfTI file's name without .nii or .nii.gz, in lower or upper case."""
+    return re.sub(r"(\.nii)?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path, Path]]:
@@ -135,7 +137,7 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> No
 
     image = load(scan)
     for warning in image.warnings:
-        click.echo(f"warning: {scan}: {warning}", err=True)
+        click.echo(plain(f"warning: {scan}: {warning}"), err=True)
     corrected = correct_bias(image, request.threads or 2) if request.bias_correction else image
     options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
     found = segment(corrected, model, options)
@@ -196,10 +198,10 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
         zone_mosaic(written[-1], image, report)
     for path, warnings in ((scan, image.warnings), (mask, (*lesion_mask.warnings, *report.warnings))):
         for warning in warnings:
-            click.echo(f"warning: {path}: {warning}", err=True)
+            click.echo(plain(f"warning: {path}: {warning}"), err=True)
     click.echo(findings(report.lesions, options))
     for path in written:
-        click.echo(path)
+        click.echo(plain(str(path)))
 
 
 @main.command()

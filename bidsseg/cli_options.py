@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bidsseg.errors import UserError
+from bidsseg.errors import UserError, plain
 
 if TYPE_CHECKING:
     from bidsseg.weights import Model
@@ -31,6 +31,8 @@ class OneLineErrors(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(plain(error.format_message()), error.ctx) from None
         except UserError as error:
             told = error
         except OSError as error:

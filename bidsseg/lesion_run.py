@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count, groupby
@@ -11,7 +10,7 @@ from pathlib import Path
 from bidsseg.bids import in_time, parse_scan
 from bidsseg.dataset_root import links_in
 from bidsseg.errors import UserError
-from bidsseg.files import table, write_text
+from bidsseg.files import json_content, table, write_text
 from bidsseg.jobs import LesionJob
 from bidsseg.labels import label_table
 from bidsseg.lesion_finding import Search, choose, find_masks
@@ -71,7 +70,7 @@ def finished(request: LesionRequest, subject: str) -> list[Place]:
     places = []
     for marker in sorted((request.out / f"sub-{subject}").glob("**/anat/sub-*_qc.json")):
         try:
-            source = json.loads(marker.read_text(encoding="utf-8"))["Sources"][0].removeprefix("bids:raw:")
+            source = json_content(marker)["Sources"][0].removeprefix("bids:raw:")
             place = Place(parse_scan(request.dataset / source), request.dataset, request.out)
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             continue
@@ -173,7 +172,7 @@ def outcomes(job: LesionJob, error: str | None) -> list[Told]:
         elif error is not None or not marker_of(place).exists():
             told.append(Told(name, "lesions failed", f"{mask}: {error or 'not finished'}"))
         else:
-            found = json.loads(marker_of(place).read_text(encoding="utf-8"))
+            found = json_content(marker_of(place))
             told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
     return told
 

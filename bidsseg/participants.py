@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -22,8 +21,8 @@ from bidsseg import __version__
 from bidsseg.bids import Found, NothingSelected, Selection, find_scans, read_filters
 from bidsseg.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.dataset_root import copy_session_times, links_in, write_root
-from bidsseg.errors import Defect, UserError
-from bidsseg.files import write_text
+from bidsseg.errors import Defect, UserError, plain
+from bidsseg.files import json_content, write_text
 from bidsseg.follow_up import compare_sessions, report_is_stale, write_reports
 from bidsseg.gpus import count_gpus
 from bidsseg.labels import SCHEMES
@@ -247,7 +246,7 @@ def _execution(options: Options) -> Execution:
 
 def _read_plugin(path: Path) -> dict[str, Any]:
     try:
-        plugin = json.loads(path.read_text(encoding="utf-8"))
+        plugin = json_content(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); check --use-plugin") from error
     if not isinstance(plugin, dict) or "plugin" not in plugin:
@@ -290,7 +289,7 @@ def _progress(total: int) -> Iterator[Any]:
 
     def line(name: str, good: bool) -> None:
         count[good] += 1
-        print(f"[{count.total()}/{total}] {name} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
+        print(f"[{count.total()}/{total}] {plain(name)} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
 
     yield line
 
@@ -298,7 +297,7 @@ def _progress(total: int) -> Iterator[Any]:
 def _warnings(place: Place) -> str:
     """What was noticed while a scan was done."""
     try:
-        return "; ".join(json.loads(place.marker.read_text(encoding="utf-8"))["Warnings"])
+        return "; ".join(json_content(place.marker)["Warnings"])
     except (OSError, ValueError, KeyError):
         return ""
 

@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.affines import voxel_spacing_mm
+from bidsseg.errors import UserError
 from bidsseg.evidence import FACES, Evidence
 from bidsseg.image import Image
 from bidsseg.labels import Scheme, label_table, other_sides
@@ -139,10 +141,20 @@ def references() -> dict[str, dict[int, Reference]]:
 
 
 def calibration_from(stored: Mapping[str, Any]) -> Calibration | None:
-    """What ``Calibration.as_json`` gave; None for an empty mapping or one of other features."""
-    if not stored or any(len(weights) != len(FEATURES) for weights in stored["weights"].values()):
-        return None
-    return Calibration(**stored)
+    """What ``Calibration.as_json`` gave; None for an empty mapping or one of other features.
+
+    Raises ``UserError`` for anything else.
+    """
+    try:
+        if not stored or any(len(weights) != len(FEATURES) for weights in stored["weights"].values()):
+            return None
+        numbers = [stored.get("fail_below", GOOD_DICE), *chain(*stored["weights"].values())]
+        numbers += chain(*(offsets.values() for offsets in stored["offsets"].values()))
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise TypeError("a number is none")
+        return Calibration(**stored)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError("the quality in the model's card is damaged; install bidsseg again") from error
 
 
 def oddness(fraction: float, usual: Reference | None) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -15,7 +14,7 @@ from bidsseg.card import folder_of, read_card
 from bidsseg.derivatives import Result, write_scan
 from bidsseg.errors import one_line_errors
 from bidsseg.evidence import Evidence, as_sure_as, collect, evidence_from
-from bidsseg.files import write_json
+from bidsseg.files import json_content, write_json
 from bidsseg.fusion import fuse
 from bidsseg.grid import conform, grid_of
 from bidsseg.image import Image, load, save
@@ -105,7 +104,7 @@ def probabilities_file(folder: Path, space: str, scheme: str) -> Path:
 
 def judge(evidence: Path, image: Image, model: str) -> tuple[Evidence, Assessment]:
     """What the stored evidence says, by the calibration in the model's card."""
-    found = evidence_from(json.loads(evidence.read_text(encoding="utf-8")))
+    found = evidence_from(json_content(evidence))
     return found, assess(found, geometry(image), calibration_from(read_card(folder_of(model)).quality))
 
 
