@@ -53,7 +53,7 @@ class Forms:
     sform: Affine | None
     qform: Affine | None
     sizes: Sizes | None
-    "``pixdim``, if all three are above 0."
+    "``pixdim``, if all three are above 0 and plausible."
 
     def scaled(self, factor: float) -> Forms:
         matrix = np.diag((factor, factor, factor, 1.0))
@@ -77,7 +77,7 @@ def voxel_spacing_mm(affine: Affine) -> Sizes:
 
 def is_usable(affine: Affine) -> bool:
     """Whether a 4x4 affine is finite, of full rank, and has plausible voxels."""
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or voxel_spacing_mm(affine).min() == 0:
         return False
     singular = np.linalg.svd(affine[:3, :3], compute_uv=False)
     return bool(singular[-1] > 0 and singular[0] / singular[-1] < MAX_ASPECT)
@@ -105,7 +105,7 @@ def in_mm(sizes: Any) -> str:
 def _forms(fields: Any, shape: tuple[int, int, int]) -> tuple[Forms, list[str]]:
     """The forms as stored, in the header's own unit, and warnings about those that describe no grid."""
     pixdim = np.abs(np.asarray(fields["pixdim"], np.float64))
-    sizes = pixdim[1:4] if (np.isfinite(pixdim[1:4]) & (pixdim[1:4] > 0)).all() else None
+    sizes = pixdim[1:4] if is_usable(np.diag((*pixdim[1:4], 1.0))) else None
     warnings = []
     sform = qform = None
     if int(fields["sform_code"]) > 0:
@@ -125,13 +125,13 @@ def _qform(fields: Any) -> Affine | None:
     """The quaternion's affine as nifti1_io of the NIfTI authors computes it, with tolerance for rounding."""
     b, c, d, *offset = (float(fields[name]) for name in FORM_FIELDS)
     length = b * b + c * c + d * d
-    if not np.isfinite([length, *offset]).all() or length > ROUNDING:
+    pixdim = np.asarray(fields["pixdim"], np.float64)
+    if not np.isfinite([length, *offset, *pixdim[1:4]]).all() or length > ROUNDING:
         return None
     if length > 1:
         b, c, d = np.array((b, c, d)) / np.sqrt(length)
     a = np.sqrt(max(0.0, 1 - (b * b + c * c + d * d)))
     rotation = quat2mat((a, b, c, d))
-    pixdim = np.asarray(fields["pixdim"], np.float64)
     affine = np.eye(4)
     affine[:3, :3] = rotation * np.abs(pixdim[1:4]) * (1, 1, -1 if pixdim[0] < 0 else 1)
     affine[:3, 3] = offset

@@ -157,7 +157,11 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
     """
     check_dataset(dataset, selection)
     closed = [folder for label in _wanted(dataset, selection) for folder in _closed_folders(dataset / f"sub-{label}")]
-    layout = _layout(dataset, selection, closed)
+    try:
+        layout = _layout(dataset, selection, closed)
+    except RecursionError:  # pybids reads it whether or not names are validated
+        path = dataset / "dataset_description.json"
+        raise InvalidDataset(f"{path}: nested too deep; mend it or remove it") from None
     paths = sorted({Path(path) for modality in selection.modalities for path in _query(layout, selection, modality)})
     if not all(path.is_relative_to(dataset) for path in paths):
         raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
@@ -327,7 +331,10 @@ def in_time(dataset: Path, subject: str, sessions: Iterable[str]) -> list[str]:
     except (OSError, ValueError):
         return labels
     rows = csv.DictReader(text.splitlines(), delimiter="\t")
-    times = {str(row.get("session_id")).removeprefix("ses-"): row.get("acq_time") or "n/a" for row in rows}
+    try:
+        times = {str(row.get("session_id")).removeprefix("ses-"): row.get("acq_time") or "n/a" for row in rows}
+    except csv.Error:
+        return labels
     if any(times.get(label, "n/a") == "n/a" for label in labels):
         return labels
     return sorted(labels, key=lambda label: times[label])  # as BIDS writes times, they sort as text

@@ -196,7 +196,8 @@ def _one_line(path: Path) -> Iterator[None]:
     except EOFError as error:
         raise FileError(path, f"damaged or truncated (cut short: {error})", "copy or export it again") from error
     except (OSError, zlib.error, ValueError, struct.error) as error:
-        raise FileError(path, f"damaged or truncated ({error})", "copy or export it again") from error
+        reason = str(error).rpartition("decompressing data: ")[2]
+        raise FileError(path, f"damaged or truncated ({reason})", "copy or export it again") from error
 
 
 @contextmanager

@@ -285,12 +285,36 @@ def test_filters_are_read_by_lower_case_modality(tmp_path: Path) -> None:
     assert read_filters(path) == {"t1w": {"run": 1}}
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"t1w": 3}'])
+@pytest.mark.parametrize("text", ["", "[1]", '{"t1w": 3}', "[" * 100_000, '{"t1w": ' * 100_000])
 def test_filters_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "filters.json"
     path.write_text(text)
     with pytest.raises(UserError, match="--bids-filter-file"):
         read_filters(path)
+
+
+def test_a_byte_order_mark_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    description, filters = root / "dataset_description.json", tmp_path / "filters.json"
+    filters.write_text(json.dumps({"T1w": {"run": 1}}), encoding="utf-8-sig")
+    description.write_text(description.read_text(), encoding="utf-8-sig")
+    assert read_filters(filters) == {"t1w": {"run": 1}}
+    assert stems(find_scans(root, Selection())) == ["sub-01_T1w"]
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_description_nested_too_deep_is_one_line(dataset: Dataset, validate: bool) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    (root / "dataset_description.json").write_text("[" * 100_000)
+    with pytest.raises(InvalidDataset, match="nested too deep"):
+        find_scans(root, Selection(validate=validate))
+
+
+def test_times_that_are_no_table_leave_the_order_of_labels(tmp_path: Path) -> None:
+    table = tmp_path / "sub-01" / "sub-01_sessions.tsv"
+    table.parent.mkdir()
+    table.write_text("session_id\tacq_time\nses-2\t" + "x" * 200_000 + "\nses-1\t2020-01-01\n")
+    assert in_time(tmp_path, "01", ["2", "10", "1"]) == ["1", "2", "10"]
 
 
 def test_a_filter_for_an_unknown_entity_is_refused(dataset: Dataset) -> None:
