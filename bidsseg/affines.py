@@ -24,6 +24,8 @@ MM_OF_UNIT = {1: ("metre", 1e3), 2: ("mm", 1.0), 3: ("micron", 1e-3)}
 "By the code in ``xyzt_units``."
 MAX_ASPECT = 1e3
 "Of the longest to the shortest side of a voxel."
+OVERFLOWS = 1e30
+"What is larger in a header is no length, in any unit."
 SAME_SHARE = 0.01
 "Voxel sizes that differ by less agree."
 SAME_PLACE_MM = 1.0
@@ -77,7 +79,7 @@ def voxel_spacing_mm(affine: Affine) -> Sizes:
 
 def is_usable(affine: Affine) -> bool:
     """Whether a 4x4 affine is finite, of full rank, and has plausible voxels."""
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or voxel_spacing_mm(affine).min() == 0:
+    if affine.shape != (4, 4) or not (np.abs(affine) < OVERFLOWS).all() or voxel_spacing_mm(affine).min() == 0:
         return False
     singular = np.linalg.svd(affine[:3, :3], compute_uv=False)
     return bool(singular[-1] > 0 and singular[0] / singular[-1] < MAX_ASPECT)
@@ -91,7 +93,8 @@ def corners_apart_mm(a: Affine, b: Affine, shape: tuple[int, ...]) -> float:
 
 def placement(fields: Any, shape: tuple[int, int, int]) -> Placement:
     """Where the voxels of a NIfTI header of any version lie, in mm; never fails, but may have to guess."""
-    forms, unusable = _forms(fields, shape)
+    with np.errstate(all="ignore"):  # of a NaN that signals; it is found out below
+        forms, unusable = _forms(fields, shape)
     found, factor = _in_mm(forms, int(fields["xyzt_units"]) & 7)
     header = _header(fields, forms.scaled(factor), found.affine, plain=factor == 1)
     return Placement(found.affine, header, (*unusable, *found.warnings))
@@ -180,7 +183,7 @@ def _given(affine: Affine | None) -> Affine:
 def _where_sizes_differ(forms: Forms, sform: Affine, sizes: Sizes) -> Choice:
     """Where the sform has other voxel sizes than ``pixdim``, and so than the qform.
 
-    A sform of unit columns is one whose writer forgot the sizes, a known fault of exporters.
+    A sform of unit columns, or a ``pixdim`` of ones, was left so by a writer that put the sizes elsewhere alone.
     """
     own = voxel_spacing_mm(sform)
     told = f"the sform says {in_mm(own)} voxels, pixdim {in_mm(sizes)}"
@@ -189,8 +192,9 @@ def _where_sizes_differ(forms: Forms, sform: Affine, sizes: Sizes) -> Choice:
     other = forms.qform if forms.qform is not None else resized
     name = "the qform, which agrees with pixdim, was used" if forms.qform is not None else "the size in pixdim was used"
     fits, other_fits = (_holds_a_head(affine, forms.shape) for affine in (sform, other))
-    forgotten = _agree(own, np.ones(3)) or forms.qform is not None
-    if is_usable(other) and (other_fits > fits or (other_fits == fits and forgotten)):
+    sform_is_bare, pixdim_is_bare = (_agree(each, np.ones(3)) for each in (own, sizes))
+    outvoted = sform_is_bare or (forms.qform is not None and not pixdim_is_bare)
+    if is_usable(other) and (other_fits > fits or (other_fits == fits and outvoted)):
         return Choice(other, (f"{told}; {name}",))
     return Choice(sform, (f"{told}; the sform was used, check which is right",))
 

@@ -21,8 +21,8 @@ Geometry = tuple[tuple[int, ...], NDArray[np.float64]]
 SAME_MM = 0.1
 SHORT_SIDE_MM = 60.0
 "A field of view with a shorter side may be a slab, or have a wrong voxel size."
-LARGEST_FIELD_MM3 = 64e6
-"Of a field of view, 400 mm cubed; what is larger would not fit into memory at 1 mm."
+LARGEST_FIELD_MM3 = 40e6
+"Of a field of view, 342 mm cubed; at 1 mm, the network takes 4 GB for one that is all tissue."
 
 
 @dataclass(frozen=True)

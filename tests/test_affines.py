@@ -70,6 +70,10 @@ MICRONS = np.diag((1e3, 1e3, 1e3, 1.0)) @ THICK
             id="unit columns, no qform",
         ),
         pytest.param(
+            header((1, 1, 1), THICK, np.eye(4)), THICK, ["pixdim 1 x 1 x 1 mm; the sform was used"],
+            id="pixdim and qform never filled in",
+        ),
+        pytest.param(
             header(TRUE_SIZES, np.eye(4)), IDENTITY_RESIZED,
             ["the size in pixdim was used", "left and right are a guess"], id="identity beside a good pixdim",
         ),
@@ -79,7 +83,7 @@ MICRONS = np.diag((1e3, 1e3, 1e3, 1.0)) @ THICK
             id="nothing decides",
         ),
         pytest.param(
-            header((0.72, 0.72, 4000.0), THICK), THICK, ["pixdim 0.72 x 0.72 x 4000 mm; the sform was used"],
+            header((0.72, 0.72, 400.0), THICK), THICK, ["pixdim 0.72 x 0.72 x 400 mm; the sform was used"],
             id="pixdim fits no head",
         ),
         pytest.param(

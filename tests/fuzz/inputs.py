@@ -27,6 +27,8 @@ SPACING = np.diag((-2.0, 2.0, 2.0, 1.0))
 SPACING[:3, 3] = (24, -24, -24)
 NUMBERS = (0.0, -0.0, 1.0, -1.0, 1e-3, 1e-6, 1e-38, 1e-42, 1e38, -1e38, 3.4e38, 0.2, 2.5, 10.0, 60.0, 100.0, 500.0, 1e5)
 ODD = (float("nan"), float("inf"), float("-inf"))
+EXTREME = (1e300, -1e300, 1e-300)
+"Only double precision holds these."
 WHOLE = (0, 1, -1, 2, 3, 4, 5, 7, 8, 20, 100, 255, 256, 1000, 4096, 16384, 32767, -32768)
 LONG = (0, 1, -1, 3, 24, 1000, 10**5, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63))
 
@@ -133,7 +135,7 @@ def set_fields(chance: random.Random, base: Base, content: Bytes) -> bool:
 
 def _value(chance: random.Random, code: str) -> float | int:
     if code in "fd":
-        return chance.choice(NUMBERS + ODD)
+        return chance.choice(NUMBERS + ODD + (EXTREME if code == "d" else ()))
     if code == "B":
         return chance.randrange(256)
     return chance.choice(WHOLE + ((348, 540, 2**31 - 1) if code == "i" else LONG if code == "q" else ()))
@@ -151,7 +153,7 @@ def set_space(chance: random.Random, base: Base, content: Bytes) -> bool:
     for start, count in ((sizes, 4), (forms, 18)):
         for index in range(count):
             if chance.random() < 0.4:
-                value = chance.uniform(-4, 4) if chance.random() < 0.7 else chance.choice(NUMBERS + ODD)
+                value = chance.uniform(-4, 4) if chance.random() < 0.7 else _value(chance, real)
                 struct.pack_into(base.order + real, content, start + index * width, value)
     content[unit] = chance.choice((0, 1, 2, 3, 10, 255))
     return True
