@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bidsseg.card import read_card
-from bidsseg.cli import main
+from bidsseg.cli import main, stem_of
 from bidsseg.image import load
 from bidsseg.labels import Scheme, label_table
 from tests.conftest import write_scan
@@ -45,6 +45,14 @@ def test_several_scans_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tiny_mod
     assert "cut short" in errors[0]
     assert "Traceback" not in found.output
     assert {p.name for p in (tmp_path / "out").glob("*_dseg.nii.gz")} == {"a_dseg.nii.gz", "c_dseg.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a.nii.gz", "a"), ("A.NII.GZ", "A"), ("a.b.nii", "a.b"), ("a.gz", "a"), ("a", "a"), ("n.img", "n.img")],
+)
+def test_stems(name: str, stem: str) -> None:
+    assert stem_of(Path(name)) == stem
 
 
 @pytest.mark.parametrize("scheme", ["regions", "lobes", "gyri"])
