@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 Affine = NDArray[np.float64]
 "4x4, from voxel indices to RAS mm."
 Sizes = NDArray[np.float64]
-"Of a voxel along its three axes, mm."
+"The size of a voxel along its three axes, (3,), mm."
 
 MM_OF_UNIT = {1: ("metre", 1e3), 2: ("mm", 1.0), 3: ("micron", 1e-3)}
 "By the code in ``xyzt_units``."
 MAX_ASPECT = 1e3
-"Of the longest to the shortest side of a voxel."
+"The largest ratio of a voxel's longest to its shortest side."
 OVERFLOWS = 1e30
-"What is larger in a header is no length, in any unit."
+"A larger number in a header is no length in any unit."
 SAME_SHARE = 0.01
 "Voxel sizes that differ by less agree."
 SAME_PLACE_MM = 1.0
 "Affines that put every corner of the volume this close agree."
 SHORTEST_HEAD_MM, LONGEST_HEAD_MM = 40.0, 1000.0
-"Of the longest side of a field of view that holds a brain."
+"Bounds of the longest side of a field of view that holds a brain."
 ROUNDING = 1.01
 "Squared length of a unit quaternion's vector part at most; a little more than 1 is rounding."
 FORM_FIELDS = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
@@ -49,7 +49,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Forms:
-    """What a header says about space, in mm; None for what it does not say or what describes no grid."""
+    """The statements of a header about space; None for one that is missing or describes no grid."""
 
     shape: tuple[int, int, int]
     sform: Affine | None
@@ -153,10 +153,10 @@ def _in_mm(forms: Forms, code: int) -> tuple[Choice, float]:
     plain = _choose(forms)
     if not _holds_a_head(plain.affine, forms.shape):
         return found, factor
-    told = (
+    warning = (
         f"its unit is {unit}, which makes a field of view of {in_mm(_extent(found.affine, forms.shape))}; mm were taken"
     )
-    return Choice(plain.affine, (*plain.warnings, told)), 1.0
+    return Choice(plain.affine, (*plain.warnings, warning)), 1.0
 
 
 def _choose(forms: Forms) -> Choice:
@@ -186,7 +186,7 @@ def _where_sizes_differ(forms: Forms, sform: Affine, sizes: Sizes) -> Choice:
     A sform of unit columns, or a ``pixdim`` of ones, was left so by a writer that put the sizes elsewhere alone.
     """
     own = voxel_spacing_mm(sform)
-    told = f"the sform says {in_mm(own)} voxels, pixdim {in_mm(sizes)}"
+    contradiction = f"the sform says {in_mm(own)} voxels, pixdim {in_mm(sizes)}"
     resized = sform.copy()
     resized[:3, :3] *= sizes / own
     other = forms.qform if forms.qform is not None else resized
@@ -195,8 +195,8 @@ def _where_sizes_differ(forms: Forms, sform: Affine, sizes: Sizes) -> Choice:
     sform_is_bare, pixdim_is_bare = (_agree(each, np.ones(3)) for each in (own, sizes))
     outvoted = sform_is_bare or (forms.qform is not None and not pixdim_is_bare)
     if is_usable(other) and (other_fits > fits or (other_fits == fits and outvoted)):
-        return Choice(other, (f"{told}; {name}",))
-    return Choice(sform, (f"{told}; the sform was used, check which is right",))
+        return Choice(other, (f"{contradiction}; {name}",))
+    return Choice(sform, (f"{contradiction}; the sform was used, check which is right",))
 
 
 def _agree(one: Sizes, other: Sizes) -> bool:
@@ -216,8 +216,8 @@ def _guess(forms: Forms) -> Choice:
     sizes = forms.sizes if forms.sizes is not None else np.ones(3)
     affine = np.diag((-sizes[0], sizes[1], sizes[2], 1.0))
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(forms.shape) - 1) / 2)
-    told = "no usable orientation in the header; assumed radiological axes (LAS), so left and right are a guess"
-    return Choice(affine, (told,))
+    warning = "no usable orientation in the header; assumed radiological axes (LAS), so left and right are a guess"
+    return Choice(affine, (warning,))
 
 
 def _header(fields: Any, forms: Forms, affine: Affine, plain: bool) -> nib.Nifti1Header:

@@ -9,7 +9,7 @@ from bidsseg.image import Image
 from bidsseg.volume import Floats, along, resampling_matrix
 
 LEAST_OF_FIELD = 1e-3
-"Of the field's median: where the field is weaker, only noise would be amplified."
+"The least value of the field, as a share of its median: below it, only noise would be amplified."
 
 
 def correct_bias(image: Image, threads: int = 1) -> Image:

@@ -17,7 +17,7 @@ MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "anycontrast"
 WEIGHTS = "weights.safetensors"
 MOST_LEVELS, WIDEST = 8, 1024
-"Of a network: 8 levels see 256 mm, and no memory would hold wider ones."
+"The deepest and the widest network that is accepted: 8 levels see 256 mm, and wider ones need too much memory."
 
 
 @dataclass(frozen=True)

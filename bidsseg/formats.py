@@ -1,4 +1,4 @@
-"""What a file really is, told by its first bytes, and NIfTI files read to their last byte: the only reader of images.
+"""The only reader of images: recognises a file by its first bytes and reads NIfTI files to their last byte.
 
 Headers are taken as other readers take them: what is merely off by rounding, or left empty, is no error. Whatever the
 memory would not hold is refused from the header alone, before any voxel is read.
@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 
 GZIP = b"\x1f\x8b"
 MOST_LAYERS = 2
-"Of gzip: a file compressed twice is read, more is no accident."
+"A file may be compressed by gzip twice by accident, but not more often."
 MOST_DEFLATED = 1040
 "Bytes that one byte of a gzip file can stand for; deflate reaches 1032."
 HEAD_BYTES = 1024
@@ -98,13 +98,13 @@ class Stored:
     "nibabel's header, unchecked."
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
-    "Of one voxel, with its byte order."
+    "The type of one voxel, with its byte order."
     offset: int
     "Bytes before the first voxel."
     slope: float
     intercept: float
     warnings: tuple[str, ...] = ()
-    "What the header has wrong, and what was taken instead."
+    "Faults of the header, and the values that were used instead."
 
     @property
     def count(self) -> int:
@@ -202,7 +202,7 @@ def _one_line(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _content(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """What a file holds once all gzip around it is undone, and how many times that was."""
+    """Open a file with all gzip layers undone; yields the stream and the number of layers."""
     with path.open("rb") as file:
         stream, layers = file, 0
         while stream.peek(2)[:2] == GZIP:
@@ -283,7 +283,7 @@ def _version(path: Path, head: bytes) -> Format:
 
 
 def _other_kind(head: bytes) -> tuple[str, str]:
-    """What a file is that is no NIfTI, and what to do about it."""
+    """Name the format of a file that is not NIfTI, and what to do about it."""
     for start, signature, what, advice in SIGNATURES:
         if head[start:].startswith(signature):
             return what, advice
@@ -310,7 +310,7 @@ def _byte_order(head: bytes, version: Format) -> str:
 
 
 def _shape(path: Path, fields: Any) -> tuple[int, int, int]:
-    """Of the one volume there is; axes beyond the third that are 0 count as 1, as in other readers."""
+    """The shape of the single volume; axes beyond the third that are 0 count as 1, as in other readers."""
     dimensions, *sizes = (int(n) for n in fields["dim"])
     if not 2 <= dimensions <= 7:
         raise FileError(path, f"{dimensions} dimensions in its header", "give a 3D volume")

@@ -22,7 +22,7 @@ SAME_MM = 0.1
 SHORT_SIDE_MM = 60.0
 "A field of view with a shorter side may be a slab, or have a wrong voxel size."
 LARGEST_FIELD_MM3 = 40e6
-"Of a field of view, 342 mm cubed; at 1 mm, the network takes 4 GB for one that is all tissue."
+"The largest field of view, 342 mm cubed; if all of it is tissue, the network takes 4 GB at 1 mm."
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from bidsseg.image import geometry, is_same_grid, load, save
 from tests.phantoms import ramp
 
 THICK = np.array([[-0.72, 0, 0, 90], [0, 0.72, 0, -80], [0, 0, 4, -40], [0, 0, 0, 1]], float)
-"Of a scan of 256 x 256 x 20 voxels: a field of view of 184 x 184 x 80 mm."
+"For a scan of 256 x 256 x 20 voxels, a field of view of 184 x 184 x 80 mm."
 SHAPE = (256, 256, 20)
 COARSE = np.diag((2.0, 2.0, 3.0, 1.0))
 COARSE[:3, 3] = -20
@@ -104,9 +104,9 @@ def test_what_two_agree_on_is_used_and_said(
 ) -> None:
     found = placement(fields, SHAPE)
     np.testing.assert_allclose(found.affine, affine, rtol=1e-5, atol=1e-4)
-    told = "; ".join(found.warnings)
-    assert all(part in told for part in says), told
-    assert bool(told) == bool(says), told
+    warnings = "; ".join(found.warnings)
+    assert all(part in warnings for part in says), warnings
+    assert bool(warnings) == bool(says), warnings
     assert np.allclose(found.header.get_best_affine(), affine, rtol=1e-5, atol=1e-4)
     assert found.header.get_xyzt_units()[0] == "mm"
 

@@ -54,7 +54,7 @@ FIELDS_2 = (
     Field(80, "d", 3), Field(104, "d", 8), Field(168, "q", 1, True), Field(176, "d", 2, True), Field(192, "d", 4),
     Field(344, "i", 2), Field(352, "d", 6), Field(400, "d", 12), Field(496, "i", 3), Field(540, "B", 4, True),
 )  # fmt: skip
-"Of NIfTI-1 and NIfTI-2."
+"The header fields of NIfTI-1 and of NIfTI-2."
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Input:
     path: Path
     operation: str
     truth: Values | None = None
-    "What must be read if anything is; None where that cannot be said."
+    "The voxels that must be read if anything is; None where that is unknown."
     lesion_ml: float | None = None
-    "Of a mask."
+    "The volume of lesions in a mask; None where that is unknown."
 
 
 @cache

@@ -103,7 +103,7 @@ def examine_model(given: Input) -> None:
 
 
 def one(chance: random.Random, folder: Path, model: Path) -> tuple[str, Callable[[], None]]:
-    """What is tried, and how to try it."""
+    """A random input: its name, and the function that reads it."""
     kind = chance.choices(list(SHARES), list(SHARES.values()))[0]
     if kind == "image":
         given, whole_way = image_input(chance, folder), chance.random() < 0.25
