@@ -24,6 +24,9 @@ SHORT_SIDE_MM = 60.0
 LARGEST_FIELD_MM3 = 40e6
 "The largest field of view, 342 mm cubed; if all of it is tissue, the network takes 4 GB at 1 mm."
 
+LARGEST_EXPONENT = 64
+"Grey values beyond this power of two, up or down, are scaled: sums and products of them would leave single precision."
+
 
 @dataclass(frozen=True)
 class Image:
@@ -70,7 +73,16 @@ def load(path: Path | str, uniform_ok: bool = False) -> Image:
         data[bad] = 0
     if not uniform_ok and data.max() == data.min():
         raise FileError(path, f"every voxel is {data.flat[0]:g}", "check the export")
+    exponent = _exponent(data)
+    if not uniform_ok and abs(exponent) > LARGEST_EXPONENT:
+        data = np.ldexp(data, -exponent)
+        odd.append(f"grey values near the limits of single precision; they were divided by 2^{exponent}")
     return Image(data, placed.affine, placed.header, (*odd, *warnings))
+
+
+def _exponent(data: Floats) -> int:
+    """The power of two just above the largest magnitude."""
+    return int(np.frexp(max(abs(float(data.max())), abs(float(data.min()))))[1])
 
 
 def _check_extent(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64], any_small: bool) -> tuple[str, ...]:

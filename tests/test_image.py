@@ -82,6 +82,20 @@ def test_nans_count_as_zero(tmp_path: Path) -> None:
     assert "2 voxels were NaN" in found.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("scale", "divided"), [(1.0, False), (1e-12, False), (1e12, False), (1e30, True), (1e34, True), (1e-30, True)]
+)
+def test_grey_values_at_the_limits_of_single_precision_are_scaled(scale: float, divided: bool, tmp_path: Path) -> None:
+    data = ramp(6, 6, 6) - 100
+    found = load(write(tmp_path / "scan.nii", (data * scale).astype(np.float32), WIDE))
+    assert any("divided by 2^" in warning for warning in found.warnings) == divided
+    peak = float(np.abs(found.data).max())
+    assert not divided or 0.5 <= peak < 1
+    np.testing.assert_allclose(found.data / peak, data / np.abs(data).max(), atol=1e-6)
+    mask = load(tmp_path / "scan.nii", uniform_ok=True)
+    np.testing.assert_allclose(mask.data, data * scale, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("millimetres", "says"), [(15, None), (12, "its field of view is 240 x 240 x 48 mm")])
 def test_a_short_field_of_view_is_said(millimetres: float, says: str | None, tmp_path: Path) -> None:
     affine = np.diag((12.0, 12.0, millimetres, 1.0))
