@@ -24,19 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from click.testing import CliRunner
 
-from bidsseg.affines import is_usable
+from bidsseg.affines import is_usable, voxel_spacing_mm
 from bidsseg.bids import Selection, check_dataset, in_time, read_filters
+from bidsseg.cli import main as brainseg
 from bidsseg.errors import Defect, UserError
 from bidsseg.files import read_json
-from bidsseg.image import geometry, is_same_grid, load, save
+from bidsseg.image import Geometry, geometry, is_same_grid, load, save
 from bidsseg.lesion_masks import is_probability, read_labels
 from tests.fuzz.inputs import Input, image_input, json_input, mask_input, model_input, tsv_input
 
 SECONDS, GIGABYTES = 20.0, 3.0
 "For one input."
-SMALL_MM3 = 4e5
-"A field of view that is segmented, so that the rest of the way is tried as well."
+COMMANDS, SMALL_MM3 = 0.15, 4e5
+"The share of images that are given to the command, if their field of view is this small."
 SHARES = {"image": 0.6, "mask": 0.15, "json": 0.1, "tsv": 0.05, "model": 0.1}
 
 
@@ -44,7 +46,7 @@ class WrongAnswer(Exception):
     """Something was read that is not there."""
 
 
-def examine_image(given: Input, model: Path, whole_way: bool) -> None:
+def examine_image(given: Input) -> None:
     found = geometry(given.path)
     image = load(given.path)
     if found is None or found[0] != image.data.shape or not np.array_equal(found[1], image.affine):
@@ -55,20 +57,30 @@ def examine_image(given: Input, model: Path, whole_way: bool) -> None:
         raise WrongAnswer("other voxels")
     labels = given.path.with_name("labels.nii.gz")
     save(labels, np.zeros(image.data.shape, np.uint16), image.affine, image)
-    written = geometry(labels)
-    if written is None or not is_same_grid(image.geometry, written):
+    if not is_same_field(image.geometry, labels):
         raise WrongAnswer("labels lie elsewhere")
-    if whole_way and np.prod(image.spacing_mm * image.data.shape) < SMALL_MM3:
-        _segment(image, model)
 
 
-def _segment(image: Any, model: Path) -> None:
-    from bidsseg.inference import PredictOptions
-    from bidsseg.predict import segment
-    from bidsseg.weights import load_model
+def examine_command(given: Input, model: Path, bias_correction: bool) -> None:
+    """``brainseg-cli predict``: labels and perhaps warnings, or one line."""
+    found = geometry(given.path)
+    if found is not None and np.prod(voxel_spacing_mm(found[1]) * found[0]) > SMALL_MM3:
+        return
+    labels = given.path.with_name("labels.nii.gz")
+    options = ["--no-picture", "--threads", "1", *(["--bias-correction"] if bias_correction else [])]
+    done = CliRunner().invoke(
+        brainseg, ["predict", str(given.path), "-o", str(labels), "--model", str(model), *options]
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    if done.exit_code == 1 and len(lines) == 1:
+        raise UserError(lines[0])
+    if done.exit_code != 0 or lines or found is None or not is_same_field(found, labels):
+        raise WrongAnswer(f"exit code {done.exit_code}: {done.stderr[-300:]} {done.exception!r}")
 
-    if segment(image, load_model(model), PredictOptions("cpu", 1)).tissue.shape != image.data.shape:
-        raise WrongAnswer("another grid")
+
+def is_same_field(found: Geometry, labels: Path) -> bool:
+    written = geometry(labels)
+    return written is not None and is_same_grid(found, written)
 
 
 def examine_mask(given: Input) -> None:
@@ -106,8 +118,10 @@ def one(chance: random.Random, folder: Path, model: Path) -> tuple[str, Callable
     """A random input: its name, and the function that reads it."""
     kind = chance.choices(list(SHARES), list(SHARES.values()))[0]
     if kind == "image":
-        given, whole_way = image_input(chance, folder), chance.random() < 0.25
-        return f"image, {given.operation}", lambda: examine_image(given, model, whole_way)
+        given, bias_correction = image_input(chance, folder), chance.random() < 0.5
+        if chance.random() < COMMANDS:
+            return f"predict, {given.operation}", lambda: examine_command(given, model, bias_correction)
+        return f"image, {given.operation}", lambda: examine_image(given)
     if kind == "model":
         damaged = model_input(chance, folder, model)
         return damaged.operation, lambda: examine_model(damaged)
