@@ -223,7 +223,15 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"{path}: not readable as JSON ({error}); check --bids-filter-file") from error
     if not isinstance(filters, dict) or not all(isinstance(value, dict) for value in filters.values()):
         raise UserError(f'{path}: not of the form {{"t1w": {{"session": "1"}}}}; check --bids-filter-file')
+    for name, value in ((name, value) for wanted in filters.values() for name, value in wanted.items()):
+        if not all(map(_is_plain_value, value if isinstance(value, list) else [value])):
+            raise UserError(f"{path}: {name} is no text, whole number or list of these; check --bids-filter-file")
     return {name.lower(): value for name, value in filters.items()}
+
+
+def _is_plain_value(value: Any) -> bool:
+    """Whether pybids can look it up; its index holds whole numbers of 64 bits."""
+    return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def _query(layout: Any, selection: Selection, modality: str) -> list[str]:

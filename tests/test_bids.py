@@ -285,7 +285,13 @@ def test_filters_are_read_by_lower_case_modality(tmp_path: Path) -> None:
     assert read_filters(path) == {"t1w": {"run": 1}}
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"t1w": 3}', "[" * 100_000, '{"t1w": ' * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[1]", '{"t1w": 3}', "[" * 100_000, '{"t1w": ' * 100_000, '{"t1w": {"run": {}}}'),
+        *('{"t1w": {"run": [[1]]}}', '{"t1w": {"run": 1e308}}', f'{{"t1w": {{"run": {10**400}}}}}'),
+    ],
+)
 def test_filters_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "filters.json"
     path.write_text(text)
