@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 FEW, MANY = 300, 10_000
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured in /proc")
 def test_damaged_inputs_are_read_right_or_told_in_one_line(request: pytest.FixtureRequest) -> None:
     """In a process of its own, whose memory is limited; ``pytest tests/fuzz --full`` tries ``MANY``."""
     count = MANY if request.config.getoption("--full") else FEW
