@@ -40,7 +40,7 @@ from bidsseg.lesion_report import Lesion, LesionReport
 from bidsseg.lesion_tables import lesion_loads
 from bidsseg.lesion_zones import COMPARTMENT, CORTEX, JUXTACORTICAL, PERIVENTRICULAR, VENTRICLES, ZONES, is_any
 from bidsseg.lesions import lesion_features
-from bidsseg.predict import segment
+from bidsseg.pipeline import segment
 from bidsseg.segmentation import Segmentation, from_labels, labels
 from bidsseg.volume import box_around
 from bidsseg.weights import load_model

@@ -23,7 +23,7 @@ from bidsseg.evaluate import Case, compare, reference_codes, validation_cases
 from bidsseg.image import Image, load
 from bidsseg.inference import PredictOptions
 from bidsseg.labels import TISSUE
-from bidsseg.predict import segment
+from bidsseg.pipeline import segment
 from bidsseg.segmentation import Segmentation, labels, volumes
 from bidsseg.train.contrast import render
 from bidsseg.train.data import (

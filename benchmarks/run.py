@@ -54,7 +54,6 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     run = Stages()
     with run.stage("imports"):
         from bidsseg import __version__
-        from bidsseg.bias import correct_bias
         from bidsseg.bids import parse_scan
         from bidsseg.dataset_root import write_root
         from bidsseg.derivatives import Result, write_scan
@@ -62,11 +61,11 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.grid import conform
         from bidsseg.image import load
         from bidsseg.inference import PredictOptions, infer
+        from bidsseg.pipeline import prepare
         from bidsseg.places import Place, Recipe
         from bidsseg.quality import assess, calibration_from, geometry
         from bidsseg.report import participant_report
         from bidsseg.restore import to_native
-        from bidsseg.volume import normalise
         from bidsseg.weights import load_model
     place = Place(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
     set_threads(threads)
@@ -75,12 +74,11 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     with run.stage("read"):
         image = load(place.scan.path)
     with run.stage("N4"):
-        corrected = correct_bias(image, threads)
+        corrected = prepare(image, True, threads)
     with run.stage("conform"):
-        volume, grid = conform(corrected)
-        volume = normalise(volume)
+        conformed, grid = conform(corrected)
     with run.stage("forward"):
-        found = infer(volume, model, PredictOptions(device, threads, gyri=True))
+        found, volume = infer(conformed, model, PredictOptions(device, threads, gyri=True))
     with run.stage("restore"):
         native = to_native(found, grid, gyri=True)
     with run.stage("evidence"):
@@ -115,7 +113,7 @@ def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
 
     from bidsseg import inference
     from bidsseg.image import load
-    from bidsseg.predict import segment
+    from bidsseg.pipeline import segment
     from bidsseg.segmentation import labels
     from bidsseg.weights import load_model
 

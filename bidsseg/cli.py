@@ -128,19 +128,18 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 
 
 def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> None:
-    from bidsseg.bias import correct_bias
     from bidsseg.image import load, save
     from bidsseg.inference import PredictOptions
     from bidsseg.pictures import mosaic
-    from bidsseg.predict import segment
+    from bidsseg.pipeline import answer, native, prepare
     from bidsseg.segmentation import brain_mask, labels, write_volumes
 
     image = load(scan)
-    for warning in image.warnings:
+    prepared = prepare(image, request.bias_correction, request.threads or 2)
+    for warning in prepared.warnings:
         click.echo(plain(f"warning: {scan}: {warning}"), err=True)
-    corrected = correct_bias(image, request.threads or 2) if request.bias_correction else image
     options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
-    found = segment(corrected, model, options)
+    found = native(answer(prepared, model, options), options.gyri)
     codes = labels(found, request.seg)
     beside = target.with_name(stem_of(target))
     try:
@@ -181,7 +180,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **ch
     from bidsseg.lesion_report import findings
     from bidsseg.lesion_tables import write_lesions
     from bidsseg.lesions import lesion_features
-    from bidsseg.predict import segment
+    from bidsseg.pipeline import segment
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     options = LesionOptions(**chosen)

@@ -15,7 +15,7 @@ from scipy import ndimage
 from bidsseg.image import Image, load
 from bidsseg.inference import PredictOptions
 from bidsseg.labels import TISSUE, Scheme, encode, label_table
-from bidsseg.predict import segment
+from bidsseg.pipeline import segment
 from bidsseg.segmentation import labels
 from bidsseg.train.data import Anatomy, anatomy_from_braincolor, brain_folders, load_ras
 from bidsseg.volume import Floats, along, box_around, resampling_matrix

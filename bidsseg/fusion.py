@@ -16,9 +16,10 @@ from torch import Tensor
 
 from bidsseg.grid import Grid, conform
 from bidsseg.image import Image
-from bidsseg.inference import PredictOptions, Probabilities, infer
+from bidsseg.inference import PredictOptions, Probabilities
+from bidsseg.pipeline import answer
 from bidsseg.registration import rigid_transform
-from bidsseg.volume import as_float32, normalise, overlap
+from bidsseg.volume import as_float32, overlap
 from bidsseg.weights import Model
 
 CHANNELS_AT_ONCE = 8
@@ -36,16 +37,16 @@ def fuse(
     count = np.ones(found.tissue.shape[1:], np.float32)
     fixed, mask = _at_1mm(image, found, grid)
     for other in others:
-        volume, other_grid = conform(other)
-        answer = infer(normalise(volume), model, options)
+        of_other = answer(other, model, options)
         to_other = rigid_transform(fixed, other, mask, max(1, options.threads))
-        voxels = np.linalg.inv(other_grid.affine) @ to_other @ grid.affine
+        voxels = np.linalg.inv(of_other.grid.affine) @ to_other @ grid.affine
         places = _places(voxels, found)
-        reached = _within(places, volume.shape)
+        reached = _within(places, of_other.grid.shape)
         count += reached
-        for mean, part in zip(means, _parts(answer), strict=True):
-            outside = 1.0 if part is answer.tissue else 0.0  # beyond the box of its brain a scan says background
-            _add(mean, part, answer.origin, places, reached, outside)
+        answered = of_other.probabilities
+        for mean, part in zip(means, _parts(answered), strict=True):
+            outside = 1.0 if part is answered.tissue else 0.0  # beyond the box of its brain a scan says background
+            _add(mean, part, answered.origin, places, reached, outside)
     tissue, right, parcels = ((mean / count).astype(np.float16) for mean in means)
     return Probabilities(found.origin, tissue, right, parcels)
 

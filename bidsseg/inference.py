@@ -19,7 +19,7 @@ from torch import Tensor
 from bidsseg.errors import UserError
 from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
 from bidsseg.network import SUBVOXELS, Embedded, Features, UNet, padded_length
-from bidsseg.volume import Box, Floats, box_around
+from bidsseg.volume import Box, Floats, box_around, normalise
 from bidsseg.weights import Model
 
 logger = logging.getLogger(__name__)
@@ -92,8 +92,8 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def infer(volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
-    """Probabilities over the brain's box of a normalised 1 mm RAS volume.
+def infer(volume: Floats, model: Model, options: PredictOptions) -> tuple[Probabilities, Floats]:
+    """Probabilities over the brain's box of a 1 mm RAS volume, and its grey values as the network saw them, 0-1.
 
     Where the GPU's memory does not suffice it goes on in two halves, then on the CPU, each with a warning.
     """
@@ -109,19 +109,23 @@ def infer(volume: Floats, model: Model, options: PredictOptions) -> Probabilitie
     return _whole(torch.device("cpu"), volume, model, options)
 
 
-def _whole(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
-    """Look twice: at the head to find the brain, then at the brain as training showed it, in the middle of the image.
+def _whole(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> tuple[Probabilities, Floats]:
+    """Look twice: at the head to find the brain, then at the brain as training showed it.
 
-    Neck and shoulders in view would move it from there, and change what the network's norms make of it. Where much that
-    is no brain was taken for it, in noise as bright as tissue, the second look finds less, and another follows.
+    The second look has the brain in the middle of the image, since neck and shoulders in view would change what the
+    network's norms make of it; and its grey values span those of the brain, since a bright scalp would squeeze them.
+    Where much that is no brain was taken for it, in noise as bright as tissue, the second look finds less, and another
+    follows.
     """
     net = model.net.to(device)
     with torch.inference_mode():
-        look = _look(net, volume, box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM), options.mirror, passes=1)
+        grey = normalise(volume)
+        look = _look(net, grey, box_around(grey > HEAD_THRESHOLD, HEAD_MARGIN_MM), options.mirror, passes=1)
         for _ in range(MORE_LOOKS):
             seen = look.box_of(box_around(look.near), volume.shape)
+            grey = normalise(volume, look.brain_in(volume.shape))
             del look
-            look = _look(net, volume, seen, options.mirror, PASSES)
+            look = _look(net, grey, seen, options.mirror, PASSES)
             if _size(look.box_of(box_around(look.near), volume.shape)) > SETTLED * _size(seen):
                 break
         window = box_around(look.near)
@@ -131,7 +135,7 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     inside = [slice(s.start - first, s.stop - first) for s, first in zip(box, padded, strict=True)]
     tissue, right, parcels = (channel[(slice(None), *inside)] for channel in channels)
     clean_islands(tissue)
-    return Probabilities((box[0].start, box[1].start, box[2].start), tissue, right, parcels)
+    return Probabilities((box[0].start, box[1].start, box[2].start), tissue, right, parcels), grey
 
 
 def _size(box: Box) -> int:
@@ -143,8 +147,10 @@ class _Look(NamedTuple):
 
     features: list[Features]
     "Of the box as it lies, and of its mirror image if asked for."
+    brain: NDArray[np.bool_]
+    "(I/4, J/4, K/4), rounded up: ``find_brain``."
     near: NDArray[np.bool_]
-    "(I/2, J/2, K/2): ``near_brain``."
+    "(I/2, J/2, K/2): blocks near it."
     origin: NDArray[np.int64]
     "The padded box's first voxel in the volume, negative where the padding reaches beyond."
 
@@ -156,6 +162,17 @@ class _Look(NamedTuple):
         )
         return i, j, k
 
+    def brain_in(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """The brain as a mask (I, J, K) of the volume, in steps of 4 mm."""
+        mask = np.zeros(shape, bool)
+        fine = self.brain.repeat(4, 0).repeat(4, 1).repeat(4, 2)
+        pairs = [
+            (slice(max(0, first), max(0, min(size, first + n))), slice(max(0, -first), max(0, size - first)))
+            for first, n, size in zip(self.origin.tolist(), fine.shape, shape, strict=True)
+        ]
+        mask[tuple(there for there, _ in pairs)] = fine[tuple(here for _, here in pairs)]
+        return mask
+
 
 def _look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Look:
     padded, before = _pad(volume[box], net.config.multiple)
@@ -163,13 +180,15 @@ def _look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Lo
     scan = torch.from_numpy(padded).to(device)[None, None]
     with _autocast(device):
         features = [net.features(seen, passes) for seen in ((scan, scan.flip(2)) if mirror else (scan,))]
-    near = near_brain(net, features[0])
-    for mirrored in features[1:]:
-        near |= near_brain(net, mirrored)[::-1]
-    return _Look(features, near, np.array([s.start for s in box]) - before)
+    brain, near = zip(*(find_brain(net, of_view) for of_view in features), strict=True)
+    for mirrored in near[1:]:
+        near[0][:] |= mirrored[::-1]
+    return _Look(features, brain[0], near[0], np.array([s.start for s in box]) - before)
 
 
-def _in_halves(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> Probabilities:
+def _in_halves(
+    device: torch.device, volume: Floats, model: Model, options: PredictOptions
+) -> tuple[Probabilities, Floats]:
     """Two halves of the longest axis one after the other, each with ``HALVES_OVERLAP_MM`` of the other in view."""
     axis = int(np.argmax(volume.shape))
     n = volume.shape[axis]
@@ -178,19 +197,21 @@ def _in_halves(device: torch.device, volume: Floats, model: Model, options: Pred
         for count in (len(TISSUES), 1, N_PARCELS if options.gyri else len(lobe_parts()))
     ]
     whole[0][0] = 1
+    grey = np.empty_like(volume)
     for first, last in ((0, n // 2), (n // 2, n)):
         start = max(0, first - HALVES_OVERLAP_MM)
         seen = _along_axis(axis, start, min(n, last + HALVES_OVERLAP_MM))
         kept = _along_axis(axis, first, last)
-        found = _whole(device, volume[seen], model, options)
+        found, grey_seen = _whole(device, volume[seen], model, options)
+        inner = _along_axis(axis, first - start, last - start)
+        grey[kept] = grey_seen[inner]
         for target, part in zip(whole, (found.tissue, found.right, found.parcels), strict=True):
             everywhere = np.zeros((len(part), *volume[seen].shape), np.float16)
             everywhere[:] = target[(slice(None), *seen)]
             box = tuple(slice(o, o + m) for o, m in zip(found.origin, part.shape[1:], strict=True))
             everywhere[(slice(None), *box)] = part
-            inner = _along_axis(axis, first - start, last - start)
             target[(slice(None), *kept)] = everywhere[(slice(None), *inner)]
-    return Probabilities((0, 0, 0), whole[0], whole[1], whole[2])
+    return Probabilities((0, 0, 0), whole[0], whole[1], whole[2]), grey
 
 
 def _along_axis(axis: int, first: int, last: int) -> Box:
@@ -218,10 +239,11 @@ def _pad(volume: Floats, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
     return np.pad(volume, [(b, p - b) for p, b in zip(pads, before, strict=True)]), before
 
 
-def near_brain(net: UNet, features: Features) -> NDArray[np.bool_]:
-    """Blocks (I/2, J/2, K/2) within about ``BRAIN_MARGIN_MM`` of brain, found by asking every eighth block.
+def find_brain(net: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where the brain is, from asking every eighth block: (I/4, J/4, K/4), and blocks (I/2, J/2, K/2) near it.
 
-    The rest is background, which saves most of the heads' time, and pieces too small to be brain are left out.
+    Near is within about ``BRAIN_MARGIN_MM``. The rest is background, which saves most of the heads' time, and pieces
+    too small to be brain are left out.
     """
     shape = features.fine.shape[1:]
     blocks = torch.arange(features.n_blocks, device=features.fine.device).reshape(shape)[::2, ::2, ::2]
@@ -234,8 +256,7 @@ def near_brain(net: UNet, features: Features) -> NDArray[np.bool_]:
     grown = (
         ndimage.binary_dilation(brain, np.ones((3, 3, 3)), iterations=BRAIN_MARGIN_MM // 4) if brain.any() else brain
     )
-    near: NDArray[np.bool_] = grown.repeat(2, 0).repeat(2, 1).repeat(2, 2)
-    return near
+    return brain, grown.repeat(2, 0).repeat(2, 1).repeat(2, 2)
 
 
 def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

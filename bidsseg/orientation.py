@@ -55,7 +55,7 @@ def better_orientation(
     wanted = max(calibration.fail_below, mean_expected(found, calibration) + GAIN)
     for turn in turns():
         other = turned(volume, turn)
-        dice = mean_expected(collect(infer(other, model, options), other), calibration)
+        dice = mean_expected(collect(*infer(other, model, options)), calibration)
         if dice >= wanted:
             return f"{name_of(turn)} (expected Dice {dice:.2f})"
     return ""

@@ -9,42 +9,42 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.bias import correct_bias
 from bidsseg.card import folder_of, read_card
 from bidsseg.derivatives import Result, write_scan
 from bidsseg.errors import one_line_errors
 from bidsseg.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.files import json_content, write_json
 from bidsseg.fusion import fuse
-from bidsseg.grid import conform, grid_of
+from bidsseg.grid import grid_of
 from bidsseg.image import Image, load, save
-from bidsseg.inference import PredictOptions, infer
+from bidsseg.inference import PredictOptions
 from bidsseg.jobs import Job
 from bidsseg.orientation import better_orientation
+from bidsseg.pipeline import answer
+from bidsseg.pipeline import prepare as prepare_voxels
 from bidsseg.probabilities import write_probabilities
 from bidsseg.quality import Assessment, assess, calibration_from, geometry
 from bidsseg.restore import FEW_FLOATS, SLAB_FLOATS, to_native
 from bidsseg.segmentation import Segmentation
-from bidsseg.volume import normalise
 from bidsseg.weights import load_model
 
-EVIDENCE = "evidence.json"
+EVIDENCE, WARNINGS = "evidence.json", "warnings.json"
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
 def prepare(job: dict[str, Any], folder: Path) -> str:
-    """Read the scan and correct its bias field; returns the path of the corrected image."""
+    """Read and prepare the scan; returns the path of the prepared image."""
     with one_line_errors(job["scan"]):
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
+        write_json(folder / WARNINGS, {"Warnings": image.warnings})
         corrected = folder / "corrected.nii"
         save(corrected, image.data, image.affine, image)
         return str(corrected)
 
 
 def read(scan: str, bias_correction: bool, threads: int) -> Image:
-    """A scan, its bias field corrected where asked for."""
-    image = load(scan)
-    return correct_bias(image, threads) if bias_correction else image
+    """A scan, prepared for the network."""
+    return prepare_voxels(load(scan), bias_correction, threads)
 
 
 def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
@@ -55,11 +55,9 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         scratch = folder if job["low_memory"] else None
         options = PredictOptions(job["device"], job["threads"], gyri, recipe["mirror"], scratch)
         floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
-        _limit_threads(job["threads"])
         image, model = load(corrected), load_model(job["model"])
-        conformed, grid = conform(image)
-        volume = normalise(conformed)
-        found = infer(volume, model, options)
+        of_scan = answer(image, model, options)
+        volume, grid, found = of_scan.volume, of_scan.grid, of_scan.probabilities
         evidence = collect(found, volume)
         if job["partners"]:
             others = [read(path, recipe["bias_correction"], job["threads"]) for path in job["partners"]]
@@ -85,7 +83,8 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
     """Write all derivatives; returns the path of the file that marks the scan as complete."""
     with one_line_errors(job["scan"]):
         answers = load_segmentations(Path(segmentation))
-        image = load(job["scan"])
+        warnings = json.loads(Path(corrected).with_name(WARNINGS).read_text(encoding="utf-8"))["Warnings"]
+        image = replace(load(job["scan"]), warnings=tuple(warnings))
         smooth = load(corrected)
         work = Job(**job)
         corrected_image = Image(smooth.data, image.affine, image.header)
@@ -108,20 +107,13 @@ def judge(evidence: Path, image: Image, model: str) -> tuple[Evidence, Assessmen
     return found, assess(found, geometry(image), calibration_from(read_card(folder_of(model)).quality))
 
 
-def _limit_threads(threads: int) -> None:
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-
-
 def save_segmentations(path: Path, answers: dict[str, Segmentation]) -> None:
     """Segmentations by name, in one .npz."""
     arrays: dict[str, Any] = {}
-    for name, answer in answers.items():
-        arrays |= {f"{name}_{volume}": getattr(answer, volume) for volume in VOLUMES}
-        arrays |= {f"{name}_affine": answer.affine}
-        arrays |= {f"{name}_rest": np.array([answer.has_gyri, answer.edge_fraction])}
+    for name, segmentation in answers.items():
+        arrays |= {f"{name}_{volume}": getattr(segmentation, volume) for volume in VOLUMES}
+        arrays |= {f"{name}_affine": segmentation.affine}
+        arrays |= {f"{name}_rest": np.array([segmentation.has_gyri, segmentation.edge_fraction])}
     np.savez(path, **arrays)
 
 

@@ -15,16 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.bias import correct_bias
 from bidsseg.corruption import STUDY, Damage, damage
 from bidsseg.evaluate import Case, reference_codes
 from bidsseg.evidence import SCORED, Evidence, collect, evidence_from
-from bidsseg.grid import conform
-from bidsseg.inference import PredictOptions, infer
+from bidsseg.inference import PredictOptions
+from bidsseg.pipeline import answer, native, prepare
 from bidsseg.quality import Geometry, geometry
-from bidsseg.restore import to_native
 from bidsseg.segmentation import labels
-from bidsseg.volume import normalise, overlap
+from bidsseg.volume import overlap
 from bidsseg.weights import Model
 
 Codes = NDArray[np.uint16]
@@ -97,14 +95,13 @@ def _trial_from(stored: dict[str, Any]) -> Trial:
 def run_trial(case: Case, how: Damage, model: Model, options: PredictOptions) -> Trial:
     """Damage a scan, segment it as ``bidsseg participant`` does, score it against the manual labels."""
     image, carry = damage(case, how)
-    conformed, grid = conform(correct_bias(image, options.threads or 1))
-    volume = normalise(conformed)
-    found = infer(volume, model, options)
-    answer = to_native(found, grid, options.gyri)
+    found = answer(prepare(image, True, options.threads or 1), model, options)
+    segmented = native(found, options.gyri)
+    truth = {scheme: carry(reference_codes(case.anatomy, scheme)) for scheme in SCORED}
     dice: dict[str, dict[int, float]] = {
-        scheme: dice_by_label(carry(reference_codes(case.anatomy, scheme)), labels(answer, scheme)) for scheme in SCORED
+        scheme: dice_by_label(codes, labels(segmented, scheme)) for scheme, codes in truth.items()
     }
-    return Trial(case.name, how, model.card.sha256, dice, collect(found, volume), geometry(image))
+    return Trial(case.name, how, model.card.sha256, dice, collect(found.probabilities, found.volume), geometry(image))
 
 
 def dice_by_label(reference: Codes, found: Codes) -> dict[int, float]:

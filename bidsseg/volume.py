@@ -14,6 +14,8 @@ Floats = NDArray[np.float32]
 Numbers = TypeVar("Numbers", Floats, "Tensor")
 "In numpy or in torch."
 Box = tuple[slice, slice, slice]
+SAMPLED = 500_000
+"About as many voxels are enough for percentiles."
 
 
 def box_around(mask: NDArray[np.bool_], margin: int = 0) -> Box:
@@ -31,15 +33,24 @@ def voxel_volume_mm3(affine: NDArray[np.floating[Any]]) -> float:
     return float(abs(np.linalg.det(affine[:3, :3])))
 
 
-def normalise(volume: Floats) -> Floats:
-    """Grey values to 0-1: the 0.5th and 99.5th percentile of what is brighter than the darkest value."""
-    sample = volume.reshape(-1)[:: max(1, volume.size // 500_000)]
-    sample = sample[sample > sample.min()]
-    if sample.size == 0:
-        return np.zeros(volume.shape, np.float32)
-    low, high = np.percentile(sample, (0.5, 99.5))
-    scaled: Floats = np.clip((volume - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
-    return scaled
+def normalise(volume: Floats, inside: NDArray[np.bool_] | None = None) -> Floats:
+    """Clip grey values at the 0.5th and 99.5th percentile of what counts, and map these to 0 and 1.
+
+    What counts is the brain, where a mask (I, J, K) of it is given: a bright scalp or a marker must not set the scale.
+    Without a mask, or with one that holds a single value, it is all that is brighter than the darkest value.
+    """
+    darkest = volume.min()
+    for where in (inside, None):
+        sample = volume.reshape(-1) if where is None else volume[where]
+        sample = sample[:: max(1, sample.size // SAMPLED)]
+        if where is None:
+            sample = sample[sample > darkest]
+        low, high = np.percentile(sample, (0.5, 99.5)) if sample.size else (darkest, darkest)
+        if high > low:
+            scaled: Floats = np.clip((volume - np.float32(low)) / np.float32(high - low), 0, 1)
+            return scaled
+    brighter: Floats = (volume > darkest).astype(np.float32)
+    return brighter
 
 
 def as_float32(values: NDArray[Any]) -> Floats:

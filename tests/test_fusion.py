@@ -19,6 +19,7 @@ from bidsseg.grid import conform
 from bidsseg.image import Image
 from bidsseg.inference import PredictOptions, Probabilities
 from bidsseg.labels import TISSUES, lobe_parts
+from bidsseg.pipeline import Answer
 from bidsseg.places import Place
 from bidsseg.sessions import AGREEMENT, fused_places, sessions_to_compare, with_agreement
 
@@ -69,11 +70,12 @@ def certain(tissue: int, origin: tuple[int, int, int] = (0, 0, 0), shape: tuple[
     )
 
 
-def fused(monkeypatch: pytest.MonkeyPatch, answer: Probabilities, to_other: NDArray[np.float64]) -> Probabilities:
-    monkeypatch.setattr(fusion, "infer", lambda *_: answer)
-    monkeypatch.setattr(fusion, "rigid_transform", lambda *_: to_other)
+def fused(monkeypatch: pytest.MonkeyPatch, answered: Probabilities, to_other: NDArray[np.float64]) -> Probabilities:
     scan = labels(4)
-    return fuse(scan, certain(3), conform(scan)[1], [scan], None, PredictOptions())  # type: ignore[arg-type]
+    volume, grid = conform(scan)
+    monkeypatch.setattr(fusion, "answer", lambda *_: Answer(volume, grid, answered))
+    monkeypatch.setattr(fusion, "rigid_transform", lambda *_: to_other)
+    return fuse(scan, certain(3), grid, [scan], None, PredictOptions())  # type: ignore[arg-type]
 
 
 def test_probabilities_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:

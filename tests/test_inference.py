@@ -17,14 +17,14 @@ from bidsseg.inference import (
     _Look,
     choose_device,
     clean_islands,
+    find_brain,
     infer,
-    near_brain,
 )
 from bidsseg.labels import TISSUE, TISSUES, lobe_parts
 from bidsseg.network import Features, UNet, padded_length
-from bidsseg.predict import segment
+from bidsseg.pipeline import segment
 from bidsseg.unet_config import UNetConfig
-from bidsseg.volume import Box
+from bidsseg.volume import Box, Floats
 from bidsseg.weights import load_model
 from tests.phantoms import head
 
@@ -75,7 +75,7 @@ def test_too_little_gpu_memory_takes_halves_then_the_cpu(
     scan, model = head((160, 16, 16), np.eye(4)), load_model(tiny_model)
     real, calls = bidsseg.inference._whole, []
 
-    def short_of_memory(device: torch.device, volume: NDArray[np.float32], *rest: object) -> Probabilities:
+    def short_of_memory(device: torch.device, volume: Floats, *rest: object) -> tuple[Probabilities, Floats]:
         calls.append(device.type)
         if device.type == "cuda" and volume.size > voxels_that_fit:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
@@ -92,17 +92,18 @@ def test_too_little_gpu_memory_takes_halves_then_the_cpu(
 
 
 def test_halves_join_where_each_saw_enough(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def voxelwise(device: torch.device, volume: NDArray[np.float32], *rest: object) -> Probabilities:
+    def voxelwise(device: torch.device, volume: Floats, *rest: object) -> tuple[Probabilities, Floats]:
         tissue = np.zeros((len(TISSUES), *volume.shape), np.float16)
         tissue[1] = volume
         parcels = np.stack([volume[2:]] * len(lobe_parts())).astype(np.float16)
-        return Probabilities((2, 0, 0), tissue[:, 2:], volume[None, 2:].astype(np.float16), parcels)
+        return Probabilities((2, 0, 0), tissue[:, 2:], volume[None, 2:].astype(np.float16), parcels), 2 * volume
 
     monkeypatch.setattr(bidsseg.inference, "_whole", voxelwise)
     volume = np.random.default_rng(0).random((100, 6, 5)).astype(np.float32)
-    found = bidsseg.inference._in_halves(torch.device("cpu"), volume, load_model(tiny_model), PredictOptions())
+    found, grey = bidsseg.inference._in_halves(torch.device("cpu"), volume, load_model(tiny_model), PredictOptions())
     np.testing.assert_array_equal(found.tissue[1, 2:], volume[2:].astype(np.float16))
     np.testing.assert_array_equal(found.parcels[0, 2:], volume[2:].astype(np.float16))
+    np.testing.assert_array_equal(grey, 2 * volume)
     assert found.tissue[0, 0].min() == 1  # what neither half answered for is background
 
 
@@ -121,21 +122,54 @@ def blocky(brain: NDArray[np.bool_]) -> tuple[UNet, Features]:
     return net, Features(fine, (torch.zeros(1, *(n // 2 for n in brain.shape)),))
 
 
+@pytest.mark.parametrize("scalp", [1.5, 4.0])
+def test_the_second_look_has_the_grey_values_of_the_brain(
+    scalp: float, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However bright the scalp is, the brain spans 0-1 where the network labels it."""
+    volume = np.zeros((96, 96, 96), np.float32)
+    volume[8:88, 8:88, 8:88] = scalp
+    inside = np.zeros(volume.shape, bool)
+    inside[24:72, 24:72, 24:72] = True
+    volume[24:72, 24:72, 24:72] = np.linspace(0.5, 1, 48, dtype=np.float32)[:, None, None]
+    monkeypatch.setattr(bidsseg.inference._Look, "brain_in", lambda look, shape: inside)
+    _, grey = infer(volume, load_model(tiny_model), PredictOptions("cpu", 1))
+    assert grey[inside].min() == 0
+    assert grey[inside].max() == 1
+    assert grey[inside].mean() == pytest.approx(0.5, abs=0.01)
+    assert grey[10:20, 10:20, 10:20].min() == 1
+
+
+@pytest.mark.parametrize("origin", [(0, 0, 0), (-3, 5, 40)])
+def test_a_look_says_where_its_brain_lies_in_the_volume(origin: tuple[int, int, int]) -> None:
+    """A block of 4 mm at place 2 of the look lies 8 voxels beyond the look's first voxel."""
+    brain = np.zeros((6, 6, 6), bool)
+    brain[2, 2, 2] = True
+    found = _Look([], brain, brain, np.array(origin)).brain_in((50, 50, 50))
+    expected = np.zeros((50, 50, 50), bool)
+    i, j, k = (first + 8 for first in origin)
+    expected[i : i + 4, j : j + 4, k : k + 4] = True
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_heads_are_asked_near_the_brain_alone() -> None:
     brain = np.zeros((40, 40, 40), bool)
     brain[14:26, 14:26, 14:26] = True
     island = brain.copy()
     island[36:38, 36:38, 36:38] = True
-    near = near_brain(*blocky(island))
+    found, near = find_brain(*blocky(island))
+    np.testing.assert_array_equal(found, brain[::2, ::2, ::2])
     assert near.shape == brain.shape
     assert near[8:32, 8:32, 8:32].all()  # 12 mm are 6 blocks
     assert near.sum() == 24**3  # the island is too small to be brain
-    assert not near_brain(*blocky(np.zeros((8, 8, 8), bool))).any()
+    assert not any(mask.any() for mask in find_brain(*blocky(np.zeros((8, 8, 8), bool))))
 
 
 def test_the_second_look_is_at_the_brain_alone(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(tiny_model)
     volume = np.full((160, 130, 120), 0.2, np.float32)
+    volume[:6] = 0.05
+    volume[0, 0, 0] = 0
     volume[21:60, 30:70, 80:120] = 0.9
     real, seen = model.net.features, []
 
@@ -143,13 +177,13 @@ def test_the_second_look_is_at_the_brain_alone(tiny_model: Path, monkeypatch: py
         seen.append((scan[0, 0].numpy(), passes))
         return real(scan, passes)
 
-    def bright(_: UNet, features: Features) -> NDArray[np.bool_]:
+    def bright(_: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         grey = features.fine[model.net.config.widths[0] :][:8].amax(0)  # of a block's brightest voxel, 4 * (x - 0.3)
-        return (grey > 1).numpy()
+        return (grey > 1)[::2, ::2, ::2].numpy(), (grey > 1).numpy()
 
     monkeypatch.setattr(model.net, "features", recorded)
-    monkeypatch.setattr("bidsseg.inference.near_brain", bright)
-    found = infer(volume, model, PredictOptions("cpu", 1))
+    monkeypatch.setattr("bidsseg.inference.find_brain", bright)
+    found, _ = infer(volume, model, PredictOptions("cpu", 1))
     (head, once), (brain, twice) = seen
     assert (once, twice) == (1, 2)
     assert head.shape == tuple(padded_length(n, model.net.config.multiple) for n in volume.shape)
@@ -164,8 +198,8 @@ def test_mirror_averaging_makes_left_and_right_alike(gyri: bool, tiny_model: Pat
     """The mirror image then gets the mirrored answer, sides exchanged, from any weights."""
     model, options = load_model(tiny_model), PredictOptions("cpu", 1, gyri, mirror=True)
     volume = np.random.default_rng(0).random((40, 36, 32)).astype(np.float32)
-    found, mirrored = (infer(seen, model, options) for seen in (volume, np.ascontiguousarray(volume[::-1])))
-    plain = infer(volume, model, replace(options, mirror=False))
+    (found, _), (mirrored, _) = (infer(seen, model, options) for seen in (volume, np.ascontiguousarray(volume[::-1])))
+    plain, _ = infer(volume, model, replace(options, mirror=False))
     for name in ("tissue", "parcels"):
         np.testing.assert_allclose(getattr(found, name), getattr(mirrored, name)[:, ::-1], atol=2e-3)
     near = found.right > 0
@@ -217,7 +251,7 @@ def test_looks_again_while_much_less_is_found(
     real = bidsseg.inference._look
     passes_of: list[int] = []
 
-    def look(net: UNet, volume: NDArray[np.float32], box: Box, mirror: bool, passes: int) -> _Look:
+    def look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Look:
         found = real(net, volume, box, mirror, passes)
         near = np.zeros_like(found.near)
         near[(slice(found_mm[len(passes_of)] // 2),) * 3] = True

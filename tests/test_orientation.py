@@ -40,8 +40,8 @@ def test_an_upside_down_scan_is_told(monkeypatch: pytest.MonkeyPatch, soft: floa
     volume = np.zeros((2, 2, 2), np.float32)
     volume[..., 0] = 1  # upside down: bright below
 
-    def infer(asked: Floats, *_: object) -> float:
-        return soft if asked[0, 0, 1] == 1 else 0.3
+    def infer(asked: Floats, *_: object) -> tuple[float, Floats]:
+        return soft if asked[0, 0, 1] == 1 else 0.3, asked
 
     monkeypatch.setattr(orientation, "infer", infer)
     monkeypatch.setattr(orientation, "collect", lambda answer, shape: usual(answer))

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
-from bidsseg.train.contrast import N_CLASSES, remap
+from bidsseg.train.contrast import FATTY, N_CLASSES, _palette, remap
 from bidsseg.train.data import (
     LESION_KIND,
     VALIDATION_SUBJECTS,
@@ -29,6 +29,7 @@ from bidsseg.train.synthesis import (
     Recipe,
     _gather,
     _move,
+    _normalised,
     _own_voxels,
     _sampling_grid,
     _upsample,
@@ -126,7 +127,7 @@ def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: 
     torch.manual_seed(seed)
     sample = draw([ball()], [], RECIPE, difficulty, np.random.default_rng(seed))
     assert sample.image.shape == sample.packed.shape == sample.weight.shape
-    assert all(n in (16, 24, 32) for n in sample.image.shape)
+    assert all(n in (16, 20, 24, 28, 32) for n in sample.image.shape)
     assert sample.image.min() >= 0
     assert sample.image.max() <= 1
     assert torch.isfinite(sample.image).all()
@@ -312,3 +313,27 @@ def test_finished_weights_keep_a_share_of_the_first(share: float, expected: floa
     found = final_weights(Run([], [], tmp_path, options=options, weights=first), state)
     assert all((value == expected).all() for value in found.values())
     assert final_weights(Run([], [], tmp_path, options=options), state) is state.average
+
+
+@pytest.mark.parametrize(("p_first_look", "spans_the_brain"), [(0.0, True), (1.0, False)])
+def test_grey_values_span_the_brain_but_for_the_first_look(p_first_look: float, spans_the_brain: bool) -> None:
+    """Bright fat around a brain of 0 to 0.5 leaves it half of the scale where the whole image counts."""
+    packed = torch.full((32, 32, 32), 3 << 12, dtype=torch.int16)
+    packed[8:24, 8:24, 8:24] = TISSUE["cortex"]
+    image = torch.ones(packed.shape)
+    image[0] = 0
+    image[8:24, 8:24, 8:24] = torch.linspace(0, 0.5, 16)[:, None, None]
+    recipe = replace(RECIPE, p_first_look=p_first_look)
+    found = _normalised(image.clone(), packed, recipe, np.random.default_rng(0))
+    brightest = float(found[8:24, 8:24, 8:24].max())
+    assert brightest == (1 if spans_the_brain else pytest.approx(0.5, abs=0.02))
+
+
+def test_fat_is_brighter_than_white_matter_in_many_palettes() -> None:
+    ratios = []
+    for seed in range(300):
+        means, _ = _palette(np.random.default_rng(seed))
+        ratios.append(means[len(TISSUES) - 1 + FATTY[0]] / max(means[TISSUE["white-matter"]], 0.01))
+    bright = np.array(ratios) > 1.2
+    assert 0.4 < bright.mean() < 0.9
+    assert 2 < np.percentile(np.array(ratios)[bright], 60) < 3.5

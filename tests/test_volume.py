@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from bidsseg.volume import along, as_float32, box_around, normalise, resampling_matrix
 from tests.phantoms import ramp
@@ -56,8 +57,27 @@ def test_normalise_spans_0_to_1_and_ignores_empty_background() -> None:
     np.testing.assert_allclose(normalise(data * 7), found, atol=1e-5)
 
 
-def test_normalise_of_a_constant_is_zero() -> None:
-    assert not normalise(np.full((3, 3, 3), 4, np.float32)).any()
+@pytest.mark.parametrize("factor", [1e-30, 1e-12, 1, 1e30])
+def test_normalise_knows_no_scale(factor: float) -> None:
+    data = np.arange(1000, dtype=np.float32).reshape(10, 10, 10)
+    np.testing.assert_allclose(normalise(data * np.float32(factor)), normalise(data), atol=1e-5)
+
+
+def test_normalise_on_the_brain_leaves_the_scalp_out() -> None:
+    data = np.full((10, 10, 10), 3000, np.float32)
+    data[:, :, 0] = 0
+    brain = np.zeros(data.shape, bool)
+    brain[3:7, 3:7, 3:7] = True
+    data[brain] = np.linspace(100, 200, 64)
+    found = normalise(data, brain)
+    assert found[brain].mean() == pytest.approx(0.5, abs=0.01)
+    assert found[0, 0, 1] == 1
+    assert found[0, 0, 0] == 0
+
+
+@pytest.mark.parametrize("inside", [None, np.zeros((3, 3, 3), bool), np.ones((3, 3, 3), bool)])
+def test_normalise_of_a_constant_is_zero(inside: NDArray[np.bool_] | None) -> None:
+    assert not normalise(np.full((3, 3, 3), 4, np.float32), inside).any()
 
 
 @pytest.mark.parametrize("values", [np.array([0, 6e-8, 0.1, 1], np.float16), np.array([0, 255], np.uint8), [True]])

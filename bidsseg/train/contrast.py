@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidsseg.labels import TISSUE, TISSUES
-from bidsseg.train.data import LESION_KIND
+from bidsseg.train.data import LESION_KIND, OUTER_CODES
 
 N_KINDS = 16
 # Grey-value classes: one per tissue, then one per kind of tissue outside the brain (or inside, for plexus and lesion).
@@ -87,6 +87,12 @@ SEQUENCES = {
 }
 # FLAIR is the sequence of multiple sclerosis, and the only one whose white matter is a little darker than its cortex.
 SHARES = {"T1w": 0.3, "FLAIR": 0.4, "T2w": 0.2, "PDw": 0.1}
+P_BRIGHT_SCALP = 0.5
+"Share of palettes whose fat, below the skin and in the marrow, is brighter than white matter."
+FATTY = tuple(OUTER_CODES.index(code) + 1 for code in (507, 516))
+"Kinds of tissue outside the brain that hold fat: what lies below the skin, and marrow."
+FAT_TO_WHITE = (1.2, 3.0)
+"Grey value of fat against white matter where nothing suppresses it, as in T1w scans of whole heads."
 P_WEAK = 0.3
 "Share of sequences with little contrast of grey and white matter, as in spin-echo T1w."
 
@@ -108,4 +114,8 @@ def _palette(rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     # Air is dark in most scans, but not in all that were rescaled.
     means[TISSUE["background"]] = 0.0 if rng.random() < 0.8 else rng.uniform(0, 0.3)
     deviations[TISSUE["background"]] = rng.uniform(0, 0.02)
-    return np.clip(means, 0, 1).astype(np.float32), deviations.astype(np.float32)
+    means = np.clip(means, 0, 1)
+    if rng.random() < P_BRIGHT_SCALP:
+        for kind in FATTY:
+            means[len(TISSUES) - 1 + kind] = means[TISSUE["white-matter"]] * rng.uniform(*FAT_TO_WHITE)
+    return means.astype(np.float32), deviations.astype(np.float32)

@@ -13,7 +13,7 @@ from bidsseg.evaluate import validation_cases
 from bidsseg.inference import PredictOptions
 from bidsseg.network import UNet
 from bidsseg.pictures import mosaic
-from bidsseg.predict import segment
+from bidsseg.pipeline import segment
 from bidsseg.segmentation import labels
 from bidsseg.train.loop import State
 from bidsseg.weights import Model

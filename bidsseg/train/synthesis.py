@@ -28,6 +28,8 @@ from bidsseg.volume import along, normalise, resampling_matrix
 COARSE = (6, 7, 6)
 MIDDLE_MM = 35.0
 "Width of the part of the head that swells; about the reach of the lateral ventricles."
+KNOWN_MM = 4
+"Steps in which the brain is known at inference."
 SLICE_MM = 8
 "A slab no wider than this is one slice."
 MNI_BRAIN_BOX = np.array([[28.0, 29.0, 17.0], [154.0, 188.0, 142.0]])
@@ -62,6 +64,8 @@ class Recipe:
     max_slice_mm: float = 8.0
     p_cropped: float = 0.4
     "Share of samples that show a slab of the head; its width is drawn on a log scale down to one thick slice."
+    p_first_look: float = 0.2
+    "Share of samples with the grey values of the whole image, as the look that finds the brain sees them."
     multiple: int = 16
     "The network's: slabs are padded to it, as at inference."
 
@@ -240,7 +244,23 @@ def _finish(image: Tensor, packed: Tensor, recipe: Recipe, difficulty: float, rn
     if rng.random() < recipe.p_cropped * (0.4 + 0.6 * difficulty):
         return _slab(image, packed, recipe, rng)
     weight = torch.ones(image.shape, dtype=torch.bool)
-    return Sample(torch.from_numpy(normalise(image.numpy())).half(), packed, weight)
+    return Sample(_normalised(image, packed, recipe, rng), packed, weight)
+
+
+def _normalised(image: Tensor, packed: Tensor, recipe: Recipe, rng: Generator) -> Tensor:
+    """Grey values as one of the looks at inference sees them: float16, normalised on the image or on the brain.
+
+    At inference the brain is known in steps of 4 mm, from one block in each; so it is here.
+    """
+    if rng.random() < recipe.p_first_look:
+        return torch.from_numpy(normalise(image.numpy())).half()
+    brain = ((packed & 31) != 0) & ((packed & 31) != TISSUE["csf"])
+    starts = [int(start) for start in rng.integers(0, KNOWN_MM, 3)]
+    for axis, start in enumerate(starts):
+        n = brain.shape[axis]
+        asked = (torch.arange(n) // KNOWN_MM * KNOWN_MM + start).clamp(max=n - 1)
+        brain = brain.index_select(axis, asked)
+    return torch.from_numpy(normalise(image.numpy(), brain.numpy())).half()
 
 
 def _slab(image: Tensor, packed: Tensor, recipe: Recipe, rng: Generator) -> Sample:
@@ -261,7 +281,7 @@ def _slab(image: Tensor, packed: Tensor, recipe: Recipe, rng: Generator) -> Samp
         torch.zeros(shape, dtype=packed.dtype),
         torch.zeros(shape, dtype=torch.bool),
     )
-    result.image.narrow(axis, before, keep)[:] = torch.from_numpy(normalise(seen.numpy())).half()
+    result.image.narrow(axis, before, keep)[:] = _normalised(seen, packed.narrow(axis, start, keep), recipe, rng)
     result.packed.narrow(axis, before, keep)[:] = packed.narrow(axis, start, keep)
     result.weight.narrow(axis, before, keep)[:] = True
     return result

@@ -6,7 +6,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from bidsseg.image import Image
 from bidsseg.inference import PredictOptions
-from bidsseg.predict import segment
+from bidsseg.pipeline import segment
 from bidsseg.segmentation import labels
 from bidsseg.weights import load_model
 from tests.phantoms import ORIENTATIONS, head
