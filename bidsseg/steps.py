@@ -83,7 +83,7 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
     """Write all derivatives; returns the path of the file that marks the scan as complete."""
     with one_line_errors(job["scan"]):
         answers = load_segmentations(Path(segmentation))
-        warnings = json.loads(Path(corrected).with_name(WARNINGS).read_text(encoding="utf-8"))["Warnings"]
+        warnings = json_content(Path(corrected).with_name(WARNINGS))["Warnings"]
         image = replace(load(job["scan"]), warnings=tuple(warnings))
         smooth = load(corrected)
         work = Job(**job)
