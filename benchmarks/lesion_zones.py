@@ -30,20 +30,20 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from bidsseg.card import DEFAULT_MODEL
-from bidsseg.demo import template
-from bidsseg.image import Image, load, save
-from bidsseg.inference import PredictOptions
+from bidsseg.cli.demo import template
+from bidsseg.imaging.arrays import box_around
+from bidsseg.imaging.image import Image, load, save
 from bidsseg.labels import TISSUE
-from bidsseg.lesion_pictures import zone_mosaic
-from bidsseg.lesion_report import Lesion, LesionReport
-from bidsseg.lesion_tables import lesion_loads
-from bidsseg.lesion_zones import COMPARTMENT, CORTEX, JUXTACORTICAL, PERIVENTRICULAR, VENTRICLES, ZONES, is_any
-from bidsseg.lesions import lesion_features
-from bidsseg.pipeline import segment
-from bidsseg.segmentation import Segmentation, from_labels, labels
-from bidsseg.volume import box_around
-from bidsseg.weights import load_model
+from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.records import Lesion, LesionReport
+from bidsseg.lesions.tables import lesion_loads
+from bidsseg.lesions.zones import COMPARTMENT, CORTEX, JUXTACORTICAL, PERIVENTRICULAR, VENTRICLES, ZONES, is_any
+from bidsseg.network.card import DEFAULT_MODEL
+from bidsseg.network.inference import PredictOptions
+from bidsseg.network.weights import load_model
+from bidsseg.report.lesion_mosaic import zone_mosaic
+from bidsseg.segmentation.pipeline import segment
+from bidsseg.segmentation.result import Segmentation, from_labels, labels
 
 RATIOS = (1, 1.5, 3, 10, np.inf)
 "Of the larger part's volume to the smaller's."

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bidsseg.evaluate import Case, Condition, case_in, evaluate, mean_dice
-from bidsseg.inference import PredictOptions, infer
+from bidsseg.evaluation.scores import Case, Condition, case_in, evaluate, mean_dice
+from bidsseg.network.config import UNetConfig
+from bidsseg.network.inference import PredictOptions, infer
+from bidsseg.network.weights import Model, load_model
 from bidsseg.train.data import brain_folders, crop_to_brain, head_maps, into_head, load_brain, load_head
 from bidsseg.train.loop import State, new_state, train_step
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import Recipe, Sample, draw
-from bidsseg.unet_config import UNetConfig
-from bidsseg.weights import Model, load_model
 
 STILL = Recipe(p_synthetic=0, p_still=1, p_head=0, p_recolour=0, p_lesions=0, p_moved=0, p_slices=0, p_cropped=0)
 

@@ -18,13 +18,15 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.card import folder_of, set_about
-from bidsseg.evaluate import Case, compare, reference_codes, validation_cases
-from bidsseg.image import Image, load
-from bidsseg.inference import PredictOptions
+from bidsseg.evaluation.scores import Case, compare, reference_codes, validation_cases
+from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.image import Image, load
 from bidsseg.labels import TISSUE
-from bidsseg.pipeline import segment
-from bidsseg.segmentation import Segmentation, labels, volumes
+from bidsseg.network.card import folder_of, set_about
+from bidsseg.network.inference import PredictOptions
+from bidsseg.network.weights import Model, load_model
+from bidsseg.segmentation.pipeline import segment
+from bidsseg.segmentation.result import Segmentation, labels, volumes
 from bidsseg.train.contrast import render
 from bidsseg.train.data import (
     Subject,
@@ -38,8 +40,6 @@ from bidsseg.train.data import (
     load_whole_head,
 )
 from bidsseg.train.synthesis import MNI_BRAIN_BOX, Recipe, draw
-from bidsseg.volume import Floats
-from bidsseg.weights import Model, load_model
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 BLACK_HOLE = 0.65

@@ -54,19 +54,19 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     run = Stages()
     with run.stage("imports"):
         from bidsseg import __version__
-        from bidsseg.bids import parse_scan
-        from bidsseg.dataset_root import write_root
-        from bidsseg.derivatives import Result, write_scan
-        from bidsseg.evidence import collect
-        from bidsseg.grid import conform
-        from bidsseg.image import load
-        from bidsseg.inference import PredictOptions, infer
-        from bidsseg.pipeline import prepare
-        from bidsseg.places import Place, Recipe
-        from bidsseg.quality import assess, calibration_from, geometry
-        from bidsseg.report import participant_report
-        from bidsseg.restore import to_native
-        from bidsseg.weights import load_model
+        from bidsseg.bids.names import parse_scan
+        from bidsseg.bids.outputs import Place, Recipe
+        from bidsseg.bids.root_files import write_root
+        from bidsseg.imaging.grid import conform
+        from bidsseg.imaging.image import load
+        from bidsseg.network.inference import PredictOptions, infer
+        from bidsseg.network.weights import load_model
+        from bidsseg.quality.assessment import assess, calibration_from, geometry
+        from bidsseg.quality.evidence import collect
+        from bidsseg.report.participant import participant_report
+        from bidsseg.segmentation.decision import to_native
+        from bidsseg.segmentation.pipeline import prepare
+        from bidsseg.workflow.derivatives import Result, write_scan
     place = Place(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
     set_threads(threads)
     with run.stage("model"):
@@ -96,8 +96,8 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
 
 def our_network(dataset: Path, threads: int, device: str) -> dict[str, Any]:
     """The forward pass alone, from a conformed volume to probabilities."""
-    from bidsseg.inference import PredictOptions, infer
-    from bidsseg.weights import load_model
+    from bidsseg.network.inference import PredictOptions, infer
+    from bidsseg.network.weights import load_model
 
     set_threads(threads)
     volume, model = head_of(dataset), load_model()
@@ -111,11 +111,11 @@ def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
     """Share of voxels that bfloat16 gives another region than float32 does: of the brain's, and of the scan's."""
     import numpy as np
 
-    from bidsseg import inference
-    from bidsseg.image import load
-    from bidsseg.pipeline import segment
-    from bidsseg.segmentation import labels
-    from bidsseg.weights import load_model
+    from bidsseg.imaging.image import load
+    from bidsseg.network import inference
+    from bidsseg.network.weights import load_model
+    from bidsseg.segmentation.pipeline import segment
+    from bidsseg.segmentation.result import labels
 
     image, model = load(next(dataset.glob("sub-*/anat/*.nii.gz"))), load_model()
     answers = []
@@ -179,10 +179,10 @@ def plain_unet() -> nn.Module:
 
 def head_of(dataset: Path) -> NDArray[np.float32]:
     """The scan at 1 mm, cropped to the head: what both networks get."""
-    from bidsseg.grid import conform
-    from bidsseg.image import load
-    from bidsseg.inference import HEAD_THRESHOLD
-    from bidsseg.volume import box_around, normalise
+    from bidsseg.imaging.arrays import box_around, normalise
+    from bidsseg.imaging.grid import conform
+    from bidsseg.imaging.image import load
+    from bidsseg.network.inference import HEAD_THRESHOLD
 
     volume = normalise(conform(load(next(dataset.glob("sub-*/anat/*.nii.gz"))))[0])
     cropped: NDArray[np.float32] = volume[box_around(volume > HEAD_THRESHOLD)]
@@ -216,7 +216,7 @@ def wall(command: list[str]) -> tuple[float, float]:
 
 def make_dataset(folder: Path, scan: Path | None) -> Path:
     """One participant's T1w scan, or two of the same."""
-    from bidsseg.demo import make_dataset as demo
+    from bidsseg.cli.demo import make_dataset as demo
 
     demo(folder)
     first = folder / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
@@ -228,7 +228,16 @@ def make_dataset(folder: Path, scan: Path | None) -> Path:
 
 
 def bidsseg(dataset: Path, out: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "bidsseg.app", str(dataset), str(out), "participant", "--overwrite", *options]
+    return [
+        sys.executable,
+        "-m",
+        "bidsseg.cli.bids_app",
+        str(dataset),
+        str(out),
+        "participant",
+        "--overwrite",
+        *options,
+    ]
 
 
 def main() -> None:
@@ -269,7 +278,7 @@ def benchmark(arguments: argparse.Namespace, folder: Path) -> None:
         print(f"  {name:<12}{seconds:8.2f} s")
     print(f"  {'in all':<12}{sum(stages['seconds'].values()):8.2f} s, peak {stages['peak_gib']:.2f} GiB", flush=True)
     threads = str(arguments.threads)
-    predict = [sys.executable, "-m", "bidsseg.cli", "predict", str(scan), "-o", str(folder / "seg.nii.gz")]
+    predict = [sys.executable, "-m", "bidsseg.cli.main", "predict", str(scan), "-o", str(folder / "seg.nii.gz")]
     seconds, peak = wall([*predict, "--threads", threads, "--device", arguments.device])
     print(f"brainseg-cli predict: {seconds:.2f} s, peak {peak:.2f} GiB", flush=True)
     options = ("--omp-nthreads", threads, "--nprocs", threads, "--device", arguments.device)

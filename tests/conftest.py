@@ -26,7 +26,7 @@ def app(tmp_path: Path, tiny_model: Path) -> Run:
     plugin.write_text('{"plugin": "Linear"}')
     quick = ("--model", str(tiny_model), "--use-plugin", str(plugin), "--no-bias-correction", "--nprocs", "1")
 
-    from bidsseg.app import run
+    from bidsseg.cli.bids_app import run
 
     def call(dataset: Path, *options: str) -> int:
         return run([str(dataset), str(tmp_path / "out"), "participant", *quick, *options])
@@ -39,9 +39,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with random weights, too small to be of use but quick."""
     import torch
 
-    from bidsseg.network import UNet
-    from bidsseg.unet_config import UNetConfig
-    from bidsseg.weights import save_model
+    from bidsseg.network.config import UNetConfig
+    from bidsseg.network.unet import UNet
+    from bidsseg.network.weights import save_model
 
     torch.manual_seed(0)
     config = UNetConfig(widths=(4, 4), head_width=8)

@@ -14,9 +14,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.image import Image
+from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUE, gyri
-from bidsseg.segmentation import Segmentation
+from bidsseg.segmentation.result import Segmentation
 
 FIELD_MM = 96
 Bounds = tuple[float, float, float, float, float, float]

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.image import Image
+from bidsseg.imaging.image import Image
 
 IDENTITY = np.eye(4)
 ORIENTATIONS = [

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from bidsseg import __version__
-from bidsseg.app import command, spread
+from bidsseg.cli.bids_app import command, spread
 
 ROOT = Path(__file__).parent.parent
 LOCKS = ROOT / "container" / "locks"

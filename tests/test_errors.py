@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from bidsseg import run_table
-from bidsseg.app import run
-from bidsseg.cli import main
+from bidsseg.cli.bids_app import run
+from bidsseg.cli.main import main
 from bidsseg.errors import FileError, UserError, one_line_errors, plain
-from bidsseg.run_table import Row, finish
+from bidsseg.workflow import console as run_table
+from bidsseg.workflow.console import Row, finish
 from tests.conftest import write_scan
 
 NASTY = "a\x1b[31m\nred\u202e\x9b\udcff"

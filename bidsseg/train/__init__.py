@@ -1,0 +1,1 @@
+"""Training of the network: data, synthesis of scans, losses and the loop."""

@@ -27,15 +27,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from bidsseg import __version__
-from bidsseg.network import UNet
+from bidsseg.network.config import UNetConfig
+from bidsseg.network.unet import UNet
+from bidsseg.network.weights import save_model
 from bidsseg.train.about import ABOUT
 from bidsseg.train.data import Subject
 from bidsseg.train.losses import TISSUE_FREQUENCIES, choose_targets, class_weights, losses
 from bidsseg.train.muon import Muon
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import Recipe, Sample, draw
-from bidsseg.unet_config import UNetConfig
-from bidsseg.weights import save_model
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, TISSUE
-from bidsseg.network import Features, UNet, space_to_depth
+from bidsseg.network.unet import Features, UNet, space_to_depth
 from bidsseg.train.data import LESION_KIND
 from bidsseg.train.options import TrainOptions
 

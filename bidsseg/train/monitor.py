@@ -8,15 +8,15 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bidsseg.card import ModelCard
-from bidsseg.evaluate import validation_cases
-from bidsseg.inference import PredictOptions
-from bidsseg.network import UNet
-from bidsseg.pictures import mosaic
-from bidsseg.pipeline import segment
-from bidsseg.segmentation import labels
+from bidsseg.evaluation.scores import validation_cases
+from bidsseg.network.card import ModelCard
+from bidsseg.network.inference import PredictOptions
+from bidsseg.network.unet import UNet
+from bidsseg.network.weights import Model
+from bidsseg.report.mosaic import mosaic
+from bidsseg.segmentation.pipeline import segment
+from bidsseg.segmentation.result import labels
 from bidsseg.train.loop import State
-from bidsseg.weights import Model
 
 
 class Monitor:

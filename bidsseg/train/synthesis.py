@@ -19,11 +19,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bidsseg.imaging.arrays import along, normalise, resampling_matrix
 from bidsseg.labels import TISSUE
-from bidsseg.network import padded_length
+from bidsseg.network.unet import padded_length
 from bidsseg.train.contrast import render
 from bidsseg.train.data import LESION_KIND, Subject
-from bidsseg.volume import along, normalise, resampling_matrix
 
 COARSE = (6, 7, 6)
 MIDDLE_MM = 35.0

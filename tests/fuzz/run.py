@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner
 
-from bidsseg.affines import is_usable, voxel_spacing_mm
-from bidsseg.bids import Selection, check_dataset, in_time, read_filters
-from bidsseg.cli import main as brainseg
+from bidsseg.bids.names import Selection, check_dataset, in_time, read_filters
+from bidsseg.cli.main import main as brainseg
 from bidsseg.errors import Defect, UserError
 from bidsseg.files import read_json
-from bidsseg.image import Geometry, geometry, is_same_grid, load, save
-from bidsseg.lesion_masks import is_probability, read_labels
+from bidsseg.imaging.affines import is_usable, voxel_spacing_mm
+from bidsseg.imaging.image import Geometry, geometry, is_same_grid, load, save
+from bidsseg.lesions.masks import is_probability, read_labels
 from tests.fuzz.inputs import Input, image_input, json_input, mask_input, model_input, tsv_input
 
 SECONDS, GIGABYTES = 20.0, 3.0
@@ -108,8 +108,8 @@ def examine_tsv(given: Input) -> None:
 
 
 def examine_model(given: Input) -> None:
-    from bidsseg.quality import calibration_from
-    from bidsseg.weights import load_model
+    from bidsseg.network.weights import load_model
+    from bidsseg.quality.assessment import calibration_from
 
     calibration_from(load_model.__wrapped__(given.path).card.quality)
 
@@ -204,7 +204,7 @@ def run(count: int, seed: int, model: Path) -> dict[str, Any]:
 
 def _segment_nothing(model: Path) -> None:
     """Load all libraries, whose size does not count."""
-    from bidsseg.weights import load_model
+    from bidsseg.network.weights import load_model
 
     load_model(model)
 
@@ -213,9 +213,9 @@ def small_model(folder: Path) -> Path:
     """A model folder with random weights."""
     import torch
 
-    from bidsseg.network import UNet
-    from bidsseg.unet_config import UNetConfig
-    from bidsseg.weights import save_model
+    from bidsseg.network.config import UNetConfig
+    from bidsseg.network.unet import UNet
+    from bidsseg.network.weights import save_model
 
     torch.manual_seed(0)
     config = UNetConfig(widths=(4, 4), head_width=8)

@@ -1,0 +1,1 @@
+"""Names of input and output files, and the datasets they belong to."""

@@ -1,0 +1,132 @@
+"""The files at the root of the output dataset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from bidsseg.bids.names import sessions_table
+from bidsseg.bids.outputs import FUSED, Recipe
+from bidsseg.files import read_json, table, write_json, write_text
+from bidsseg.labels import Label, Scheme, label_table
+from bidsseg.workflow.derivatives import LABELS_ABOUT
+
+NAME = "bidsseg"
+BIDS_VERSION = "1.10.0"
+BIDSIGNORE = (
+    "*.html",
+    "logs/",
+    "work/",
+    "figures",
+    "group_*",
+    "*_volumes.*",
+    "*_qc.json",
+    "*_lesion*",
+)
+README = """Brain regions by bidsseg.
+
+The label images of each scan lie on the scan's own grid (space-orig); the seg-*_dseg.tsv tables name their labels.
+Volumes are in *_volumes.tsv, what may be wrong with a scan in *_qc.json, the methods text in logs/CITATION.md.
+"""
+LABEL_COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mapping", "lobe")
+"mapping is the tissue in the standard BIDS table of labels."
+OWN_COLUMNS = {
+    "hemisphere": {"Description": "L or R; n/a on the midline."},
+    "lobe": {"Description": "Lobe that the label is a part of; n/a outside the lobes."},
+}
+CORTEX = 8
+BIDS_TISSUES = (
+    (r"cerebell", 11),
+    (r"brain-stem", 10),
+    (r"csf|ventricle|inf-lat-vent", 3),
+    (r"^wm-|white-matter", 2),
+    (r"^ctx-", CORTEX),
+    (r"thalamus|caudate|putamen|pallidum|accumbens|ventraldc|deep-grey|hippocampus|amygdala", 9),
+)
+"Patterns in label names, and codes of the BIDS specification's table of image-derived labels; the first match counts."
+
+
+def write_root(
+    out: Path, dataset: Path, recipe: Recipe, modalities: Iterable[str], links: Mapping[str, str] | None = None
+) -> None:
+    """The files that describe the output dataset; ``links`` names other datasets it rests on, for BIDS URIs.
+
+    What earlier runs linked to and made stays described. Safe while other processes write theirs.
+    """
+    write_json(out / "dataset_description.json", _description(dataset, recipe, {**links_in(out), **(links or {})}))
+    write_text(out / "README", README)
+    write_text(out / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
+    rows = [("desc-preproc", "bias field corrected and resampled to 1 mm; not skull-stripped")]
+    rows += [("desc-lesions", "numbers of lesions, and regions with lesions; not made from the image's values alone")]
+    rows += [(f"desc-{name}", _made_from(name)) for name in modalities]
+    write_text(out / "descriptions.tsv", table(("desc_id", "description"), {**_described(out), **dict(rows)}.items()))
+    write_json(out / "descriptions.json", {"Description": "What desc- means in the file names."})
+    for scheme in recipe.schemes:
+        labels = [(*astuple(label)[:5], bids_tissue(label, scheme), label.mapping) for label in label_table(scheme)]
+        write_text(out / f"seg-{scheme}_dseg.tsv", table(LABEL_COLUMNS, labels))
+        about = {"Description": LABELS_ABOUT.format(scheme), "SpatialReference": "orig"}
+        write_json(out / f"seg-{scheme}_dseg.json", {**about, **OWN_COLUMNS})
+
+
+def copy_session_times(dataset: Path, out: Path, subjects: Iterable[str]) -> None:
+    """Tables of sessions, which tell readers of the output alone in which order they were; unreadable ones stay out."""
+    for subject in subjects:
+        source, target = sessions_table(dataset, subject), sessions_table(out, subject)
+        with suppress(FileNotFoundError, PermissionError, UnicodeDecodeError):
+            text = source.read_text(encoding="utf-8")
+            if not target.exists() or target.read_text(encoding="utf-8") != text:
+                write_text(target, text)
+
+
+def links_in(out: Path) -> dict[str, str]:
+    """URIs of the datasets that an output dataset rests on, by their names in BIDS URIs."""
+    links = read_json(out / "dataset_description.json").get("DatasetLinks", {})
+    return links if isinstance(links, dict) else {}
+
+
+def _described(out: Path) -> dict[str, str]:
+    """What earlier runs said of desc- entities."""
+    try:
+        lines = (out / "descriptions.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    except OSError:
+        return {}
+    return dict(line.split("\t", 1) for line in lines if "\t" in line)
+
+
+def _made_from(name: str) -> str:
+    if name.endswith(FUSED):
+        return f"on the grid of the {name.removesuffix(FUSED)} image with the same entities, from all of its session"
+    return f"made from the {name} image with the same entities"
+
+
+def bids_tissue(label: Label, scheme: Scheme) -> int | None:
+    """The label's tissue in BIDS' own table of tissues; None where it holds several."""
+    for pattern, code in BIDS_TISSUES:
+        if re.search(pattern, label.name, re.IGNORECASE):
+            return code
+    return CORTEX if scheme == "gyri" else None
+
+
+def _description(dataset: Path, recipe: Recipe, links: Mapping[str, str]) -> dict[str, Any]:
+    authors = _authors(dataset)
+    model = {"Name": f"{NAME} model {recipe.model}", "Description": f"weights SHA-256 {recipe.weights_sha256}"}
+    return {
+        "Name": "Brain regions by bidsseg",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": NAME, "Version": recipe.version, "Description": "segmentation"}, model],
+        "DatasetLinks": {**links, "raw": dataset.as_uri()},
+        "SourceDatasets": [{"URL": dataset.as_uri()}],
+        "HowToAcknowledge": "See logs/CITATION.md.",
+        **({"Authors": authors} if authors else {}),
+    }
+
+
+def _authors(dataset: Path) -> list[str]:
+    """Those of the input dataset, whose work this rests on."""
+    authors = read_json(dataset / "dataset_description.json").get("Authors", [])
+    return [str(author) for author in authors] if isinstance(authors, list) else []

@@ -1,0 +1,1 @@
+"""The commands: the BIDS App ``bidsseg`` and ``brainseg-cli``."""

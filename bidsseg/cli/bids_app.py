@@ -1,0 +1,375 @@
+"""``bidsseg``: the BIDS App. Options, exit codes, and the table at the end; ``workflow`` does the work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bidsseg import __version__
+from bidsseg.errors import Defect, UserError, plain
+
+EXIT_OK = 0
+EXIT_SOME_FAILED = 1
+EXIT_INVALID_BIDS = 16
+EXIT_NOTHING_SELECTED = 18
+EXIT_USAGE = 64
+EXIT_LESIONS_FAILED = 65
+EXIT_DEFECT = 70
+EXIT_CANNOT_WRITE = 73
+EXIT_INTERRUPTED = 130
+EXIT_CODES = """\b
+Exit codes:
+    0  all is well
+    1  some scans failed; the others are done
+   16  BIDS_DIR is not a BIDS dataset
+   18  no scan matches the selection
+   64  wrong usage: an option, a value, a file named in an option
+   65  all scans are segmented, but not all lesion masks could be used
+   70  a defect of bidsseg; a log has the details
+   73  OUT_DIR or the work folder cannot be written
+  130  interrupted"""
+EXAMPLES = """\b
+Examples:
+  bidsseg data out participant
+  bidsseg data out participant --participant-label 01 02 --seg regions gyri
+  bidsseg data out participant --modality FLAIR T2w --nprocs 8 --omp-nthreads 2
+  bidsseg data out participant --derivatives data/derivatives/lst-ai
+  bidsseg data out group"""
+LEVELS = ("participant", "group")
+SEVERAL = (
+    *("--participant-label", "--session-label", "--modality", "--seg", "--output-spaces"),
+    *("--derivatives", "--lesion-bands"),
+)
+"Options that take several values, after one another or each with its option."
+DEFAULT_THREADS = 4
+"CPUs per scan: beyond this, running scans side by side is the better use of CPUs."
+
+
+class Option(click.Option):
+    """An option that knows the heading it stands under in the help."""
+
+    def __init__(self, *args: Any, heading: str = "Running", **kwargs: Any) -> None:
+        self.heading = heading
+        super().__init__(*args, **kwargs)
+
+
+option = partial(click.option, cls=Option)
+
+
+class Command(click.Command):
+    """A command with grouped help that accepts BIDS Apps' way of writing options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spread(args))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                groups.setdefault(getattr(parameter, "heading", "Running"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def spread(args: Sequence[str]) -> list[str]:
+    """Rewrite BIDS Apps' conventions as click's: ``--a_b`` as ``--a-b``, ``--seg x y`` as ``--seg x --seg y``.
+
+    Values before the positional arguments are told from these by the last, which is ``participant`` or ``group``.
+    """
+    spread_args: list[str] = []
+    rest = [_with_dashes(arg) for arg in args]
+    while rest:
+        first, rest = rest[0], rest[1:]
+        if first not in SEVERAL:
+            spread_args.append(first)
+            continue
+        end = next((n for n, arg in enumerate(rest) if arg.startswith("-")), len(rest))
+        values, rest = rest[:end], rest[end:]
+        if len(values) > 3 and values[-1] in LEVELS:
+            values, positional = values[:-3], values[-3:]
+            rest = [*positional, *rest]
+        spread_args += [part for value in values for part in (first, value)] or [first]
+        if rest and not rest[0].startswith("-"):
+            spread_args += rest[:3]
+            rest = rest[3:]
+    return spread_args
+
+
+def _with_dashes(arg: str) -> str:
+    if not arg.startswith("--"):
+        return arg
+    name, equals, value = arg.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _without(prefix: str) -> Any:
+    """A click callback that strips sub- or ses- from labels and drops repetitions."""
+
+    def strip(ctx: click.Context, parameter: click.Parameter, labels: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(label.removeprefix(prefix) for label in labels))
+
+    return strip
+
+
+def _once(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def available_cpus() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+FOLDER = click.Path(path_type=Path, file_okay=True)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Computing"
+
+
+@click.command(
+    cls=Command, epilog=f"{EXAMPLES}\n\n{EXIT_CODES}", context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.argument("bids_dir", type=FOLDER)
+@click.argument("out_dir", type=FOLDER)
+@click.argument("level", type=click.Choice(LEVELS))
+@option(
+    "--participant-label",
+    heading=SELECT,
+    multiple=True,
+    callback=_without("sub-"),
+    metavar="LABEL...",
+    help="Only these participants, with or without sub-.",
+)
+@option(
+    "--session-label",
+    heading=SELECT,
+    multiple=True,
+    callback=_without("ses-"),
+    metavar="LABEL...",
+    help="Only these sessions, with or without ses-.",
+)
+@option(
+    "--modality",
+    heading=SELECT,
+    multiple=True,
+    default=("T1w", "FLAIR"),
+    show_default=True,
+    callback=_once,
+    metavar="SUFFIX...",
+    help="Images to segment, each by itself: T1w, FLAIR, T2w, PDw, ...",
+)
+@option(
+    "--bids-filter-file",
+    heading=SELECT,
+    type=FILE,
+    metavar="JSON",
+    help='Narrow the choice, as for fMRIPrep: {"t1w": {"acquisition": "mprage"}}; null means absent, "*" any value.',
+)
+@option(
+    "--bids-database-dir",
+    heading=SELECT,
+    type=FOLDER,
+    metavar="DIR",
+    help="Keep the index of the dataset here and use it next time.",
+)
+@option(
+    "--skip-bids-validation",
+    heading=SELECT,
+    is_flag=True,
+    help="Accept datasets without a description, and files with their entities in another order.",
+)
+@option(
+    "--seg",
+    heading=LABELS,
+    multiple=True,
+    type=click.Choice(["regions", "lobes", "gyri"]),
+    default=("regions", "lobes", "gyri"),
+    show_default=True,
+    callback=_once,
+    metavar="SCHEME...",
+    help="Label images to write.",
+)
+@option(
+    "--output-spaces",
+    heading=LABELS,
+    multiple=True,
+    type=click.Choice(["orig", "1mm"]),
+    default=("orig",),
+    show_default=True,
+    callback=_once,
+    metavar="SPACE...",
+    help="Grids of the label images: orig, the scan's own; 1mm, isotropic.",
+)
+@option(
+    "--fuse",
+    heading=LABELS,
+    is_flag=True,
+    help="Also segment from the averaged probabilities of a session's contrasts, on the grid of each.",
+)
+@option(
+    "--probseg",
+    heading=LABELS,
+    is_flag=True,
+    help="Also write the probability of every label (4D, one volume per row of the label table).",
+)
+@option(
+    "--mirror",
+    heading=LABELS,
+    is_flag=True,
+    help="Average with the answers to the mirror images: somewhat better, twice the network's time.",
+)
+@option(
+    "--bias-correction/--no-bias-correction",
+    heading=LABELS,
+    default=True,
+    show_default=True,
+    help="N4 before the segmentation.",
+)
+@option("--model", heading=LABELS, metavar="NAME|DIR", help="A packaged model, or a folder with weights and card.")
+@option(
+    "--derivatives",
+    heading=LESIONS,
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR...",
+    help="BIDS derivatives with lesion masks (*_label-lesion_mask, *_label-lesion_roi, *_desc-lesion_mask, "
+    "*_label-lesion_dseg or _probseg, LST-AI's space-*_seg-lst): describe lesions, and their change over sessions.",
+)
+@option("--lesion-pattern", heading=LESIONS, metavar="GLOB", help="File names of the masks, if they are others.")
+@option(
+    "--lesion-threshold",
+    heading=LESIONS,
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="For probabilistic masks.",
+)
+@option(
+    "--lesion-min-volume",
+    heading=LESIONS,
+    type=click.FloatRange(0),
+    default=14.0,
+    show_default=True,
+    help="Least volume of a lesion in mm3; 14 is a ball 3 mm across.",
+)
+@option(
+    "--lesion-tolerance",
+    heading=LESIONS,
+    type=click.FloatRange(0),
+    default=1.5,
+    show_default=True,
+    help="Widest gap in mm at which a lesion touches ventricles or cortex.",
+)
+@option(
+    "--lesion-bands",
+    heading=LESIONS,
+    multiple=True,
+    type=click.FloatRange(0, min_open=True),
+    metavar="MM...",
+    help="Also tell the load in bands of distance from the ventricles, for instance 3 10.",
+)
+@option(
+    "--nprocs",
+    "--n-cpus",
+    heading=COMPUTE,
+    type=click.IntRange(1),
+    default=available_cpus,
+    show_default="all",
+    help="CPUs in all.",
+)
+@option(
+    "--omp-nthreads",
+    heading=COMPUTE,
+    type=click.IntRange(1),
+    help=f"CPUs per scan; nprocs / omp-nthreads scans run at once. Default: {DEFAULT_THREADS}, at most nprocs.",
+)
+@option(
+    "--mem-gb",
+    heading=COMPUTE,
+    type=click.FloatRange(0, min_open=True),
+    help="Memory for all scans together; a scan counts as 3 GB. Default: 90 % of the machine's.",
+)
+@option(
+    "--low-mem",
+    heading=COMPUTE,
+    is_flag=True,
+    help="Keep probabilities in files of the work folder instead of memory; a scan counts as 2 GB.",
+)
+@option("--device", heading=COMPUTE, default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@option(
+    "--use-plugin",
+    heading=COMPUTE,
+    type=FILE,
+    metavar="JSON",
+    help='Another nipype plugin: {"plugin": "SLURM", "plugin_args": {...}}.',
+)
+@option(
+    "-w",
+    "--work-dir",
+    type=FOLDER,
+    help="For intermediate files, which are kept. Default: OUT_DIR/work, removed at the end.",
+)
+@option("--overwrite", is_flag=True, help="Also do scans again that are complete.")
+@option("--dry-run", is_flag=True, help="Only show what would be done.")
+@option("--reports-only", is_flag=True, help="Only write the reports again.")
+@option("--stop-on-first-crash", is_flag=True, help="Stop when a scan fails; without it, the others go on.")
+@option("--write-graph", is_flag=True, help="Write a scan's workflow to OUT_DIR/logs/graph.dot (.svg by Graphviz).")
+@option(
+    "--resource-monitor",
+    is_flag=True,
+    help="Write each step's time and memory to OUT_DIR/logs/resources.tsv.",
+)
+@option("-v", "--verbose", is_flag=True, help="Show the workflow's log.")
+@click.version_option(__version__, prog_name="bidsseg")
+def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
+    """Label the brain regions of every T1w and FLAIR image of a BIDS dataset, each on its own grid.
+
+    BIDS_DIR is only read. OUT_DIR becomes a BIDS derivatives dataset. Run the same command again to go on where it
+    was interrupted: complete scans are skipped.
+    """
+    from bidsseg.workflow.options import Options
+    from bidsseg.workflow.participant_level import run_group, run_participants
+
+    threads = omp_nthreads or min(DEFAULT_THREADS, chosen["nprocs"])
+    options = Options(omp_nthreads=threads, **chosen)
+    if level == "group":
+        run_group(options.out_dir)
+        return EXIT_OK
+    return {"ok": EXIT_OK, "failed": EXIT_SOME_FAILED, "lesions failed": EXIT_LESIONS_FAILED}[run_participants(options)]
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """The command with its exit code; errors are printed in one line."""
+    from bidsseg.bids.names import InvalidDataset, NothingSelected
+
+    try:
+        return int(command.main(None if args is None else list(args), prog_name="bidsseg", standalone_mode=False) or 0)
+    except click.UsageError as error:
+        click.UsageError(plain(error.format_message()), error.ctx).show()
+        return EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; run the same command again to go on", err=True)
+        return EXIT_INTERRUPTED
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        codes = {InvalidDataset: EXIT_INVALID_BIDS, NothingSelected: EXIT_NOTHING_SELECTED, Defect: EXIT_DEFECT}
+        return codes.get(type(error), EXIT_USAGE)
+    except OSError as error:
+        told = f"error: {error.filename or 'output'}: {error.strerror or error}; check space and rights"
+        click.echo(plain(told), err=True)
+        return EXIT_CANNOT_WRITE
+
+
+def main() -> None:
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The demo: a small BIDS dataset made from the MNI152 T1 that nilearn ships, segmented by the BIDS App."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from bidsseg.errors import UserError
+from bidsseg.files import write_text
+from bidsseg.imaging.affines import voxel_spacing_mm
+from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.image import Image, save
+
+SLICE_MM = 6
+"Thickness of the slices of the clinical-looking scan."
+
+
+def template() -> Image:
+    """The MNI152 T1 at 1 mm that nilearn ships."""
+    from nilearn.datasets import load_mni152_template
+
+    loaded = load_mni152_template(resolution=1)
+    volume = np.asarray(loaded.dataobj, dtype=np.float32)
+    return Image(volume, np.asarray(loaded.affine, dtype=np.float64), loaded.header)
+
+
+def make_dataset(folder: Path) -> None:
+    """sub-01: the MNI152 T1 at 1 mm; sub-02: the same averaged to thick axial slices."""
+    scan = template()
+    volume, affine = scan.data, scan.affine
+    description = {"Name": "MNI152 T1 as a patient", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    write_text(folder / "dataset_description.json", json.dumps(description, indent=2) + "\n")
+    write_text(folder / "README", "The MNI152 T1 template (nilearn), and the same in thick slices.\n")
+    save(folder / "sub-01" / "anat" / "sub-01_T1w.nii.gz", volume, affine)
+    thick = affine @ np.diag((1.0, 1.0, SLICE_MM / voxel_spacing_mm(affine)[2], 1.0))
+    thick[:3, 3] += (thick[:3, 2] - affine[:3, 2]) / 2
+    save(folder / "sub-02" / "anat" / "sub-02_T1w.nii.gz", average_slices(volume, SLICE_MM), thick)
+
+
+def average_slices(volume: Floats, count: int) -> Floats:
+    """Means of ``count`` neighbouring slices, (I, J, K) to (I, J, K // count)."""
+    i, j, k = volume.shape
+    means: Floats = volume[..., : k // count * count].reshape(i, j, -1, count).mean(-1)
+    return means
+
+
+def run_demo(out: Path) -> None:
+    """Make the dataset in OUT/data, segment it into OUT/derivatives, and say where to look.
+
+    Raises ``UserError`` if something fails.
+    """
+    from bidsseg.cli.bids_app import run
+
+    make_dataset(out / "data")
+    derivatives = out / "derivatives"
+    print(f"Segmenting {out / 'data'}: 2 scans, about a minute on a laptop.", flush=True)
+    if run([str(out / "data"), str(derivatives), "participant"]) != 0:
+        raise UserError(f"{derivatives}: the demo failed; the reason is above, details are in its logs folder")
+    print("Pictures:")
+    for picture in sorted(derivatives.glob("sub-*/figures/*.png")):
+        print(f"  {picture}")
+    for report in sorted(derivatives.glob("sub-*.html")):
+        print(f"Report: {report}")

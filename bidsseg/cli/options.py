@@ -1,0 +1,52 @@
+"""What the commands of ``brainseg-cli`` share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bidsseg.errors import UserError, plain
+
+if TYPE_CHECKING:
+    from bidsseg.network.weights import Model
+
+EXIT_SOME_FAILED = 1
+EXIT_USAGE = 2
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+MODEL_OPTION = click.option("--model", default=None, help="Name of a packaged model or a folder with weights and card.")
+DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+THREADS_OPTION = click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 takes all.")
+
+MIRROR_OPTION = click.option(
+    "--mirror", is_flag=True, help="Average with the answer to the mirror image: better, twice the network's time."
+)
+
+
+class OneLineErrors(click.Group):
+    """Commands whose errors are one line each, and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(plain(error.format_message()), error.ctx) from None
+        except UserError as error:
+            told = error
+        except OSError as error:
+            told = UserError(f"{error.filename or 'output'}: {error.strerror or error}; check space and rights")
+        fail(told)
+        sys.exit(EXIT_SOME_FAILED)
+
+
+def fail(error: UserError) -> None:
+    click.echo(f"error: {error}", err=True)
+
+
+def model_named(name: str | None) -> Model:
+    from bidsseg.network.card import DEFAULT_MODEL
+    from bidsseg.network.weights import load_model
+
+    return load_model(name or DEFAULT_MODEL)

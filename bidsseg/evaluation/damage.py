@@ -1,0 +1,194 @@
+"""Scans damaged on purpose, as scanners, patients and headers damage them, with the manual labels that still hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bidsseg.evaluation.scores import AXES, Case, Condition, majority, simulate
+from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.image import Image
+
+Codes = NDArray[np.uint16]
+Carry = Callable[[Codes], Codes]
+"Takes label maps from the undamaged scan's grid to the damaged scan's."
+SEED = 7
+CONTROL_POINTS = (4, 4, 4)
+"Of the bias field."
+LINES_AT_REST = 0.08
+"Share of the middle of k-space during which the head is still, so that ghosts appear but the head stays in place."
+MOVEMENTS = 6
+"Moments at which the head moves."
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One way to damage a scan."""
+
+    kind: str
+    "A key of ``KINDS``."
+    strength: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.strength:g}" if self.strength else self.kind
+
+
+def damage(case: Case, how: Damage) -> tuple[Image, Carry]:
+    """The damaged scan, and what takes the manual labels onto its grid; the same input gives the same answer."""
+    seed = [SEED, sum(map(ord, case.name)), sum(map(ord, how.kind)), round(1000 * how.strength)]
+    return KINDS[how.kind](case, how.strength, np.random.default_rng(seed))
+
+
+Damager = Callable[[Case, float, Generator], tuple[Image, Carry]]
+
+
+def _unchanged(codes: Codes) -> Codes:
+    return codes
+
+
+def _with(change: Callable[[Floats, float, Generator], Floats]) -> Damager:
+    """A damage to the grey values alone."""
+
+    def damager(case: Case, strength: float, rng: Generator) -> tuple[Image, Carry]:
+        return replace(case.image, data=change(case.image.data, strength, rng).astype(np.float32)), _unchanged
+
+    return damager
+
+
+def top_of(data: Floats) -> float:
+    """The grey value that noise is measured against: the 99.5th percentile of what is not zero."""
+    return float(np.percentile(data[data > 0], 99.5))
+
+
+def add_noise(data: Floats, strength: float, rng: Generator) -> Floats:
+    """Rician noise; ``strength`` is its standard deviation over the brightest grey value."""
+    real, imaginary = rng.normal(0, strength * top_of(data), (2, *data.shape))
+    noisy: Floats = np.hypot(data + real, imaginary).astype(np.float32)
+    return noisy
+
+
+def add_motion(data: Floats, strength: float, rng: Generator) -> Floats:
+    """A head that moves between the lines of k-space: ghosts along the second axis.
+
+    ``strength`` is the standard deviation of its positions, in voxels, along the first two axes.
+    """
+    k_space = np.fft.fft2(data, axes=(0, 1))
+    n_read, n_phase = data.shape[:2]
+    order = np.fft.fftshift(np.arange(n_phase))  # acquired from the lowest frequency to the highest
+    begin = np.sort(rng.integers(0, n_phase, MOVEMENTS))
+    position = rng.normal(0, strength, (MOVEMENTS + 1, 2))[np.searchsorted(begin, np.arange(n_phase), "right")]
+    middle = np.abs(np.arange(n_phase) - n_phase // 2) < LINES_AT_REST * n_phase / 2
+    position[middle] = 0
+    shift = np.zeros((n_phase, 2))
+    shift[order] = position
+    turns = np.fft.fftfreq(n_read)[:, None] * shift[:, 0] + np.fft.fftfreq(n_phase) * shift[:, 1]
+    ghosted: Floats = np.abs(np.fft.ifft2(k_space * np.exp(-2j * np.pi * turns)[..., None], axes=(0, 1)))
+    return ghosted.astype(np.float32)
+
+
+def add_bias(data: Floats, strength: float, rng: Generator) -> Floats:
+    """A smooth random gain; ``strength`` is the standard deviation of its logarithm at the control points."""
+    points = rng.normal(0, strength, CONTROL_POINTS)
+    zoom = [n / c for n, c in zip(data.shape, CONTROL_POINTS, strict=True)]
+    field = ndimage.zoom(points, zoom, order=3, mode="nearest", grid_mode=True)
+    biased: Floats = (data * np.exp(field)).astype(np.float32)
+    return biased
+
+
+def _header(change: Callable[[float], NDArray[np.float64]]) -> Damager:
+    """A header that tells something else than the truth: the affine times a matrix, the voxels as they were."""
+
+    def damager(case: Case, strength: float, rng: Generator) -> tuple[Image, Carry]:
+        return replace(case.image, affine=case.image.affine @ change(strength)), _unchanged
+
+    return damager
+
+
+def _reversed(axis: int) -> Damager:
+    signs = np.ones(4)
+    signs[axis] = -1
+    return _header(lambda strength: np.diag(signs))
+
+
+def _swapped(order: tuple[int, int, int]) -> Damager:
+    matrix = np.eye(4)[:, [*order, 3]]
+    return _header(lambda strength: matrix)
+
+
+def _cropped(upper: bool) -> Damager:
+    """Only the upper or the lower part of the brain is scanned; ``strength`` is the share that is missing."""
+
+    def damager(case: Case, strength: float, rng: Generator) -> tuple[Image, Carry]:
+        brain = np.flatnonzero((case.anatomy.tissue > 0).any((0, 1)))
+        low, high = int(brain[0]), int(brain[-1]) + 1
+        missing = round(strength * (high - low))
+        window = (..., slice(low + missing, None) if upper else slice(0, high - missing))
+        affine = case.image.affine.copy()
+        affine[:3, 3] += affine[:3, 2] * (window[1].start or 0)
+        return replace(case.image, data=case.image.data[window], affine=affine), lambda codes: codes[window]
+
+    return damager
+
+
+def _simulated(condition: Callable[[float], Condition]) -> Damager:
+    """Thick slices, few slices, another contrast: see ``bidsseg.evaluation.scores.simulate``."""
+
+    def damager(case: Case, strength: float, rng: Generator) -> tuple[Image, Carry]:
+        chosen = condition(strength)
+        image, matrix = simulate(case, chosen)
+        return image, lambda codes: majority(codes, matrix, AXES[chosen.axis])
+
+    return damager
+
+
+KINDS: dict[str, Damager] = {
+    "none": _with(lambda data, strength, rng: data),
+    "noise": _with(add_noise),
+    "motion": _with(add_motion),
+    "bias": _with(add_bias),
+    "upside down": _reversed(2),
+    "back to front": _reversed(1),
+    "left to right": _reversed(0),
+    "axes swapped": _swapped((0, 2, 1)),
+    "axes rotated": _swapped((1, 2, 0)),
+    "voxel size": _header(lambda strength: np.diag((strength, strength, strength, 1.0))),
+    "cut below": _cropped(upper=True),
+    "cut above": _cropped(upper=False),
+    "axial slices": _simulated(lambda mm: Condition(mm)),
+    "coronal slices": _simulated(lambda mm: Condition(mm, "coronal")),
+    "sagittal slices": _simulated(lambda mm: Condition(mm, "sagittal")),
+    "few slices": _simulated(lambda count: Condition(5, slices=round(count))),
+    "inverted": _simulated(lambda strength: Condition(contrast="inverted")),
+    "flair": _simulated(lambda strength: Condition(contrast="flair")),
+}
+STUDY = tuple(
+    Damage(kind, strength)
+    for kind, strengths in {
+        "none": (0.0,),
+        "noise": (0.05, 0.1, 0.2, 0.4),
+        "motion": (1.0, 2.0, 4.0, 8.0),
+        "bias": (0.3, 0.6, 1.0, 1.5),
+        "upside down": (0.0,),
+        "back to front": (0.0,),
+        "left to right": (0.0,),
+        "axes swapped": (0.0,),
+        "axes rotated": (0.0,),
+        "voxel size": (0.6, 0.8, 1.5),
+        "cut below": (0.2, 0.4, 0.6),
+        "cut above": (0.2, 0.5),
+        "axial slices": (3.0, 5.0, 8.0),
+        "coronal slices": (5.0,),
+        "sagittal slices": (5.0,),
+        "few slices": (12.0, 5.0),
+        "inverted": (0.0,),
+        "flair": (0.0,),
+    }.items()
+    for strength in strengths
+)
+"Every kind at the strengths of the study."

@@ -1,0 +1,158 @@
+"""Scans in files: load any NIfTI, repair what can be repaired, save results with the scan's geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsseg.errors import FileError
+from bidsseg.files import whole
+from bidsseg.imaging.affines import (
+    LONGEST_HEAD_MM,
+    SHORTEST_HEAD_MM,
+    corners_apart_mm,
+    in_mm,
+    placement,
+    voxel_spacing_mm,
+)
+from bidsseg.imaging.arrays import Floats, voxel_volume_mm3
+from bidsseg.imaging.formats import read_header, read_voxels
+
+Geometry = tuple[tuple[int, ...], NDArray[np.float64]]
+"Shape of a volume, and its affine: 4x4, to RAS mm."
+SAME_MM = 0.1
+SHORT_SIDE_MM = 60.0
+"A field of view with a shorter side may be a slab, or have a wrong voxel size."
+LARGEST_FIELD_MM3 = 40e6
+"The largest field of view, 342 mm cubed; if all of it is tissue, the network takes 4 GB at 1 mm."
+
+LARGEST_EXPONENT = 64
+"Grey values beyond this power of two, up or down, are scaled: sums and products of them would leave single precision."
+
+
+@dataclass(frozen=True)
+class Image:
+    """A scan as stored: its own axes, its own affine."""
+
+    data: Floats
+    "(I, J, K), finite."
+    affine: NDArray[np.float64]
+    "4x4, voxel indices to RAS mm."
+    header: nib.Nifti1Header
+    "Geometry, units and form codes for images written on the same grid."
+    warnings: tuple[str, ...] = ()
+    "What was found and repaired in the header or the data."
+
+    @property
+    def spacing_mm(self) -> NDArray[np.float64]:
+        """Distance of neighbouring voxels along each axis, (3,)."""
+        return voxel_spacing_mm(self.affine)
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.data.shape, self.affine
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        return voxel_volume_mm3(self.affine)
+
+
+def load(path: Path | str, uniform_ok: bool = False) -> Image:
+    """Read a NIfTI scan, repairing what can be repaired.
+
+    Raises ``FileError`` for what can't: no permission, not NIfTI, damaged or cut short, colour or complex values,
+    several volumes, a field of view that is too large. Unless ``uniform_ok`` (a mask may be empty, and small), also for
+    one value everywhere and for a field of view too small for a brain.
+    """
+    path = Path(path)
+    stored = read_header(path)
+    placed = placement(stored.fields, stored.shape)
+    warnings = [*stored.warnings, *placed.warnings, *_check_extent(path, stored.shape, placed.affine, uniform_ok)]
+    data, odd = read_voxels(stored)
+    bad = ~np.isfinite(data)
+    if bad.any():
+        odd.append(f"{int(bad.sum())} voxels were NaN or infinite; they count as 0")
+        data[bad] = 0
+    if not uniform_ok and data.max() == data.min():
+        raise FileError(path, f"every voxel is {data.flat[0]:g}", "check the export")
+    exponent = _exponent(data)
+    if not uniform_ok and abs(exponent) > LARGEST_EXPONENT:
+        data = np.ldexp(data, -exponent)
+        odd.append(f"grey values near the limits of single precision; they were divided by 2^{exponent}")
+    return Image(data, placed.affine, placed.header, (*odd, *warnings))
+
+
+def _exponent(data: Floats) -> int:
+    """The power of two just above the largest magnitude."""
+    return int(np.frexp(max(abs(float(data.max())), abs(float(data.min()))))[1])
+
+
+def _check_extent(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64], any_small: bool) -> tuple[str, ...]:
+    """Raise ``FileError`` for a field of view that holds no head or that memory would not hold; warn of a short one."""
+    extent = voxel_spacing_mm(affine) * shape
+    found, advice = f"its field of view is {in_mm(extent)}", "check the voxel size in its header"
+    if extent.max() > LONGEST_HEAD_MM or extent.prod() > LARGEST_FIELD_MM3:
+        raise FileError(path, found, advice)
+    if any_small or extent.min() >= SHORT_SIDE_MM:
+        return ()
+    if extent.max() < SHORTEST_HEAD_MM:
+        raise FileError(path, f"{found}, too small for a brain", advice)
+    return (f"{found}; {advice}",)
+
+
+def is_same_grid(one: Geometry, other: Geometry) -> bool:
+    """Whether two volumes have one grid, to a tenth of a millimetre at every corner."""
+    return one[0] == other[0] and corners_apart_mm(one[1], other[1], one[0]) < SAME_MM
+
+
+def geometry(path: Path) -> Geometry | None:
+    """Shape and affine (4x4, RAS mm) from a scan's header alone; None where it cannot be read."""
+    try:
+        stored = read_header(path)
+    except FileError:
+        return None
+    return stored.shape, placement(stored.fields, stored.shape).affine
+
+
+def save(
+    path: Path, data: NDArray[Any], affine: NDArray[np.float64], like: Image | None = None, slope: float | None = None
+) -> None:
+    """Write a NIfTI under a temporary name and move it into place; ``like`` gives units and form codes.
+
+    With a ``slope`` the numbers stand for that many times their value.
+    """
+    with whole(path) as temporary:
+        nib.save(_nifti(data, affine, like, slope), temporary)
+
+
+def nifti_bytes(data: NDArray[Any], affine: NDArray[np.float64]) -> bytes:
+    """An uncompressed NIfTI file, without touching a disk."""
+    content: bytes = _nifti(data, affine).to_bytes()
+    return content
+
+
+def _nifti(
+    data: NDArray[Any], affine: NDArray[np.float64], like: Image | None = None, slope: float | None = None
+) -> nib.Nifti1Image:
+    header = like.header.copy() if like is not None else None
+    if header is not None:
+        header.set_data_dtype(data.dtype)
+        header["scl_slope"], header["scl_inter"] = np.nan, np.nan
+        header["cal_max"], header["cal_min"] = 0, 0
+    image = nib.Nifti1Image(data, affine, header)
+    if image.header.get_xyzt_units()[0] == "unknown":
+        image.header.set_xyzt_units("mm")
+    if data.ndim > 3:  # the fourth axis is no time, but validators ask for its unit
+        image.header.set_xyzt_units("mm", "sec")
+    if header is None or not (int(header["sform_code"]) or int(header["qform_code"])):
+        image.set_sform(affine, 1)
+    elif int(header["sform_code"]):
+        image.set_sform(affine, int(header["sform_code"]))
+    if slope is not None:
+        image.header.set_slope_inter(slope, 0)
+    return image

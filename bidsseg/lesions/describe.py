@@ -1,0 +1,110 @@
+"""Where the lesions of a mask lie: their sizes, regions, distances, and the sites of the McDonald criteria they touch.
+
+The rules for zones are in ``zones``, what comes out in ``records``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsseg.errors import UserError
+from bidsseg.imaging.grid import grid_of
+from bidsseg.imaging.image import Image, is_same_grid
+from bidsseg.lesions.correction import correct_under_lesions
+from bidsseg.lesions.masks import (
+    Placed,
+    apply,
+    is_inside,
+    mismatches,
+    on_scan_grid,
+    pieces_of,
+    place,
+    read_labels,
+)
+from bidsseg.lesions.measures import Near, at_pieces, measured
+from bidsseg.lesions.options import ROUNDED_DOWN, LesionOptions
+from bidsseg.lesions.records import LesionReport, Pieces
+from bidsseg.lesions.zones import VENTRICLES
+from bidsseg.segmentation.result import Segmentation
+
+LARGEST_SHARE, LARGEST_ML = 0.5, 10.0
+"A mask that fills half of the brain, and more than this, holds something else."
+
+
+def lesion_features(
+    image: Image,
+    mask: Image,
+    segmentation: Segmentation,
+    options: LesionOptions | None = None,
+    named_probability: bool = False,
+) -> LesionReport:
+    """Place every lesion of ``mask`` in the regions of ``segmentation``.
+
+    ``image`` is the scan whose grid the segmentation has, shapes (I, J, K); the mask may have another grid. Volumes are
+    counted on the mask's grid and add up to its volume; all else is measured on the scan's 1 mm isotropic grid, with
+    components connected through faces, edges and corners (26). With ``named_probability`` (the file is called
+    ``_probseg``) whole numbers are no labels. Raises ``ValueError`` if segmentation and scan differ
+    in shape, ``UserError`` for mask values that mean nothing.
+    """
+    options = options or LesionOptions()
+    if segmentation.tissue.shape != image.data.shape:
+        raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
+    read = read_labels(mask.data, options.threshold, named_probability)
+    check_size(read.labels, mask, segmentation)
+    placed = place(read.labels, mask.affine, grid_of(image.data.shape, image.affine))
+    on_scan = on_scan_grid(placed, image, is_same_grid(image.geometry, mask.geometry))
+    corrected = correct_under_lesions(segmentation, on_scan > 0)
+    pieces = _pieces(placed, image)
+    count = int((placed.volumes_mm3 >= options.min_volume_mm3 * ROUNDED_DOWN).sum())
+    bands = Near(corrected, image, VENTRICLES).gap_mm(pieces.points_mm) if options.bands_mm else np.zeros(0)
+    return LesionReport(
+        lesions=measured(placed, pieces, image, corrected, count, options),
+        placed=placed,
+        pieces=pieces,
+        labels=np.where(on_scan <= count, on_scan, 0).astype(np.uint16),
+        segmentation=corrected,
+        corrected_voxels=int((corrected.tissue != segmentation.tissue).sum()),
+        band_distance_mm=bands,
+        kind=read.kind,
+        options=options,
+        warnings=read.warnings + mismatches(image, mask) + _misplaced(pieces, segmentation),
+    )
+
+
+def check_size(values: NDArray[np.int32], mask: Image, segmentation: Segmentation) -> None:
+    """Raise ``UserError`` where a mask is too large to be one of lesions: a brain mask, or a scan."""
+    lesion_ml = np.count_nonzero(values) * mask.voxel_volume_mm3 / 1000
+    brain_ml = np.count_nonzero(segmentation.tissue) * segmentation.voxel_volume_mm3 / 1000
+    if lesion_ml > max(LARGEST_SHARE * brain_ml, LARGEST_ML):
+        raise UserError(
+            f"{lesion_ml:.0f} mL in the lesion mask, of {brain_ml:.0f} mL in the brain; give a mask of lesions only"
+        )
+
+
+def _pieces(placed: Placed, image: Image) -> Pieces:
+    points = pieces_of(placed.voxels, placed.affine)
+    per_voxel, shape = points.shape[1], image.data.shape
+    points_mm = apply(placed.affine, points.reshape(-1, 3))
+    indices = np.rint(apply(np.linalg.inv(image.affine), points_mm)).astype(np.intp)
+    flat = np.ravel_multi_index(tuple(indices.T), shape, mode="clip")
+    return Pieces(
+        np.repeat(placed.component, per_voxel),
+        placed.voxel_volume_mm3 / per_voxel,
+        np.where(is_inside(indices, shape), flat, -1),
+        points_mm,
+    )
+
+
+def _misplaced(pieces: Pieces, segmentation: Segmentation) -> tuple[str, ...]:
+    """Warnings about lesions where there is no brain."""
+    if len(pieces.index) == 0:
+        return ()
+    beyond = float((pieces.index < 0).mean())
+    brain = float((at_pieces(segmentation.tissue, pieces) > 0).mean())
+    found = []
+    if beyond > 0.01:
+        found.append(f"{beyond:.0%} of the lesion mask lies outside the scan's field of view")
+    if brain < 0.8:
+        found.append(f"only {brain:.0%} of the lesion mask lies in the brain: do mask and scan belong together?")
+    return tuple(found)

@@ -1,0 +1,286 @@
+"""Lesion masks: read them, and place them on the 1 mm isotropic grid of a scan.
+
+A mask keeps its own grid for everything that is counted, so that volumes add up to the mask's volume exactly; shape,
+connectivity and distance are measured on the scan's isotropic grid, so that they do not depend on slice thickness.
+Every mask voxel belongs to one connected component of the isotropic grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from bidsseg.errors import UserError
+from bidsseg.imaging.arrays import Box, voxel_volume_mm3
+from bidsseg.imaging.grid import Grid, grid_of, slabs, to_native_axes
+from bidsseg.imaging.image import Image, is_same_grid
+
+MaskKind = Literal["binary", "probability", "labels"]
+Reals = NDArray[np.floating[Any]]
+Ints = NDArray[np.int32]
+
+CONNECTIVITY = 26
+NEIGHBOURS = np.array(sorted(product((-1, 0, 1), repeat=3), key=lambda step: sum(map(abs, step))))
+PIECE_MM = 1.0
+ROUNDED_UP = 1.001
+"The highest probability, with rounding."
+SCALES = ((50, 100), (101, 255), (500, 1000))
+"Highest values of probabilities in whole numbers, and the number that stands for 1."
+FEW_LEVELS = 8
+LEVELS_DIFFER, EDGES_DIFFER = 0.3, 0.02
+"Share of neighbouring lesion voxels with different values, above which they are no labels; with few values."
+
+
+@dataclass(frozen=True, eq=False)
+class MaskLabels:
+    """A lesion mask as it was understood."""
+
+    labels: Ints
+    "(I, J, K), 0 outside lesions."
+    kind: MaskKind
+    warnings: tuple[str, ...] = ()
+
+
+def is_probability(name: str) -> bool:
+    """Whether a file of this name holds probabilities, by BIDS: its suffix is ``probseg``."""
+    return "_probseg." in name.lower()
+
+
+def read_labels(data: NDArray[Any], threshold: float, named_probability: bool = False) -> MaskLabels:
+    """Lesion labels of a binary, probabilistic or labelled mask (I, J, K).
+
+    At most one value above 0 is binary; fractions up to 1 are probabilities, of which those at or above ``threshold``
+    are lesion; whole numbers are labels, unless most of them lie beside others, as the levels of a probability in per
+    cent (or of 255, or of 1000) do, or the file's name says that it holds probabilities. Raises ``UserError`` for
+    anything else.
+    """
+    values = np.unique(data[data > 0])
+    whole = bool((values == np.rint(values)).all())
+    certain = _certain(values) if whole and len(values) > 0 else 1.0
+    warnings: tuple[str, ...] = ()
+    if len(values) == 0 or (values[0] == values[-1] and (whole or values[0] >= 0.5)):
+        return MaskLabels((data > 0).astype(np.int32), "binary")
+    if whole and not named_probability and not _are_levels(data, values):
+        return MaskLabels(np.rint(np.maximum(data, 0)).astype(np.int32), "labels")
+    if certain is None or (not whole and values[-1] > ROUNDED_UP):
+        raise UserError(_unclear(values, whole))
+    if whole:
+        warnings = (
+            f"lesion mask: whole numbers up to {values[-1]:g}, taken for probabilities of which {certain:g} is 1",
+        )
+    lesion = (data > 0) & (data >= threshold * certain)
+    if not lesion.any():
+        warnings += (f"no voxel of the lesion mask reaches the threshold {threshold:g}; its highest probability is "
+                     f"{values[-1] / certain:.2g}",)  # fmt: skip
+    return MaskLabels(lesion.astype(np.int32), "probability", warnings)
+
+
+def _certain(values: NDArray[Any]) -> float | None:
+    """The whole number that stands for probability 1, by the highest there is; None where that is not clear."""
+    return next((float(end) for begin, end in SCALES if begin <= values[-1] <= end), None)
+
+
+def _are_levels(data: NDArray[Any], values: NDArray[Any]) -> bool:
+    """Whether whole numbers are levels of one quantity: levels lie inside each other, while labels seldom touch.
+
+    Of pairs of neighbouring lesion voxels, a share of 0.70 to 0.95 differs in probabilities and 0.38 to 0.94 in masks
+    that were resampled; in labelled masks none, and up to 0.21 where confluent lesions were cut into pieces. A mask
+    moved by half a voxel has few values, which differ at edges alone.
+    """
+    pairs = differ = 0
+    for axis in range(3):
+        lower, upper = (np.moveaxis(data, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
+        both = (lower > 0) & (upper > 0)
+        pairs += int(both.sum())
+        differ += int((both & (lower != upper)).sum())
+    few = len(values) <= FEW_LEVELS and values[-1] in {end for _, end in SCALES}
+    many_small = len(values) > FEW_LEVELS or values[-1] >= SCALES[0][0]
+    return many_small and differ > pairs * (EDGES_DIFFER if few else LEVELS_DIFFER)
+
+
+def _unclear(values: NDArray[Any], whole: bool) -> str:
+    if whole:
+        found = f"whole numbers from {values[0]:g} to {values[-1]:g}: probabilities, or labels?"
+        return f"lesion mask: {found} give probabilities 0-1, or labels that do not touch"
+    return f"lesion mask: values from {values[0]:g} to {values[-1]:g}; give 0/1, probabilities 0-1, or labels"
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """The lesions of a mask on its own grid and on the isotropic grid; component 1 is the largest."""
+
+    voxels: NDArray[np.intp]
+    "(N, 3) indices of the mask's lesion voxels."
+    component: Ints
+    "(N,) the component of each voxel; 0 outside the scan's field of view."
+    affine: Reals
+    "4x4, mask voxels to RAS mm."
+    isotropic: Ints
+    "(I, J, K) component of each voxel of the scan's 1 mm RAS grid."
+    grid: Grid
+    volumes_mm3: Reals
+    "(components,) counted on the mask's own grid."
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        return voxel_volume_mm3(self.affine)
+
+
+def place(labels: NDArray[np.int32], affine: Reals, grid: Grid) -> Placed:
+    """Connected components of a labelled mask (I, J, K) on the isotropic grid; touching labels stay apart.
+
+    The mask is interpolated linearly and cut at one half. What is too thin to survive that is added again, so every
+    mask voxel within the scan's field of view is in a component.
+    """
+    voxels = np.argwhere(labels > 0)
+    isotropic = np.zeros(grid.shape, np.int32)
+    if len(voxels) == 0:
+        return Placed(voxels, np.zeros(0, np.int32), affine, isotropic, grid, np.zeros(0))
+    window = _window(voxels, affine, grid)
+    isotropic[window] = _resampled(labels > 0, affine, grid, window)
+    to_grid = np.linalg.inv(grid.affine) @ affine
+    lost = _assign(voxels, to_grid, isotropic) == 0
+    centres = np.rint(apply(to_grid, voxels[lost])).astype(np.intp)
+    inside = is_inside(centres, grid.shape)
+    isotropic[tuple(centres[inside].T)] = 1
+    _relabel(isotropic, labels, voxels, to_grid)
+    component = _assign(voxels, to_grid, isotropic)
+    return _by_volume(Placed(voxels, component, affine, isotropic, grid, np.zeros(int(isotropic.max()))))
+
+
+def apply(matrix: Reals, points: NDArray[Any]) -> Reals:
+    """A 4x4 matrix applied to (..., 3) points."""
+    moved: Reals = points @ matrix[:3, :3].T + matrix[:3, 3]
+    return moved
+
+
+def is_inside(indices: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which of (..., 3) voxel indices lie in an array of this shape."""
+    return np.asarray(((indices >= 0) & (indices < np.array(shape))).all(-1))
+
+
+def look_up(volume: NDArray[Any], indices: NDArray[np.intp]) -> NDArray[Any]:
+    """Values of a volume at (..., 3) voxel indices, 0 where there is no voxel."""
+    inside = is_inside(indices, volume.shape)
+    clipped = np.clip(indices, 0, np.array(volume.shape) - 1)
+    return np.where(inside, volume[tuple(np.moveaxis(clipped, -1, 0))], 0)
+
+
+def _window(voxels: NDArray[np.intp], affine: Reals, grid: Grid) -> Box:
+    """The box of the isotropic grid that holds the lesions."""
+    ends = np.array(list(product(*zip(voxels.min(0) - 1, voxels.max(0) + 1, strict=True))))
+    corners = apply(np.linalg.inv(grid.affine) @ affine, ends)
+    low = np.clip(np.floor(corners.min(0)), 0, np.array(grid.shape)).astype(int)
+    high = np.clip(np.ceil(corners.max(0)) + 1, 0, np.array(grid.shape)).astype(int)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return i, j, k
+
+
+def _resampled(mask: NDArray[np.bool_], affine: Reals, grid: Grid, window: Box) -> NDArray[np.bool_]:
+    """A mask at the centres of a window of the isotropic grid: at least half lesion by linear interpolation."""
+    origin = np.eye(4)
+    origin[:3, 3] = [s.start for s in window]
+    matrix = np.linalg.inv(affine) @ grid.affine @ origin
+    shape = tuple(max(0, s.stop - s.start) for s in window)
+    if 0 in shape:
+        return np.zeros(shape, bool)
+    values = ndimage.affine_transform(
+        mask.astype(np.float32), matrix[:3, :3], matrix[:3, 3], shape, order=1, mode="grid-constant"
+    )
+    return np.asarray(values >= 0.499)
+
+
+def _relabel(isotropic: Ints, labels: NDArray[np.int32], voxels: NDArray[np.intp], to_grid: Reals) -> None:
+    """In place: from lesion (1) to the number of its connected component of one label."""
+    found = np.argwhere(isotropic > 0)
+    full = np.ones((3, 3, 3), bool)
+    values = np.unique(labels[tuple(voxels.T)])
+    if len(values) == 1:
+        ndimage.label(isotropic > 0, full, output=isotropic)
+        return
+    nearest = cKDTree(voxels).query(apply(np.linalg.inv(to_grid), found))[1]
+    isotropic[tuple(found.T)] = 1 + np.searchsorted(values, labels[tuple(voxels[nearest].T)])
+    count = 0
+    numbered = np.zeros_like(isotropic)
+    for value, box in enumerate(ndimage.find_objects(isotropic), start=1):
+        if box is None:
+            continue
+        parts, n = ndimage.label(isotropic[box] == value, full)
+        numbered[box] = np.where(parts > 0, parts + count, numbered[box])
+        count += n
+    isotropic[...] = numbered
+
+
+def pieces_of(voxels: NDArray[np.intp], affine: Reals) -> Reals:
+    """Voxels (N, 3) cut into P equal pieces of at most 1 mm: the pieces' centres as voxel indices, (N, P, 3)."""
+    counts = np.maximum(1, np.ceil(np.linalg.norm(affine[:3, :3], axis=0) / PIECE_MM - 1e-2)).astype(int)
+    steps = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]
+    offsets = np.array(list(product(*steps)))
+    pieces: Reals = voxels[:, None] + offsets
+    return pieces
+
+
+def _assign(voxels: NDArray[np.intp], to_grid: Reals, isotropic: Ints) -> Ints:
+    """The component of each voxel (N,): where its pieces lie, else next to its centre, else 0."""
+    pieces = np.rint(apply(to_grid, pieces_of(voxels, to_grid))).astype(np.intp)
+    component: Ints = look_up(isotropic, pieces).max(-1, initial=0).astype(np.int32)
+    centres = np.rint(apply(to_grid, voxels)).astype(np.intp)
+    for step in NEIGHBOURS:
+        left = np.flatnonzero(component == 0)
+        left = left[is_inside(centres[left], isotropic.shape)]
+        component[left] = look_up(isotropic, centres[left] + step)
+    return component
+
+
+def _by_volume(placed: Placed) -> Placed:
+    """Renumber components by volume, largest first."""
+    count = len(placed.volumes_mm3)
+    volumes = np.bincount(placed.component, minlength=count + 1)[1:] * placed.voxel_volume_mm3
+    order = np.argsort(-volumes, kind="stable")
+    new = np.zeros(count + 1, np.int32)
+    new[1 + order] = np.arange(1, count + 1)
+    return Placed(
+        placed.voxels, new[placed.component], placed.affine, new[placed.isotropic], placed.grid, volumes[order]
+    )
+
+
+def on_scan_grid(placed: Placed, image: Image, same_grid: bool) -> Ints:
+    """Components on the scan's own grid, (I, J, K); from another grid, scan voxels that are at least half lesion."""
+    labels = np.zeros(image.data.shape, np.int32)
+    if same_grid:
+        labels[tuple(placed.voxels.T)] = placed.component
+        return labels
+    covered = np.zeros(placed.grid.canonical_shape, np.float32)
+    for slab in slabs(placed.isotropic.shape, (0, 0, 0), placed.grid, 1):
+        covered[slab.window] = slab.of(placed.isotropic[None] > 0)[0]
+    voxels = np.argwhere(to_native_axes(covered, placed.grid) >= 0.499)
+    labels[tuple(voxels.T)] = _assign(voxels, np.linalg.inv(placed.grid.affine) @ image.affine, placed.isotropic)
+    return labels
+
+
+def mismatches(image: Image, mask: Image) -> tuple[str, ...]:
+    """Why a mask and a scan may not belong together, from their fields of view alone."""
+    shape = np.array(image.data.shape)
+    samples = np.array(list(product(*(np.linspace(0, n - 1, 12) for n in shape))))
+    indices = apply(np.linalg.inv(mask.affine) @ image.affine, samples)
+    covered = ((indices > -0.5) & (indices < np.array(mask.data.shape) - 0.5)).all(-1).mean()
+    found = []
+    if covered < 0.5:
+        found.append(f"the lesion mask covers only {covered:.0%} of the scan's field of view: do they belong together?")
+    if image.data.shape == mask.data.shape and not _is_same_field(image, mask):
+        found.append("the lesion mask has the scan's matrix but another position or orientation: check its header")
+    return tuple(found)
+
+
+def _is_same_field(image: Image, mask: Image) -> bool:
+    """Whether both cover the same field of view, in whatever order and direction their axes are stored."""
+    if is_same_grid(image.geometry, mask.geometry):
+        return True
+    one, other = (grid_of(each.data.shape, each.affine) for each in (image, mask))
+    return is_same_grid((one.shape, one.affine), (other.shape, other.affine))

@@ -1,0 +1,90 @@
+"""What is known of a scan's lesions: how they were looked for, each lesion, and all of them together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsseg.lesions.masks import MaskKind, Placed, Reals
+from bidsseg.lesions.options import LesionOptions
+from bidsseg.lesions.zones import MCDONALD_SITES
+from bidsseg.segmentation.result import Segmentation
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion."""
+
+    lesion: int
+    "1 is the largest; the value of its voxels in the labelled lesion image."
+    volume_mm3: float
+    long_axis_mm: float
+    "Largest distance between two voxel centres of the isotropic grid, plus one voxel."
+    centroid_mm: tuple[float, float, float]
+    "RAS, scanner or template coordinates of the scan's header."
+    zone: str
+    contacts: tuple[str, ...]
+    dist_ventricle_mm: float
+    "Gap to the nearest lateral ventricle, face to face: 0 where they touch or overlap, nan without a ventricle."
+    dist_cortex_mm: float
+    "The same to the nearest cerebral cortex."
+    main_region: int
+    "Region code with the largest share, ventricles and CSF only where there is nothing else; 0 is outside the brain."
+    regions: tuple[tuple[int, float], ...]
+    "Region codes and the lesion's share in each, largest first; the shares add up to 1."
+    relative_intensity: float
+    "Mean grey value over the median of normal-appearing white matter; nan without such white matter."
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Pieces of at most 1 mm of the mask's lesion voxels: what the volumes in tables are sums of; shape (M,)."""
+
+    component: NDArray[np.int32]
+    "0 outside the scan's field of view."
+    volume_mm3: float
+    "Of each piece."
+    index: NDArray[np.intp]
+    "Flat index of the scan voxel that holds the piece's centre; -1 outside."
+    points_mm: Reals
+    "(M, 3) RAS."
+
+
+@dataclass(frozen=True, eq=False)
+class LesionReport:
+    """All lesions of a scan."""
+
+    lesions: tuple[Lesion, ...]
+    "Largest first; without components below the minimum volume."
+    placed: Placed
+    pieces: Pieces
+    labels: NDArray[np.uint16]
+    "(I, J, K) lesion of each voxel of the scan's grid; 0 also for what is too small."
+    segmentation: Segmentation
+    "Corrected under lesions."
+    corrected_voxels: int
+    band_distance_mm: Reals
+    "(M,) gap of each piece to the lateral ventricles; empty without bands."
+    kind: MaskKind
+    options: LesionOptions
+    warnings: tuple[str, ...]
+
+    @property
+    def mask_volume_mm3(self) -> float:
+        return len(self.placed.voxels) * self.placed.voxel_volume_mm3
+
+
+def findings(lesions: Sequence[Lesion], options: LesionOptions) -> str:
+    """What is seen of dissemination in space: lesions per McDonald site. Not a diagnosis.
+
+    Counts zones of lesions of at least the minimum long axis; ``(+n)`` counts those of another zone that touch it too.
+    """
+    long_enough = [lesion for lesion in lesions if lesion.long_axis_mm >= options.min_long_axis_mm]
+    zones = Counter(lesion.zone for lesion in long_enough)
+    also = Counter(c for lesion in long_enough for c in lesion.contacts if c != lesion.zone)
+    parts = [f"{site}: {zones[site]}" + (f" (+{also[site]})" if also[site] else "") for site in MCDONALD_SITES]
+    return ", ".join(parts)

@@ -1,0 +1,309 @@
+"""Tables and images of a scan's lesions, as files with data dictionaries."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsseg.files import write_text
+from bidsseg.imaging.image import Image, save
+from bidsseg.labels import MIDLINE_TISSUES, TISSUE, Scheme, label_table
+from bidsseg.lesions.masks import CONNECTIVITY, Reals, apply
+from bidsseg.lesions.measures import composition
+from bidsseg.lesions.records import LesionReport, findings
+from bidsseg.lesions.zones import OUTSIDE, ZONES
+from bidsseg.segmentation.result import Segmentation, labels
+
+TOO_SMALL, NOT_IN_SCAN = "too-small", "outside-scan"
+LESION_CODES = (25, 57)
+"Left-Lesion and Right-Lesion of FreeSurferColorLUT: what lesions are in the region map with lesions."
+NUMBERS_ABOUT = {
+    "Description": "Number of the lesion, as in the table of lesions; 0 elsewhere and in components below the minimum."
+}
+REGIONS_ABOUT = {"Contents": "Regions, corrected under lesions, with lesions painted over as 25 (left) and 57 (right)."}
+
+LESION_COLUMNS: dict[str, dict[str, Any]] = {
+    "lesion": {
+        "Description": "Number of the lesion, largest first; its value in the lesion image. 0 holds all components "
+        "below the minimum volume together, n/a the lesion voxels outside the scan's field of view"
+    },
+    "volume_mm3": {"Description": "Counted on the lesion mask's own grid", "Units": "mm^3"},
+    "long_axis_mm": {"Description": "Largest distance of two voxel centres of the 1 mm grid, plus 1 mm", "Units": "mm"},
+    "centroid_x_mm": {"Description": "Centre of mass, to the right, in the header's coordinates", "Units": "mm"},
+    "centroid_y_mm": {"Description": "Centre of mass, anterior", "Units": "mm"},
+    "centroid_z_mm": {"Description": "Centre of mass, superior", "Units": "mm"},
+    "zone": {
+        "Description": "The one zone of the lesion, after the sites of the 2017 McDonald criteria",
+        "Levels": {
+            "periventricular": "in the cerebrum, abuts ventricles; if it abuts both, mostly nearer to ventricles",
+            "juxtacortical": "in the cerebrum, abuts cortex; if it abuts both, mostly nearer to cortex",
+            "infratentorial": "most of it in brainstem and cerebellum",
+            "deep-grey": "most of it in thalamus, basal ganglia and ventral diencephalon",
+            "deep-white-matter": "in the cerebrum, abuts neither ventricles nor cortex",
+            "outside": "no part of it in the brain",
+            "too-small": "all components below the minimum volume",
+            "outside-scan": "lesion voxels where the scan has none",
+        },
+    },
+    "contacts": {"Description": "All zones the lesion touches, separated by commas"},
+    "dist_ventricle_mm": {"Description": "Gap to the nearest lateral ventricle, 0 where they touch", "Units": "mm"},
+    "dist_cortex_mm": {"Description": "Gap to the nearest cerebral cortex, 0 where they touch", "Units": "mm"},
+    "main_region": {"Description": "Region that holds most of the lesion; fluid only where there is nothing else"},
+    "regions": {"Description": "Share of the lesion in each region, largest first: name=fraction, comma between"},
+    "relative_intensity": {
+        "Description": "Mean grey value over the median of white matter outside the lesions, these dilated by 3 mm",
+        "Units": "arbitrary",
+    },
+}
+LOAD_COLUMNS: dict[str, dict[str, Any]] = {
+    "level": {
+        "Description": "What the row is about; the volumes of the rows of one level add up to the total",
+        "Levels": {
+            "total": "the whole mask",
+            "zone": "zone of each lesion",
+            "region": "regions of the segmentation",
+            "lobe": "lobes of the segmentation",
+            "band": "distance of each voxel from the lateral ventricles in mm",
+        },
+    },
+    "name": {"Description": "Zone, region, lobe or band; outside is what lies outside the brain"},
+    "index": {"Description": "Code of the region or lobe in its label table"},
+    "count": {"Description": "Lesions of this zone; lesions with more volume here than in any other row of the level"},
+    "count_touching": {"Description": "Lesions with any volume here; for zones, lesions in contact with it"},
+    "volume_mm3": {"Description": "Lesion volume here, components below the minimum included", "Units": "mm^3"},
+    "fraction_of_region": {"Description": "Lesion volume here over the volume of the region (or lobe, or brain)"},
+    "fraction_of_lesions": {"Description": "Lesion volume here over that of the whole mask"},
+    "largest_mm3": {"Description": "Largest volume that one lesion has here", "Units": "mm^3"},
+}
+
+
+@dataclass(frozen=True)
+class Load:
+    """Lesion load of one region, lobe, zone or distance band; columns as in ``LOAD_COLUMNS``."""
+
+    level: str
+    name: str
+    index: int | None
+    count: int
+    count_touching: int
+    volume_mm3: float
+    fraction_of_region: float
+    fraction_of_lesions: float
+    largest_mm3: float
+
+
+def lesion_loads(report: LesionReport) -> list[Load]:
+    """Total, zones, regions, lobes and, if asked for, distance bands; every level adds up to the mask's volume."""
+    rows = [_total(report), *_zones(report), *_labels(report, "regions"), *_labels(report, "lobes")]
+    return rows + (_bands(report) if report.options.bands_mm else [])
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else math.nan
+
+
+def _total(report: LesionReport) -> Load:
+    brain = float((report.segmentation.tissue > 0).sum()) * report.segmentation.voxel_volume_mm3
+    total, count = report.mask_volume_mm3, len(report.lesions)
+    largest = max((lesion.volume_mm3 for lesion in report.lesions), default=0.0)
+    return Load("total", "all", None, count, count, total, _share(total, brain), _share(total, total), largest)
+
+
+def _zones(report: LesionReport) -> list[Load]:
+    total = report.mask_volume_mm3
+    rows = []
+    for zone in ZONES:
+        volumes = [lesion.volume_mm3 for lesion in report.lesions if lesion.zone == zone]
+        touching = sum(zone == lesion.zone or zone in lesion.contacts for lesion in report.lesions)
+        volume = sum(volumes)
+        share = _share(volume, total)
+        rows.append(
+            Load("zone", zone, None, len(volumes), touching, volume, math.nan, share, max(volumes, default=0.0))
+        )
+    for name, small in ((TOO_SMALL, small_volumes_mm3(report)), (NOT_IN_SCAN, not_in_scan_mm3(report))):
+        volume = float(small.sum())
+        largest = float(small.max(initial=0))
+        rows.append(Load("zone", name, None, 0, 0, volume, math.nan, _share(volume, total), largest))
+    return rows
+
+
+def small_volumes_mm3(report: LesionReport) -> Reals:
+    """Volumes of the components below the minimum volume."""
+    return report.placed.volumes_mm3[len(report.lesions) :]
+
+
+def not_in_scan_mm3(report: LesionReport) -> Reals:
+    """Volumes of the mask's lesion voxels outside the scan's field of view."""
+    return np.full(int((report.placed.component == 0).sum()), report.placed.voxel_volume_mm3)
+
+
+def _labels(report: LesionReport, scheme: Scheme) -> list[Load]:
+    codes = labels(report.segmentation, scheme)
+    volumes = composition(report.pieces, codes, len(report.lesions))
+    sizes = np.bincount(codes.reshape(-1)) * report.segmentation.voxel_volume_mm3
+    names = {0: OUTSIDE} | {label.index: label.name for label in label_table(scheme)}
+    rows = _columns(volumes, sorted(names), report)
+    level = scheme.rstrip("s")
+    return [
+        Load(
+            level,
+            names[code],
+            code,
+            *row[:3],
+            _share(row[2], float(sizes[code])) if 0 < code < len(sizes) else math.nan,
+            *row[3:],
+        )
+        for code, row in zip(sorted(names), rows, strict=True)
+    ]
+
+
+def _columns(
+    volumes: Reals, columns: Sequence[int], report: LesionReport
+) -> list[tuple[int, int, float, float, float]]:
+    """count, count_touching, volume, fraction of lesions, largest: of columns of a composition; 0 beyond its last."""
+    padded = np.pad(volumes, ((0, 0), (0, max(0, max(columns) + 1 - volumes.shape[1]))))
+    lesions = padded[1:]
+    mainly = np.bincount(lesions.argmax(1), minlength=padded.shape[1]) if len(lesions) else np.zeros(padded.shape[1])
+    return [
+        (
+            int(mainly[column]),
+            int((lesions[:, column] > 0).sum()),
+            float(padded[:, column].sum()),
+            _share(float(padded[:, column].sum()), report.mask_volume_mm3),
+            float(lesions[:, column].max(initial=0)),
+        )
+        for column in columns
+    ]
+
+
+def _bands(report: LesionReport) -> list[Load]:
+    """A gap equal to an edge belongs to the nearer band; without ventricles all is in the last."""
+    edges = sorted(report.options.bands_mm)
+    names = [f"{low:g}-{high:g}" for low, high in zip([0, *edges], edges, strict=False)] + [f">{edges[-1]:g}"]
+    band = np.searchsorted(edges, np.nan_to_num(report.band_distance_mm, nan=np.inf), side="left")
+    count = len(report.lesions)
+    component = np.where(report.pieces.component <= count, report.pieces.component, 0)
+    counts = np.bincount(component * len(names) + band, minlength=(count + 1) * len(names)).reshape(count + 1, -1)
+    rows = _columns(counts * report.pieces.volume_mm3, range(len(names)), report)
+    return [Load("band", name, None, *row[:3], math.nan, *row[3:]) for name, row in zip(names, rows, strict=True)]
+
+
+def lesion_rows(report: LesionReport) -> list[dict[str, Any]]:
+    """Rows of the lesions table, columns as in ``LESION_COLUMNS``; small and outside components in one row each."""
+    names = region_names()
+    rows = []
+    for lesion in report.lesions:
+        row = {name: getattr(lesion, name) for name in LESION_COLUMNS if hasattr(lesion, name)}
+        row |= dict(zip(("centroid_x_mm", "centroid_y_mm", "centroid_z_mm"), lesion.centroid_mm, strict=True))
+        row |= {"contacts": ",".join(lesion.contacts), "main_region": names[lesion.main_region]}
+        row["regions"] = ",".join(f"{names[code]}={share:.3f}" for code, share in lesion.regions)
+        rows.append(row)
+    for number, zone, small in (
+        (0, TOO_SMALL, small_volumes_mm3(report)),
+        (None, NOT_IN_SCAN, not_in_scan_mm3(report)),
+    ):
+        if len(small):
+            rows.append({"lesion": number, "volume_mm3": float(small.sum()), "zone": zone})
+    return rows
+
+
+@cache
+def region_names() -> dict[int, str]:
+    """Names of the region codes; 0 is outside the brain."""
+    return {0: OUTSIDE} | {label.index: label.name for label in label_table("regions")}
+
+
+def write_lesions(
+    report: LesionReport, image: Image, base: Path, sidecar: Mapping[str, Any] | None = None, space: str = ""
+) -> list[Path]:
+    """Write tables, data dictionaries and images; returns their paths.
+
+    ``base`` is folder and name up to before ``_desc``; ``image`` the scan, for its header; ``sidecar`` is added to the
+    JSON of the images, ``space`` (``_space-orig``) to their names. Files: ``_desc-lesions_lesions.tsv``,
+    ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz`` (number of the lesion) and
+    ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right), and a ``.json`` beside each.
+    """
+    folder, stem = base.parent, base.name
+    folder.mkdir(parents=True, exist_ok=True)
+    loads = [vars(load) for load in lesion_loads(report)]
+    written = write_table(folder / f"{stem}_desc-lesions_lesions.tsv", lesion_rows(report), LESION_COLUMNS)
+    written += write_table(folder / f"{stem}_desc-lesionload_lesions.tsv", loads, LOAD_COLUMNS)
+    described = {**summary(report), **(sidecar or {})}
+    regions = regions_with_lesions(report)
+    images = (("_desc-lesions", report.labels, NUMBERS_ABOUT), ("_seg-regions_desc-lesions", regions, REGIONS_ABOUT))
+    for name, data, about in images:  # the description of seg-regions is at the root of a dataset
+        path = folder / f"{stem}{space}{name}_dseg.nii.gz"
+        save(path, data, image.affine, like=image)
+        sidecar_path = folder / f"{stem}{space}{name}_dseg.json"
+        written += [path, _write_json(sidecar_path, {**about, **described})]
+    return written
+
+
+def regions_with_lesions(report: LesionReport) -> NDArray[np.uint16]:
+    """The corrected region map with lesions painted over as 25 (left) and 57 (right)."""
+    codes = labels(report.segmentation, "regions")
+    lesion = report.labels > 0
+    codes[lesion] = np.array(LESION_CODES)[_sides(report.segmentation, np.argwhere(lesion))]
+    return codes
+
+
+def _sides(segmentation: Segmentation, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+    """0 left, 1 right of voxels (N, 3); on the midline, by the plane halfway between the two halves of the cerebrum."""
+    side: NDArray[np.intp] = segmentation.side[tuple(voxels.T)].astype(np.intp)
+    midline = np.isin(segmentation.tissue[tuple(voxels.T)], [TISSUE[name] for name in MIDLINE_TISSUES])
+    white = segmentation.tissue == TISSUE["white-matter"]
+    halves = [np.argwhere(white & (segmentation.side == which)) for which in (0, 1)]
+    if midline.any() and all(len(half) for half in halves):
+        left, right = (apply(segmentation.affine, half.mean(0)) for half in halves)
+        beyond = (apply(segmentation.affine, voxels[midline]) - (left + right) / 2) @ (right - left)
+        side[midline] = beyond > 0
+    return side
+
+
+def summary(report: LesionReport) -> dict[str, Any]:
+    """How the lesions were measured, and what was found, for a JSON sidecar or a report."""
+    options = report.options
+    return {
+        "LesionCount": len(report.lesions),
+        "LesionVolumeMm3": round(report.mask_volume_mm3, 3),
+        "Findings": findings(report.lesions, options),
+        "MaskKind": report.kind,
+        "Threshold": options.threshold if report.kind == "probability" else None,
+        "Connectivity": CONNECTIVITY,
+        "MinimumVolumeMm3": options.min_volume_mm3,
+        "MinimumLongAxisMm": options.min_long_axis_mm,
+        "ContactToleranceMm": options.tolerance_mm,
+        "CorrectedVoxels": report.corrected_voxels,
+        "Warnings": list(report.warnings),
+    }
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Mapping[str, Any]]) -> list[Path]:
+    """Write rows as TSV, n/a for what is missing or not a number, and the columns as its JSON data dictionary."""
+    handle = io.StringIO()
+    writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    write_text(path, handle.getvalue())
+    return [path, _write_json(path.with_suffix(".json"), columns)]
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
+        return "n/a"
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+    return path

@@ -1,0 +1,1 @@
+"""What an answer is worth: evidence, expected accuracy and the verdict."""

@@ -1,0 +1,305 @@
+"""What the network's probabilities tell about its own answer: sums per label, where labels lie, where the brain is cut.
+
+Everything here is measured; what it means is decided in ``assessment``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bidsseg.imaging.arrays import Floats, as_float32, box_around
+from bidsseg.labels import (
+    N_GYRI,
+    TISSUE,
+    TISSUES,
+    Scheme,
+    code_lookup,
+    first_gyri,
+    gyri_to_parts,
+    label_table,
+    lobe_parts,
+)
+
+if TYPE_CHECKING:
+    from bidsseg.network.inference import Probabilities
+
+Indices = NDArray[np.intp]
+Tally = NDArray[np.float64]
+"(codes, ``TALLIED``)"
+TALLIED = ("voxels", "probable", "inside", "i", "j", "k")
+"Sums over voxels: their number, the label's probability everywhere and where it was chosen, and their indices."
+SCORED: tuple[Scheme, ...] = ("regions", "lobes")
+FACES = ("left", "right", "back", "front", "bottom", "top")
+"Of the field of view, in the order of the RAS axes."
+FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle")
+LEAST = 0.01
+"Voxels less likely than this to be brain are left out."
+SLICES_AT_ONCE = 8
+"Sagittal ones; their probabilities fit into a processor's cache."
+FEW_DEEP_VOXELS = 500
+MARGIN_VOXELS = 4
+"Of the white matter's box, so that it holds cortex on all sides."
+NO_WEIGHT = 1e-4
+AROUND_VOXELS = 21
+"Of 2 mm: the surroundings that white matter and cortex are compared in."
+LEAST_CONTRAST = 0.02
+"Between tissues of a scan normalised to 0-1."
+QUARTILES_OF_NORMAL = 1.349
+"Distance between the quartiles of a normal distribution, in standard deviations."
+CEREBELLUM = ("cerebellum-cortex", "cerebellum-white-matter")
+
+
+class Sums(NamedTuple):
+    """One label in the 1 mm answer; sums over voxels of 1 mm3."""
+
+    voxels: float
+    "Where the label was chosen."
+    probable: float
+    "Sum of its probability everywhere."
+    inside: float
+    "Sum of its probability where it was chosen."
+    centre: tuple[float, float, float]
+    "Mean position in mm along the RAS axes of the 1 mm grid; zeros without voxels."
+
+    @property
+    def soft_dice(self) -> float:
+        """The Dice to be expected if the probabilities were true, 0-1; 0 for a label that is nowhere."""
+        both = self.voxels + self.probable
+        return 2 * self.inside / both if both > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one answer without a second opinion."""
+
+    sums: dict[str, dict[int, Sums]]
+    "By scheme of ``SCORED`` and code."
+    intracranial_mm3: float
+    cut_mm2: dict[str, float] = field(default_factory=dict)
+    "Brain without fluid on each face of the field of view."
+    cerebellum_cut_mm2: float = 0.0
+    "Cerebellum on the lowest slice."
+    unevenness: float = 0.0
+    "Of white matter: how much it varies over a few mm, against its contrast with cortex; 0 where too little is seen."
+    white_over_grey: float = 0.0
+    "Mean of white matter less that of cortex, in the scan normalised to 0-1; positive as in T1w, negative as in FLAIR."
+    better_turned: str = ""
+    "The orientation in which the scan could be labelled well, where it cannot be as it is."
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evidence_from(stored: dict[str, Any]) -> Evidence:
+    """What ``Evidence.as_json`` gave, after its way through JSON."""
+    sums = {
+        scheme: {int(code): Sums(row[0], row[1], row[2], tuple(row[3])) for code, row in rows.items()}
+        for scheme, rows in stored["sums"].items()
+    }
+    return Evidence(**{**stored, "sums": sums})
+
+
+def collect(found: Probabilities, volume: Floats) -> Evidence:
+    """The evidence of an answer for the normalised scan (I, J, K) on the 1 mm grid."""
+    shape = volume.shape
+    tissue = np.zeros(found.tissue.shape[1:], np.uint8)
+    tallies: dict[Scheme, Tally] = {scheme: np.zeros((_n_codes(scheme), len(TALLIED))) for scheme in SCORED}
+    for voxels in some_slices_at_a_time(found):
+        tissue[voxels.place] = voxels.factors[0]
+        for scheme, tally in tallies.items():
+            tally += tallied(voxels, scheme)
+    solid = (tissue > 0) & ~_members(FLUID)[tissue]
+    cerebellum = _members(CEREBELLUM)[tissue]
+    seen = _inside(volume, found)
+    return Evidence(
+        {scheme: label_sums(tally, scheme, found.origin) for scheme, tally in tallies.items()},
+        float(np.count_nonzero(tissue)),
+        {name: float(face.sum()) for name, face in zip(FACES, _faces(solid, found.origin, shape), strict=True)},
+        float(_faces(cerebellum, found.origin, shape)[FACES.index("bottom")].sum()),
+        unevenness(seen, tissue),
+        white_over_grey(seen, tissue),
+    )
+
+
+def _inside(volume: Floats, found: Probabilities) -> Floats:
+    """The box of the probabilities out of the 1 mm grid."""
+    i, j, k = (slice(o, o + n) for o, n in zip(found.origin, found.tissue.shape[1:], strict=True))
+    return volume[i, j, k]
+
+
+def unevenness(volume: Floats, tissue: NDArray[np.uint8]) -> float:
+    """``Evidence.unevenness`` of grey values and tissues of one shape (I, J, K).
+
+    Ghosts of movement ripple through white matter, which the network overlooks. What noise leaves in means over 3 mm,
+    which the network bears well, is taken off by its own strength; means over 9 mm of white matter take out the bias
+    field, and the contrast is that of the surroundings. Medians and quartiles, because of lesions.
+    """
+    box = box_around(tissue == TISSUE["white-matter"], MARGIN_VOXELS)
+    volume, tissue = volume[box], tissue[box]  # the rest of the volume would cost as much again
+    white, cortex = tissue == TISSUE["white-matter"], tissue == TISSUE["cortex"]
+    deep = ndimage.binary_erosion(white, iterations=2)
+    if deep.sum() < FEW_DEEP_VOXELS or not cortex.any():
+        return 0.0
+    smooth = ndimage.uniform_filter(volume, 3)
+    contrast = _contrast(volume, white, cortex)[deep]
+    ripple = _spread((smooth - _mean_within(white, smooth, 9))[deep] / contrast)
+    noise = _spread((volume - smooth)[deep] / contrast)
+    return round(float(np.sqrt(max(ripple**2 - noise**2 / (3**3 - 1), 0.0))), 4)
+
+
+def white_over_grey(volume: Floats, tissue: NDArray[np.uint8]) -> float:
+    """``Evidence.white_over_grey`` of grey values and tissues of one shape (I, J, K); 0 where either is missing."""
+    white, cortex = (volume[tissue == TISSUE[name]] for name in ("white-matter", "cortex"))
+    return round(float(white.mean() - cortex.mean()), 4) if white.size and cortex.size else 0.0
+
+
+def _spread(values: Floats) -> float:
+    """Standard deviation of a normal distribution with these quartiles."""
+    low, high = np.percentile(values, (25, 75))
+    return float(high - low) / QUARTILES_OF_NORMAL
+
+
+def _mean_within(mask: NDArray[np.bool_], volume: Floats, width: int) -> Floats:
+    """Means over cubes, of the voxels in the mask alone; the mask's own mean where a cube holds none."""
+    weight = ndimage.uniform_filter(mask.astype(np.float32), width)
+    total: Floats = ndimage.uniform_filter(np.where(mask, volume, np.float32(0)), width)
+    mean: Floats = total / np.maximum(weight, np.float32(NO_WEIGHT))
+    mean[weight < NO_WEIGHT] = volume[mask].mean()
+    return mean
+
+
+def _contrast(volume: Floats, white: NDArray[np.bool_], cortex: NDArray[np.bool_]) -> Floats:
+    """Between white matter and cortex within about 2 cm, (I, J, K); worked out at half the resolution."""
+    coarse = (slice(None, None, 2),) * 3
+    one, other = (_mean_within(mask[coarse], volume[coarse], AROUND_VOXELS) for mask in (white, cortex))
+    apart = np.maximum(np.abs(one - other), LEAST_CONTRAST)
+    i, j, k = volume.shape
+    fine: Floats = apart.repeat(2, 0).repeat(2, 1).repeat(2, 2)[:i, :j, :k]
+    return fine
+
+
+def as_sure_as(fused: Evidence, own: Evidence) -> Evidence:
+    """The evidence of averaged probabilities, with the confidence of the scan's own.
+
+    Averages are less sure than single answers without being worse, and calibrations are fitted on single answers.
+    """
+    sums = {
+        scheme: {
+            code: row._replace(probable=row.voxels, inside=own.sums[scheme][code].soft_dice * row.voxels)
+            for code, row in rows.items()
+        }
+        for scheme, rows in fused.sums.items()
+    }
+    return replace(fused, sums=sums)
+
+
+class Voxels(NamedTuple):
+    """Those that may be brain, N of them."""
+
+    tissue: Floats
+    "(19, N) probabilities."
+    side: Floats
+    "(2, N) probabilities of left and right."
+    part: Floats
+    "(lobe parts, N) probabilities."
+    factors: tuple[Indices, Indices, Indices]
+    "The most likely tissue, side and lobe part, (N,) each."
+    place: tuple[Indices, Indices, Indices]
+    "Indices in the box, (N,) each."
+
+
+def some_slices_at_a_time(found: Probabilities) -> Iterator[Voxels]:
+    """The voxels of the box that may be brain; few at once, since all of them would fill the memory anew."""
+    for first in range(0, found.tissue.shape[1], SLICES_AT_ONCE):
+        slices = slice(first, first + SLICES_AT_ONCE)
+        maybe = found.tissue[0, slices] < np.float16(1 - LEAST)
+        tissue = as_float32(found.tissue[:, slices][:, maybe])
+        right = as_float32(found.right[0, slices][maybe])
+        part = _lobe_parts(found.parcels[:, slices][:, maybe])
+        i, j, k = np.nonzero(maybe)
+        factors = (tissue.argmax(0), (right > 0.5).astype(np.intp), part.argmax(0))
+        yield Voxels(tissue, np.stack((1 - right, right)), part, factors, (i + first, j, k))
+
+
+def _lobe_parts(parcels: NDArray[np.float16]) -> Floats:
+    """(lobe parts, N) from as many channels, or from those of gyri and of the vermis' lobules, which have no lobe."""
+    if len(parcels) == len(lobe_parts()):
+        return as_float32(parcels)
+    return gyri_to_parts() @ as_float32(parcels[:N_GYRI])
+
+
+def _members(names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which tissues are among the names, (19,)."""
+    return np.isin(np.arange(len(TISSUES)), [TISSUE[name] for name in names])
+
+
+@cache
+def part_codes(scheme: Scheme) -> NDArray[np.uint16]:
+    """Codes by (tissue, side, lobe part)."""
+    return code_lookup(scheme)[:, :, first_gyri()]
+
+
+def _n_codes(scheme: Scheme) -> int:
+    return int(part_codes(scheme).max()) + 1
+
+
+def tallied(voxels: Voxels, scheme: Scheme) -> Tally:
+    """``TALLIED`` of some voxels by code."""
+    lookup, size = part_codes(scheme), _n_codes(scheme)
+    codes = lookup[voxels.factors]
+    inside = np.bincount(codes, probability_of_chosen(voxels, codes, lookup), minlength=size)
+    places = (np.bincount(codes, index, minlength=size) for index in voxels.place)
+    return np.stack((np.bincount(codes, minlength=size), probable_voxels(voxels, lookup, size), inside, *places), 1)
+
+
+def label_sums(tally: Tally, scheme: Scheme, origin: tuple[int, int, int]) -> dict[int, Sums]:
+    """``Sums`` of every label of a scheme, also of those that were chosen nowhere, from the tally of a box."""
+    sums = {}
+    for code in (label.index for label in label_table(scheme)):
+        voxels, probable, inside, *places = tally[code]
+        i, j, k = (round(float(p / voxels + o), 2) if voxels else 0.0 for p, o in zip(places, origin, strict=True))
+        sums[code] = Sums(float(voxels), round(float(probable), 2), round(float(inside), 2), (i, j, k))
+    return sums
+
+
+def probable_voxels(voxels: Voxels, lookup: NDArray[np.uint16], size: int) -> NDArray[np.float64]:
+    """Sum over voxels of each code's probability, (size,)."""
+    by_side = voxels.tissue @ voxels.side.T  # (19, 2)
+    sums = np.zeros(size)
+    for tissue, side in np.ndindex(by_side.shape):
+        codes = lookup[tissue, side]
+        if len(set(codes.tolist())) == 1:
+            sums[codes[0]] += by_side[tissue, side]
+        else:
+            np.add.at(sums, codes, voxels.part @ (voxels.tissue[tissue] * voxels.side[side]))
+    sums[0] = 0
+    return sums
+
+
+def probability_of_chosen(voxels: Voxels, codes: NDArray[np.uint16], lookup: NDArray[np.uint16]) -> Floats:
+    """Probability of each voxel's own label, (N,): of all tissues, sides and parts that bear it."""
+    total = np.zeros(len(codes), np.float32)
+    for code in np.unique(lookup[lookup > 0]):
+        here = np.flatnonzero(codes == code)
+        for tissue, side in zip(*np.nonzero((lookup == code).any(2)), strict=True):
+            bears = lookup[tissue, side] == code  # (parts,)
+            share = voxels.tissue[tissue, here] * voxels.side[side, here]
+            total[here] += share if bears.all() else share * (bears @ voxels.part[:, here])
+    return total
+
+
+def _faces(mask: NDArray[np.bool_], origin: tuple[int, int, int], shape: tuple[int, ...]) -> list[NDArray[np.bool_]]:
+    """The mask on the six faces of the field of view, empty where the box does not reach them."""
+    faces = []
+    for axis in range(3):
+        for index, reached in ((0, origin[axis] == 0), (-1, origin[axis] + mask.shape[axis] == shape[axis])):
+            face: NDArray[np.bool_] = np.asarray(mask.take(index, axis))
+            faces.append(face if reached else np.zeros_like(face))
+    return faces

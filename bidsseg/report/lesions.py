@@ -1,0 +1,247 @@
+"""What a participant's page tells of lesions, read from the files on disk: findings, zones, tables, change."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bidsseg.bids.names import in_time
+from bidsseg.files import read_json
+from bidsseg.lesions.changes import STATUSES
+from bidsseg.lesions.zones import MCDONALD_SITES, ZONES
+from bidsseg.report.charts import read_tsv
+from bidsseg.report.lesion_mosaic import ZONE_COLORS
+from bidsseg.workflow.lesion_stages import changes_marker
+
+LESION_ROWS = 40
+SUMMARY_ENDING = "_desc-lesionsummary_lesions.json"
+COLUMNS = {
+    "lesion": "Lesion",
+    "level": "Level",
+    "name": "Name",
+    "session_before": "From",
+    "session_after": "To",
+    "status": "Change",
+    "count": "Count",
+    "volume_mm3": "Volume, mm³",
+    "volume_before_mm3": "Before, mm³",
+    "volume_after_mm3": "After, mm³",
+    "fraction_of_region": "Share of region",
+    "long_axis_mm": "Long axis, mm",
+    "zone": "Zone",
+    "contacts": "Touches",
+    "main_region": "Main region",
+    "dist_ventricle_mm": "To ventricle, mm",
+    "dist_cortex_mm": "To cortex, mm",
+    "relative_intensity": "Grey value",
+}
+"Columns of lesion tables that the page shows."
+TITLES = {
+    "desc-lesions": "each lesion",
+    "desc-lesionload": "load by zone and lobe",
+    "desc-lesionchanges": "changes",
+}
+
+
+@dataclass(frozen=True)
+class LesionTable:
+    """A table of lesions, cut to what a page can hold."""
+
+    title: str
+    path: str
+    header: list[str]
+    rows: list[list[str]]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class ZoneRow:
+    """The lesions of one zone."""
+
+    name: str
+    color: str
+    count: str
+    touching: str
+    volume_ml: str
+    percent: str
+    largest_mm3: str
+
+
+@dataclass(frozen=True)
+class SessionLesions:
+    """One session's lesions."""
+
+    title: str
+    mask: str
+    how: str
+    "What the mask holds, and how lesions were told apart."
+    findings: str
+    warnings: list[str]
+    zones: list[ZoneRow]
+    tables: list[LesionTable]
+    figure: str
+    "Path of the picture from the page; empty where there is none."
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What became of lesions from session to session."""
+
+    header: list[str]
+    rows: list[list[str]]
+    table: LesionTable | None
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """All that the page tells of lesions."""
+
+    sessions: list[SessionLesions]
+    changes: Changes | None
+    others: list[LesionTable]
+    "Tables that nothing here accounts for."
+    unmasked: list[str]
+    "Titles of sessions no mask was used for."
+
+    @property
+    def any(self) -> bool:
+        return bool(self.sessions or self.others)
+
+
+def read_lesions(out_dir: Path, subject: str, sessions: Iterable[str]) -> Lesions:
+    """Everything of a participant; ``sessions`` are the labels of all that were segmented, empty for none."""
+    folder = out_dir / f"sub-{subject}"
+    summaries = list(folder.glob(f"**/*{SUMMARY_ENDING}"))
+    order = in_time(out_dir, subject, map(session_of, summaries))
+    summaries.sort(key=lambda path: (order.index(session_of(path)), path))
+    found = [session_lesions(out_dir, path) for path in summaries]
+    changes = read_changes(out_dir, subject)
+    told = {table.path for session in found for table in session.tables}
+    told |= {changes.table.path} if changes and changes.table else set()
+    tables = (lesion_table(out_dir, path) for path in sorted(folder.glob("**/*_lesions.tsv")))
+    others = [table for table in tables if table is not None and table.path not in told]
+    masked = {session_of(path) for path in summaries}
+    unmasked = [f"session {name}" if name else "the only session" for name in sessions if name not in masked]
+    return Lesions(found, changes, others, unmasked)
+
+
+def session_of(path: Path) -> str:
+    """The session label in a file's name; empty without one."""
+    return dict(part.split("-", 1) for part in path.name.split("_") if "-" in part).get("ses", "")
+
+
+def session_lesions(out_dir: Path, summary: Path) -> SessionLesions:
+    """One session, from its summary and the tables beside it."""
+    content = read_json(summary)
+    stem = summary.name.removesuffix(SUMMARY_ENDING)
+    paths = [summary.with_name(f"{stem}_desc-{name}_lesions.tsv") for name in ("lesionload", "lesions")]
+    scan = str(content.get("Scan", ""))
+    entities = [part for part in scan.split("_") if "-" in part and not part.startswith(("sub-", "ses-"))]
+    session = session_of(summary)
+    title = [f"Session {session}"] * bool(session) + [scan.rpartition("_")[2], *entities]
+    figures = (str(name) for name in content.get("Outputs", []) if str(name).endswith(".png"))
+    return SessionLesions(
+        title=" · ".join(filter(None, title)),
+        mask=str(content.get("Mask", "unknown")),
+        how=_how(content),
+        findings=str(content.get("Findings", "")),
+        warnings=[str(line) for line in content.get("Warnings", [])],
+        zones=zone_rows(paths[0]),
+        tables=[table for path in paths if (table := lesion_table(out_dir, path)) is not None],
+        figure=next((name for name in figures if (out_dir / name).exists()), ""),
+    )
+
+
+def _how(content: Mapping[str, Any]) -> str:
+    kind = {"binary": "binary", "labels": "labelled lesions"}.get(str(content.get("MaskKind")), "")
+    if not kind:
+        kind = f"probabilities, lesion from {content.get('Threshold', '?')}"
+    least = (content.get(key, "?") for key in ("MinimumVolumeMm3", "MinimumLongAxisMm", "ContactToleranceMm"))
+    volume, axis, gap = least
+    return f"{kind}; components from {volume} mm³; findings from {axis} mm; contact up to {gap} mm"
+
+
+def zone_rows(loads: Path) -> list[ZoneRow]:
+    """McDonald sites, and other zones that hold lesions."""
+    try:
+        rows = {row["name"]: row for row in read_tsv(loads) if row["level"] == "zone"}
+    except (OSError, ValueError, KeyError, csv.Error):
+        return []
+    colors = dict(zip(ZONES, ZONE_COLORS, strict=True))
+    worth = [row for name, row in rows.items() if name in MCDONALD_SITES or row["volume_mm3"] not in ("0", "n/a")]
+    return [
+        ZoneRow(
+            row["name"].replace("-", " "),
+            colors.get(row["name"], "#d0d0d0"),
+            row["count"],
+            row["count_touching"],
+            f"{as_number(row['volume_mm3']) / 1000:.2f}",
+            f"{100 * as_number(row['fraction_of_lesions']):.1f}",
+            rounded(row["largest_mm3"]),
+        )
+        for row in worth
+    ]
+
+
+def as_number(cell: str) -> float:
+    return 0.0 if cell == "n/a" else float(cell)
+
+
+def read_changes(out_dir: Path, subject: str) -> Changes | None:
+    """Counts from session to session and the table of lesions; None for a single session."""
+    marker = changes_marker(out_dir, subject)
+    intervals = read_json(marker).get("Intervals", [])
+    if not intervals:
+        return None
+    rows = [
+        [f"{row.get('Before')} to {row.get('After')}", *(str(row.get(status, "")) for status in STATUSES)]
+        for row in intervals
+    ]
+    path = marker.with_name(f"sub-{subject}_desc-lesionchanges_lesions.tsv")
+    return Changes(["Sessions", *(status.replace("-", " ") for status in STATUSES)], rows, lesion_table(out_dir, path))
+
+
+def lesion_table(out_dir: Path, path: Path) -> LesionTable | None:
+    """The first rows and the main columns of a table; None where it is empty or unreadable."""
+    try:
+        rows = read_tsv(path)
+    except (OSError, ValueError, csv.Error):
+        return None
+    if not rows:
+        return None
+    worth = [row for row in rows if row.get("level") != "region" and row.get("volume_mm3") != "0"]
+    columns = [name for name in COLUMNS if name in rows[0]]
+    cells = [[rounded(row.get(name)) for name in columns] for row in worth[:LESION_ROWS]]
+    title = " · ".join(TITLES.get(part, part) for part in path.name.split("_")[1:-1])
+    where = path.relative_to(out_dir).as_posix()
+    return LesionTable(title, where, [COLUMNS[name] for name in columns], cells, len(rows) - len(cells))
+
+
+def rounded(cell: str | None) -> str:
+    """A table's cell for reading."""
+    try:
+        number = float(cell or "")
+    except ValueError:
+        return "" if cell in (None, "n/a") else str(cell).replace(",", ", ")
+    return "" if math.isnan(number) else f"{number:.4g}"
+
+
+def zones_of_lesions(folder: Path, image: Path) -> dict[str, Any] | None:
+    """For the viewer: zones with their colours, and the place of each lesion's zone among them by its number."""
+    path = folder / (image.name.replace("_space-orig", "").partition("_dseg")[0] + "_lesions.tsv")
+    try:
+        numbers = {int(row["lesion"]): row["zone"] for row in read_tsv(path) if row["lesion"].isdigit()}
+    except (OSError, ValueError, KeyError, csv.Error):
+        return None
+    zones = [{"name": name.replace("-", " "), "color": color} for name, color in zip(ZONES, ZONE_COLORS, strict=True)]
+    return {"zones": zones, "zone_of": _by_number(numbers)}
+
+
+def _by_number(zones: Mapping[int, str]) -> Sequence[int]:
+    """1 + place of the zone by number of the lesion, from 0; 1 for a zone that is none of ours."""
+    named = (zones.get(number, "") for number in range(max(zones, default=0) + 1))
+    return [1 + ZONES.index(zone) if zone in ZONES else 1 for zone in named]

@@ -1,0 +1,75 @@
+"""The methods text of a run, for the user's paper."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from bidsseg.bids.outputs import Recipe
+
+N4 = "Tustison NJ et al. N4ITK: improved N3 bias correction. IEEE Trans Med Imaging 29, 2010. 10.1109/TMI.2010.2046908"
+UNET = "Ronneberger O, Fischer P, Brox T. U-Net. MICCAI 2015. 10.1007/978-3-319-24574-4_28"
+SYNTHSEG = "Billot B et al. SynthSeg. Medical Image Analysis 86, 2023. 10.1016/j.media.2023.102789"
+NIPYPE = "Gorgolewski K et al. Nipype. Frontiers in Neuroinformatics 5, 2011. 10.3389/fninf.2011.00013"
+PYBIDS = "Yarkoni T et al. PyBIDS. Journal of Open Source Software 4, 2019. 10.21105/joss.01294"
+BRAINCOLOR = (
+    "Klein A, Tourville J. 101 labeled brain images. Frontiers in Neuroscience 6, 2012. 10.3389/fnins.2012.00171"
+)
+MCDONALD = "Thompson AJ et al. Diagnosis of multiple sclerosis. Lancet Neurol 17, 2018. 10.1016/S1474-4422(17)30470-2"
+MATTES = "Mattes D et al. PET-CT image registration. IEEE Trans Med Imaging 22, 2003. 10.1109/TMI.2003.809072"
+LESIONS_TEXT = (
+    "Lesions are the connected components (26 neighbours) of the lesion masks given, on a 1 mm isotropic grid; each "
+    "was put into regions, lobes and one zone after the sites of the 2017 McDonald criteria (Thompson et al. 2018). "
+    "Sessions of a participant were registered rigidly to the first by mutual information (Mattes et al. 2003), and "
+    "lesions followed by overlap. "
+)
+FUSION_TEXT = (
+    "For the segmentations marked fused, the images of a session were registered rigidly by mutual information (Mattes "
+    "et al. 2003; SimpleITK), and the probabilities found in each were averaged on the grid of the image segmented. "
+)
+MIRROR_TEXT = ", averaged over the image and its mirror image"
+ANATOMY = {
+    "regions": "lobar cortex and white matter, deep grey matter, ventricles, cerebellum and brainstem of either side",
+    "lobes": "the lobes, deep grey matter, ventricles, cerebellum and brainstem of either side",
+    "gyri": "the cortical gyri of the BrainCOLOR protocol (Klein & Tourville 2012)",
+}
+
+
+def methods_text(
+    recipe: Recipe, modalities: tuple[str, ...], with_lesions: bool = False, with_fusion: bool = False
+) -> str:
+    """Markdown: what was done, with versions and references."""
+    more = FUSION_TEXT * with_fusion + LESIONS_TEXT * with_lesions
+    n4 = ""
+    if recipe.bias_correction:
+        n4 = (
+            "Intensity non-uniformity was corrected with N4 (Tustison et al. 2010; SimpleITK "
+            + _version("SimpleITK")
+            + "). "
+        )
+    places = {"orig": "the scan's own grid", "1mm": "a 1 mm isotropic grid"}
+    where = " and ".join(places[space] for space in recipe.spaces)
+    what = "; ".join(ANATOMY[scheme] for scheme in recipe.schemes)
+    references = [N4] * recipe.bias_correction + [UNET, SYNTHSEG, NIPYPE, PYBIDS]
+    references += [BRAINCOLOR] * ("gyri" in recipe.schemes) + [MCDONALD] * with_lesions
+    references += [MATTES] * (with_lesions or with_fusion)
+    return (
+        "# Methods\n\n"
+        f"Every {' and '.join(modalities)} image was segmented by itself with bidsseg {recipe.version}. {n4}"
+        "The image was resampled to 1 mm along its own axes, and a 3D U-Net (Ronneberger et al. 2015) trained on "
+        "synthetic and real contrasts (after Billot et al. 2023; "
+        f"model {recipe.model}, weights SHA-256 {recipe.weights_sha256[:12]}) gave "
+        f"the probabilities of every structure{MIRROR_TEXT * recipe.mirror}, which were resampled to {where} and "
+        f"decided there. Labels are {what}. {more}Workflows ran in nipype {_version('nipype')} "
+        "(Gorgolewski et al. 2011) on a BIDS dataset "
+        f"read with PyBIDS {_version('pybids')} (Yarkoni et al. 2019), with PyTorch {_version('torch')} and Python "
+        f"{platform.python_version()}.\n\n"
+        "# References\n\n" + "".join(f"- {reference}\n" for reference in references)
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(unknown version)"

@@ -1,0 +1,1 @@
+"""From one scan to one answer: labels, volumes and probabilities."""

@@ -1,0 +1,57 @@
+"""The way of one scan from its voxels to probabilities and labels, written once.
+
+``predict``, the BIDS App, fusion, the studies behind quality control, evaluation and benchmarks all take it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.bias import correct_bias
+from bidsseg.imaging.grid import Grid, conform
+from bidsseg.imaging.image import Image
+from bidsseg.imaging.sound import sound_values
+from bidsseg.network.inference import PredictOptions, Probabilities, infer
+from bidsseg.network.weights import Model
+from bidsseg.segmentation.decision import SLAB_FLOATS, to_native
+from bidsseg.segmentation.result import Segmentation
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network says of a scan."""
+
+    volume: Floats
+    "(I, J, K): grey values on the 1 mm RAS grid as the network saw them, 0-1."
+    grid: Grid
+    probabilities: Probabilities
+
+
+def prepare(image: Image, bias_correction: bool, threads: int = 1) -> Image:
+    """The scan with absurd grey values replaced and, where asked for, its bias field corrected."""
+    data, warnings = sound_values(image.data)
+    sound = replace(image, data=data, warnings=(*image.warnings, *warnings))
+    return correct_bias(sound, threads) if bias_correction else sound
+
+
+def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
+    """Resample a prepared scan to 1 mm RAS and ask the network."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    conformed, grid = conform(image)
+    probabilities, volume = infer(conformed, model, options)
+    return Answer(volume, grid, probabilities)
+
+
+def native(found: Answer, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:
+    """Decide every voxel of the scan's own grid."""
+    return to_native(found.probabilities, found.grid, gyri, max_floats)
+
+
+def segment(image: Image, model: Model, options: PredictOptions, bias_correction: bool = False) -> Segmentation:
+    """Label every voxel of a scan, on the scan's own grid."""
+    prepared = prepare(image, bias_correction, options.threads or 1)
+    return native(answer(prepared, model, options), options.gyri)

@@ -1,0 +1,60 @@
+"""The probability of every label of a scheme, on a scan's own grid: what ``--probseg`` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.grid import Grid, slabs, to_native_axes
+from bidsseg.labels import N_PARCELS, TISSUES, Scheme, code_lookup, label_table
+from bidsseg.network.inference import Probabilities
+from bidsseg.quality.evidence import part_codes
+from bidsseg.segmentation.decision import SLAB_FLOATS
+
+FULL = 255
+"Stored for a probability of 1."
+
+
+def label_probabilities(channels: Floats, scheme: Scheme) -> Floats:
+    """(labels, i, j, k) from (C, i, j, k) probabilities of tissues, right side and parcels; order of the label table.
+
+    A label's probability is that of its tissues times its side times its parcels, summed over all that bear it.
+    """
+    n = len(TISSUES)
+    side, parcels = (1 - channels[n], channels[n]), channels[n + 1 :]
+    lookup = code_lookup(scheme) if len(parcels) == N_PARCELS else part_codes(scheme)
+    position = {label.index: row for row, label in enumerate(label_table(scheme))}
+    result = np.zeros((len(position), *channels.shape[1:]), np.float32)
+    for tissue, hemisphere in np.ndindex(lookup.shape[:2]):
+        codes = lookup[tissue, hemisphere]
+        share = channels[tissue] * side[hemisphere]
+        for code in np.unique(codes[codes > 0]):
+            bears = codes == code
+            result[position[int(code)]] += share if bears.all() else share * parcels[bears].sum(0)
+    return result
+
+
+def write_probabilities(
+    path: Path, found: Probabilities, grid: Grid, scheme: Scheme, max_floats: int = SLAB_FLOATS
+) -> Path:
+    """Write (labels, I, J, K) uint8 in the scan's own axes, ``FULL`` times the probability, as .npy, slab by slab."""
+    canonical = path.with_suffix(".canonical.npy")
+    labels = len(label_table(scheme))
+    whole = _memory_map(canonical, (labels, *grid.canonical_shape))
+    kinds = (found.tissue, found.right, found.parcels)
+    for slab in slabs(found.tissue.shape[1:], found.origin, grid, sum(map(len, kinds)) + labels, max_floats):
+        channels = np.concatenate([slab.of(kind) for kind in kinds])
+        whole[(slice(None), *slab.window)] = np.rint(FULL * label_probabilities(channels, scheme))
+    native = _memory_map(path, (labels, *grid.native_shape))
+    for row in range(labels):
+        native[row] = to_native_axes(whole[row], grid)
+    native.flush()
+    canonical.unlink()
+    return path
+
+
+def _memory_map(path: Path, shape: tuple[int, ...]) -> Any:
+    return np.lib.format.open_memmap(path, "w+", np.uint8, shape)

@@ -1,0 +1,1 @@
+"""Many scans: which to run, in what order, in which processes."""

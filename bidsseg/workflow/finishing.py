@@ -1,0 +1,70 @@
+"""What follows the scans: contrasts compared within sessions, and the participants' reports."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bidsseg.bids.contrasts import compare_session, sessions_to_compare
+from bidsseg.bids.outputs import Place, report_of
+
+
+def compare_sessions(places: Sequence[Place], threads: int, workers: int) -> list[str]:
+    """How much the contrasts of each session agree, several sessions at once; returns a line for each failure."""
+    groups = sessions_to_compare(places)
+    job = partial(_compare_session, threads=threads)
+    return in_processes(job, groups, workers, "some sessions are not compared, as a process was killed")
+
+
+def _compare_session(group: Sequence[Place], threads: int) -> str | None:
+    try:
+        compare_session(group, threads)
+    except Exception as error:
+        return f"{group[0].scan.stem}: not compared with other contrasts ({type(error).__name__}: {error})"
+    return None
+
+
+def report_is_stale(out: Path, subject: str) -> bool:
+    """Whether results of the participant, or their failures, are newer than the report."""
+    report = report_of(out, subject)
+    folder = out / f"sub-{subject}"
+    results = [
+        *folder.glob("**/anat/*_qc.json"),
+        *folder.glob("**/*_lesions.json"),
+        *(out / "logs").glob(f"sub-{subject}_*"),
+    ]
+    written = report.stat().st_mtime if report.exists() else 0.0
+    return any(result.stat().st_mtime > written for result in results)
+
+
+def write_reports(out: Path, subjects: Sequence[str], workers: int) -> list[str]:
+    """The reports of some participants, several at once; returns a line for each that could not be written."""
+    killed = "some reports are missing, as a process was killed; give --reports-only to write them"
+    return in_processes(partial(_write_report, out), subjects, workers, killed)
+
+
+def in_processes(job: Callable[[Any], str | None], items: Sequence[Any], workers: int, killed: str) -> list[str]:
+    """Do a job for every item, several at once; returns the lines that tell what went wrong."""
+    if min(workers, len(items)) < 2:
+        return list(filter(None, map(job, items)))
+    spawned = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(min(workers, len(items)), mp_context=spawned) as pool:
+            return list(filter(None, pool.map(job, items)))
+    except BrokenProcessPool:
+        return [killed]
+
+
+def _write_report(out: Path, subject: str) -> str | None:
+    try:
+        from bidsseg.report.participant import participant_report
+
+        participant_report(out, subject)
+    except Exception as error:
+        return f"sub-{subject}: no report ({type(error).__name__}: {error})"
+    return None

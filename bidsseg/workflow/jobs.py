@@ -1,0 +1,81 @@
+"""What the processes of a run tell each other: plain values. No torch here, so that a run starts quickly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bidsseg.bids.contrasts import fused_place
+from bidsseg.bids.names import parse_scan
+from bidsseg.bids.outputs import Place, Recipe
+
+if TYPE_CHECKING:
+    from bidsseg.lesions.options import LesionOptions
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan to segment and how; plain values, so that it can travel between processes as a dict."""
+
+    scan: str
+    dataset: str
+    out: str
+    model: str
+    "Name or folder."
+    recipe: dict[str, Any]
+    "Fields of ``Recipe``."
+    device: str = "auto"
+    threads: int = 1
+    partners: Sequence[str] = ()
+    "Scans of other contrasts of the session, to average probabilities with."
+    low_memory: bool = False
+
+    @property
+    def place(self) -> Place:
+        place = Place(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
+        return fused_place(place, [Path(path) for path in self.partners]) if self.partners else place
+
+    def made_with(self) -> Recipe:
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.recipe.items()}
+        return Recipe(**fields)
+
+
+def job_for(place: Place, recipe: Recipe, model: str, device: str, threads: int, low_memory: bool = False) -> Job:
+    paths = str(place.scan.path), str(place.dataset), str(place.out)
+    return Job(*paths, model, asdict(recipe), device, threads, [str(path) for path in place.partners], low_memory)
+
+
+@dataclass(frozen=True)
+class LesionJob:
+    """One participant's scans and masks; plain values, so that it can travel between processes as a dict."""
+
+    dataset: str
+    out: str
+    version: str
+    "Of bidsseg."
+    scans: tuple[str, ...]
+    "In the order of their sessions."
+    masks: tuple[str, ...]
+    "One a scan."
+    mask_uris: tuple[str, ...]
+    "BIDS URIs of the masks."
+    options: dict[str, Any]
+    "Fields of ``LesionOptions``."
+    threads: int = 1
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return tuple(Place(parse_scan(Path(scan)), Path(self.dataset), Path(self.out)) for scan in self.scans)
+
+    @property
+    def subject(self) -> str:
+        return self.places[0].scan.subject
+
+    @property
+    def made_with(self) -> LesionOptions:
+        from bidsseg.lesions.options import LesionOptions
+
+        bands = tuple(self.options["bands_mm"])
+        return LesionOptions(**{**self.options, "bands_mm": bands})

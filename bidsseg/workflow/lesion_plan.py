@@ -1,0 +1,191 @@
+"""The lesions of many participants: which masks there are, what is to do, how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, count, groupby
+from pathlib import Path
+
+from bidsseg.bids.lesion_masks import Search, choose, find_masks
+from bidsseg.bids.names import in_time, parse_scan
+from bidsseg.bids.outputs import Place, Recipe, is_complete, report_of
+from bidsseg.bids.root_files import links_in
+from bidsseg.errors import UserError
+from bidsseg.files import json_content, table, write_text
+from bidsseg.labels import label_table
+from bidsseg.lesions.options import LesionOptions
+from bidsseg.lesions.tables import LESION_CODES
+from bidsseg.workflow.jobs import LesionJob
+from bidsseg.workflow.lesion_stages import is_done, log_of, marker_of, remove_changes, remove_lesions
+
+REASON = "Error: "
+
+
+@dataclass(frozen=True)
+class LesionRequest:
+    """What the user asked for."""
+
+    search: Search
+    "Folders are absolute."
+    options: LesionOptions
+    recipe: Recipe
+    "Of the segmentations that lesions are placed in."
+    dataset: Path
+    out: Path
+    threads: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """How it stands with one session's lesions."""
+
+    name: str
+    result: str
+    "done, complete, to do, no mask, lesions failed."
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do."""
+
+    jobs: tuple[LesionJob, ...]
+    complete: tuple[LesionJob, ...]
+    told: tuple[Told, ...]
+    "Sessions without a mask, and those where it is not clear which."
+
+
+def link_names(derivatives: Sequence[Path], known: Mapping[str, str]) -> dict[Path, str]:
+    """Names that stand for the folders in BIDS URIs: masks, masks2, ...; a folder that has one already (``known`` holds
+    URIs by name) keeps it, since sidecars of earlier runs use it."""
+    by_uri = {uri: name for name, uri in known.items() if name.startswith("masks")}
+    names = chain(["masks"], (f"masks{number}" for number in count(2)))
+    free = (name for name in names if name not in known)
+    return {path: by_uri.get(path.as_uri()) or next(free) for path in derivatives}
+
+
+def finished(request: LesionRequest, subject: str) -> list[Place]:
+    """The participant's scans that have been segmented with this recipe, also in earlier runs, by session."""
+    places = []
+    for marker in sorted((request.out / f"sub-{subject}").glob("**/anat/sub-*_qc.json")):
+        try:
+            source = json_content(marker)["Sources"][0].removeprefix("bids:raw:")
+            place = Place(parse_scan(request.dataset / source), request.dataset, request.out)
+        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+            continue
+        if place.marker == marker and is_complete(place, request.recipe):
+            places.append(place)
+    return by_session(places)
+
+
+def by_session(places: Sequence[Place]) -> list[Place]:
+    """A participant's scans, those of the earliest session first."""
+    if not places:
+        return []
+    order = in_time(places[0].dataset, places[0].scan.subject, (place.scan.session or "" for place in places))
+    return sorted(places, key=lambda place: (order.index(place.scan.session or ""), place.scan.stem))
+
+
+def plan(found: Mapping[str, Sequence[Place]], request: LesionRequest, overwrite: bool, dry_run: bool) -> Plan:
+    """Pair scans and masks, and tell what is up to date; ``found`` holds the scans of each subject, by session.
+
+    Removes results whose mask is there no more, unless it is a dry run.
+    """
+    jobs: list[LesionJob] = []
+    complete: list[LesionJob] = []
+    told: list[Told] = []
+    for subject, scans in found.items():
+        pairs: list[tuple[Place, Path]] = []
+        removed = False
+        for session, group in groupby(scans, key=lambda place: place.scan.session):
+            places = list(group)
+            try:
+                pair = _pair(places, find_masks(request.search, subject, session))
+            except UserError as error:
+                told.append(Told(_name(subject, session), "lesions failed", str(error)))
+                continue
+            if pair is None:
+                told.append(Told(_name(subject, session), "no mask"))
+            pairs += [pair] if pair else []
+            if not dry_run:
+                removed |= _remove_others(places, pair)
+        if len(pairs) < 2 and not dry_run:
+            removed |= remove_changes(request.out, subject)
+        if removed:
+            report_of(request.out, subject).unlink(missing_ok=True)  # it shows them; the run writes it anew
+        if pairs:
+            job = _job(pairs, request)
+            (complete if not overwrite and is_done(job) else jobs).append(job)
+    return Plan(tuple(jobs), tuple(complete), tuple(told))
+
+
+def _name(subject: str, session: str | None) -> str:
+    return f"sub-{subject}" + (f"_ses-{session}" if session else "") + " lesions"
+
+
+def _pair(places: Sequence[Place], masks: Sequence[Path]) -> tuple[Place, Path] | None:
+    found = choose([place.scan for place in places], masks)
+    if found is None:
+        return None
+    return next(place for place in places if place.scan == found[0]), found[1]
+
+
+def _remove_others(places: Sequence[Place], pair: tuple[Place, Path] | None) -> bool:
+    kept = marker_of(pair[0]) if pair else None
+    removed = [remove_lesions(place) for place in places if marker_of(place) != kept]
+    return any(removed)
+
+
+def _job(pairs: Sequence[tuple[Place, Path]], request: LesionRequest) -> LesionJob:
+    links = link_names(request.search.derivatives, links_in(request.out))
+    return LesionJob(
+        dataset=str(request.dataset),
+        out=str(request.out),
+        version=request.recipe.version,
+        scans=tuple(str(place.scan.path) for place, _ in pairs),
+        masks=tuple(str(mask) for _, mask in pairs),
+        mask_uris=tuple(_uri(mask, links) for _, mask in pairs),
+        options=asdict(request.options),
+        threads=request.threads,
+    )
+
+
+def _uri(mask: Path, links: Mapping[Path, str]) -> str:
+    folder = next(folder for folder in links if mask.is_relative_to(folder))
+    return f"bids:{links[folder]}:{mask.relative_to(folder).as_posix()}"
+
+
+def told_of(job: LesionJob, result: str) -> list[Told]:
+    """One line for each scan of a participant that is not run."""
+    names = zip(job.places, job.masks, strict=True)
+    return [Told(f"{place.scan.stem} lesions", result, f"mask {Path(mask).name}") for place, mask in names]
+
+
+def outcomes(job: LesionJob, error: str | None) -> list[Told]:
+    """How each scan of a participant went; ``error`` is what ended all of it, if something did."""
+    told = []
+    for place, mask in zip(job.places, job.masks, strict=True):
+        name, log = f"{place.scan.stem} lesions", log_of(place)
+        if log.exists():
+            told.append(Told(name, "lesions failed", _reason(log)))
+        elif error is not None or not marker_of(place).exists():
+            told.append(Told(name, "lesions failed", f"{mask}: {error or 'not finished'}"))
+        else:
+            found = json_content(marker_of(place))
+            told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
+    return told
+
+
+def _reason(log: Path) -> str:
+    last = log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
+    return last.partition(REASON)[2] or last
+
+
+def write_lesion_root(out: Path) -> None:
+    """Names of the labels of the region map with lesions."""
+    rows = [(label.index, label.name, label.abbreviation, label.color) for label in label_table("regions")]
+    names = zip(LESION_CODES, ("Left", "Right"), strict=True)
+    rows += [(code, f"{side}-Lesion", f"{side[0]}.Lesion", "#ff2828") for code, side in names]
+    text = table(("index", "name", "abbreviation", "color"), sorted(rows))
+    write_text(out / "seg-regions_desc-lesions_dseg.tsv", text)

@@ -1,0 +1,208 @@
+"""The lesions of a participant, files in, files out: what a workflow's node calls, and what is done already.
+
+Lesions are placed in the label images of an earlier segmentation, so a new mask or another option costs no second
+segmentation. No nipype here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bidsseg.bids.outputs import Place, remove_outputs
+from bidsseg.errors import UserError, one_line_errors
+from bidsseg.files import read_json, write_json, write_text
+from bidsseg.imaging.image import Image, load
+from bidsseg.lesions.changes import Session, change_counts, follow, write_changes
+from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.masks import is_probability
+from bidsseg.lesions.records import LesionReport
+from bidsseg.lesions.tables import summary, write_lesions
+from bidsseg.segmentation.result import Segmentation, from_labels
+from bidsseg.workflow.jobs import LesionJob
+
+NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
+"Label images that lesions are placed in."
+
+
+def label_image(place: Place, scheme: str) -> Path:
+    return place.file("dseg.nii.gz", space=NEEDED_SPACE, seg=scheme, desc=place.scan.suffix)
+
+
+def marker_of(place: Place) -> Path:
+    """The file that tells what was found, and from what; written last."""
+    return place.file("lesions.json", desc="lesionsummary")
+
+
+def log_of(place: Place) -> Path:
+    return place.out / "logs" / f"{place.scan.stem}_desc-lesions_error.txt"
+
+
+def figure_of(place: Place) -> Path:
+    """The picture of lesions coloured by zone."""
+    return place.figure("regions").with_name(place.file("dseg.png", desc="lesions").name)
+
+
+def changes_base(out: Path, subject: str) -> Path:
+    """Folder and name, up to before ``_desc``, of what concerns all sessions."""
+    return out / f"sub-{subject}" / f"sub-{subject}"
+
+
+def changes_marker(out: Path, subject: str) -> Path:
+    base = changes_base(out, subject)
+    return base.with_name(f"{base.name}_desc-lesionchangesummary_lesions.json")
+
+
+def origin(place: Place, mask: str, job: LesionJob) -> dict[str, Any]:
+    """All that the lesions of a scan depend on. Raises ``OSError`` where something is missing."""
+    return {
+        "SoftwareVersion": job.version,
+        "Scan": place.scan.path.name,
+        "ScanBytes": place.scan.path.stat().st_size,
+        "MaskSHA256": _checksum(Path(mask)),
+        "LabelsSHA256": [_checksum(label_image(place, scheme)) for scheme in NEEDED_SCHEMES],
+        "Options": json.loads(json.dumps(job.options)),
+    }
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def is_done(job: LesionJob) -> bool:
+    """Whether everything about the participant's lesions is there and up to date."""
+    try:
+        scans = all(_is_current(place, mask, job) for place, mask in zip(job.places, job.masks, strict=True))
+    except OSError:
+        return False
+    if len(job.scans) < 2:
+        return scans
+    changes = read_json(changes_marker(Path(job.out), job.subject))
+    return scans and changes.get("Scans") == [place.scan.stem for place in job.places]
+
+
+def _is_current(place: Place, mask: str, job: LesionJob) -> bool:
+    found = read_json(marker_of(place))
+    there = all((place.out / name).exists() for name in found.get("Outputs", ["missing"]))
+    return there and found.get("Origin") == origin(place, mask, job)
+
+
+def remove_lesions(place: Place) -> bool:
+    """Remove what a mask led to, be it a result or a failure; whether there was anything."""
+    failed = log_of(place).exists()
+    log_of(place).unlink(missing_ok=True)
+    return remove_outputs(place.out, marker_of(place)) or failed
+
+
+def remove_changes(out: Path, subject: str) -> bool:
+    """Remove what was found by following lesions over sessions; whether there was anything."""
+    return remove_outputs(out, changes_marker(out, subject))
+
+
+def describe_participant(fields: dict[str, Any]) -> str:
+    """Lesions of every scan, and their changes; what goes wrong with a mask is told in a log, the others go on."""
+    job = LesionJob(**fields)
+    sessions: list[Session] = []
+    stems: list[str] = []
+    first: tuple[Image, Segmentation] | None = None
+    for number, place in enumerate(job.places):
+        remove_lesions(place)
+        try:
+            with one_line_errors(str(place.scan.path)):
+                image = load(place.scan.path)
+            with one_line_errors(job.masks[number]):
+                report = describe(place, image, number, job)
+                matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
+        except UserError:
+            write_text(log_of(place), traceback.format_exc())
+            continue
+        first = first or (image, report.segmentation)
+        name = place.scan.session or place.scan.stem
+        sessions.append(Session(name, slim(report), matrix))
+        stems.append(place.scan.stem)
+    describe_changes(Path(job.out), job.subject, sessions, stems)
+    return job.subject
+
+
+def _from_first(first: tuple[Image, Segmentation], image: Image, threads: int) -> Any:
+    from bidsseg.imaging.registration import rigid_transform
+
+    fixed, segmentation = first
+    return rigid_transform(fixed, image, segmentation.tissue > 0, threads)
+
+
+def slim(report: LesionReport) -> LesionReport:
+    """The report without the volumes that following lesions does not need: many sessions fit in memory."""
+    none = np.zeros((1, 1, 1), np.uint8)
+    empty = Segmentation(none, none, none, none.astype(np.float16), report.segmentation.affine, False)
+    return replace(report, segmentation=empty, labels=none.astype(np.uint16))
+
+
+def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionReport:
+    """Measure the lesions of one scan and write all about them."""
+    regions, lobes = (load(label_image(place, scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
+    segmentation = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
+    mask = load(job.masks[number], uniform_ok=True)
+    report = lesion_features(image, mask, segmentation, job.made_with, is_probability(job.masks[number]))
+    uris = [job.mask_uris[number], place.source_uri]
+    sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
+    base = marker_of(place)
+    base = base.with_name(base.name.removesuffix("_desc-lesionsummary_lesions.json"))
+    written = write_lesions(report, image, base, sidecar, "_space-orig")
+    warnings = [*(f"lesion mask: {line}" for line in mask.warnings), *report.warnings]
+    written += _write_figure(place, image, report, warnings)
+    content = {
+        **summary(report),
+        "Warnings": warnings,
+        "Mask": job.mask_uris[number],
+        "Scan": place.scan.stem,
+        "Origin": origin(place, job.masks[number], job),
+        "Outputs": [path.relative_to(place.out).as_posix() for path in written],
+    }
+    write_json(marker_of(place), content)
+    return report
+
+
+def _write_figure(place: Place, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:
+    """The picture of zones; tables without it are worth having."""
+    try:
+        from bidsseg.report.lesion_mosaic import zone_mosaic
+
+        zone_mosaic(figure_of(place), image, report)
+    except Exception as error:
+        warnings.append(f"no picture of the lesions ({type(error).__name__}: {error})")
+        return []
+    return [figure_of(place)]
+
+
+def describe_changes(out: Path, subject: str, sessions: Sequence[Session], stems: Sequence[str]) -> None:
+    """Follow the lesions over sessions and write the participant's table; with one session, remove an old table."""
+    remove_changes(out, subject)
+    if len(sessions) < 2:
+        return
+    base = changes_base(out, subject)
+    changes = follow(sessions)
+    written = write_changes(changes, base.parent, base.name)
+    content = {
+        "Scans": list(stems),
+        "Sessions": [session.name for session in sessions],
+        "Intervals": [
+            {
+                "Before": before.name,
+                "After": after.name,
+                **change_counts([c for c in changes if c.session_after == after.name]),
+            }
+            for before, after in pairwise(sessions)
+        ],
+        "FromFirstSession": {session.name: np.round(session.from_first, 6).tolist() for session in sessions},
+        "Outputs": [path.relative_to(out).as_posix() for path in written],
+    }
+    write_json(changes_marker(out, subject), content)

@@ -1,0 +1,98 @@
+"""How nipype's nodes are run: in a pool of workers of our own, or by Slurm."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from nipype import config
+from nipype import logging as nipype_logging
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
+from nipype.pipeline.plugins.slurm import SLURMPlugin
+
+from bidsseg.errors import UserError
+from bidsseg.workflow.workers import WORKER_DIED, Execution, WorkerPool
+
+JOB_DIED = "its cluster job ended without a result, most likely for want of time or memory; ask for more in sbatch_args"
+STAGES = ("outputs", "segmentation", "n4", "lesions")
+"Last first: a scan begun is finished before another begins, which keeps the work folder small."
+
+
+def set_up_logging(verbose: bool) -> None:
+    """nipype's messages only where asked for: failures are reported at the end, in one line each."""
+    for name in nipype_logging.loggers:
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL + 1)
+
+
+class Slurm(SLURMPlugin):  # type: ignore[misc]
+    """nipype's SLURM, which fails over jobs that were killed: it adds a list to the text it has about them."""
+
+    def _get_result(self, taskid: int) -> Any:
+        result = super()._get_result(taskid)
+        if result and isinstance(result["traceback"], str):
+            result["traceback"] = [f"bidsseg.errors.UserError: {JOB_DIED}\n"]
+        return result
+
+
+def monitor_resources(how: Execution) -> None:
+    """Switch nipype's resource monitor; raises ``UserError`` where it cannot work."""
+    if how.resource_monitor and how.plugin:
+        raise UserError("--resource-monitor does not work with --use-plugin; ask the cluster, say with sacct")
+    if how.resource_monitor and importlib.util.find_spec("psutil") is None:
+        raise UserError("--resource-monitor needs psutil; pip install psutil (or bidsseg[monitor])")
+    config.resource_monitor = how.resource_monitor
+
+
+def run_in_worker(how: Execution, folder: Path, node: Any, updatehash: bool, task: int) -> dict[str, Any]:
+    """Run a node; ``folder`` becomes the current one, because nipype's resource monitor writes there."""
+    os.chdir(folder)
+    set_up_logging(how.verbose)
+    monitor_resources(how)
+    result: dict[str, Any] = run_node(node, updatehash, task)
+    return result
+
+
+class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]
+    """MultiProc in workers that it does not own, and that survives the death of one; the stock plugin then hangs."""
+
+    def __init__(self, pool: WorkerPool, folder: Path, status: Callable[[Any, str], None]) -> None:
+        how = pool.how
+        arguments: dict[str, Any] = {"n_procs": max(how.nprocs, how.threads), "status_callback": status}
+        arguments["n_gpu_procs"] = how.gpus * how.threads  # nipype counts a node's CPUs on the GPU
+        if how.memory_gb is not None:
+            arguments["memory_gb"] = how.memory_gb
+        super().__init__({**arguments, "raise_insufficient": False})
+        self.pool.shutdown()
+        self._workers = pool
+        self._folder = folder
+
+    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
+        self._taskid += 1
+        task = self._taskid
+        future = self._workers.submit(run_in_worker, self._workers.how, self._folder, node, updatehash, task)
+        self._task_obj[task] = future
+        future.add_done_callback(lambda done: self._take(done, task))
+        return int(task)
+
+    def _sort_jobs(self, jobids: Sequence[int], scheduler: str | None = None) -> list[int]:
+        return sorted(jobids, key=lambda job: STAGES.index(self.procs[job].name))
+
+    def _take(self, done: Future[dict[str, Any]], task: int) -> None:
+        try:
+            self._taskresult[task] = done.result()
+        except BaseException as error:
+            reason = WORKER_DIED if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}"
+            self._taskresult[task] = {
+                "result": None,
+                "traceback": [f"bidsseg.errors.UserError: {reason}\n"],
+                "taskid": task,
+            }
+
+    def _postrun_check(self) -> None:
+        """The workers go on to the next batch."""

@@ -1,0 +1,315 @@
+"""Many scans at once: a nipype workflow per scan, in batches, so that memory stays flat."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from nipype.interfaces.utility import Function
+from nipype.pipeline.engine import Node, Workflow
+
+from bidsseg.bids.outputs import is_complete
+from bidsseg.files import write_text
+from bidsseg.workflow.jobs import Job, LesionJob
+from bidsseg.workflow.nipype_plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
+from bidsseg.workflow.workers import MEMORY_GB, WORKER_DIED, Execution, WorkerPool
+
+ROOT = "bidsseg"
+SCANS_PER_WORKER = 16
+"In one batch: enough that waiting for a batch's last scan costs little."
+FUSION_GB = 2.0
+"More, for a scan whose probabilities are averaged with others'."
+REASON = re.compile(r"^\s*bidsseg\.errors\.\w+: (.*)$", re.MULTILINE)
+LAST_ERROR = re.compile(r"^\s*((?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt|Pool): .*)$", re.MULTILINE)
+LAST_STAGES = ("outputs", "lesions")
+OnScan = Callable[[str, bool], None]
+"Told the name of a scan that has ended, and whether it went well."
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a scan went."""
+
+    job: Job
+    error: str | None = None
+    "One line; None if all is well."
+    stopped: bool = False
+    "It was not tried, or not finished, because another failed."
+
+
+def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator[Outcome]:
+    """Segment scans and yield an outcome for each, batch by batch; ``on_scan`` is told of each as soon as it ends."""
+    how = pool.how
+    set_up_logging(how.verbose)
+    monitor_resources(how)
+    size = SCANS_PER_WORKER * how.workers
+    died: list[Job] = []
+    failed = False
+    if how.write_graph and jobs:
+        write_graph(jobs[0], how)
+    with closing(Runner(pool, on_scan)) as runner:
+        for first in range(0, len(jobs), size):
+            batch = jobs[first : first + size]
+            if failed and how.stop_on_first_crash:
+                yield from (Outcome(job, "not tried, as another scan failed", stopped=True) for job in batch)
+                continue
+            for outcome in runner.run(batch):
+                if outcome.error is not None and WORKER_DIED in outcome.error and not how.stop_on_first_crash:
+                    died.append(outcome.job)
+                    continue
+                failed |= outcome.error is not None
+                yield outcome
+        for job in died:  # one at a time, so that the scan that kills its worker takes no other with it
+            yield from runner.run([job])
+
+
+def run_lesion_jobs(
+    jobs: Sequence[LesionJob], pool: WorkerPool, on_scan: OnScan
+) -> Iterator[tuple[LesionJob, str | None]]:
+    """Describe the lesions of participants, batch by batch; yields each with what ended it, None if nothing did."""
+    how = pool.how
+    set_up_logging(how.verbose)
+    size = SCANS_PER_WORKER * how.workers
+    died: list[LesionJob] = []
+    with closing(Runner(pool, on_scan)) as runner:
+        for first in range(0, len(jobs), size):
+            for job, error in runner.run_lesions(jobs[first : first + size]):
+                if error is not None and WORKER_DIED in error and not how.stop_on_first_crash:
+                    died.append(job)
+                else:
+                    yield job, error
+        for job in died:  # one at a time, as with scans
+            yield from runner.run_lesions([job])
+
+
+def write_graph(job: Job, how: Execution) -> None:
+    """A scan's workflow as logs/graph.dot, and as graph.svg where Graphviz is installed."""
+    path = how.logs / "graph.dot"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    build_workflow([job], how).write_hierarchical_dotfile(dotfilename=str(path), colored=True, simple_form=True)
+    if shutil.which("dot"):
+        subprocess.run(["dot", "-Tsvg", "-o", str(path.with_suffix(".svg")), str(path)], check=False)
+
+
+class Runner:
+    """Runs batches of jobs, in one pool of workers."""
+
+    def __init__(self, pool: WorkerPool, on_scan: OnScan) -> None:
+        self.pool = pool
+        self.how = how = pool.how
+        self.on_scan = on_scan
+        self.stems: dict[str, str] = {}
+        self.failed: set[str] = set()
+        self.scratch = how.work_dir / f"run-{uuid4().hex[:8]}"  # in containers, process ids are not unique
+        self.scratch.mkdir(parents=True)
+
+    def close(self) -> None:
+        """End the workers and remove what is only of use during the run."""
+        self.pool.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        if not self.how.keep_work:
+            if self.how.plugin:  # the scripts that nipype submitted
+                shutil.rmtree(self.how.work_dir / ROOT / "batch", ignore_errors=True)
+            (self.how.work_dir / ROOT / "resource_monitor.json").unlink(missing_ok=True)  # logs/resources.tsv has it
+            for folder in (self.how.work_dir / ROOT, self.how.work_dir):
+                with suppress(OSError):
+                    folder.rmdir()
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Run one batch; every job gets an outcome."""
+        self.failed = set()
+        self.stems = {workflow_name(job): job.place.scan.stem for job in jobs}
+        error = self._execute(build_workflow(jobs, self.how))
+        crashes = self._crashes()
+        return [self._outcome(job, crashes, error) for job in jobs]
+
+    def run_lesions(self, jobs: Sequence[LesionJob]) -> list[tuple[LesionJob, str | None]]:
+        """Describe the lesions of participants; returns each with what ended it, None if nothing did."""
+        self.failed = set()
+        self.stems = {f"lesions_{job.subject}": f"sub-{job.subject} lesions" for job in jobs}
+        workflow = Workflow(name=ROOT, base_dir=str(self.how.work_dir))
+        workflow.add_nodes([lesion_workflow(job, self.how) for job in jobs])
+        error = self._execute(workflow)
+        crashes = self._crashes()
+        return [(job, self._lesion_error(job, crashes.get(f"lesions_{job.subject}"), error)) for job in jobs]
+
+    def _lesion_error(self, job: LesionJob, crash: Path | None, error: str) -> str | None:
+        """What ended a participant's lesions; of a crash the masks' logs tell too."""
+        from bidsseg.workflow.lesion_stages import is_done, log_of, marker_of  # most runs do without it
+
+        if crash is None:
+            told = is_done(job) or any(log_of(place).exists() for place in job.places)
+            return None if told else error
+        text = crash.read_text(encoding="utf-8", errors="replace")
+        crash.unlink()
+        reason = str((LAST_ERROR.findall(text) or [error])[-1])
+        for place in job.places:
+            if not marker_of(place).exists():
+                write_text(log_of(place), f"{text.rstrip()}\nError: {reason}\n")
+        return reason
+
+    def _execute(self, workflow: Workflow) -> str:
+        """Run a workflow; returns what to say of nodes that did not end and left no crash file."""
+        workflow.config = self._config()
+        try:
+            if not self.how.plugin:
+                workflow.run(plugin=MultiProcInPool(self.pool, self.scratch, self._status))
+            else:
+                arguments = {**self.how.plugin.get("plugin_args", {}), "status_callback": self._status}
+                name = self.how.plugin["plugin"]
+                plugin = Slurm(plugin_args=arguments) if name == "SLURM" else name
+                workflow.run(plugin=plugin, plugin_args=arguments)
+        except Exception as unexpected:  # nipype's summary of the nodes that failed; each has a crash file
+            return " ".join(str(unexpected).split())[:200]
+        return "not finished, as another scan failed"
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "execution": {
+                "crashdump_dir": str(self.scratch),
+                "crashfile_format": "txt",
+                "create_report": False,
+                "poll_sleep_duration": 0.2,
+                "remove_unnecessary_outputs": False,  # steps leave more than the one file that nipype knows
+                "stop_on_first_crash": self.how.stop_on_first_crash,
+            }
+        }
+
+    def _status(self, node: Any, status: str) -> None:
+        name = node._hierarchy.rpartition(".")[2]
+        good = status == "end" and node.name in LAST_STAGES and name not in self.failed  # Linear "ends" what it skips
+        if status == "end" and self.how.resource_monitor:
+            note_resources(self.how.logs / "resources.tsv", self.stems[name], node)
+        if status == "exception" or good:
+            self.failed |= {name} if status == "exception" else set()
+            self._clean(name)
+            self.on_scan(self.stems[name], good)
+
+    def _crashes(self) -> dict[str, Path]:
+        """The crash file of each workflow that failed."""
+        found = {}
+        for path in self.scratch.glob("crash-*"):
+            name = re.match(rf"Node: {ROOT}\.(\w+)\.", path.read_text(encoding="utf-8", errors="replace"))
+            if name:
+                found[name[1]] = path
+        return found
+
+    def _outcome(self, job: Job, crashes: dict[str, Path], error: str) -> Outcome:
+        crash = crashes.get(workflow_name(job))
+        if crash is not None:
+            reason = reason_in(crash.read_text(encoding="utf-8", errors="replace"), job)
+            self.how.logs.mkdir(parents=True, exist_ok=True)
+            shutil.move(crash, self.how.logs / f"{job.place.scan.stem}_error.txt")
+            return Outcome(job, reason)
+        if is_complete(job.place, job.made_with()):
+            (self.how.logs / f"{job.place.scan.stem}_error.txt").unlink(missing_ok=True)
+            return Outcome(job)
+        return Outcome(job, f"{job.scan}: {error}", stopped=self.how.stop_on_first_crash)
+
+    def _clean(self, name: str) -> None:
+        if not self.how.keep_work:
+            shutil.rmtree(self.how.work_dir / ROOT / name, ignore_errors=True)
+
+
+RESOURCES = {"seconds": "duration", "peak_memory_gb": "mem_peak_gb", "cpu_percent": "cpu_percent"}
+"Columns of the resource table, and nipype's names for them."
+
+
+def note_resources(path: Path, scan: str, node: Any) -> None:
+    """Append what nipype's monitor saw of a step to a table; the step's own files go when the scan is done."""
+    runtime = node.result.runtime
+    cells = [getattr(runtime, name, None) for name in RESOURCES.values()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as handle:
+        if handle.tell() == 0:
+            handle.write("\t".join(["scan", "step", *RESOURCES]) + "\n")
+        numbers = ["n/a" if cell is None else f"{cell:.3g}" for cell in cells]
+        handle.write("\t".join([scan, node.name, *numbers]) + "\n")
+
+
+def reason_in(crash: str, job: Job) -> str:
+    """The one line of a crash file that a user needs."""
+    found = REASON.findall(crash)
+    if found:
+        reason = str(found[-1])
+        return reason if job.scan in reason else f"{job.scan}: {reason}"
+    other = LAST_ERROR.findall(crash)
+    return f"{job.scan}: {other[-1] if other else 'failed without a message; see the log'}"
+
+
+def build_workflow(jobs: Sequence[Job], how: Execution) -> Workflow:
+    """One workflow that holds one of three nodes for each scan."""
+    workflow = Workflow(name=ROOT, base_dir=str(how.work_dir))
+    workflow.add_nodes([scan_workflow(job, how) for job in jobs])
+    return workflow
+
+
+def workflow_name(job: Job) -> str:
+    return re.sub(r"\W", "_", job.place.scan.stem)
+
+
+def scan_workflow(job: Job, how: Execution) -> Workflow:
+    """Bias field correction, segmentation, outputs. Outputs are written whatever nipype finds in its cache."""
+    memory_gb = how.scan_gb + (FUSION_GB if job.partners else 0)
+    share = {"n_procs": how.threads, "mem_gb": min(memory_gb, how.memory_gb or memory_gb)}
+    n4, segmentation, outputs = (
+        Node(Function(function=function, output_names=["out"]), name=function.__name__.strip("_"), **share)
+        for function in (_n4, _segmentation, _outputs)
+    )
+    for node in (n4, segmentation, outputs):
+        node.inputs.job = asdict(job)
+    stat = Path(job.scan).stat() if Path(job.scan).exists() else None
+    n4.inputs.stamp = [stat.st_size, stat.st_mtime_ns] if stat else []
+    segmentation.inputs.use_gpu = how.gpus > 0  # nipype knows nodes for the GPU by the name of this input
+    outputs.overwrite = True
+    workflow = Workflow(name=workflow_name(job))
+    workflow.connect(n4, "out", segmentation, "corrected")
+    workflow.connect(n4, "out", outputs, "corrected")
+    workflow.connect(segmentation, "out", outputs, "segmentation")
+    return workflow
+
+
+def lesion_workflow(job: LesionJob, how: Execution) -> Workflow:
+    """The lesions of one participant, in one node: its sessions are compared."""
+    share = {"n_procs": how.threads, "mem_gb": min(MEMORY_GB, how.memory_gb or MEMORY_GB)}
+    node = Node(Function(function=_lesions, output_names=["out"]), name="lesions", **share)
+    node.inputs.job = asdict(job)
+    node.overwrite = True
+    workflow = Workflow(name=f"lesions_{job.subject}")
+    workflow.add_nodes([node])
+    return workflow
+
+
+def _lesions(job: dict) -> str:  # type: ignore[type-arg]
+    from bidsseg.workflow.lesion_stages import describe_participant
+
+    return describe_participant(job)
+
+
+def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
+
+    from bidsseg.workflow.scan_stages import prepare
+
+    return prepare(job, Path.cwd())
+
+
+def _segmentation(job: dict, corrected: str, use_gpu: bool) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
+
+    from bidsseg.workflow.scan_stages import segment
+
+    return segment(job, corrected, Path.cwd())
+
+
+def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: ignore[type-arg]
+    from bidsseg.workflow.scan_stages import write
+
+    return write(job, corrected, segmentation)

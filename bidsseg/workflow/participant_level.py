@@ -1,0 +1,309 @@
+"""The participant level: find the scans, skip what is complete, run the rest, tell how it went."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from rich.console import Console
+
+from bidsseg import __version__
+from bidsseg.bids.contrasts import fused_places
+from bidsseg.bids.names import Found, NothingSelected, Selection, find_scans, read_filters
+from bidsseg.bids.outputs import FUSED, Place, Recipe, is_complete
+from bidsseg.bids.root_files import copy_session_times, links_in, write_root
+from bidsseg.errors import Defect, UserError, plain
+from bidsseg.files import json_content, write_text
+from bidsseg.labels import SCHEMES
+from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
+from bidsseg.network.device import count_gpus
+from bidsseg.workflow.console import Result, Row, finish
+from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
+from bidsseg.workflow.options import Options
+from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Execution, WorkerPool
+
+if TYPE_CHECKING:
+    from bidsseg.workflow.lesion_plan import LesionRequest
+
+
+def run_group(out: Path) -> None:
+    """Gather all participants' results; raises ``NothingSelected`` where there are none."""
+    if not out.is_dir():
+        raise NothingSelected(f"{out}: no such folder; run the participant level first")
+    from bidsseg.report.group_tables import run
+
+    with _logged(out):
+        run(out.resolve())
+
+
+def run_participants(options: Options) -> Result:
+    """Segment the scans the options select, and describe their lesions; returns how it went.
+
+    Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written.
+    """
+    with _logged(options.out_dir):
+        return _run_participants(options)
+
+
+@contextmanager
+def _logged(out: Path) -> Iterator[None]:
+    """Turns what nobody expected into a ``Defect`` that names a log with the traceback."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        log = out.resolve() / "logs" / "bidsseg_error.txt"
+        write_text(log, traceback.format_exc())
+        raise Defect(f"{type(error).__name__}: {error}; this is a defect, please report it with {log}") from error
+
+
+def _run_participants(options: Options) -> Result:
+    _check_folders(options)
+    how = _execution(options)
+    with environment(how.work_dir, options.omp_nthreads), closing(WorkerPool(how)) as pool:
+        if not (options.dry_run or options.reports_only or how.plugin):
+            pool.start()  # takes as long as finding the scans
+        result = _find_and_run(options, pool)
+    if not how.keep_work:
+        with suppress(OSError):  # not there, not empty, or removed by another run
+            how.work_dir.rmdir()
+    return result
+
+
+def _find_and_run(options: Options, pool: WorkerPool) -> Result:
+    dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
+    filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
+    selection = Selection(
+        options.participant_label,
+        options.session_label,
+        options.modality,
+        filters,
+        not options.skip_bids_validation,
+        options.bids_database_dir.resolve() if options.bids_database_dir else None,
+        out,
+    )
+    found = find_scans(dataset, selection)
+    single = [Place(scan, dataset, out) for scan in found.scans]
+    places = [*single, *(fused_places(single) if options.fuse else ())]
+    subjects = sorted({place.scan.subject for place in places})
+    if options.reports_only:
+        return finish([Row("reports", "failed", line) for line in write_reports(out, subjects, options.workers)], [])
+    recipe = recipe_of(options)
+    complete = [] if options.overwrite else [place for place in places if is_complete(place, recipe)]
+    skipped = set(complete)
+    to_do = [place for place in places if place not in skipped]
+    rows = [*(Row(place.scan.stem, "complete", "skipped") for place in complete), *_rows_without_run(found, selection)]
+    if options.dry_run:
+        rows += [Row(place.scan.stem, "to do") for place in to_do]
+        return finish(rows + _lesions(single, recipe, options, pool), [])
+    fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
+    write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
+    _write_citation(out, recipe, options)
+    copy_session_times(dataset, out, subjects)
+    rows += _run(to_do, recipe, options, pool) if to_do else []
+    problems = compare_sessions(single, options.omp_nthreads, options.workers)
+    rows += _lesions(single, recipe, options, pool)
+    stale = [subject for subject in subjects if report_is_stale(out, subject)]
+    rows += [Row("reports", "failed", line) for line in write_reports(out, stale, options.workers)]
+    return finish(rows, problems)
+
+
+def recipe_of(options: Options) -> Recipe:
+    """The recipe the options ask for; raises ``UserError`` for a model that is not there."""
+    folder = folder_of(options.model or DEFAULT_MODEL)
+    card = read_card(folder)
+    check_weights(folder, card)
+    schemes, spaces = options.seg, options.output_spaces
+    if options.derivatives:  # lesions are placed in these
+        from bidsseg.workflow.lesion_stages import NEEDED_SCHEMES, NEEDED_SPACE
+
+        schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
+        spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
+    how = (options.bias_correction, schemes, spaces, options.probseg, options.mirror)
+    return Recipe(__version__, card.name, card.sha256, *how)
+
+
+def _check_folders(options: Options) -> None:
+    """Keep the input read-only."""
+    dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
+    if out == dataset:
+        raise UserError(
+            f"{options.out_dir}: is the input dataset; give another OUT_DIR, such as its derivatives/bidsseg"
+        )
+    for name, folder in (("--work-dir", options.work_dir), ("--bids-database-dir", options.bids_database_dir)):
+        inside = folder is not None and folder.resolve().is_relative_to(dataset)
+        if folder is not None and inside and not folder.resolve().is_relative_to(out):
+            raise UserError(f"{name} {folder}: lies in the input dataset, which is only read; give another folder")
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(20, "is a file, not a folder", str(options.out_dir))
+
+
+def _rows_without_run(found: Found, selection: Selection) -> list[Row]:
+    unusable = [Row(path.name, "failed", f"{path}: {why}") for path, why in found.unusable]
+    why = f"none selected{selection.advice_on_index}"
+    return unusable + [Row(f"sub-{label}", "no scans", why) for label in found.empty_participants]
+
+
+def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
+    """Run the workflows."""
+    from bidsseg.workflow.jobs import job_for
+    from bidsseg.workflow.nipype_workflow import run_jobs
+
+    # Reports are written last; what they need is imported while the workers are busy.
+    threading.Thread(target=import_module, args=("bidsseg.report.participant",), daemon=True).start()
+    model = str(folder_of(options.model or DEFAULT_MODEL).resolve())
+    jobs = [job_for(place, recipe, model, options.device, options.omp_nthreads, options.low_mem) for place in to_do]
+    with _progress(len(jobs)) as on_scan:
+        outcomes = list(run_jobs(jobs, pool, on_scan))
+    rows = []
+    for outcome in outcomes:
+        place = outcome.job.place
+        result = "done" if outcome.error is None else "not tried" if outcome.stopped else "failed"
+        rows.append(Row(place.scan.stem, result, outcome.error or _warnings(place)))
+    return rows
+
+
+def _links(options: Options) -> dict[str, str]:
+    """URIs of the datasets with masks, by the names they have in BIDS URIs."""
+    if not options.derivatives:
+        return {}
+    from bidsseg.workflow.lesion_plan import link_names
+
+    names = link_names([path.resolve() for path in options.derivatives], links_in(options.out_dir.resolve()))
+    return {name: path.as_uri() for path, name in names.items()}
+
+
+def _lesions(places: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
+    """Describe the lesions of all segmented scans that have a mask, or tell what is to do."""
+    if not options.derivatives:
+        return []
+    from bidsseg.workflow.lesion_plan import by_session, finished, outcomes, plan, told_of, write_lesion_root
+
+    request = _lesion_request(recipe, options)
+    subjects = sorted({place.scan.subject for place in places})
+    if options.dry_run:
+        found = {name: by_session([place for place in places if place.scan.subject == name]) for name in subjects}
+    else:
+        found = {name: finished(request, name) for name in subjects}
+    planned = plan(found, request, options.overwrite, options.dry_run)
+    told = [*planned.told, *(line for job in planned.complete for line in told_of(job, "complete"))]
+    if options.dry_run:
+        told += [line for job in planned.jobs for line in told_of(job, "to do")]
+    elif planned.jobs:
+        write_lesion_root(options.out_dir.resolve())
+        from bidsseg.workflow.nipype_workflow import run_lesion_jobs
+
+        with _progress(len(planned.jobs)) as on_scan:
+            for job, error in run_lesion_jobs(planned.jobs, pool, on_scan):
+                told += outcomes(job, error)
+    return [Row(line.name, line.result, line.why) for line in told]
+
+
+def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
+    from bidsseg.bids.lesion_masks import Search
+    from bidsseg.lesions.options import LesionOptions
+    from bidsseg.workflow.lesion_plan import LesionRequest
+
+    out = options.out_dir.resolve()
+    chosen = LesionOptions(
+        threshold=options.lesion_threshold,
+        min_volume_mm3=options.lesion_min_volume,
+        tolerance_mm=options.lesion_tolerance,
+        bands_mm=tuple(sorted(options.lesion_bands)),
+    )
+    search = Search(tuple(path.resolve() for path in options.derivatives), options.lesion_pattern, out)
+    return LesionRequest(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
+
+
+def _execution(options: Options) -> Execution:
+    return Execution(
+        work_dir=(options.work_dir or options.out_dir / "work").resolve(),
+        logs=options.out_dir.resolve() / "logs",
+        nprocs=options.nprocs,
+        threads=options.omp_nthreads,
+        memory_gb=options.mem_gb,
+        gpus=count_gpus(options.device),
+        plugin=_read_plugin(options.use_plugin) if options.use_plugin else {},
+        keep_work=options.work_dir is not None,
+        stop_on_first_crash=options.stop_on_first_crash,
+        verbose=options.verbose,
+        scan_gb=LOW_MEMORY_GB if options.low_mem else MEMORY_GB,
+        write_graph=options.write_graph,
+        resource_monitor=options.resource_monitor,
+    )
+
+
+def _read_plugin(path: Path) -> dict[str, Any]:
+    try:
+        plugin = json_content(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); check --use-plugin") from error
+    if not isinstance(plugin, dict) or "plugin" not in plugin:
+        raise UserError(f'{path}: not of the form {{"plugin": ..., "plugin_args": {{...}}}}; check --use-plugin')
+    return plugin
+
+
+@contextmanager
+def environment(work: Path, threads: int) -> Iterator[None]:
+    """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included."""
+    config = str(work / f"config-{uuid4().hex[:8]}")  # of this run: others may share the work folder
+    changes = {"NIPYPE_NO_ET": "1", "NO_ET": "1", "NIPYPE_CONFIG_DIR": config, "MPLCONFIGDIR": config}
+    changes |= {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
+    changes |= {"LOGNAME": os.environ.get("LOGNAME", "bidsseg")}  # nipype names cluster jobs by it, and needs it
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        shutil.rmtree(config, ignore_errors=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """Tells the user of every scan that ends: a bar in a terminal, lines elsewhere."""
+    if sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("Segmenting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda name, good: bar.advance(task)
+        return
+    count = Counter[bool]()
+
+    def line(name: str, good: bool) -> None:
+        count[good] += 1
+        print(f"[{count.total()}/{total}] {plain(name)} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
+
+    yield line
+
+
+def _warnings(place: Place) -> str:
+    """What was noticed while a scan was done."""
+    try:
+        return "; ".join(json_content(place.marker)["Warnings"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
+    from bidsseg.report.methods import methods_text
+
+    text = methods_text(recipe, options.modality, bool(options.derivatives), options.fuse)
+    write_text(out / "logs" / "CITATION.md", text)

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bidsseg.bids.names import (
+    INDEX,
+    Found,
+    InvalidDataset,
+    NothingSelected,
+    Selection,
+    derivative_name,
+    derivative_path,
+    find_scans,
+    in_time,
+    parse_scan,
+    read_filters,
+)
+from bidsseg.errors import UserError
+from tests.conftest import Dataset
+
+
+@pytest.mark.parametrize(
+    ("name", "entities", "suffix"),
+    [
+        ("sub-01_T1w.nii.gz", {"sub": "01"}, "T1w"),
+        ("sub-01_ses-1_FLAIR.nii", {"sub": "01", "ses": "1"}, "FLAIR"),
+        ("sub-x_acq-a_ce-gd_rec-n_run-02_echo-1_part-mag_T2w.nii.gz",
+         {"sub": "x", "acq": "a", "ce": "gd", "rec": "n", "run": "02", "echo": "1", "part": "mag"}, "T2w"),
+    ],
+)  # fmt: skip
+def test_a_name_is_its_entities(name: str, entities: dict[str, str], suffix: str) -> None:
+    scan = parse_scan(Path("/data") / name)
+    assert dict(scan.entities) == entities
+    assert scan.suffix == suffix
+    assert scan.subject == entities["sub"]
+    assert scan.session == entities.get("ses")
+    assert name.startswith(scan.stem + ".")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("T1w.nii.gz", "sub-"),
+        ("ses-1_T1w.nii.gz", "sub-"),
+        ("sub-01_foo-1_T1w.nii.gz", "'foo-1' in its name is not a BIDS entity"),
+        ("sub-01_final_T1w.nii.gz", "'final' in its name is not a BIDS entity"),
+        ("sub-01_sub-02_T1w.nii.gz", "once"),
+        ("sub-01_desc-n4_T1w.nii.gz", "'desc-n4' in its name is for derivatives"),
+    ],
+)
+def test_names_that_are_not_of_raw_scans_are_refused(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_scan(Path(name))
+
+
+@pytest.mark.parametrize(
+    ("scan", "ending", "extra", "name"),
+    [
+        ("sub-01_ses-1_FLAIR.nii.gz", "dseg.nii.gz", {"space": "orig", "seg": "regions", "desc": "FLAIR"},
+         "sub-01_ses-1_space-orig_seg-regions_desc-FLAIR_dseg.nii.gz"),
+        ("sub-01_ses-1_FLAIR.nii.gz", "mask.nii.gz", {"desc": "FLAIR", "label": "brain", "space": "orig"},
+         "sub-01_ses-1_space-orig_label-brain_desc-FLAIR_mask.nii.gz"),
+        ("sub-01_run-2_T1w.nii", "T1w.nii.gz", {"space": "individual", "res": "1mm", "desc": "preproc"},
+         "sub-01_run-2_space-individual_res-1mm_desc-preproc_T1w.nii.gz"),
+        ("sub-01_acq-a_ce-gd_T1w.nii", "volumes.tsv", {"desc": "T1w"}, "sub-01_acq-a_ce-gd_desc-T1w_volumes.tsv"),
+        ("sub-01_chunk-1_T1w.nii", "dseg.nii.gz", {"space": "orig", "seg": "gyri"},
+         "sub-01_space-orig_chunk-1_seg-gyri_dseg.nii.gz"),
+    ],
+)  # fmt: skip
+def test_derivative_names(scan: str, ending: str, extra: dict[str, str], name: str) -> None:
+    assert derivative_name(parse_scan(Path(scan)), ending, **extra) == name
+
+
+@pytest.mark.parametrize("extra", [{"foo": "1"}, {"run": "2"}, {"desc": "a_b"}, {"desc": ""}])
+def test_derivative_names_take_only_derivative_entities(extra: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="cannot add"):
+        derivative_name(parse_scan(Path("sub-01_run-1_T1w.nii")), "dseg.nii.gz", **extra)
+
+
+def test_derivatives_lie_in_the_folders_of_subject_and_session() -> None:
+    out = Path("/out")
+    path = derivative_path(out, parse_scan(Path("sub-01_ses-a_T1w.nii")), "qc.json", desc="T1w")
+    assert path == out / "sub-01" / "ses-a" / "anat" / "sub-01_ses-a_desc-T1w_qc.json"
+    path = derivative_path(out, parse_scan(Path("sub-01_T1w.nii")), "qc.json", desc="T1w")
+    assert path.parent == out / "sub-01" / "anat"
+
+
+def stems(found: Found) -> list[str]:
+    return [scan.stem for scan in found.scans]
+
+
+ALL = (
+    "sub-01_ses-1_FLAIR.nii.gz",
+    "sub-01_ses-1_run-1_T1w.nii.gz",
+    "sub-01_ses-1_run-2_T1w.nii.gz",
+    "sub-01_ses-2_acq-3d_T1w.nii",
+    "sub-02_T1w.nii.gz",
+    "sub-02_T2w.nii.gz",
+    "sub-03_T2w.nii.gz",
+)
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (Selection(), [0, 1, 2, 3, 4]),
+        (Selection(participants=("01",)), [0, 1, 2, 3]),
+        (Selection(participants=("02", "01"), sessions=("2",)), [3]),
+        (Selection(modalities=("T2w",)), [5, 6]),
+        (Selection(filters={"t1w": {"run": 2}}), [0, 2]),
+        (Selection(filters={"t1w": {"session": None}, "bold": {"task": "rest"}}), [0, 4]),
+        (Selection(filters={"t1w": {"acquisition": "*"}, "flair": {"session": ["7"]}}), [3]),
+        (Selection(validate=False), [0, 1, 2, 3, 4]),
+    ],
+)
+def test_every_scan_of_the_selection_is_found(dataset: Dataset, selection: Selection, expected: list[int]) -> None:
+    found = find_scans(dataset(*ALL), selection)
+    assert stems(found) == [ALL[n].partition(".")[0] for n in expected]
+    assert not found.unusable
+
+
+def test_participants_without_scans_are_named(dataset: Dataset) -> None:
+    root = dataset(*ALL)
+    (root / "sub-04" / "ses-1" / "anat").mkdir(parents=True)
+    assert find_scans(root, Selection()).empty_participants == ("03", "04")
+
+
+def test_two_files_of_one_scan_are_both_refused(dataset: Dataset) -> None:
+    found = find_scans(dataset("sub-01_T1w.nii", "sub-01_T1w.nii.gz", "sub-02_T1w.nii"), Selection())
+    assert stems(found) == ["sub-02_T1w"]
+    assert {path.name for path, _ in found.unusable} == {"sub-01_T1w.nii", "sub-01_T1w.nii.gz"}
+    assert all("remove one" in why for _, why in found.unusable)
+
+
+def test_derivatives_and_source_data_are_not_input(dataset: Dataset) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    for folder in ("derivatives/x", "sourcedata", ".hidden"):
+        (root / folder).mkdir(parents=True)
+        target = root / folder / "sub-09" / "anat" / "sub-09_T1w.nii.gz"
+        target.parent.mkdir(parents=True)
+        target.write_bytes(b"")
+    assert stems(find_scans(root, Selection())) == ["sub-01_T1w"]
+
+
+def test_odd_names_count_only_without_validation(dataset: Dataset) -> None:
+    root = dataset("sub-01_T1w.nii.gz", "sub-01_desc-n4_T1w.nii.gz")
+    assert not find_scans(root, Selection()).unusable
+    [(path, why)] = find_scans(root, Selection(validate=False)).unusable
+    assert path.name == "sub-01_desc-n4_T1w.nii.gz"
+    assert "rename" in why
+
+
+def test_the_index_can_be_kept(dataset: Dataset, tmp_path: Path) -> None:
+    root, database = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"), tmp_path / "index"
+    assert stems(find_scans(root, Selection(participants=("01",), database=database))) == ["sub-01_T1w"]
+    assert stems(find_scans(root, Selection(participants=("02",), database=database))) == ["sub-02_T1w"]
+    other = root.rename(tmp_path / "elsewhere")
+    root.mkdir()
+    with pytest.raises(UserError, match="another dataset"):
+        find_scans(other, Selection(database=database))
+
+
+def test_an_index_that_was_not_finished_is_made_anew(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bids.layout import BIDSLayoutIndexer
+
+    root, selection = dataset("sub-01_T1w.nii.gz"), Selection(database=tmp_path / "index")
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BIDSLayoutIndexer, "_index_dir", kill)
+        with pytest.raises(KeyboardInterrupt):
+            find_scans(root, selection)
+    assert stems(find_scans(root, selection)) == ["sub-01_T1w"]
+    assert [path.name for path in (tmp_path / "index").iterdir()] == [INDEX]
+
+
+def test_what_the_index_lacks_is_told_to_be_newer_perhaps(dataset: Dataset, tmp_path: Path) -> None:
+    root, database = dataset("sub-01_T1w.nii.gz"), tmp_path / "index"
+    find_scans(root, Selection(database=database))
+    dataset("sub-02_T1w.nii.gz")
+    assert find_scans(root, Selection(database=database)).empty_participants == ("02",)
+    with pytest.raises(NothingSelected, match=f"newer than the index, remove {database}"):
+        find_scans(root, Selection(participants=("02",), database=database))
+
+
+def test_outputs_within_the_dataset_are_no_scans(dataset: Dataset) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    output = root / "out" / "sub-01" / "anat" / "sub-01_desc-preproc_T1w.nii.gz"
+    output.parent.mkdir(parents=True)
+    output.write_bytes(b"")
+    assert find_scans(root, Selection(validate=False)).unusable
+    assert not find_scans(root, Selection(validate=False, not_in=root / "out")).unusable
+
+
+@pytest.mark.parametrize("closed", ["sub-02", "sub-02/anat"])
+def test_a_closed_folder_is_told_and_the_others_go_on(
+    closed: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
+    monkeypatch.setattr("bidsseg.bids.names.os.access", lambda path, mode: path != root / closed)  # root may enter any
+    found = find_scans(root, Selection())
+    assert stems(found) == ["sub-01_T1w"]
+    assert found.unusable == ((root / closed, "no permission to look into it; ask for access"),)
+    assert found.empty_participants == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (None, ["post", "pre"]),
+        ("session_id\tacq_time\nses-pre\t2020-01-02T03:04:05\nses-post\t2021-01-02T03:04:05\n", ["pre", "post"]),
+        ("session_id\tacq_time\tage\nses-pre\tn/a\t40\nses-post\t2021-01-02T03:04:05\t41\n", ["post", "pre"]),
+        ("session_id\tacq_time\nses-pre\t2020-01-02T03:04:05\n", ["post", "pre"]),
+        ("no table", ["post", "pre"]),
+    ],
+)
+def test_sessions_follow_their_times_where_all_are_known(
+    table: str | None, expected: list[str], tmp_path: Path
+) -> None:
+    if table is not None:
+        (tmp_path / "sub-01").mkdir()
+        (tmp_path / "sub-01" / "sub-01_sessions.tsv").write_text(table)
+    assert in_time(tmp_path, "01", ["pre", "post", "pre"]) == expected
+
+
+def _break(root: Path, how: str) -> Path:
+    description = root / "dataset_description.json"
+    if how == "missing":
+        description.unlink()
+    elif how == "no folder":
+        return root / "nowhere"
+    elif how == "no subjects":
+        (root / "sub-01").rename(root / "patient1")
+    else:
+        description.write_text(how)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("missing", "no such file"),
+        ("no folder", "not a folder"),
+        ("no subjects", "no sub-"),
+        ("{", "not readable as JSON"),
+        ("[]", "Name and BIDSVersion missing"),
+        ('{"Name": "x"}', "BIDSVersion missing"),
+    ],
+)
+def test_folders_that_are_not_bids_are_refused(dataset: Dataset, how: str, reason: str) -> None:
+    root = _break(dataset("sub-01_T1w.nii.gz"), how)
+    with pytest.raises(InvalidDataset, match=reason) as caught:
+        find_scans(root, Selection())
+    assert "\n" not in str(caught.value)
+
+
+def test_without_validation_no_description_is_needed(dataset: Dataset) -> None:
+    root = _break(dataset("sub-01_T1w.nii.gz"), "missing")
+    assert stems(find_scans(root, Selection(validate=False))) == ["sub-01_T1w"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "reason"),
+    [
+        (Selection(participants=("01", "99")), "no participant 99; there are 1: 01"),
+        (Selection(sessions=("9",)), "no T1w or FLAIR image, ses-9"),
+        (Selection(participants=("01",), modalities=("PDw",)), "no PDw image in sub-01"),
+    ],
+)
+def test_an_empty_selection_says_so(dataset: Dataset, selection: Selection, reason: str) -> None:
+    with pytest.raises(NothingSelected, match=reason):
+        find_scans(dataset("sub-01_T1w.nii.gz"), selection)
+
+
+def test_filters_are_read_by_lower_case_modality(tmp_path: Path) -> None:
+    path = tmp_path / "filters.json"
+    path.write_text(json.dumps({"T1w": {"run": 1}}))
+    assert read_filters(path) == {"t1w": {"run": 1}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[1]", '{"t1w": 3}', "[" * 100_000, '{"t1w": ' * 100_000, '{"t1w": {"run": {}}}'),
+        *('{"t1w": {"run": [[1]]}}', '{"t1w": {"run": 1e308}}', f'{{"t1w": {{"run": {10**400}}}}}'),
+    ],
+)
+def test_filters_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "filters.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="--bids-filter-file"):
+        read_filters(path)
+
+
+def test_a_byte_order_mark_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    description, filters = root / "dataset_description.json", tmp_path / "filters.json"
+    filters.write_text(json.dumps({"T1w": {"run": 1}}), encoding="utf-8-sig")
+    description.write_text(description.read_text(), encoding="utf-8-sig")
+    assert read_filters(filters) == {"t1w": {"run": 1}}
+    assert stems(find_scans(root, Selection())) == ["sub-01_T1w"]
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_description_nested_too_deep_is_one_line(dataset: Dataset, validate: bool) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    (root / "dataset_description.json").write_text("[" * 100_000)
+    with pytest.raises(InvalidDataset, match="nested too deep"):
+        find_scans(root, Selection(validate=validate))
+
+
+def test_times_that_are_no_table_leave_the_order_of_labels(tmp_path: Path) -> None:
+    table = tmp_path / "sub-01" / "sub-01_sessions.tsv"
+    table.parent.mkdir()
+    table.write_text("session_id\tacq_time\nses-2\t" + "x" * 200_000 + "\nses-1\t2020-01-01\n")
+    assert in_time(tmp_path, "01", ["2", "10", "1"]) == ["1", "2", "10"]
+
+
+def test_a_filter_for_an_unknown_entity_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(UserError, match="the filter for T1w fails"):
+        find_scans(dataset("sub-01_T1w.nii.gz"), Selection(filters={"t1w": {"colour": "red"}}))

@@ -1,0 +1,208 @@
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from bidsseg.cli.main import main, stem_of
+from bidsseg.imaging.image import load
+from bidsseg.labels import Scheme, label_table
+from bidsseg.network.card import read_card
+from tests.conftest import write_scan
+from tests.phantoms import head
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_one_scan_to_one_named_file(tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    found = run("predict", scan, "-o", tmp_path / "out" / "seg.nii.gz", "--model", tiny_model, "--threads", 1)
+    assert found.exit_code == 0, found.output
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["seg.nii.gz", "seg.png", "seg_mask.nii.gz", "seg_volumes.tsv"]
+    labels, original = nib.load(tmp_path / "out" / "seg.nii.gz"), nib.load(scan)
+    assert labels.shape == original.shape
+    np.testing.assert_array_equal(labels.affine, original.affine)
+    assert set(np.unique(labels.dataobj)) <= {0, *(label.index for label in label_table("regions"))}
+    mask = np.asarray(nib.load(tmp_path / "out" / "seg_mask.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask > 0, np.asarray(labels.dataobj) > 0)
+
+
+def test_several_scans_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tiny_model: Path, tmp_path: Path) -> None:
+    scans = [write_scan(tmp_path / f"{name}.nii.gz") for name in "abc"]
+    scans[1].write_bytes(scans[1].read_bytes()[:500])
+    found = run("predict", *scans, "-o", tmp_path / "out", "--model", tiny_model, "--no-picture", "--threads", 1)
+    assert found.exit_code == 1
+    errors = [line for line in found.stderr.splitlines() if "b.nii.gz" in line]
+    assert len(errors) == 1
+    assert "cut short" in errors[0]
+    assert "Traceback" not in found.output
+    assert {p.name for p in (tmp_path / "out").glob("*_dseg.nii.gz")} == {"a_dseg.nii.gz", "c_dseg.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a.nii.gz", "a"), ("A.NII.GZ", "A"), ("a.b.nii", "a.b"), ("a.gz", "a"), ("a", "a"), ("n.img", "n.img")],
+)
+def test_stems(name: str, stem: str) -> None:
+    assert stem_of(Path(name)) == stem
+
+
+@pytest.mark.parametrize("scheme", ["regions", "lobes", "gyri"])
+def test_schemes(scheme: Scheme, tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz", (32, 31, 30))
+    found = run("predict", scan, "--seg", scheme, "--model", tiny_model, "--quiet", "--no-picture", "--threads", 1)
+    assert found.exit_code == 0, found.output
+    assert found.output == ""
+    table = (tmp_path / "scan_dseg_volumes.tsv").read_text().splitlines()
+    assert len(table) == 1 + len(label_table(scheme))
+    assert load(tmp_path / "scan_dseg.nii.gz").data.max() > 0
+
+
+def test_bias_correction_is_on_offer(tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    assert run("predict", scan, "--bias-correction", "--model", tiny_model, "--threads", 1).exit_code == 0
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_lesions_of_a_mask(empty: bool, tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    original = nib.load(scan)
+    mask = np.zeros(original.shape, np.uint8)
+    if not empty:
+        mask[10:14, 10:13, 9:12] = 1
+    nib.save(nib.Nifti1Image(mask, original.affine), tmp_path / "mask.nii.gz")
+    found = run("lesions", scan, "--mask", tmp_path / "mask.nii.gz", "-o", tmp_path / "out", "--model", tiny_model)
+    assert found.exit_code == 0, found.output
+    rows = (tmp_path / "out" / "scan_desc-lesions_lesions.tsv").read_text().splitlines()
+    assert len(rows) == (1 if empty else 2)
+    if not empty:
+        assert float(rows[1].split("\t")[1]) == 4 * 3 * 3 * 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["scan.nii.gz", "-o", "seg.png"], "not a NIfTI name"),
+        (["scan.nii.gz", "-o", "scan.nii.gz"], "is the scan itself"),
+        (["x/scan.nii.gz", "y/scan.nii.gz", "-o", "out"], "several scans"),
+        (["scan.nii.gz", "--device", "gpu"], "--device gpu"),
+        (["scan.nii.gz", "--model", "nowhere"], "not a model card"),
+    ],
+)
+def test_wrong_calls_say_so_in_one_line(
+    arguments: list[str], says: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = [] if "--model" in arguments else ["--model", tiny_model]
+    found = run("predict", *arguments, *model)
+    assert found.exit_code == 2
+    assert says in found.output
+    assert len(found.output.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_scan_is_an_error_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
+    found = run("predict", tmp_path / "nowhere.nii.gz", "--model", tiny_model)
+    assert found.exit_code == 1
+    assert "no such file" in found.output
+
+
+def test_an_output_that_cannot_be_written_is_said(tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    (tmp_path / "blocked").write_text("a file, not a folder")
+    found = run("predict", scan, "-o", tmp_path / "blocked" / "seg.nii.gz", "--model", tiny_model)
+    assert found.exit_code == 1
+    assert "cannot be written" in found.output
+
+
+@pytest.mark.parametrize("module", ["bidsseg.cli.main", "bidsseg.cli.bids_app"])
+def test_help_is_quick_because_nothing_heavy_is_imported(module: str) -> None:
+    heavy = {"torch", "numpy", "nibabel", "bids", "nipype"}
+    code = f"import sys; import {module}; print(sorted({heavy} & set(sys.modules)))"
+    start = time.monotonic()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+    assert time.monotonic() - start < 10  # generous: what is imported is the test, machines differ
+
+
+def test_evaluate_fills_rows_of_card_and_readme(tiny_model: Path, tmp_path: Path) -> None:
+    model, readme = tmp_path / "model", tmp_path / "README.md"
+    shutil.copytree(tiny_model, model)
+    readme.write_text("before\n<!-- accuracy -->\n<!-- /accuracy -->\nafter\n")
+    manual = np.full((40, 20, 20), 58, np.int16)  # BrainCOLOR's left putamen
+    for name, values in (("T1w", head(manual.shape, np.eye(4)).data), ("dseg", manual)):
+        path = tmp_path / "data" / "miccai2012-train" / "sub-1015" / f"sub-1015_{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    for more in ([], ["--mirror"]):
+        given = ("--seg", "regions", "--model", model, "--readme", readme, "--threads", 1, *more)
+        assert run("evaluate", tmp_path / "data", *given).exit_code == 0
+    assert list(read_card(model).accuracy) == ["1 mm", "1 mm, --mirror"]
+    lines = readme.read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| 1 mm")] == ["| 1 mm", "| 1 mm, --mirror"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--init-share", 0.5), "give --init"),
+        (("--init", "nowhere"), "nowhere"),
+        (("--init-share", 1.5, "--init", "nowhere"), "1.5"),
+    ],
+)
+def test_train_refuses_what_it_cannot_start_from(given: tuple[object, ...], told: str, tmp_path: Path) -> None:
+    found = run("train", tmp_path, tmp_path / "out", *given)
+    assert found.exit_code == 2
+    assert told in found.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "calibrate", "reference"])
+def test_a_folder_without_data_is_refused_and_changes_nothing(
+    command: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    given = {"train": ["out"], "reference": ["-o", "table.tsv"]}.get(command, ["--model", tiny_model])
+    found = run(command, "data", *given)
+    assert found.exit_code == 1
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("error: data: no ")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_calibrate_refuses_an_unknown_model(tmp_path: Path) -> None:
+    found = run("calibrate", tmp_path, "--model", "nowhere")
+    assert found.exit_code == 1
+    assert found.stderr.startswith("error: ")
+    assert "nowhere" in found.stderr
+
+
+def test_a_scan_too_large_for_memory_does_not_stop_the_rest(tiny_model: Path, tmp_path: Path) -> None:
+    huge, scan = nib.Nifti1Header(), write_scan(tmp_path / "scan.nii.gz")
+    huge.set_data_dtype(np.float64)
+    huge.set_data_shape((32767, 32767, 32767))
+    (tmp_path / "huge.nii").write_bytes(huge.binaryblock + bytes(400))
+    found = run("predict", tmp_path / "huge.nii", scan, "--model", tiny_model, "--no-picture", "--threads", 1)
+    assert found.exit_code == 1
+    (line,) = [line for line in found.stderr.splitlines() if line.startswith("error: ")]
+    assert "huge.nii: 32767 x 32767 x 32767 voxels" in line
+    assert (tmp_path / "scan_dseg.nii.gz").exists()
+
+
+def test_lesions_into_a_folder_that_cannot_be_written(tiny_model: Path, tmp_path: Path) -> None:
+    scan, mask = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros(nib.load(scan).shape, np.uint8), nib.load(scan).affine), mask)
+    (tmp_path / "file").touch()
+    found = run("lesions", scan, "--mask", mask, "-o", tmp_path / "file" / "out", "--model", tiny_model, "--threads", 1)
+    assert found.exit_code == 1
+    (line,) = found.stderr.splitlines()
+    assert str(tmp_path / "file") in line

@@ -1,0 +1,91 @@
+"""Grey values that no scanner measured."""
+
+import numpy as np
+import pytest
+
+from bidsseg.imaging.arrays import Floats, normalise
+from bidsseg.imaging.sound import sound_values
+
+
+def head(seed: int = 0) -> Floats:
+    """Air of noise, and in it a cube of tissue."""
+    rng = np.random.default_rng(seed)
+    scan = np.abs(rng.normal(0, 5, (40, 40, 20)))
+    scan[8:32, 8:32, 3:17] = rng.uniform(100, 900, (24, 24, 14))
+    return np.rint(scan).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [
+        head(),
+        np.where(head() > 90, head(), 0).astype(np.float32),  # stripped
+        np.where(head() > 90, head() - 500, -500).astype(np.float32),  # its mean at 0
+        head() * np.float32(1e-12),
+        np.minimum(head(), 255),  # saturated
+        np.pad(head()[8:32, 8:32], ((100, 100), (100, 100), (0, 0))),  # a little brain in much darkness
+        np.full((9, 9, 9), 7, np.float32),
+    ],
+)
+def test_what_a_scanner_measures_stays(scan: Floats) -> None:
+    found, warnings = sound_values(scan)
+    np.testing.assert_array_equal(found, scan)
+    assert not warnings
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.03, 0.05])
+@pytest.mark.parametrize("limits", [(65535,), (-32768,), (-32768, 32767), (1e20,)])
+def test_scattered_absurd_values_become_their_neighbours(share: float, limits: tuple[float, ...]) -> None:
+    scan, rng = head(), np.random.default_rng(1)
+    hit = rng.random(scan.shape) < share
+    spoilt = np.where(hit, rng.choice(np.array(limits, np.float32), scan.shape), scan)
+    found, warnings = sound_values(spoilt)
+    np.testing.assert_array_equal(found[~hit], scan[~hit])
+    assert found.min() >= 0
+    assert found.max() <= scan.max()
+    air = np.zeros_like(hit)
+    air[:5] = hit[:5]
+    assert found[air].max(initial=0) < 20
+    assert "far beyond" in warnings[0]
+
+
+def test_wrapped_negatives_become_dark() -> None:
+    """-1 to -4 as unsigned 16 bits are 65535 to 65532."""
+    scan = head()
+    values = np.random.default_rng(0).integers(65532, 65536, scan.shape)
+    found, _ = sound_values(np.where(scan == 0, values, scan).astype(np.float32))
+    assert found[:7].max() < 20
+    assert found.max() <= scan.max()
+
+
+def test_a_marker_keeps_to_the_scale_of_the_rest() -> None:
+    scan = head()
+    scan[:7, :7] = 4095
+    found, _ = sound_values(scan)
+    assert found[:7, :7].max() <= 900
+    np.testing.assert_array_equal(found[7:], scan[7:])
+
+
+@pytest.mark.parametrize("value", [-1000, 3, 450, 900, 65535])
+@pytest.mark.parametrize("pads", [((0, 0), (3, 9), (0, 0)), ((6, 6), (6, 6), (2, 2))])
+def test_frames_of_any_value_are_background(value: float, pads: tuple[tuple[int, int], ...]) -> None:
+    """Air that touches a frame of its own value may go with it."""
+    scan = head()
+    framed = np.pad(scan, pads, constant_values=value)
+    found, warnings = sound_values(framed)
+    inside = tuple(slice(before, before + n) for (before, _), n in zip(pads, scan.shape, strict=True))
+    np.testing.assert_array_equal(found[inside][scan > 90], scan[scan > 90])
+    assert found[inside][scan <= 90].max() < 30
+    outside = np.ones(framed.shape, bool)
+    outside[inside] = False
+    assert (normalise(found)[outside] < 0.02).all()
+    assert bool(warnings) == (value != -1000)  # what is darkest is background already
+
+
+def test_a_white_background_becomes_dark() -> None:
+    scan = head()
+    white = np.where(scan > 90, scan, scan.max())
+    found, _ = sound_values(white)
+    darker = (scan > 90) & (scan < scan.max())
+    np.testing.assert_array_equal(found[darker], scan[darker])
+    assert found[scan <= 90].max() == scan[scan > 90].min()

@@ -1,0 +1,265 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import bidsseg.network.inference
+from bidsseg.errors import UserError
+from bidsseg.imaging.arrays import Box, Floats
+from bidsseg.labels import TISSUE, TISSUES, lobe_parts
+from bidsseg.network.config import UNetConfig
+from bidsseg.network.inference import (
+    PASSES,
+    PredictOptions,
+    Probabilities,
+    _heads_near_brain,
+    _Look,
+    choose_device,
+    clean_islands,
+    find_brain,
+    infer,
+)
+from bidsseg.network.unet import Features, UNet, padded_length
+from bidsseg.network.weights import load_model
+from bidsseg.segmentation.pipeline import segment
+from tests.phantoms import head
+
+
+def test_only_solid_pieces_stay_brain() -> None:
+    tissue = np.zeros((len(TISSUES), 60, 20, 20), np.float16)
+    tissue[TISSUE["cortex"], 2:22] = 1  # a slab of 20 mm
+    tissue[TISSUE["cortex"], 30:36] = 1  # another of 6 mm, more than a tenth: kept
+    tissue[TISSUE["cortex"], 45, 5, 5] = 1  # a speck
+    tissue[TISSUE["cortex"], 22:28, 8:10, 8:10] = 1  # a thread 6 mm long; what is near the slab stays
+    tissue[TISSUE["cortex"], 50:54, 5:9, 5:9] = 1  # a crumb
+    tissue[0] = 1 - tissue[1:].sum(0)
+    clean_islands(tissue)
+    kept = tissue.argmax(0) > 0
+    assert kept[2:22].all()
+    assert kept[30:36].all()
+    assert kept[25:28].sum() == 0
+    assert not kept[36:].any()
+
+
+@pytest.mark.parametrize("thickness", [1, 3])
+def test_a_brain_too_thin_to_erode_stays(thickness: int) -> None:
+    tissue = np.zeros((len(TISSUES), 20, 20, 20), np.float16)
+    tissue[TISSUE["cortex"], ..., 10 : 10 + thickness] = 1
+    tissue[0] = 1 - tissue[1:].sum(0)
+    clean_islands(tissue)
+    assert (tissue.argmax(0) > 0).sum() == 400 * thickness
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:77", "meta", "tpu:0"])
+def test_unknown_devices_are_refused_in_one_line(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("voxels_that_fit", "tried", "warning"),
+    [(10**6, ["cuda"], ""), (30_000, ["cuda"] * 3, "two halves"), (0, ["cuda"] * 2 + ["cpu"], "going on with the CPU")],
+)
+def test_too_little_gpu_memory_takes_halves_then_the_cpu(
+    voxels_that_fit: int,
+    tried: list[str],
+    warning: str,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scan, model = head((160, 16, 16), np.eye(4)), load_model(tiny_model)
+    real, calls = bidsseg.network.inference._whole, []
+
+    def short_of_memory(device: torch.device, volume: Floats, *rest: object) -> tuple[Probabilities, Floats]:
+        calls.append(device.type)
+        if device.type == "cuda" and volume.size > voxels_that_fit:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(torch.device("cpu"), volume, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bidsseg.network.inference, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(bidsseg.network.inference, "_whole", short_of_memory)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    found = segment(scan, model, PredictOptions("cuda", 1))
+    assert calls[:2] == tried[:2]
+    assert calls[-1] == tried[-1]
+    assert warning in caplog.text
+    assert found.tissue.shape == (160, 16, 16)
+
+
+def test_halves_join_where_each_saw_enough(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def voxelwise(device: torch.device, volume: Floats, *rest: object) -> tuple[Probabilities, Floats]:
+        tissue = np.zeros((len(TISSUES), *volume.shape), np.float16)
+        tissue[1] = volume
+        parcels = np.stack([volume[2:]] * len(lobe_parts())).astype(np.float16)
+        return Probabilities((2, 0, 0), tissue[:, 2:], volume[None, 2:].astype(np.float16), parcels), 2 * volume
+
+    monkeypatch.setattr(bidsseg.network.inference, "_whole", voxelwise)
+    volume = np.random.default_rng(0).random((100, 6, 5)).astype(np.float32)
+    found, grey = bidsseg.network.inference._in_halves(
+        torch.device("cpu"), volume, load_model(tiny_model), PredictOptions()
+    )
+    np.testing.assert_array_equal(found.tissue[1, 2:], volume[2:].astype(np.float16))
+    np.testing.assert_array_equal(found.parcels[0, 2:], volume[2:].astype(np.float16))
+    np.testing.assert_array_equal(grey, 2 * volume)
+    assert found.tissue[0, 0].min() == 1  # what neither half answered for is background
+
+
+def blocky(brain: NDArray[np.bool_]) -> tuple[UNet, Features]:
+    """A network whose tissue head copies its only feature: brain where the mask of 2 mm blocks says so."""
+    net = UNet(UNetConfig(widths=(1, 1), head_width=1))
+    with torch.no_grad():
+        for layer in (net.hidden, net.tissue_head):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        net.hidden.weight[0, 0] = 1
+        net.tissue_head.weight.view(8, len(TISSUES), 1)[:, 0] = -9
+        net.tissue_head.bias.view(8, len(TISSUES))[:, 0] = 6
+    fine = torch.zeros(1 + 8 * (1 + net.config.n_filters), *brain.shape)
+    fine[0] = torch.from_numpy(brain)
+    return net, Features(fine, (torch.zeros(1, *(n // 2 for n in brain.shape)),))
+
+
+@pytest.mark.parametrize("scalp", [1.5, 4.0])
+def test_the_second_look_has_the_grey_values_of_the_brain(
+    scalp: float, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However bright the scalp is, the brain spans 0-1 where the network labels it."""
+    volume = np.zeros((96, 96, 96), np.float32)
+    volume[8:88, 8:88, 8:88] = scalp
+    inside = np.zeros(volume.shape, bool)
+    inside[24:72, 24:72, 24:72] = True
+    volume[24:72, 24:72, 24:72] = np.linspace(0.5, 1, 48, dtype=np.float32)[:, None, None]
+    monkeypatch.setattr(bidsseg.network.inference._Look, "brain_in", lambda look, shape: inside)
+    _, grey = infer(volume, load_model(tiny_model), PredictOptions("cpu", 1))
+    assert grey[inside].min() == 0
+    assert grey[inside].max() == 1
+    assert grey[inside].mean() == pytest.approx(0.5, abs=0.01)
+    assert grey[10:20, 10:20, 10:20].min() == 1
+
+
+@pytest.mark.parametrize("origin", [(0, 0, 0), (-3, 5, 40)])
+def test_a_look_says_where_its_brain_lies_in_the_volume(origin: tuple[int, int, int]) -> None:
+    """A block of 4 mm at place 2 of the look lies 8 voxels beyond the look's first voxel."""
+    brain = np.zeros((6, 6, 6), bool)
+    brain[2, 2, 2] = True
+    found = _Look([], brain, brain, np.array(origin)).brain_in((50, 50, 50))
+    expected = np.zeros((50, 50, 50), bool)
+    i, j, k = (first + 8 for first in origin)
+    expected[i : i + 4, j : j + 4, k : k + 4] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_heads_are_asked_near_the_brain_alone() -> None:
+    brain = np.zeros((40, 40, 40), bool)
+    brain[14:26, 14:26, 14:26] = True
+    island = brain.copy()
+    island[36:38, 36:38, 36:38] = True
+    found, near = find_brain(*blocky(island))
+    np.testing.assert_array_equal(found, brain[::2, ::2, ::2])
+    assert near.shape == brain.shape
+    assert near[8:32, 8:32, 8:32].all()  # 12 mm are 6 blocks
+    assert near.sum() == 24**3  # the island is too small to be brain
+    assert not any(mask.any() for mask in find_brain(*blocky(np.zeros((8, 8, 8), bool))))
+
+
+def test_the_second_look_is_at_the_brain_alone(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(tiny_model)
+    volume = np.full((160, 130, 120), 0.2, np.float32)
+    volume[:6] = 0.05
+    volume[0, 0, 0] = 0
+    volume[21:60, 30:70, 80:120] = 0.9
+    real, seen = model.net.features, []
+
+    def recorded(scan: Tensor, passes: int) -> Features:
+        seen.append((scan[0, 0].numpy(), passes))
+        return real(scan, passes)
+
+    def bright(_: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        grey = features.fine[model.net.config.widths[0] :][:8].amax(0)  # of a block's brightest voxel, 4 * (x - 0.3)
+        return (grey > 1)[::2, ::2, ::2].numpy(), (grey > 1).numpy()
+
+    monkeypatch.setattr(model.net, "features", recorded)
+    monkeypatch.setattr("bidsseg.network.inference.find_brain", bright)
+    found, _ = infer(volume, model, PredictOptions("cpu", 1))
+    (head, once), (brain, twice) = seen
+    assert (once, twice) == (1, 2)
+    assert head.shape == tuple(padded_length(n, model.net.config.multiple) for n in volume.shape)
+    assert (brain > 0.5).sum() == 39 * 40 * 40
+    assert (brain > 0.1).sum() <= 42 * 42 * 42  # blocks are 2 mm, and may hold a layer of what is next to it
+    assert found.origin == (20, 30, 80)
+    assert found.tissue.shape[1:] == (40, 40, 40)
+
+
+@pytest.mark.parametrize("gyri", [False, True])
+def test_mirror_averaging_makes_left_and_right_alike(gyri: bool, tiny_model: Path) -> None:
+    """The mirror image then gets the mirrored answer, sides exchanged, from any weights."""
+    model, options = load_model(tiny_model), PredictOptions("cpu", 1, gyri, mirror=True)
+    volume = np.random.default_rng(0).random((40, 36, 32)).astype(np.float32)
+    (found, _), (mirrored, _) = (infer(seen, model, options) for seen in (volume, np.ascontiguousarray(volume[::-1])))
+    plain, _ = infer(volume, model, replace(options, mirror=False))
+    for name in ("tissue", "parcels"):
+        np.testing.assert_allclose(getattr(found, name), getattr(mirrored, name)[:, ::-1], atol=2e-3)
+    near = found.right > 0
+    np.testing.assert_allclose(found.right[near], 1 - mirrored.right[:, ::-1][near], atol=2e-3)
+    assert np.abs(found.tissue - plain.tissue).max() > 0.01
+
+
+def test_answers_of_blocks_go_to_their_own_voxels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that answer with a block's grey values give the volume back."""
+    net, volume = UNet(UNetConfig(widths=(4, 6), head_width=5)), torch.rand(12, 8, 16)
+    with torch.no_grad():
+        features = net.features(volume[None, None])
+    monkeypatch.setattr(net, "embed", lambda found, blocks: found.fine[4:12].flatten(1)[:, blocks] / 4 + 0.3)
+
+    def grey(net: UNet, views: list[Tensor], gyri: bool) -> tuple[Tensor, Tensor, Tensor]:
+        (embedded,) = views
+        tissue, right = (embedded[:, None].expand(-1, channels, -1) for channels in (len(TISSUES), 1))
+        return tissue, right, embedded.mean(0).expand(len(lobe_parts()), -1)
+
+    monkeypatch.setattr("bidsseg.network.inference._heads", grey)
+    near = np.ones((6, 4, 8), bool)
+    near[2, 1, 3] = False
+    window = (slice(1, 6), slice(0, 4), slice(2, 8))
+    tissue, right, parcels = _heads_near_brain(net, [features], near, window, PredictOptions())
+    expected = volume[2:, :, 4:].half().numpy()
+    asked = near[window].repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    for channel in (tissue[3], right[0]):
+        np.testing.assert_allclose(channel, np.where(asked, expected, 0), atol=2e-3)
+    i, j, k = (1, 2, 4)  # its own block's mean counts 27/64, that of each of 7 neighbours 9, 3 or 1
+    block = volume[2:, :, 4:].unfold(0, 2, 2).unfold(1, 2, 2).unfold(2, 2, 2).mean((-3, -2, -1))
+    near_mean = block[i : i + 2, j : j + 2, k : k + 2]
+    share = torch.tensor([0.75, 0.25])
+    weights = share[:, None, None] * share[:, None] * share
+    assert parcels[0, 2 * i + 1, 2 * j + 1, 2 * k + 1] == pytest.approx(float((near_mean * weights).sum()), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("found_mm", "looks"),
+    [
+        ((64, 64), 2),
+        ((64, 60), 2),  # 0.82 of what it looked at
+        ((64, 48, 32, 32), 4),
+        ((64, 56, 48, 40, 32, 24), 5),
+    ],
+)
+def test_looks_again_while_much_less_is_found(
+    found_mm: tuple[int, ...], looks: int, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = bidsseg.network.inference._look
+    passes_of: list[int] = []
+
+    def look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Look:
+        found = real(net, volume, box, mirror, passes)
+        near = np.zeros_like(found.near)
+        near[(slice(found_mm[len(passes_of)] // 2),) * 3] = True
+        passes_of.append(passes)
+        return found._replace(near=near)
+
+    monkeypatch.setattr(bidsseg.network.inference, "_look", look)
+    infer(np.ones((64, 64, 64), np.float32), load_model(tiny_model), PredictOptions("cpu", 1))
+    assert passes_of == [1, *[PASSES] * (looks - 1)]

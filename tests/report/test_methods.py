@@ -1,0 +1,34 @@
+from dataclasses import replace
+
+import pytest
+
+from bidsseg.bids.outputs import Recipe
+from bidsseg.report.methods import methods_text
+
+RECIPE = Recipe("1.0", "net", "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("bias_correction", "lesions", "fusion", "named", "unnamed"),
+    [
+        (True, False, False, ["Tustison", "Ronneberger"], ["Mattes", "Thompson"]),
+        (False, False, False, ["Ronneberger"], ["Tustison"]),
+        (True, True, False, ["Thompson", "Mattes"], ["averaged"]),
+        (True, False, True, ["averaged", "Mattes"], ["Thompson"]),
+        (True, True, True, ["averaged", "Mattes", "Thompson"], []),
+    ],
+)
+def test_the_text_names_what_was_done_and_every_source_once(
+    bias_correction: bool, lesions: bool, fusion: bool, named: list[str], unnamed: list[str]
+) -> None:
+    recipe = Recipe(RECIPE.version, RECIPE.model, RECIPE.weights_sha256, bias_correction)
+    text = methods_text(recipe, ("T1w",), lesions, fusion)
+    references = text.partition("# References")[2].strip().splitlines()
+    assert len(references) == len(set(references))
+    assert all(word in text for word in named)
+    assert not any(word in text for word in unnamed)
+
+
+def test_the_text_tells_of_mirror_images() -> None:
+    assert "mirror image" in methods_text(replace(RECIPE, mirror=True), ("T1w",))
+    assert "mirror image" not in methods_text(RECIPE, ("T1w",))

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bidsseg.bids.names import parse_scan
+from bidsseg.bids.outputs import Place, Recipe, is_complete
+from bidsseg.bids.root_files import bids_tissue, links_in, write_root
+from bidsseg.files import table
+from bidsseg.imaging.grid import grid_of
+from bidsseg.imaging.image import load
+from bidsseg.labels import SCHEMES, Scheme, label_table
+from bidsseg.report import mosaic as pictures
+from bidsseg.segmentation.result import Segmentation
+from bidsseg.workflow import derivatives
+from bidsseg.workflow.derivatives import Result, write_scan
+from tests.conftest import write_scan as write_image
+
+RECIPE = Recipe("1", "tiny", "abc", schemes=("regions", "lobes"))
+
+
+def blocks(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Segmentation:
+    """Left frontal cortex in one half."""
+    tissue = np.zeros(shape, np.uint8)
+    tissue[: shape[0] // 2] = 1
+    zeros = np.zeros(shape, np.uint8)
+    return Segmentation(tissue, zeros, zeros, np.ones(shape, np.float16), affine, has_gyri=True)
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mosaic(path: Path, *_: object) -> None:
+        path.write_bytes(b"png")
+
+    monkeypatch.setattr(pictures, "mosaic", mosaic)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    path = write_image(tmp_path / "data" / "sub-01" / "anat" / "sub-01_run-2_T1w.nii.gz", (20, 9, 10))
+    return Place(parse_scan(path), tmp_path / "data", tmp_path / "out")
+
+
+def result_for(place: Place) -> Result:
+    image = load(place.scan.path)
+    grid = grid_of(image.data.shape, image.affine)
+    return Result(image, image, blocks(image.data.shape, image.affine), blocks(grid.shape, grid.affine))
+
+
+def test_all_files_of_a_scan_are_written(place: Place) -> None:
+    marker = write_scan(place, RECIPE, result_for(place))
+    folder = place.out / "sub-01" / "anat"
+    names = {
+        "space-orig_seg-regions_desc-T1w_dseg.nii.gz",
+        "space-orig_seg-lobes_desc-T1w_dseg.nii.gz",
+        "space-orig_label-brain_desc-T1w_mask.nii.gz",
+        "space-individual_res-1mm_desc-preproc_T1w.nii.gz",
+        "desc-T1w_volumes.tsv",
+    }
+    sidecars = {name.removesuffix(".nii.gz").removesuffix(".tsv") + ".json" for name in names}
+    expected = {f"sub-01_run-2_{name}" for name in names | sidecars | {"desc-T1w_qc.json"}}
+    assert {path.name for path in folder.iterdir()} == expected
+    assert marker == folder / "sub-01_run-2_desc-T1w_qc.json"
+
+
+def test_labels_lie_on_the_scans_own_grid(place: Place) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    scan = load(place.scan.path)
+    labels = load(place.file("dseg.nii.gz", space="orig", seg="regions", desc="T1w"))
+    assert labels.data.shape == scan.data.shape
+    np.testing.assert_array_equal(labels.affine, scan.affine)
+    assert set(np.unique(labels.data)) <= {0, *(label.index for label in label_table("regions"))}
+    assert labels.data.any()
+
+
+def test_one_millimetre_labels_lie_on_the_grid_of_the_preprocessed_image(place: Place) -> None:
+    write_scan(place, replace(RECIPE, spaces=("1mm",)), result_for(place))
+    one_mm = {"space": "individual", "res": "1mm"}
+    labels = load(place.file("dseg.nii.gz", seg="regions", desc="T1w", **one_mm))
+    preprocessed = load(place.file("T1w.nii.gz", desc="preproc", **one_mm))
+    assert labels.data.shape == preprocessed.data.shape
+    np.testing.assert_allclose(labels.affine, preprocessed.affine)
+    np.testing.assert_allclose(labels.spacing_mm, 1)
+    assert not place.file("dseg.nii.gz", space="orig", seg="regions", desc="T1w").exists()
+
+
+def test_sidecars_tell_where_an_image_comes_from(place: Place) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    path = place.file("T1w.json", space="individual", res="1mm", desc="preproc")
+    sidecar = json.loads(path.read_text())
+    assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_run-2_T1w.nii.gz"]
+    assert sidecar["SkullStripped"] is False
+    assert "1mm" in sidecar["Resolution"]
+    assert sidecar["WeightsSHA256"] == "abc"
+
+
+def test_volumes_are_those_of_the_scans_own_grid(place: Place) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    lines = place.file("volumes.tsv", desc="T1w").read_text().splitlines()
+    rows = [dict(zip(lines[0].split("\t"), line.split("\t"), strict=True)) for line in lines[1:]]
+    found = [row for row in rows if row["voxels"] != "0"]
+    assert {row["scheme"] for row in rows} == {"regions", "lobes"}
+    assert [float(row["volume_mm3"]) for row in found] == [10 * 9 * 10 * 8.0] * 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "2"},
+        {"weights_sha256": "def"},
+        {"bias_correction": False},
+        {"schemes": ("regions",)},
+        {"spaces": ("orig", "1mm")},
+        {"mirror": True},
+    ],
+)
+def test_another_recipe_is_done_again(place: Place, change: dict[str, object]) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    assert is_complete(place, RECIPE)
+    assert not is_complete(place, replace(RECIPE, **change))  # type: ignore[arg-type]
+
+
+def test_a_missing_output_or_another_scan_is_done_again(place: Place) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    mask = place.file("mask.nii.gz", space="orig", label="brain", desc="T1w")
+    mask.rename(mask.with_name("kept"))
+    assert not is_complete(place, RECIPE)
+    mask.with_name("kept").rename(mask)
+    assert is_complete(place, RECIPE)
+    write_image(place.scan.path, (9, 9, 9))
+    assert not is_complete(place, RECIPE)
+
+
+def test_a_mended_header_is_done_again(place: Place) -> None:
+    scan = replace(place.scan, path=place.scan.path.with_suffix(""))  # uncompressed: it keeps its size
+    place = replace(place, scan=scan)
+    loaded = nib.load(write_image(scan.path), mmap=False)  # it is written over
+    size = scan.path.stat().st_size
+    write_scan(place, RECIPE, result_for(place))
+    assert is_complete(place, RECIPE)
+    mended = np.diag((-1.0, 1.0, 1.0, 1.0)) @ loaded.affine
+    nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj), mended, loaded.header), scan.path)
+    assert scan.path.stat().st_size == size
+    assert not is_complete(place, RECIPE)
+
+
+def test_another_recipe_leaves_nothing_of_the_former(place: Place) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    fewer = replace(RECIPE, schemes=("regions",))
+    write_scan(place, fewer, result_for(place))
+    assert is_complete(place, fewer)
+    left = {path.relative_to(place.out).as_posix() for path in place.out.rglob("*") if path.is_file()}
+    assert left == {*json.loads(place.marker.read_text())["Outputs"], place.marker.relative_to(place.out).as_posix()}
+    assert not [name for name in left if "seg-lobes" in name]
+
+
+def test_an_interrupted_scan_is_not_complete(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_scan(place, RECIPE, result_for(place))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(derivatives, "_write_volumes", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_scan(place, RECIPE, result_for(place))
+    assert not is_complete(place, RECIPE)
+    assert not place.marker.exists()
+    assert not [path for path in place.out.rglob(".*") if path.is_file()]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"SoftwareVersion": "1"}'])
+def test_a_damaged_marker_is_not_complete(place: Place, text: str) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    place.marker.write_text(text)
+    assert not is_complete(place, RECIPE)
+
+
+def test_a_picture_that_fails_is_a_warning(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(pictures, "mosaic", fail)
+    write_scan(place, RECIPE, result_for(place))
+    assert is_complete(place, RECIPE)
+    assert "no ink" in json.loads(place.marker.read_text())["Warnings"][-1]
+
+
+def test_root_files(tmp_path: Path) -> None:
+    (tmp_path / "dataset_description.json").write_text('{"Authors": ["A", "B"]}')
+    write_root(tmp_path / "out", tmp_path, replace(RECIPE, schemes=SCHEMES), ("T1w",))
+    description = json.loads((tmp_path / "out" / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative"
+    assert description["GeneratedBy"][0] == {"Name": "bidsseg", "Version": "1", "Description": "segmentation"}
+    assert description["DatasetLinks"] == {"raw": tmp_path.as_uri()}
+    assert description["Authors"] == ["A", "B"]
+    for scheme in SCHEMES:
+        header, *rows = (tmp_path / "out" / f"seg-{scheme}_dseg.tsv").read_text().splitlines()
+        assert header.split("\t")[:6] == ["index", "name", "abbreviation", "color", "hemisphere", "mapping"]
+        assert len(rows) == len(label_table(scheme))
+    assert "desc-T1w\t" in (tmp_path / "out" / "descriptions.tsv").read_text()
+
+
+def test_root_files_keep_what_earlier_runs_rest_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_root(out, tmp_path, RECIPE, ("T1w",), {"masks": "file:///masks"})
+    write_root(out, tmp_path, RECIPE, ("FLAIR",))
+    assert links_in(out) == {"raw": tmp_path.as_uri(), "masks": "file:///masks"}
+    described = [line.split("\t")[0] for line in (out / "descriptions.tsv").read_text().splitlines()]
+    assert described == ["desc_id", "desc-preproc", "desc-lesions", "desc-T1w", "desc-FLAIR"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name", "tissue"),
+    [
+        ("regions", "ctx-lh-frontal-lobe", 8),
+        ("regions", "wm-rh-insula-lobe", 2),
+        ("regions", "Left-Cerebellum-White-Matter", 11),
+        ("regions", "4th-Ventricle", 3),
+        ("regions", "Left-Thalamus", 9),
+        ("lobes", "Left-Frontal-Lobe", None),
+        ("lobes", "Brain-Stem", 10),
+        ("gyri", "Left-Cerebral-White-Matter", 2),
+    ],
+)
+def test_labels_are_mapped_to_bids_tissues(scheme: Scheme, name: str, tissue: int | None) -> None:
+    [label] = [label for label in label_table(scheme) if label.name == name]
+    assert bids_tissue(label, scheme) == tissue
+
+
+def test_every_gyrus_is_cortex() -> None:
+    assert {bids_tissue(label, "gyri") for label in label_table("gyri") if label.index >= 100} == {8}
+
+
+def test_tables_say_na() -> None:
+    assert table(("a", "b", "c"), [(1, "", None), (float("nan"), 0, "x")]) == "a\tb\tc\n1\tn/a\tn/a\nn/a\t0\tx\n"
