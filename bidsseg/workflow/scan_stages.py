@@ -18,14 +18,14 @@ from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess, calibration_from, geometry
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
-from bidsseg.quality.reorientation import better_orientation
+from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import FEW_FLOATS, SLAB_FLOATS, to_native
 from bidsseg.segmentation.fusion import fuse
 from bidsseg.segmentation.pipeline import answer
 from bidsseg.segmentation.pipeline import prepare as prepare_voxels
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.workflow.derivatives import Result, write_scan
+from bidsseg.workflow.derivatives import Result, refuse_to_replace_of, write_scan
 from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS = "evidence.json", "warnings.json"
@@ -33,8 +33,13 @@ VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
 def prepare(job: dict[str, Any], folder: Path) -> str:
-    """Read and prepare the scan; returns the path of the prepared image."""
+    """Read and prepare the scan; returns the path of the prepared image.
+
+    Raises ``UserError`` first where the results would replace what bidsseg did not write.
+    """
     with one_line_errors(job["scan"]):
+        if not job["overwrite"]:
+            refuse_to_replace_of(Job(**job).place, Job(**job).made_with())
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
         write_json(folder / WARNINGS, {"Warnings": image.warnings})
         corrected = folder / "corrected.nii"
@@ -57,8 +62,9 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
         image, model = load(corrected), load_model(job["model"])
         of_scan = answer(image, model, options)
+        evidence = examine(of_scan, model, options)
         volume, grid, found = of_scan.volume, of_scan.grid, of_scan.probabilities
-        evidence = collect(found, volume)
+        del of_scan  # or fusing would hold one answer more
         if job["partners"]:
             others = [read(path, recipe["bias_correction"], job["threads"]) for path in job["partners"]]
             found = fuse(image, found, grid, others, model, options)
@@ -68,11 +74,6 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         answers = {space: to_native(found, grids[space], gyri, floats) for space in spaces}
         for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
             write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
-        # a fused scan was asked already, by itself
-        alone = calibration_from(model.card.quality) if not job["partners"] else None
-        if alone and assess(evidence, geometry(image), alone).verdict == "fail":
-            better = better_orientation(volume, evidence, model, replace(options, gyri=False, mirror=False), alone)
-            evidence = replace(evidence, better_turned=better)
         write_json(folder / EVIDENCE, evidence.as_json())
         path = folder / "segmentation.npz"
         save_segmentations(path, answers)
@@ -93,6 +94,8 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         folder = Path(segmentation).parent
         wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
+        if not work.overwrite:  # they may have been written meanwhile
+            refuse_to_replace_of(work.place, recipe)
         result = Result(image, corrected_image, answers["orig"], answers.get("1mm"), probabilities, judged)
         return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 
