@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, float16
 
@@ -41,10 +42,10 @@ def load_model(name: str | Path = DEFAULT_MODEL) -> Model:
     folder = folder_of(name)
     card = read_card(folder)
     path = check_weights(folder, card)
-    net = UNet(card.architecture)
     try:
+        net = UNet(card.architecture)
         net.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    except RuntimeError as error:
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise FileError(path, "the weights do not fit the card's architecture", "install bidsseg again") from error
     return Model(net.eval().requires_grad_(False), card)
 

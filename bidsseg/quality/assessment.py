@@ -13,14 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.imaging.image import Image, voxel_spacing_mm
+from bidsseg.errors import UserError
+from bidsseg.imaging.affines import voxel_spacing_mm
+from bidsseg.imaging.image import Image
 from bidsseg.labels import Scheme, label_table, other_sides
 from bidsseg.quality.evidence import FACES, Evidence
+from bidsseg.segmentation.result import Segmentation, quality
 
 GOOD_DICE = 0.75
 "A scan whose regions have less, on average, should fail."
@@ -138,10 +142,20 @@ def references() -> dict[str, dict[int, Reference]]:
 
 
 def calibration_from(stored: Mapping[str, Any]) -> Calibration | None:
-    """What ``Calibration.as_json`` gave; None for an empty mapping or one of other features."""
-    if not stored or any(len(weights) != len(FEATURES) for weights in stored["weights"].values()):
-        return None
-    return Calibration(**stored)
+    """What ``Calibration.as_json`` gave; None for an empty mapping or one of other features.
+
+    Raises ``UserError`` for anything else.
+    """
+    try:
+        if not stored or any(len(weights) != len(FEATURES) for weights in stored["weights"].values()):
+            return None
+        numbers = [stored.get("fail_below", GOOD_DICE), *chain(*stored["weights"].values())]
+        numbers += chain(*(offsets.values() for offsets in stored["offsets"].values()))
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise TypeError("a number is none")
+        return Calibration(**stored)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError("the quality in the model's card is damaged; install bidsseg again") from error
 
 
 def oddness(fraction: float, usual: Reference | None) -> float:
@@ -183,7 +197,8 @@ def layout(evidence: Evidence) -> Layout:
     scale = np.clip((found * wanted).sum(0) / np.maximum((wanted**2).sum(0), 1), 0.6, 1.6)
     spread = np.outer(np.sqrt((found**2).sum(0)), np.sqrt((wanted**2).sum(0)))
     distance = np.sqrt(((found - scale * wanted) ** 2).sum(1).mean())
-    return Layout(float(distance), found.T @ wanted / np.maximum(spread, 1e-6))
+    likeness = np.divide(found.T @ wanted, spread, out=np.zeros((3, 3)), where=spread > 0)
+    return Layout(float(distance), likeness)
 
 
 def is_cut(evidence: Evidence) -> bool:
@@ -246,10 +261,10 @@ def assess(evidence: Evidence, view: Geometry, calibration: Calibration | None) 
 
 def orientation_doubts(evidence: Evidence) -> list[str]:
     """Regions that lie the other way round, or along another axis, than in any head."""
+    if evidence.better_turned:
+        return [f"wrong orientation in the header? The scan looks right with {evidence.better_turned}"]
     likeness = layout(evidence).likeness
     doubts = []
-    if evidence.better_turned:
-        doubts.append(f"wrong orientation in the header? The scan looks right with {evidence.better_turned}")
     for axis, (low, high) in enumerate(DIRECTIONS):
         best = int(np.argmax(np.abs(likeness[axis])))
         if best != axis and abs(likeness[axis, best]) > 0.5:
@@ -326,8 +341,19 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED_AT_MOST]) + more
 
 
+def quality_file(
+    judged: tuple[Evidence, Assessment] | None,
+    segmentation: Segmentation,
+    warnings: Sequence[str],
+    made_with: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of a scan's quality file: verdict and reasons, measures, warnings, and how the labels were made."""
+    verdict = quality_json(*judged) if judged else {}
+    return {**verdict, **quality(segmentation), "Warnings": list(warnings), **made_with}
+
+
 def quality_json(evidence: Evidence, found: Assessment) -> dict[str, Any]:
-    """What the scan's quality file tells."""
+    """Verdict, reasons, and the measures behind them."""
     pairs = asymmetries(evidence).items()
     return {
         "Verdict": found.verdict,

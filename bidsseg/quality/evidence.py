@@ -71,7 +71,8 @@ class Sums(NamedTuple):
     @property
     def soft_dice(self) -> float:
         """The Dice to be expected if the probabilities were true, 0-1; 0 for a label that is nowhere."""
-        return 2 * self.inside / max(self.voxels + self.probable, 1e-6)
+        both = self.voxels + self.probable
+        return 2 * self.inside / both if both > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,10 @@ class Evidence:
     "Of white matter: how much it varies over a few mm, against its contrast with cortex; 0 where too little is seen."
     white_over_grey: float = 0.0
     "Mean of white matter less that of cortex, in the scan normalised to 0-1; positive as in T1w, negative as in FLAIR."
+    layout_fit: float = 0.0
+    "How well fluid, grey and white matter lie as in an atlas, mean log-likelihood; whole brains have about -0.25."
     better_turned: str = ""
-    "The orientation in which the scan could be labelled well, where it cannot be as it is."
+    "The orientation in which the scan would look right, where it does not as it is."
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -169,7 +172,7 @@ def _mean_within(mask: NDArray[np.bool_], volume: Floats, width: int) -> Floats:
     """Means over cubes, of the voxels in the mask alone; the mask's own mean where a cube holds none."""
     weight = ndimage.uniform_filter(mask.astype(np.float32), width)
     total: Floats = ndimage.uniform_filter(np.where(mask, volume, np.float32(0)), width)
-    mean: Floats = total / np.maximum(weight, np.float32(1e-6))
+    mean: Floats = total / np.maximum(weight, np.float32(NO_WEIGHT))
     mean[weight < NO_WEIGHT] = volume[mask].mean()
     return mean
 
@@ -196,7 +199,7 @@ def as_sure_as(fused: Evidence, own: Evidence) -> Evidence:
         }
         for scheme, rows in fused.sums.items()
     }
-    return replace(fused, sums=sums)
+    return replace(fused, sums=sums, layout_fit=own.layout_fit, better_turned=own.better_turned)
 
 
 class Voxels(NamedTuple):
