@@ -89,7 +89,7 @@ TINY = Scale(
     processes=1,
     agreeing_samples=2,
     budget_s=600.0,
-    head_mm=40,
+    head_mm=64,
     config=UNetConfig((4, 4), 8),
     recipe=Recipe((32, 32, 32), shift_mm=2, warp_mm=1, multiple=4),
     options=TrainOptions(

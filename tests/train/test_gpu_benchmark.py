@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ball of white matter in cortex, as a head and as a brain with a scan; a patient who is that scan in slices."""
-    axes = np.meshgrid(*(np.arange(36) - 17.5,) * 3, indexing="ij")
+    axes = np.meshgrid(*(np.arange(42) - 20.5,) * 3, indexing="ij")
     radius = np.sqrt(sum(axis**2 for axis in axes))
     tissue = np.select([radius < 6, radius < 10], [TISSUE["white-matter"], TISSUE["cortex"]], 0).astype(np.uint8)
     side, parcel = ((axes[0] > 0) & (tissue > 0)).astype(np.uint8), np.zeros_like(tissue)
