@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -136,9 +137,9 @@ def _targets(given: tuple[Path, ...], output: Path | None, request: Request) -> 
     results = [path for path in given if is_our_label_image(path)] if len(given) > 1 else []
     scans = [path for path in given if path not in results]
     for path in results if scans else ():
-        click.echo(f"{path}: left out, holds labels written by bidsseg", err=True)
+        click.echo(plain(f"{path}: left out, holds labels written by bidsseg"), err=True)
     targets = dict(zip(scans, _labels_of(scans or list(given), output), strict=True))
-    itself = [target for scan, target in targets.items() if target.resolve() == scan.resolve()]
+    itself = [target for scan, target in targets.items() if os.path.realpath(target) == os.path.realpath(scan)]
     if itself:
         raise UserError(f"{itself[0]}: is the scan itself; choose another output")
     written = [path for target in targets.values() for path in request.files_of(target)]
