@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner
 
-from bidsseg.bids.names import Selection, check_dataset, in_time, read_filters
+from bidsseg.bids.dataset import Selection, check_dataset, read_filters
+from bidsseg.bids.session_order import in_time
 from bidsseg.cli.main import main as brainseg
 from bidsseg.errors import Defect, UserError
 from bidsseg.files import read_json
