@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +48,8 @@ def lesion_mask(scan: Image) -> Codes:
     indices = np.stack([*np.indices(scan.data.shape), np.ones(scan.data.shape)])
     points = np.einsum("ij,j...->i...", scan.affine, indices)[:3]
     distances = [np.linalg.norm(points - np.reshape(centre, (3, 1, 1, 1)), axis=0) / mm for _, centre, mm in BALLS]
-    return (np.min(distances, 0) <= 1).astype(np.uint16)
+    mask: Codes = (np.min(distances, 0) <= 1).astype(np.uint16)
+    return mask
 
 
 def run_app(folder: Path) -> Outcome:
@@ -93,4 +93,4 @@ def regenerate() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(regenerate())
+    regenerate()

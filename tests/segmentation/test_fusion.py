@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from bidsseg.imaging.grid import conform
 from bidsseg.labels import TISSUES, lobe_parts
-from bidsseg.network.inference import PredictOptions, Probabilities
-from bidsseg.segmentation import fusion
-from bidsseg.segmentation.fusion import fuse
-from bidsseg.segmentation.pipeline import Answer
+from bidsseg.network.inference import Probabilities
+from bidsseg.segmentation.fusion import contrast_of, fuse
 from tests.quality.test_agreement import SHAPE, labels, shift
 
 
@@ -24,27 +20,47 @@ def certain(tissue: int, origin: tuple[int, int, int] = (0, 0, 0), shape: tuple[
     )
 
 
-def fused(monkeypatch: pytest.MonkeyPatch, answered: Probabilities, to_other: NDArray[np.float64]) -> Probabilities:
+def fused(answered: Probabilities, to_other: NDArray[np.float64]) -> Probabilities:
+    """A scan that says tissue 3 everywhere, fused with another on the same grid."""
     scan = labels(4)
-    volume, grid = conform(scan)
-    monkeypatch.setattr(fusion, "answer", lambda *_: Answer(volume, grid, answered))
-    monkeypatch.setattr(fusion, "rigid_transform", lambda *_: to_other)
-    return fuse(scan, certain(3), grid, [scan], None, PredictOptions())  # type: ignore[arg-type]
+    return fuse(contrast_of(scan, certain(3)), [(contrast_of(scan, answered), to_other)])
 
 
-def test_probabilities_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = fused(monkeypatch, certain(5), shift(0))
+def test_probabilities_are_averaged() -> None:
+    found = fused(certain(5), shift(0))
     assert float(found.tissue[3, 4, 4, 4]) == float(found.tissue[5, 4, 4, 4]) == 0.5
     np.testing.assert_allclose(found.tissue.sum(0), 1, atol=1e-3)
 
 
-def test_where_the_other_scan_does_not_reach_the_first_counts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = fused(monkeypatch, certain(5), shift(4))
+def test_where_the_other_scan_does_not_reach_the_first_counts_alone() -> None:
+    found = fused(certain(5), shift(4))
     assert found.tissue[5, :, 4, 4].tolist() == [0.5] * 4 + [0] * 4
     assert found.tissue[3, :, 4, 4].tolist() == [0.5] * 4 + [1] * 4
 
 
-def test_beyond_the_box_of_its_brain_the_other_scan_says_background(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = fused(monkeypatch, certain(5, (4, 0, 0), (4, 8, 8)), shift(0))
+def test_beyond_the_box_of_its_brain_the_other_scan_says_background() -> None:
+    found = fused(certain(5, (4, 0, 0), (4, 8, 8)), shift(0))
     assert found.tissue[0, :3, 4, 4].tolist() == [0.5] * 3
     assert found.tissue[5, 5:, 4, 4].tolist() == [0.5] * 3
+
+
+def test_between_voxels_the_other_scan_is_interpolated() -> None:
+    left = certain(5)
+    left.tissue[:, 4:] = certain(7).tissue[:, 4:]
+    found = fused(left, shift(0.25))
+    assert found.tissue[5, :, 4, 4].tolist() == [0.5] * 3 + [0.375] + [0] * 4
+    assert found.tissue[7, :7, 4, 4].tolist() == [0] * 3 + [0.125] + [0.5] * 3
+
+
+def test_two_others_count_as_much_as_the_scan_itself() -> None:
+    scan = labels(4)
+    others = [(contrast_of(scan, certain(tissue)), shift(0)) for tissue in (5, 7)]
+    found = fuse(contrast_of(scan, certain(3)), others)
+    assert [round(float(found.tissue[tissue, 4, 4, 4]), 3) for tissue in (3, 5, 7)] == [0.333] * 3
+
+
+def test_certain_background_stays_as_it_is() -> None:
+    scan, nothing = labels(4), certain(0)
+    nothing.right[:] = 0
+    found = fuse(contrast_of(scan, nothing), [(contrast_of(scan, nothing), shift(0))])
+    assert (found.tissue == nothing.tissue).all()
