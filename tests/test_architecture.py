@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "imaging.registration": {"imaging.grid", "imaging.image"},
 }
 OWNERS = {
-    "bids": {"bids.names"},
+    "bids": {"bids.dataset"},
     "nipype": {"workflow.nipype_workflow", "workflow.nipype_plugins"},
     "SimpleITK": {"imaging.bias", "imaging.registration"},
     "nibabel": {"authorship", "imaging.image", "imaging.grid", "train.data"},

@@ -96,7 +96,7 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
     brainseg-cli predict scan.nii.gz -o seg.nii.gz
     brainseg-cli predict *_FLAIR.nii.gz -o labels/ --seg lobes
     """
-    from bidsseg.network.inference import choose_device
+    from bidsseg.network.device import choose_device
 
     request = Request(**chosen)
     try:
@@ -180,7 +180,8 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> di
     from bidsseg.quality.judgement import examine
     from bidsseg.report.mosaic import mosaic
     from bidsseg.segmentation.pipeline import answer, native, prepare
-    from bidsseg.segmentation.result import VOLUME_COLUMNS, brain_mask, labels, write_volumes
+    from bidsseg.segmentation.result import brain_mask, labels
+    from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
     files = request.files_of(target)
     if not request.overwrite:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bidsseg.imaging.arrays import as_float32, overlap
+from bidsseg.imaging.arrays import as_float32
 from bidsseg.imaging.grid import Grid, conform
 from bidsseg.imaging.image import Image
 from bidsseg.imaging.registration import rigid_transform
@@ -23,7 +23,6 @@ from bidsseg.network.weights import Model
 from bidsseg.segmentation.pipeline import answer
 
 CHANNELS_AT_ONCE = 8
-Codes = NDArray[np.uint16]
 
 
 def fuse(
@@ -101,40 +100,3 @@ def _add(
         if first == 0:
             sampled[0] += outside
         mean[first : first + CHANNELS_AT_ONCE] += sampled * reached
-
-
-def carry(labels: Image, target: Image, to_labels: NDArray[np.float64]) -> tuple[Codes, NDArray[np.bool_]]:
-    """Labels on another scan's grid, nearest neighbours, and where they reach.
-
-    ``to_labels`` takes RAS mm of the target to RAS mm of the labels.
-    """
-    matrix = np.linalg.inv(labels.affine) @ to_labels @ target.affine
-    axes = np.ogrid[tuple(slice(0, n) for n in target.data.shape)]
-    flat, reached = np.zeros(target.data.shape, np.int64), np.ones(target.data.shape, bool)
-    for row, size in zip(matrix[:3], labels.data.shape, strict=True):
-        index = np.rint(row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2] + row[3]).astype(np.int64)
-        reached &= (index >= 0) & (index < size)
-        flat = flat * size + np.clip(index, 0, size - 1)
-    carried = labels.data.reshape(-1)[flat.reshape(-1)].reshape(flat.shape).astype(np.uint16)
-    return np.where(reached, carried, 0).astype(np.uint16), reached
-
-
-def agreement(one: Image, other: Image, to_other: NDArray[np.float64]) -> float:
-    """Mean Dice of the labels of two answers on the grid of the first, where both reach; nan without labels."""
-    carried, reached = carry(other, one, to_other)
-    own = np.where(reached, one.data, 0).astype(np.uint16)
-    a, b, both = overlap(own, carried)[:, 1:]
-    present = a + b > 0
-    return float(np.mean(2 * both[present] / (a + b)[present])) if present.any() else float("nan")
-
-
-def register_answers(
-    scans: Sequence[tuple[Image, Image]], pairs: Sequence[tuple[int, int]], threads: int
-) -> dict[tuple[int, int], float]:
-    """Agreement of pairs of a session's scans, each given as (scan, its labels); both ways, by (grid, other)."""
-    found = {}
-    for a, b in pairs:
-        to_b = rigid_transform(scans[a][0], scans[b][0], scans[a][1].data > 0, threads)
-        found[a, b] = agreement(scans[a][1], scans[b][1], to_b)
-        found[b, a] = agreement(scans[b][1], scans[a][1], np.asarray(np.linalg.inv(to_b), np.float64))
-    return found

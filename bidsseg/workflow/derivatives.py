@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.outputs import Place, Recipe, listed, remove_outputs
+from bidsseg.bids.root_files import LABELS_ABOUT
 from bidsseg.files import write_json
 from bidsseg.labels import Scheme, label_table
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
 MASK_LABEL = "brain"
-LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and colours."
+
+
 PROBABILITIES_ABOUT = "Probability of each label of the {0}, one volume for each row of seg-{0}_dseg.tsv."
 PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to 1 mm."
 
@@ -80,7 +82,7 @@ def _write_all(writer: _Writer, result: Result, threads: int) -> None:
 
 def refuse_to_replace_of(place: Place, recipe: Recipe) -> None:
     """Raise ``UserError`` where what ``write_scan`` replaces is not as bidsseg wrote it."""
-    from bidsseg.segmentation.result import VOLUME_COLUMNS
+    from bidsseg.segmentation.volumes import VOLUME_COLUMNS
 
     images = [path for path in listed(place.out, place.marker) if path.name.endswith(".nii.gz")]
     refuse_to_replace([*images, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
@@ -207,7 +209,7 @@ def _write_preprocessed(writer: _Writer, result: Result) -> None:
 
 
 def _write_volumes(writer: _Writer, result: Result) -> None:
-    from bidsseg.segmentation.result import VOLUME_COLUMNS, write_volumes
+    from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
     path = _volumes_file(writer.place)
     expected = result.judged[1].expected if result.judged else None

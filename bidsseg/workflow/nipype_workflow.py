@@ -140,15 +140,16 @@ class Runner:
 
     def _lesion_error(self, job: LesionJob, crash: str | None, error: str) -> str | None:
         """What ended a participant's lesions; of a crash the masks' logs tell too."""
-        from bidsseg.workflow.lesion_stages import is_done, log_of, marker_of  # most runs do without it
+        from bidsseg.bids.outputs import lesion_log, lesion_marker
+        from bidsseg.workflow.lesion_stages import is_done
 
         if crash is None:
-            told = is_done(job) or any(log_of(place).exists() for place in job.places)
+            told = is_done(job) or any(lesion_log(place).exists() for place in job.places)
             return None if told else error
         reason = with_advice(str((LAST_ERROR.findall(crash) or [error])[-1]), self.how.work_dir)
         for place in job.places:
-            if not marker_of(place).exists():
-                _write_log(log_of(place), f"{crash.rstrip()}\nError: {reason}\n")
+            if not lesion_marker(place).exists():
+                _write_log(lesion_log(place), f"{crash.rstrip()}\nError: {reason}\n")
         return reason
 
     def _execute(self, workflow: Workflow) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bidsseg.errors import FileError, one_line_errors
 from bidsseg.files import write_json
-from bidsseg.imaging.grid import grid_of
+from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions
@@ -20,7 +20,7 @@ from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess, calibration_from, geometry
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.quality.judgement import examine
-from bidsseg.segmentation.decision import FEW_FLOATS, SLAB_FLOATS, to_native
+from bidsseg.segmentation.decision import to_native
 from bidsseg.segmentation.fusion import fuse
 from bidsseg.segmentation.pipeline import answer
 from bidsseg.segmentation.pipeline import prepare as prepare_voxels

@@ -5,19 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bidsseg.bids.names import (
-    INDEX,
-    Found,
-    InvalidDataset,
-    NothingSelected,
-    Selection,
-    derivative_name,
-    derivative_path,
-    find_scans,
-    in_time,
-    parse_scan,
-    read_filters,
-)
+from bidsseg.bids.dataset import INDEX, Found, InvalidDataset, NothingSelected, Selection, find_scans, read_filters
+from bidsseg.bids.names import derivative_name, derivative_path, parse_scan
+from bidsseg.bids.session_order import in_time
 from bidsseg.errors import UserError
 from tests.conftest import Dataset
 
@@ -268,7 +258,9 @@ def test_a_closed_folder_is_told_and_the_others_go_on(
     closed: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
-    monkeypatch.setattr("bidsseg.bids.names.os.access", lambda path, mode: path != root / closed)  # root may enter any
+    monkeypatch.setattr(
+        "bidsseg.bids.dataset.os.access", lambda path, mode: path != root / closed
+    )  # root may enter any
     found = find_scans(root, Selection())
     assert stems(found) == ["sub-01_T1w"]
     assert found.unusable == ((root / closed, "no permission to look into it; ask for access"),)

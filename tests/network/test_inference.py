@@ -12,13 +12,13 @@ from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Box, Floats
 from bidsseg.labels import TISSUE, TISSUES, lobe_parts
 from bidsseg.network.config import UNetConfig
+from bidsseg.network.device import choose_device
 from bidsseg.network.inference import (
     PASSES,
     PredictOptions,
     Probabilities,
     _heads_near_brain,
     _Look,
-    choose_device,
     clean_islands,
     find_brain,
     infer,

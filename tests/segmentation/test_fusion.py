@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bidsseg.bids.contrasts import AGREEMENT, fused_places, sessions_to_compare, with_agreement
+from bidsseg.bids.contrasts import fused_places
 from bidsseg.bids.names import Scan
 from bidsseg.bids.outputs import Place
 from bidsseg.files import write_text
@@ -19,9 +19,11 @@ from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUES, lobe_parts
 from bidsseg.network.inference import PredictOptions, Probabilities
+from bidsseg.quality.agreement import AGREEMENT, agreement, carry, with_agreement
 from bidsseg.segmentation import fusion
-from bidsseg.segmentation.fusion import agreement, carry, fuse
+from bidsseg.segmentation.fusion import fuse
 from bidsseg.segmentation.pipeline import Answer
+from bidsseg.workflow.finishing import sessions_to_compare
 
 SHAPE = (8, 8, 8)
 

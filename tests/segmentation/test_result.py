@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 
 from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri
-from bidsseg.segmentation.result import (
-    VOLUME_COLUMNS,
-    Segmentation,
-    brain_mask,
-    from_labels,
-    labels,
-    quality,
-    volumes,
-    write_volumes,
-)
+from bidsseg.quality.assessment import quality
+from bidsseg.segmentation.result import Segmentation, brain_mask, from_labels, labels
+from bidsseg.segmentation.volumes import VOLUME_COLUMNS, volumes, write_volumes
 
 
 def two_putamens_and_csf() -> Segmentation:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bidsseg.bids.names import in_time, parse_scan, sessions_table
+from bidsseg.bids.names import parse_scan
 from bidsseg.bids.outputs import Place, Recipe, is_complete, remove_outputs
 from bidsseg.bids.root_files import (
     BIDSIGNORE,
@@ -19,6 +19,7 @@ from bidsseg.bids.root_files import (
     refuse_other_dataset,
     write_root,
 )
+from bidsseg.bids.session_order import in_time, sessions_table
 from bidsseg.errors import UserError
 from bidsseg.files import table
 from bidsseg.imaging.grid import grid_of
