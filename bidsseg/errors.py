@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +37,34 @@ AMID_OTHERS = Advice("run fewer scans at once: lower --nprocs or --mem-gb", "see
 ALONE = Advice("end other programs, or use a machine with more", "this is a defect, please report it")
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def full_disk(path: Path | str) -> str:
+    """What is said where there is no room to write ``path``: which file system, how full, and what to do."""
+    there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+    mount = next(folder for folder in (there.resolve(), *there.resolve().parents) if os.path.ismount(folder))
+    free_mb = shutil.disk_usage(there).free / 1e6
+    return (
+        f"No space left on device: {path} ({free_mb:.1f} MB free in the file system {mount}); "
+        "free space there, or give another output folder or --work-dir"
+    )
+
+
+def named(error: Exception) -> str:
+    """An error in one line; of a full disk, what to do."""
+    if isinstance(error, OSError) and error.errno in FULL and error.filename:
+        return full_disk(error.filename)
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def root_of(error: BaseException) -> BaseException:
+    """The error during whose handling the others arose."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 @contextmanager
 def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
     """Turn whatever goes wrong with a scan into one line that names it."""
@@ -47,6 +78,8 @@ def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
             raise UserError(line) from error
         if isinstance(error, UserError):
             raise UserError(f"{path}: {line}") from error
+        if isinstance(error, OSError) and error.errno in FULL and error.filename:
+            raise UserError(f"{path}: {full_disk(error.filename)}") from error
         if isinstance(error, OSError) and error.strerror:
             told = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
             raise FileError(path, told, "check space and rights") from error

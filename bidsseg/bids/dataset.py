@@ -8,19 +8,20 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from bidsseg.bids.bidsignore import Ignored, read_bidsignore
+from bidsseg.bids.left_out import OTHER_DATATYPES, fits_folder, no_anatomy, overlooked, what_is_wrong
 from bidsseg.bids.names import IMAGE_EXTENSIONS, Scan, derivative_name, parse_scan
 from bidsseg.errors import UserError
 
 DEFAULT_MODALITIES = ("T1w", "FLAIR")
-OTHER_DATATYPES = "beh|dwi|eeg|fmap|func|ieeg|meg|micr|motion|mrs|nirs|perf|pet"
 NOT_INDEXED = (
     re.compile(r"^/(code|derivatives|models|sourcedata|stimuli)(/|$)"),
-    re.compile(rf"/({OTHER_DATATYPES})(/|$)"),
+    re.compile(rf"/({'|'.join(OTHER_DATATYPES)})(/|$)"),
     re.compile(r"\.(bval|bvec|json|md|tsv|tsv\.gz|txt)$"),
 )
 INDEX = "layout_index.sqlite"
@@ -71,6 +72,8 @@ class Found:
     "(path, what is wrong with it and what to do)."
     empty_participants: tuple[str, ...] = ()
     "Participants of the selection without any scan of its modalities."
+    left_out: tuple[tuple[Path, str], ...] = ()
+    "(path, why and what to do) of images that are no scans by their names."
 
 
 def find_scans(dataset: Path, selection: Selection) -> Found:
@@ -83,11 +86,15 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
     closed = [folder for label in _wanted(dataset, selection) for folder in _closed_folders(dataset / f"sub-{label}")]
     layout = _layout(dataset, selection, closed)
     paths = sorted({Path(path) for modality in selection.modalities for path in _query(layout, selection, modality)})
-    if not all(path.is_relative_to(dataset) for path in paths):
+    if not all(path.is_relative_to(dataset) and ".." not in path.parts for path in paths):
         raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
+    ignored = read_bidsignore(dataset)
+    paths = [path for path in paths if path.relative_to(dataset).as_posix() not in ignored]
     if selection.not_in is not None:
         paths = [path for path in paths if not path.is_relative_to(selection.not_in)]
-    scans, unusable = _parse(paths)
+    scans, unusable = _parse(paths, dataset)
+    scans, no_scans = _anatomies(scans, selection)
+    no_scans += _overlooked(dataset, selection, layout, ignored)
     scans, duplicates = _without_duplicates(scans)
     unusable += duplicates + [(folder, "no permission to look into it; ask for access") for folder in closed]
     if not scans and not unusable:
@@ -96,10 +103,12 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
         raise NothingSelected(
             f"{dataset}: no {' or '.join(selection.modalities)} image{where}{sessions}; "
             f"check the labels, --modality and --bids-filter-file{selection.advice_on_index}"
+            + "".join(f"; left out: {path.relative_to(dataset)}: {why}" for path, why in no_scans[:LISTED_AT_MOST])
         )
     seen = {scan.subject for scan in scans} | {_subject_of(path) for path, _ in unusable}
-    empty = tuple(label for label in _wanted(dataset, selection) if label not in seen)
-    return Found(tuple(scans), tuple(unusable), empty)
+    wanted = [label for label in _wanted(dataset, selection) if f"sub-{label}/" not in ignored]
+    empty = tuple(label for label in wanted if label not in seen)
+    return Found(tuple(scans), tuple(unusable), empty, tuple(no_scans))
 
 
 def participants_of(dataset: Path) -> list[str]:
@@ -200,14 +209,46 @@ def _layout(dataset: Path, selection: Selection, closed: Sequence[Path]) -> Any:
     return BIDSLayout(dataset, validate=False, database_path=selection.database)
 
 
-def _parse(paths: list[Path]) -> tuple[list[Scan], list[tuple[Path, str]]]:
+def _parse(paths: list[Path], dataset: Path) -> tuple[list[Scan], list[tuple[Path, str]]]:
     scans, unusable = [], []
     for path in paths:
         try:
-            scans.append(parse_scan(path))
+            scan = parse_scan(path)
+            if not fits_folder(path, dict(scan.entities), dataset):
+                raise ValueError(f"its name does not fit the folder {path.parent.relative_to(dataset)}")
+            scans.append(scan)
         except ValueError as error:
             unusable.append((path, f"{error}; rename it"))
     return scans, unusable
+
+
+def _anatomies(scans: list[Scan], selection: Selection) -> tuple[list[Scan], list[tuple[Path, str]]]:
+    """Scans that hold anatomy, or that the filters name by their part, and those that do not."""
+    held = {
+        scan: no_anatomy(dict(scan.entities))
+        for scan in scans
+        if "part" not in selection.filters.get(scan.suffix.lower(), {})
+    }
+    advice = 'no anatomy; for all that, name its "part" in a --bids-filter-file'
+    no_anatomies = [(scan.path, f"it holds {what}, {advice}") for scan, what in held.items() if what]
+    return [scan for scan in scans if not held.get(scan)], no_anatomies
+
+
+def _overlooked(dataset: Path, selection: Selection, layout: Any, ignored: Ignored) -> list[tuple[Path, str]]:
+    """Images of the participants and sessions that are not in the index for their names, and are not to be ignored."""
+    everything = replace(selection, sessions=(), filters={})
+    known = {Path(path) for modality in selection.modalities for path in _query(layout, everything, modality)}
+    found = []
+    for label in _wanted(dataset, selection):
+        for path in overlooked(dataset / f"sub-{label}", selection.modalities):
+            below = path.relative_to(dataset)
+            session = below.parts[1].removeprefix("ses-") if below.parts[1].startswith("ses-") else None
+            selected = not selection.sessions or session in selection.sessions
+            outside = selection.not_in is None or not path.is_relative_to(selection.not_in)
+            if selected and outside and path not in known and below.as_posix() not in ignored:
+                wrong = what_is_wrong(path, dataset, selection.modalities)
+                found.append((path, wrong + selection.advice_on_index))
+    return found
 
 
 def _without_duplicates(scans: list[Scan]) -> tuple[list[Scan], list[tuple[Path, str]]]:

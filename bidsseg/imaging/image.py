@@ -14,6 +14,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from bidsseg.authorship import voxels_mark
 from bidsseg.errors import FileError
 from bidsseg.files import whole
 from bidsseg.imaging.arrays import Floats, voxel_volume_mm3
@@ -200,6 +201,7 @@ def _nifti(
         header["scl_slope"], header["scl_inter"] = np.nan, np.nan
         header["cal_max"], header["cal_min"] = 0, 0
     image = nib.Nifti1Image(data, affine, header)
+    image.header["descrip"] = voxels_mark(data)
     if image.header.get_xyzt_units()[0] == "unknown":
         image.header.set_xyzt_units("mm")
     if data.ndim > 3:  # the fourth axis is no time, but validators ask for its unit

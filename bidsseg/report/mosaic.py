@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+from bidsseg.authorship import SOFTWARE
 from bidsseg.files import whole
 from bidsseg.imaging.arrays import Box, box_around, normalise
 from bidsseg.imaging.grid import Grid, grid_of
@@ -288,4 +290,6 @@ def write_png(path: Path, picture: Bytes) -> None:
     """Write the file whole or not at all."""
     with whole(path) as temporary:
         # Level 3 makes these pictures as small as 6 does, in half its time.
-        Pillow.fromarray(picture).save(temporary, format="PNG", compress_level=3)
+        about = PngInfo()
+        about.add_text("Software", SOFTWARE)
+        Pillow.fromarray(picture).save(temporary, format="PNG", compress_level=3, pnginfo=about)

@@ -33,6 +33,8 @@ class Job:
     low_memory: bool = False
     keep_answer: bool = False
     "Also keep what the network said, to be fused with other contrasts."
+    overwrite: bool = False
+    "Also what bidsseg did not write."
 
     @property
     def place(self) -> Place:
@@ -53,9 +55,10 @@ class Job:
         return Recipe(**fields)
 
 
-def job_for(place: Place, recipe: Recipe, model: str, device: str, threads: int, low_memory: bool = False) -> Job:
+def job_for(place: Place, recipe: Recipe, model: str, **how: Any) -> Job:
+    """``how`` are the remaining fields of the job."""
     paths = str(place.scan.path), str(place.dataset), str(place.out)
-    return Job(*paths, model, asdict(recipe), device, threads, [str(path) for path in place.partners], low_memory)
+    return Job(*paths, model, asdict(recipe), partners=[str(path) for path in place.partners], **how)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class LesionJob:
     options: dict[str, Any]
     "Fields of ``LesionOptions``."
     threads: int = 1
+    overwrite: bool = False
+    "Also what bidsseg did not write."
 
     @property
     def places(self) -> tuple[Place, ...]:

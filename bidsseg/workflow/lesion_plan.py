@@ -73,6 +73,8 @@ def finished(request: LesionRequest, subject: str) -> list[Place]:
     for marker in sorted((request.out / f"sub-{subject}").glob("**/anat/sub-*_qc.json")):
         try:
             source = json.loads(marker.read_text(encoding="utf-8"))["Sources"][0].removeprefix("bids:raw:")
+            if not (request.dataset / source).is_relative_to(request.dataset) or ".." in Path(source).parts:
+                continue
             place = Place(parse_scan(request.dataset / source), request.dataset, request.out)
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             continue
@@ -117,7 +119,7 @@ def plan(found: Mapping[str, Sequence[Place]], request: LesionRequest, overwrite
         if removed:
             report_of(request.out, subject).unlink(missing_ok=True)  # it shows them; the run writes it anew
         if pairs:
-            job = _job(pairs, request)
+            job = _job(pairs, request, overwrite)
             (complete if not overwrite and is_done(job) else jobs).append(job)
     return Plan(tuple(jobs), tuple(complete), tuple(told))
 
@@ -139,7 +141,7 @@ def _remove_others(places: Sequence[Place], pair: tuple[Place, Path] | None) -> 
     return any(removed)
 
 
-def _job(pairs: Sequence[tuple[Place, Path]], request: LesionRequest) -> LesionJob:
+def _job(pairs: Sequence[tuple[Place, Path]], request: LesionRequest, overwrite: bool) -> LesionJob:
     links = link_names(request.search.derivatives, links_in(request.out))
     return LesionJob(
         dataset=str(request.dataset),
@@ -150,6 +152,7 @@ def _job(pairs: Sequence[tuple[Place, Path]], request: LesionRequest) -> LesionJ
         mask_uris=tuple(_uri(mask, links) for _, mask in pairs),
         options=asdict(request.options),
         threads=request.threads,
+        overwrite=overwrite,
     )
 
 

@@ -21,14 +21,14 @@ from bidsseg.network.inference import PredictOptions, Probabilities
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess, calibration_from, geometry
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
-from bidsseg.quality.reorientation import better_orientation
+from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import to_native
 from bidsseg.segmentation.fusion import contrast_of, fuse, register
 from bidsseg.segmentation.pipeline import Answer, answer
 from bidsseg.segmentation.pipeline import prepare as prepare_voxels
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.workflow.derivatives import Result, write_scan
+from bidsseg.workflow.derivatives import Result, refuse_to_replace_of, write_scan
 from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
@@ -37,8 +37,13 @@ VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
 def prepare(job: dict[str, Any], folder: Path) -> str:
-    """Read and prepare the scan; returns the path of the prepared image."""
+    """Read and prepare the scan; returns the path of the prepared image.
+
+    Raises ``UserError`` first where the results would replace what bidsseg did not write.
+    """
     with one_line_errors(job["scan"]):
+        if not job["overwrite"]:
+            refuse_to_replace_of(Job(**job).place, Job(**job).made_with())
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
         write_json(folder / WARNINGS, {"Warnings": image.warnings})
         corrected = folder / "corrected.nii"
@@ -62,13 +67,7 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         options = PredictOptions(job["device"], job["threads"], "gyri" in recipe["schemes"], recipe["mirror"], scratch)
         image, model = load(corrected), load_model(job["model"])
         of_scan = answer(image, model, options)
-        volume, found = of_scan.volume, of_scan.probabilities
-        evidence = collect(found, volume)
-        calibration = calibration_from(model.card.quality)
-        if calibration and assess(evidence, geometry(image), calibration).verdict == "fail":
-            plain = replace(options, gyri=False, mirror=False)
-            better = better_orientation(volume, evidence, model, plain, calibration)
-            evidence = replace(evidence, better_turned=better)
+        evidence = examine(of_scan, model, options)
         if job["keep_answer"]:
             keep_answer(folder, corrected, of_scan)
         return _decided(job, of_scan, evidence, folder)
@@ -150,6 +149,8 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         folder = Path(segmentation).parent
         wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
+        if not work.overwrite:  # they may have been written meanwhile
+            refuse_to_replace_of(work.place, recipe)
         result = Result(image, corrected_image, answers["orig"], answers.get("1mm"), probabilities, judged)
         return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 

@@ -20,7 +20,7 @@ from bidsseg.lesions.describe import lesion_features
 from bidsseg.lesions.masks import read_labels
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.records import Lesion, LesionReport, findings
-from bidsseg.lesions.tables import lesion_loads, regions_with_lesions, summary, write_lesions
+from bidsseg.lesions.tables import lesion_files, lesion_loads, regions_with_lesions, summary, write_lesions
 from bidsseg.lesions.zones import Cubes, zone_of
 from bidsseg.segmentation.result import Segmentation
 from tests.lesion_phantom import Bounds, Spacing, affine_of, ball, boxes, brain, image
@@ -403,7 +403,8 @@ def test_all_orientations_agree() -> None:
 def test_files(tmp_path: Path) -> None:
     report = measure(MM1, TOTALS)
     scan = image(report.segmentation.tissue, report.segmentation.affine)
-    written = write_lesions(report, scan, tmp_path / "sub-01_ses-1", {"Sources": ["bids::x"]})
+    written = lesion_files(tmp_path / "sub-01_ses-1")
+    write_lesions(report, scan, written, {"Sources": ["bids::x"]})
     assert all(path.is_file() for path in written)
     assert len(written) == 8
     for name in ("lesions", "lesionload"):
