@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from bidsseg.bids.bidsignore import Ignored, read_bidsignore
 from bidsseg.bids.left_out import OTHER_DATATYPES, fits_folder, no_anatomy, overlooked, what_is_wrong
-from bidsseg.bids.names import IMAGE_EXTENSIONS, Scan, _is_plain_value, derivative_name, parse_scan
+from bidsseg.bids.names import IMAGE_EXTENSIONS, Scan, derivative_name, parse_scan
 from bidsseg.errors import UserError
 from bidsseg.files import json_content
 
@@ -280,3 +280,8 @@ def _subject_of(path: Path) -> str:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - LISTED_AT_MOST} more" if len(names) > LISTED_AT_MOST else ""
     return ", ".join(names[:LISTED_AT_MOST]) + more
+
+
+def _is_plain_value(value: Any) -> bool:
+    """Whether pybids can look it up; its index holds whole numbers of 64 bits."""
+    return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ENTITY_ORDER = (
     *("sub", "ses", "sample", "task", "acq", "ce", "trc", "stain", "rec", "dir", "run", "mod", "echo", "flip", "inv"),
@@ -82,8 +81,3 @@ def derivative_path(out: Path, scan: Scan, ending: str, **extra: str) -> Path:
     if scan.session is not None:
         folder /= f"ses-{scan.session}"
     return folder / "anat" / derivative_name(scan, ending, **extra)
-
-
-def _is_plain_value(value: Any) -> bool:
-    """Whether pybids can look it up; its index holds whole numbers of 64 bits."""
-    return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63)

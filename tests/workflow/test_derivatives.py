@@ -261,7 +261,7 @@ def test_a_scan_that_fails_while_it_is_written_leaves_nothing(place: Place, monk
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bidsseg.segmentation.result.write_volumes", fail)
+    monkeypatch.setattr(derivatives, "write_volumes", fail)
     with pytest.raises(OSError, match="No space left"):
         write_scan(place, RECIPE, result_for(place))
     assert [path for path in place.out.rglob("*") if path.is_file() and path.suffix != ".png"] == []
