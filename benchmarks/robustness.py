@@ -1,8 +1,9 @@
-"""What the card doesn't show: agreement between contrasts, under lesions, in whole heads, and volumes of these.
+"""What the card doesn't show: what scalps, contrasts, lesions and whole heads do to labels and volumes.
 
-    python benchmarks/robustness.py DATA [--card]
+    python benchmarks/robustness.py DATA [--card] [--only NUMBER...]
 
-DATA is the folder that ``brainseg-cli train`` takes, with ``ms-clinical-bids`` in it for the first table.
+DATA is the folder that ``brainseg-cli train`` takes, with ``ms-clinical-bids``, ``ms-clinical-lesions`` and
+``whole-head-t1`` in it for the tables of real heads.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ CONTRASTS = ("T1w", "T2w", "FLAIR")
 BLACK_HOLE = 0.65
 "Grey value of a painted lesion on T1w, against normal white matter."
 UPRIGHT = Recipe((192, 224, 192), 0, 0, 0, 0, p_synthetic=1, p_head=1, p_lesions=0, p_slices=0, p_cropped=0)
+LOBES = (("frontal", 1301), ("parietal", 1306), ("temporal", 1305), ("occipital", 1304))
+"Lobes and the codes of their left cortex; 1000 more are the right side, 1900 more the white matter."
+SCALPS = (0.3, 0.5, 2.0, 3.0)
+"Brightness of everything outside the brain, against what it is."
+MARKER_SHARE = 0.03
+"Share of the field of view that a bright marker fills."
 NECK_MM = 100
 "How much of the head and neck around a brain is in view, as far as the head's map goes."
 VENTRICLES = [TISSUE["lateral-ventricle"], TISSUE["inferior-lateral-ventricle"]]
@@ -67,6 +74,64 @@ def between_contrasts(data: Path, model: Model) -> Iterator[str]:
             apart = [100 * abs(a - b) / ((a + b) / 2) for a, b in pairs]
             name = session.parent.parent.name + " " + session.parent.name
             yield f"{name}  FLAIR against {other}: median {np.median(apart):.1f} %, largest {max(apart):.1f} %"
+
+
+def heads(data: Path, contrast: str) -> list[Path]:
+    """The real scans of whole heads in this contrast."""
+    folders = (data / "ms-clinical-bids", data / "ms-clinical-lesions", data / "whole-head-t1")
+    return sorted(path for folder in folders for path in folder.rglob(f"*_{contrast}.nii.gz"))
+
+
+def other_scalps(image: Image, tissue: NDArray[np.uint8]) -> Iterator[tuple[str, Image]]:
+    """The scan with what lies outside its brain changed, which should change no label inside."""
+    data, brain = image.data, tissue > 0
+    top = np.percentile(data[(tissue > 0) & (tissue != TISSUE["csf"])], 99.5)
+    yield "clipped", replace(image, data=np.minimum(data, top).astype(np.float32))
+    yield "stripped", replace(image, data=np.where(brain, data, 0).astype(np.float32))
+    for factor in SCALPS:
+        yield f"scalp x {factor:g}", replace(image, data=np.where(brain, data, factor * data).astype(np.float32))
+    marked = data.copy()
+    sides = [max(1, round(n * MARKER_SHARE ** (1 / 2))) for n in data.shape[:2]]
+    marked[: sides[0], : sides[1]] = 3 * data.max()
+    yield "marker", replace(image, data=np.where(brain, data, marked).astype(np.float32))
+
+
+def whatever_the_scalp(data: Path, model: Model) -> Iterator[str]:
+    """Share of the brain's voxels that keep their region when the scalp changes."""
+    lowest = 1.0
+    for path in heads(data, "T1w"):
+        image = load(path)
+        found = find(image, model)
+        regions, inside = labels(found, "regions"), (found.tissue > 0) & (found.tissue != TISSUE["csf"])
+        kept = {
+            name: float((labels(find(scan, model), "regions") == regions)[inside].mean())
+            for name, scan in other_scalps(image, found.tissue)
+        }
+        lowest = min(lowest, *kept.values())
+        yield f"{path.name.split('.')[0]}: " + ", ".join(f"{name} {share:.3f}" for name, share in kept.items())
+    yield f"lowest: {lowest:.3f}"
+
+
+def grey_to_white(codes: NDArray[np.uint16]) -> dict[str, float]:
+    """Volume of each lobe's cortex over that of its white matter, both sides together."""
+    count = np.bincount(codes.reshape(-1), minlength=5000)
+    both = {name: (count[code] + count[code + 1000], count[code + 1900] + count[code + 2900]) for name, code in LOBES}
+    return {name: float(grey / white) if white else float("inf") for name, (grey, white) in both.items()}
+
+
+def grey_and_white(data: Path, model: Model) -> Iterator[str]:
+    """Each lobe's grey over white matter in every real head, against the range of all manual labels."""
+    folders = [folder for held_out in (False, True) for folder in brain_folders(data, held_out)]
+    manual = [grey_to_white(reference_codes(load_brain(folder)[0], "regions")) for folder in folders]
+    usual = {name: (min(m[name] for m in manual), max(m[name] for m in manual)) for name, _ in LOBES}
+    yield f"manual, {len(manual)} brains: " + ", ".join(f"{name} {a:.2f}-{b:.2f}" for name, (a, b) in usual.items())
+    for contrast in CONTRASTS:
+        for path in heads(data, contrast):
+            found = grey_to_white(labels(find(load(path), model), "regions"))
+            cells = (
+                f"{name} {x:.2f}{'' if usual[name][0] <= x <= usual[name][1] else ' !'}" for name, x in found.items()
+            )
+            yield f"{path.name.split('.')[0]}: " + ", ".join(cells)
 
 
 def with_lesions(case: Case, mask: NDArray[np.uint8]) -> Image:
@@ -141,23 +206,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="anycontrast")
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of the tables, from 1")
     parser.add_argument("--card", action="store_true", help="write the tables into the model's card")
     options = parser.parse_args()
     model = load_model(options.model)
     found: dict[str, list[str]] = {}
-    for title, table in (
+    tables = (
+        ("Regions of real heads when the scalp changes", whatever_the_scalp),
+        ("Grey over white matter of each lobe in real heads (! outside the range of manual labels)", grey_and_white),
         ("Lobe volumes of one patient on one day", between_contrasts),
         ("Regions before and after painting lesions", under_lesions),
         ("Regions of held-out brains in other heads", in_other_heads),
         ("Volumes of rendered heads (these maps were trained on)", on_rendered_heads),
-    ):
+    )
+    for title, table in (tables[n - 1] for n in options.only or range(1, 1 + len(tables))):
         print(f"\n{title}")
         found[title] = []
         for line in table(options.data, model):
             print(" ", line, flush=True)
             found[title].append(" ".join(line.split()))
     if options.card:
-        set_about(folder_of(options.model), "robustness", found)
+        set_about(folder_of(options.model), "robustness", {**model.card.about.get("robustness", {}), **found})
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from bidsseg.cli.options import (
     model_named,
 )
 from bidsseg.errors import ALONE, UserError, one_line_errors
+from bidsseg.quality.verdicts import in_words, tally, verdict_of
 
 if TYPE_CHECKING:
     from bidsseg.labels import Scheme
@@ -40,6 +41,18 @@ class Request:
     picture: bool
     device: str
     threads: int
+
+    def made_with(self, scan: Path, model: Model) -> dict[str, Any]:
+        """For the quality file."""
+        return {
+            "Sources": [str(scan)],
+            "SoftwareVersion": __version__,
+            "Model": model.card.name,
+            "WeightsSHA256": model.card.sha256,
+            "BiasFieldCorrection": self.bias_correction,
+            "LabelSchemes": [self.seg],
+            "MirrorAveraging": self.mirror,
+        }
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,7 +78,9 @@ def main() -> None:
 @DEVICE_OPTION
 @THREADS_OPTION
 def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: str | None, **chosen: Any) -> None:
-    """Label scans; volumes (TSV), brain mask and a picture lie beside each label image.
+    """Label scans; volumes (TSV), brain mask, verdict (JSON) and a picture lie beside each label image.
+
+    The verdict is also told: pass, check (look at the labels first) or fail, with its reasons.
 
     \b
     brainseg-cli predict scan.nii.gz -o seg.nii.gz
@@ -81,17 +96,21 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
     except UserError as error:
         fail(error)
         sys.exit(EXIT_USAGE)
-    failed = 0
+    failed, verdicts = 0, []
     for scan, target in _tracked(list(zip(scans, targets, strict=True)), quiet):
         try:
             with one_line_errors(str(scan), ALONE):
-                _predict_one(scan, target, loaded, request)
+                quality = _predict_one(scan, target, loaded, request)
         except UserError as error:
             fail(error)
             failed += 1
         else:
+            verdicts.append(verdict_of(quality))
             if not quiet:
                 click.echo(target)
+                click.echo(f"{scan}: {in_words(quality)}", err=True)
+    if len(scans) > 1 and not quiet:
+        click.echo(f"{len(verdicts)} done: {tally(verdicts)}" + (f"; {failed} failed" if failed else ""), err=True)
     sys.exit(EXIT_SOME_FAILED if failed else 0)
 
 
@@ -126,9 +145,13 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     return track(items, "Labelling", console=Console(stderr=True))
 
 
-def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> None:
+def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> dict[str, Any]:
+    """Label a scan and write everything beside ``target``; returns the content of its quality file."""
+    from bidsseg.files import write_json
     from bidsseg.imaging.image import load, save
     from bidsseg.network.inference import PredictOptions
+    from bidsseg.quality.assessment import assess, calibration_from, geometry, quality_file
+    from bidsseg.quality.judgement import examine
     from bidsseg.report.mosaic import mosaic
     from bidsseg.segmentation.pipeline import answer, native, prepare
     from bidsseg.segmentation.result import brain_mask, labels, write_volumes
@@ -138,18 +161,23 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> No
     for warning in prepared.warnings:
         click.echo(f"warning: {scan}: {warning}", err=True)
     options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
-    found = native(answer(prepared, model, options), options.gyri)
+    given = answer(prepared, model, options)
+    evidence, found = examine(given, model, options), native(given, options.gyri)
+    opinion = assess(evidence, geometry(image), calibration_from(model.card.quality))
+    quality = quality_file((evidence, opinion), found, prepared.warnings, request.made_with(scan, model))
     codes = labels(found, request.seg)
     beside = target.with_name(stem_of(target))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         save(beside.with_name(beside.name + "_mask.nii.gz"), brain_mask(found), image.affine, image)
-        write_volumes(beside.with_name(beside.name + "_volumes.tsv"), found, (request.seg,))
+        write_volumes(beside.with_name(beside.name + "_volumes.tsv"), found, (request.seg,), opinion.expected)
+        write_json(beside.with_name(beside.name + "_qc.json"), quality)
         if request.picture:
             mosaic(beside.with_name(beside.name + ".png"), image, codes, request.seg)
         save(target, codes, image.affine, image)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}); free space or choose another -o") from error
+    return quality
 
 
 @main.command()

@@ -27,7 +27,8 @@ from bidsseg.errors import UserError
 @click.argument("data", type=EXISTING_FOLDER)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--hours", type=float, default=2.0, show_default=True, help="Training time in all, over every resume.")
-@click.option("--learning-rate", type=float, default=None, help="Peak learning rate.")
+@click.option("--learning-rate", type=float, default=None, help="Peak learning rate of the convolutions.")
+@click.option("--head-learning-rate", type=float, default=None, help="Peak learning rate of norms and heads.")
 @click.option("--init", default=None, metavar="MODEL", help="Start from these weights rather than random ones.")
 @click.option(
     "--init-share",
@@ -202,16 +203,25 @@ def _print_trials(foretold: list[Any]) -> None:
 
 @click.command()
 @click.argument("data", type=EXISTING_FOLDER)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: the package's own table.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: the package's own tables.")
 def reference(data: Path, output: Path | None) -> None:
-    """Measure the label maps of DATA that a model learns from: usual volumes, asymmetries and places of all labels."""
+    """Measure the label maps of DATA that a model learns from.
+
+    Writes the usual volumes, asymmetries and places of all labels, and the atlas that shows which way up a head lies.
+    """
     import logging
 
+    import numpy as np
+
     import bidsseg
-    from bidsseg.files import table, write_text
-    from bidsseg.train.reference import COLUMNS, reference_table
+    from bidsseg.files import table, whole, write_text
+    from bidsseg.quality.reorientation import ATLAS_FILE
+    from bidsseg.train.reference import COLUMNS, reference_table, tissue_atlas
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    path = output or Path(bidsseg.__file__).parent / "tables" / "reference_volumes.tsv"
-    write_text(path, table(COLUMNS, reference_table(data)))
-    click.echo(path)
+    folder = output or Path(bidsseg.__file__).parent / "tables"
+    volumes, atlas = folder / "reference_volumes.tsv", folder / ATLAS_FILE
+    write_text(volumes, table(COLUMNS, reference_table(data)))
+    with whole(atlas) as path:
+        np.savez_compressed(path, frequency=tissue_atlas(data))
+    click.echo(f"{volumes}\n{atlas}")

@@ -37,6 +37,8 @@ MORE_LOOKS = 4
 "After the first, at most."
 SETTLED = 0.8
 "Share of what was looked at that is found again, beyond which another look would change little."
+LOOK_MM = 4
+"Between the places where a first look asks what is there."
 BRIDGE_MM = 2
 "What hangs on the brain by less than twice this is no part of it."
 ISLAND_SHARE = 0.1
@@ -136,6 +138,23 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     tissue, right, parcels = (channel[(slice(None), *inside)] for channel in channels)
     clean_islands(tissue)
     return Probabilities((box[0].start, box[1].start, box[2].start), tissue, right, parcels), grey
+
+
+def coarse_look(volume: Floats, model: Model, options: PredictOptions) -> Floats:
+    """A first look alone: tissue probabilities (19, i, j, k), ``LOOK_MM`` apart, of the head in a normalised volume."""
+    try:
+        return _coarse(choose_device(options.device), volume, model)
+    except torch.cuda.OutOfMemoryError:
+        return _coarse(torch.device("cpu"), volume, model)
+
+
+def _coarse(device: torch.device, volume: Floats, model: Model) -> Floats:
+    net = model.net.to(device)
+    padded, _ = _pad(volume[box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM)], net.config.multiple)
+    with torch.inference_mode():
+        with _autocast(device):
+            features = net.features(torch.from_numpy(padded).to(device)[None, None])
+        return _coarse_tissue(net, features)
 
 
 def _size(box: Box) -> int:
@@ -245,18 +264,24 @@ def find_brain(net: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArra
     Near is within about ``BRAIN_MARGIN_MM``. The rest is background, which saves most of the heads' time, and pieces
     too small to be brain are left out.
     """
-    shape = features.fine.shape[1:]
-    blocks = torch.arange(features.n_blocks, device=features.fine.device).reshape(shape)[::2, ::2, ::2]
     # CSF is no sign of brain: dark air looks like it.
-    other = [
-        net.tissue_logits(net.embed(features, some)).softmax(1)[:, [0, TISSUE["csf"]]].sum(1).mean(0).cpu()
-        for some in torch.split(blocks.flatten(), BLOCKS_AT_ONCE)
-    ]
-    brain = _large_pieces((torch.cat(other) < 0.5).reshape(blocks.shape).numpy())
+    brain = _large_pieces(_coarse_tissue(net, features)[[0, TISSUE["csf"]]].sum(0) < 0.5)
     grown = (
         ndimage.binary_dilation(brain, np.ones((3, 3, 3)), iterations=BRAIN_MARGIN_MM // 4) if brain.any() else brain
     )
     return brain, grown.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+
+
+def _coarse_tissue(net: UNet, features: Features) -> Floats:
+    """Tissue probabilities (19, i, j, k) of every eighth block, ``LOOK_MM`` apart."""
+    shape = features.fine.shape[1:]
+    blocks = torch.arange(features.n_blocks, device=features.fine.device).reshape(shape)[::2, ::2, ::2]
+    found = [
+        net.tissue_logits(net.embed(features, some)).softmax(1).mean(0).cpu()
+        for some in torch.split(blocks.flatten(), BLOCKS_AT_ONCE)
+    ]
+    tissue: Floats = torch.cat(found, 1).reshape(-1, *blocks.shape).detach().numpy()
+    return tissue
 
 
 def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.image import Image, voxel_spacing_mm
 from bidsseg.labels import Scheme, label_table, other_sides
 from bidsseg.quality.evidence import FACES, Evidence
+from bidsseg.segmentation.result import Segmentation, quality
 
 GOOD_DICE = 0.75
 "A scan whose regions have less, on average, should fail."
@@ -246,10 +247,10 @@ def assess(evidence: Evidence, view: Geometry, calibration: Calibration | None) 
 
 def orientation_doubts(evidence: Evidence) -> list[str]:
     """Regions that lie the other way round, or along another axis, than in any head."""
+    if evidence.better_turned:
+        return [f"wrong orientation in the header? The scan looks right with {evidence.better_turned}"]
     likeness = layout(evidence).likeness
     doubts = []
-    if evidence.better_turned:
-        doubts.append(f"wrong orientation in the header? The scan looks right with {evidence.better_turned}")
     for axis, (low, high) in enumerate(DIRECTIONS):
         best = int(np.argmax(np.abs(likeness[axis])))
         if best != axis and abs(likeness[axis, best]) > 0.5:
@@ -326,8 +327,19 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED_AT_MOST]) + more
 
 
+def quality_file(
+    judged: tuple[Evidence, Assessment] | None,
+    segmentation: Segmentation,
+    warnings: Sequence[str],
+    made_with: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of a scan's quality file: verdict and reasons, measures, warnings, and how the labels were made."""
+    verdict = quality_json(*judged) if judged else {}
+    return {**verdict, **quality(segmentation), "Warnings": list(warnings), **made_with}
+
+
 def quality_json(evidence: Evidence, found: Assessment) -> dict[str, Any]:
-    """What the scan's quality file tells."""
+    """Verdict, reasons, and the measures behind them."""
     pairs = asymmetries(evidence).items()
     return {
         "Verdict": found.verdict,

@@ -89,8 +89,10 @@ class Evidence:
     "Of white matter: how much it varies over a few mm, against its contrast with cortex; 0 where too little is seen."
     white_over_grey: float = 0.0
     "Mean of white matter less that of cortex, in the scan normalised to 0-1; positive as in T1w, negative as in FLAIR."
+    layout_fit: float = 0.0
+    "How well fluid, grey and white matter lie as in an atlas, mean log-likelihood; whole brains have about -0.25."
     better_turned: str = ""
-    "The orientation in which the scan could be labelled well, where it cannot be as it is."
+    "The orientation in which the scan would look right, where it does not as it is."
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -196,7 +198,7 @@ def as_sure_as(fused: Evidence, own: Evidence) -> Evidence:
         }
         for scheme, rows in fused.sums.items()
     }
-    return replace(fused, sums=sums)
+    return replace(fused, sums=sums, layout_fit=own.layout_fit, better_turned=own.better_turned)
 
 
 class Voxels(NamedTuple):

@@ -23,6 +23,7 @@ from bidsseg.bids.outputs import FUSED, Place, report_of
 from bidsseg.errors import FileError
 from bidsseg.imaging.image import Image, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
+from bidsseg.quality.verdicts import TITLES, verdict_of
 from bidsseg.report.charts import Chart, label_title, read_charts
 from bidsseg.report.html import NIIVUE, packed, write_page
 from bidsseg.report.lesions import SessionLesions, read_lesions, zones_of_lesions
@@ -38,7 +39,6 @@ LESION_PICTURE_SHARE = 0.15
 PICTURE_QUALITIES = ((1900, 82), (1500, 78), (1100, 72), (800, 65))
 "(width in pixels, JPEG quality), best first."
 PROVENANCE = ("SoftwareVersion", "Model", "WeightsSHA256", "BiasFieldCorrection", "Sources")
-VERDICTS = {"pass": "Pass", "check": "Check", "fail": "Fail"}
 ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
     "ExpectedDice": ("Expected Dice", "With a manual outline, mean over the regions"),
@@ -85,8 +85,7 @@ class Section:
 
     @property
     def verdict(self) -> str | None:
-        found = str(self.quality.get("Verdict", "")).lower()
-        return found if found in VERDICTS else None
+        return verdict_of(self.quality) or None
 
     @property
     def notes(self) -> list[str]:
@@ -154,7 +153,7 @@ def participant_report(out_dir: Path, subject: str) -> Path:
         failures=failures(out_dir, subject),
         methods=methods(out_dir),
         provenance=PROVENANCE,
-        verdicts=VERDICTS,
+        verdicts=TITLES,
         niivue=packed(NIIVUE) if any(volumes) else "",
     )
     return path

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bidsseg.quality.verdicts import tally
+
 STYLES = {
     "done": "green",
     "complete": "dim",
@@ -22,6 +24,7 @@ STYLES = {
     "no mask": "dim",
     "lesions failed": "red",
 }
+VERDICT_STYLES = {"pass": "green", "check": "yellow", "fail": "red"}
 NEVER_HIDDEN = ("failed", "not tried", "to do", "lesions failed")
 Result = Literal["ok", "failed", "lesions failed"]
 "How a run went; only scans fail it, or else only lesion masks."
@@ -37,13 +40,24 @@ class Row:
     result: str
     "A key of ``STYLES``."
     why: str = ""
+    verdict: str = ""
+    "Of a segmented scan: a key of ``bidsseg.quality.verdicts.TITLES``."
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """How many rows have each result, and each verdict, for instance "27 done: 20 pass, 5 check, 2 fail; 1 failed"."""
+    parts = []
+    for result, count in Counter(row.result for row in rows).items():
+        verdicts = tally(row.verdict for row in rows if row.result == result)
+        parts.append(f"{count} {result}" + (f": {verdicts}" if verdicts else ""))
+    return "; ".join(parts)
 
 
 def finish(rows: Sequence[Row], warnings: Sequence[str]) -> Result:
     """Print errors, warnings and the table; returns how it went."""
     counts = Counter(row.result for row in rows)
     if rows:
-        Console(soft_wrap=False).print(_table(rows, counts))
+        Console(soft_wrap=False).print(_table(rows))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for row in rows:
@@ -54,14 +68,18 @@ def finish(rows: Sequence[Row], warnings: Sequence[str]) -> Result:
     return "lesions failed" if counts["lesions failed"] else "ok"
 
 
-def _table(rows: Sequence[Row], counts: Counter[str]) -> Table:
-    caption = ", ".join(f"{count} {result}" for result, count in counts.items())
-    table = Table("scan", "result", "why", caption=caption, caption_justify="left")
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table("scan", "result", "verdict", "why", caption=summary(rows), caption_justify="left")
     quiet = len(rows) > ROWS_AT_MOST
     for row in sorted(rows, key=lambda row: row.name):
-        if quiet and row.result not in NEVER_HIDDEN and not (row.result == "done" and row.why):
+        if quiet and not _needs_attention(row):
             continue
         path, colon, rest = row.why.partition(": ")
         why = rest if colon and path.startswith("/") else row.why
-        table.add_row(row.name, Text(row.result, STYLES[row.result]), Text(why))
+        verdict = Text(row.verdict, VERDICT_STYLES.get(row.verdict, ""))
+        table.add_row(row.name, Text(row.result, STYLES[row.result]), verdict, Text(why))
     return table
+
+
+def _needs_attention(row: Row) -> bool:
+    return row.result in NEVER_HIDDEN or row.verdict in ("check", "fail") or (row.result == "done" and bool(row.why))

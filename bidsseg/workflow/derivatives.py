@@ -196,16 +196,12 @@ def _write_figures(writer: _Writer, result: Result) -> list[str]:
 
 
 def _write_marker(writer: _Writer, result: Result, warnings: Sequence[str]) -> None:
-    from bidsseg.quality.assessment import quality_json
-    from bidsseg.segmentation.result import quality
+    from bidsseg.quality.assessment import quality_file
 
     place = writer.place
     outputs = sorted(path.relative_to(place.out).as_posix() for path in writer.written)
     content = {
-        **(quality_json(*result.judged) if result.judged else {}),
-        **quality(result.native),
-        "Warnings": list(warnings),
-        **writer.metadata(),
+        **quality_file(result.judged, result.native, warnings, writer.metadata()),
         **place.source_state(),
         "Outputs": outputs,
     }

@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,11 @@ from bidsseg.bids.names import Found, NothingSelected, Selection, find_scans, re
 from bidsseg.bids.outputs import FUSED, Place, Recipe, is_complete
 from bidsseg.bids.root_files import copy_session_times, links_in, write_root
 from bidsseg.errors import Defect, UserError
-from bidsseg.files import write_text
+from bidsseg.files import read_json, write_text
 from bidsseg.labels import SCHEMES
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
+from bidsseg.quality.verdicts import reasons_of, verdict_of
 from bidsseg.workflow.console import Result, Row, finish
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
 from bidsseg.workflow.options import Options
@@ -114,6 +116,7 @@ def _find_and_run(options: Options, pool: WorkerPool) -> Result:
     copy_session_times(dataset, out, subjects)
     rows += _run(to_do, recipe, options, pool) if to_do else []
     problems = compare_sessions(single, options.omp_nthreads, options.workers)
+    rows = _with_verdicts(rows, places)
     rows += _lesions(single, recipe, options, pool)
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
     rows += [Row("reports", "failed", line) for line in write_reports(out, stale, options.workers)]
@@ -171,7 +174,7 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerP
     for outcome in outcomes:
         place = outcome.job.place
         result = "done" if outcome.error is None else "not tried" if outcome.stopped else "failed"
-        rows.append(Row(place.scan.stem, result, outcome.error or _warnings(place)))
+        rows.append(Row(place.scan.stem, result, outcome.error or ""))
     return rows
 
 
@@ -295,12 +298,17 @@ def _progress(total: int) -> Iterator[Any]:
     yield line
 
 
-def _warnings(place: Place) -> str:
-    """What was noticed while a scan was done."""
-    try:
-        return "; ".join(json.loads(place.marker.read_text(encoding="utf-8"))["Warnings"])
-    except (OSError, ValueError, KeyError):
-        return ""
+def _with_verdicts(rows: Sequence[Row], places: Sequence[Place]) -> list[Row]:
+    """The rows of segmented scans with their verdicts, and the reasons and warnings; contrasts are compared by now."""
+    markers = {place.scan.stem: place.marker for place in places}
+    judged = []
+    for row in rows:
+        if row.result in ("done", "complete") and row.name in markers:
+            quality = read_json(markers[row.name])
+            noticed = [*reasons_of(quality), *map(str, quality.get("Warnings", ()))] if row.result == "done" else []
+            row = replace(row, verdict=verdict_of(quality), why="; ".join(noticed) or row.why)
+        judged.append(row)
+    return judged
 
 
 def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:

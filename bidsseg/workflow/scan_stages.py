@@ -19,7 +19,7 @@ from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess, calibration_from, geometry
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
-from bidsseg.quality.reorientation import better_orientation
+from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import FEW_FLOATS, SLAB_FLOATS, to_native
 from bidsseg.segmentation.fusion import fuse
 from bidsseg.segmentation.pipeline import answer
@@ -61,8 +61,9 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
         image, model = load(corrected), load_model(job["model"])
         of_scan = answer(image, model, options)
+        evidence = examine(of_scan, model, options)
         volume, grid, found = of_scan.volume, of_scan.grid, of_scan.probabilities
-        evidence = collect(found, volume)
+        del of_scan  # or fusing would hold one answer more
         if job["partners"]:
             others = [read(path, recipe["bias_correction"], job["threads"]) for path in job["partners"]]
             found = fuse(image, found, grid, others, model, options)
@@ -72,11 +73,6 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
         answers = {space: to_native(found, grids[space], gyri, floats) for space in spaces}
         for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
             write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
-        # a fused scan was asked already, by itself
-        alone = calibration_from(model.card.quality) if not job["partners"] else None
-        if alone and assess(evidence, geometry(image), alone).verdict == "fail":
-            better = better_orientation(volume, evidence, model, replace(options, gyri=False, mirror=False), alone)
-            evidence = replace(evidence, better_turned=better)
         write_json(folder / EVIDENCE, evidence.as_json())
         path = folder / "segmentation.npz"
         save_segmentations(path, answers)

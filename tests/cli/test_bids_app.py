@@ -23,7 +23,9 @@ from bidsseg.cli.bids_app import (
     run,
     spread,
 )
+from bidsseg.files import read_json
 from bidsseg.network.device import count_gpus
+from bidsseg.quality.verdicts import tally
 from bidsseg.workflow.nipype_plugins import JOB_DIED
 from tests.conftest import Dataset, Run, write_scan
 
@@ -257,7 +259,8 @@ def test_the_command_in_processes_of_its_own(dataset: Dataset, tmp_path: Path, t
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=here)
     assert done.returncode == EXIT_OK, done.stderr
     assert len(labels(out)) == 2
-    assert "2 done" in done.stdout
+    verdicts = tally(read_json(path)["Verdict"] for path in out.rglob("*_qc.json"))
+    assert f"2 done: {verdicts}" in done.stdout
     methods = (out / "logs" / "CITATION.md").read_text()
     assert "N4" in methods
     assert "BrainCOLOR" not in methods

@@ -10,9 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bidsseg.cli.main import main
+from bidsseg.files import read_json
 from bidsseg.imaging.image import load
 from bidsseg.labels import Scheme, label_table
 from bidsseg.network.card import read_card
+from bidsseg.quality.verdicts import in_words, tally
 from tests.conftest import write_scan
 from tests.phantoms import head
 
@@ -26,7 +28,10 @@ def test_one_scan_to_one_named_file(tiny_model: Path, tmp_path: Path) -> None:
     found = run("predict", scan, "-o", tmp_path / "out" / "seg.nii.gz", "--model", tiny_model, "--threads", 1)
     assert found.exit_code == 0, found.output
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["seg.nii.gz", "seg.png", "seg_mask.nii.gz", "seg_volumes.tsv"]
+    assert written == ["seg.nii.gz", "seg.png", "seg_mask.nii.gz", "seg_qc.json", "seg_volumes.tsv"]
+    quality = read_json(tmp_path / "out" / "seg_qc.json")
+    assert quality["Model"] == "tiny"
+    assert f"{scan}: {in_words(quality)}" in found.stderr.splitlines()
     labels, original = nib.load(tmp_path / "out" / "seg.nii.gz"), nib.load(scan)
     assert labels.shape == original.shape
     np.testing.assert_array_equal(labels.affine, original.affine)
@@ -44,6 +49,8 @@ def test_several_scans_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tiny_mod
     assert len(errors) == 1
     assert "cut short" in errors[0]
     assert "Traceback" not in found.output
+    verdicts = tally(read_json(path)["Verdict"] for path in (tmp_path / "out").glob("*_qc.json"))
+    assert found.stderr.splitlines()[-1] == f"2 done: {verdicts}; 1 failed"
     assert {p.name for p in (tmp_path / "out").glob("*_dseg.nii.gz")} == {"a_dseg.nii.gz", "c_dseg.nii.gz"}
 
 
@@ -185,8 +192,10 @@ def test_a_scan_too_large_for_memory_does_not_stop_the_rest(tiny_model: Path, tm
     (tmp_path / "huge.nii").write_bytes(huge.binaryblock + bytes(400))
     found = run("predict", tmp_path / "huge.nii", scan, "--model", tiny_model, "--no-picture", "--threads", 1)
     assert found.exit_code == 1
-    (line,) = found.stderr.splitlines()
-    assert "huge.nii" in line
+    error, verdict, summary = found.stderr.splitlines()
+    assert "huge.nii" in error
+    assert str(scan) in verdict
+    assert summary.endswith("1 failed")
     assert (tmp_path / "scan_dseg.nii.gz").exists()
 
 
