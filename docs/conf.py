@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import click
@@ -67,12 +66,6 @@ def help_of_members(group: click.Group, name: str) -> str:
     return "\n".join(f"### {name} {member}\n\n{help_of(command, f'{name} {member}')}" for member, command in members)
 
 
-def pages(caption: str, *names: str) -> str:
-    """The part of the table of contents that lists those of some pages that are there."""
-    there = [name for name in names if Path(__file__).with_name(f"{name}.md").exists()]
-    return "\n".join(["```{toctree}", f":caption: {caption}", ":hidden:", "", *there, "```"])
-
-
 def bullets(lines: Iterable[Any]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
@@ -96,7 +89,6 @@ def nested(content: Mapping[str, Any]) -> str:
 
 card = read_card(folder_of())
 myst_substitutions = {
-    "background": pages("Background", "methods", "training", "gpu"),
     "known_failures": bullets(card.about["known_failures"]),
     "robustness": nested(card.about["robustness"]),
     "calibration": nested(card.quality["about"]),

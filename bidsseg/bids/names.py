@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from bidsseg.bids.bidsignore import Ignored, read_bidsignore
+from bidsseg.bids.left_out import OTHER_DATATYPES, fits_folder, no_anatomy, overlooked, what_is_wrong
 from bidsseg.errors import UserError
+from bidsseg.files import json_content
 
 ENTITY_ORDER = (
     *("sub", "ses", "sample", "task", "acq", "ce", "trc", "stain", "rec", "dir", "run", "mod", "echo", "flip", "inv"),
@@ -24,15 +25,16 @@ ENTITY_ORDER = (
 DERIVATIVE_ENTITIES = frozenset({"space", "seg", "res", "den", "label", "desc"})
 IMAGE_EXTENSIONS = (".nii", ".nii.gz")
 DEFAULT_MODALITIES = ("T1w", "FLAIR")
-OTHER_DATATYPES = "beh|dwi|eeg|fmap|func|ieeg|meg|micr|motion|mrs|nirs|perf|pet"
 NOT_INDEXED = (
     re.compile(r"^/(code|derivatives|models|sourcedata|stimuli)(/|$)"),
-    re.compile(rf"/({OTHER_DATATYPES})(/|$)"),
+    re.compile(rf"/({'|'.join(OTHER_DATATYPES)})(/|$)"),
     re.compile(r"\.(bval|bvec|json|md|tsv|tsv\.gz|txt)$"),
 )
 INDEX = "layout_index.sqlite"
 "As pybids calls it."
 LISTED_AT_MOST = 8
+LARGEST_TABLE_BYTES = 4_000_000
+TIME = re.compile(r"\d{4}-\d\d-\d\d([T ][\d:.]+)?Z?")
 Filters = Mapping[str, Mapping[str, Any]]
 
 
@@ -101,6 +103,8 @@ class Found:
     "(path, what is wrong with it and what to do)."
     empty_participants: tuple[str, ...] = ()
     "Participants of the selection without any scan of its modalities."
+    left_out: tuple[tuple[Path, str], ...] = ()
+    "(path, why and what to do) of images that are no scans by their names."
 
 
 def parse_scan(path: Path) -> Scan:
@@ -157,13 +161,21 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
     """
     check_dataset(dataset, selection)
     closed = [folder for label in _wanted(dataset, selection) for folder in _closed_folders(dataset / f"sub-{label}")]
-    layout = _layout(dataset, selection, closed)
+    try:
+        layout = _layout(dataset, selection, closed)
+    except RecursionError:  # pybids reads it whether or not names are validated
+        path = dataset / "dataset_description.json"
+        raise InvalidDataset(f"{path}: nested too deep; mend it or remove it") from None
     paths = sorted({Path(path) for modality in selection.modalities for path in _query(layout, selection, modality)})
-    if not all(path.is_relative_to(dataset) for path in paths):
+    if not all(path.is_relative_to(dataset) and ".." not in path.parts for path in paths):
         raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
+    ignored = read_bidsignore(dataset)
+    paths = [path for path in paths if path.relative_to(dataset).as_posix() not in ignored]
     if selection.not_in is not None:
         paths = [path for path in paths if not path.is_relative_to(selection.not_in)]
-    scans, unusable = _parse(paths)
+    scans, unusable = _parse(paths, dataset)
+    scans, no_scans = _anatomies(scans, selection)
+    no_scans += _overlooked(dataset, selection, layout, ignored)
     scans, duplicates = _without_duplicates(scans)
     unusable += duplicates + [(folder, "no permission to look into it; ask for access") for folder in closed]
     if not scans and not unusable:
@@ -172,10 +184,12 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
         raise NothingSelected(
             f"{dataset}: no {' or '.join(selection.modalities)} image{where}{sessions}; "
             f"check the labels, --modality and --bids-filter-file{selection.advice_on_index}"
+            + "".join(f"; left out: {path.relative_to(dataset)}: {why}" for path, why in no_scans[:LISTED_AT_MOST])
         )
     seen = {scan.subject for scan in scans} | {_subject_of(path) for path, _ in unusable}
-    empty = tuple(label for label in _wanted(dataset, selection) if label not in seen)
-    return Found(tuple(scans), tuple(unusable), empty)
+    wanted = [label for label in _wanted(dataset, selection) if f"sub-{label}/" not in ignored]
+    empty = tuple(label for label in wanted if label not in seen)
+    return Found(tuple(scans), tuple(unusable), empty, tuple(no_scans))
 
 
 def participants_of(dataset: Path) -> list[str]:
@@ -202,7 +216,7 @@ def _check_description(path: Path) -> None:
     if not path.exists():
         raise InvalidDataset(f"{path}: no such file, so the folder is not a BIDS dataset; {advice}")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = json_content(path)
     except (OSError, ValueError) as error:
         raise InvalidDataset(f"{path}: not readable as JSON ({error}); {advice}") from error
     missing = [key for key in ("Name", "BIDSVersion") if not isinstance(description, dict) or key not in description]
@@ -214,12 +228,20 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     """A filter file in fMRIPrep's form, ``{"t1w": {"session": "1", "acquisition": null}}``; null means absent,
     ``"*"`` any value. Raises ``UserError`` where it is something else."""
     try:
-        filters = json.loads(path.read_text(encoding="utf-8"))
+        filters = json_content(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); check --bids-filter-file") from error
     if not isinstance(filters, dict) or not all(isinstance(value, dict) for value in filters.values()):
         raise UserError(f'{path}: not of the form {{"t1w": {{"session": "1"}}}}; check --bids-filter-file')
+    for name, value in ((name, value) for wanted in filters.values() for name, value in wanted.items()):
+        if not all(map(_is_plain_value, value if isinstance(value, list) else [value])):
+            raise UserError(f"{path}: {name} is no text, whole number or list of these; check --bids-filter-file")
     return {name.lower(): value for name, value in filters.items()}
+
+
+def _is_plain_value(value: Any) -> bool:
+    """Whether pybids can look it up; its index holds whole numbers of 64 bits."""
+    return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def _query(layout: Any, selection: Selection, modality: str) -> list[str]:
@@ -276,14 +298,46 @@ def _layout(dataset: Path, selection: Selection, closed: Sequence[Path]) -> Any:
     return BIDSLayout(dataset, validate=False, database_path=selection.database)
 
 
-def _parse(paths: list[Path]) -> tuple[list[Scan], list[tuple[Path, str]]]:
+def _parse(paths: list[Path], dataset: Path) -> tuple[list[Scan], list[tuple[Path, str]]]:
     scans, unusable = [], []
     for path in paths:
         try:
-            scans.append(parse_scan(path))
+            scan = parse_scan(path)
+            if not fits_folder(path, dict(scan.entities), dataset):
+                raise ValueError(f"its name does not fit the folder {path.parent.relative_to(dataset)}")
+            scans.append(scan)
         except ValueError as error:
             unusable.append((path, f"{error}; rename it"))
     return scans, unusable
+
+
+def _anatomies(scans: list[Scan], selection: Selection) -> tuple[list[Scan], list[tuple[Path, str]]]:
+    """Scans that hold anatomy, or that the filters name by their part, and those that do not."""
+    held = {
+        scan: no_anatomy(dict(scan.entities))
+        for scan in scans
+        if "part" not in selection.filters.get(scan.suffix.lower(), {})
+    }
+    advice = 'no anatomy; for all that, name its "part" in a --bids-filter-file'
+    no_anatomies = [(scan.path, f"it holds {what}, {advice}") for scan, what in held.items() if what]
+    return [scan for scan in scans if not held.get(scan)], no_anatomies
+
+
+def _overlooked(dataset: Path, selection: Selection, layout: Any, ignored: Ignored) -> list[tuple[Path, str]]:
+    """Images of the participants and sessions that are not in the index for their names, and are not to be ignored."""
+    everything = replace(selection, sessions=(), filters={})
+    known = {Path(path) for modality in selection.modalities for path in _query(layout, everything, modality)}
+    found = []
+    for label in _wanted(dataset, selection):
+        for path in overlooked(dataset / f"sub-{label}", selection.modalities):
+            below = path.relative_to(dataset)
+            session = below.parts[1].removeprefix("ses-") if below.parts[1].startswith("ses-") else None
+            selected = not selection.sessions or session in selection.sessions
+            outside = selection.not_in is None or not path.is_relative_to(selection.not_in)
+            if selected and outside and path not in known and below.as_posix() not in ignored:
+                wrong = what_is_wrong(path, dataset, selection.modalities)
+                found.append((path, wrong + selection.advice_on_index))
+    return found
 
 
 def _without_duplicates(scans: list[Scan]) -> tuple[list[Scan], list[tuple[Path, str]]]:
@@ -322,15 +376,30 @@ def in_time(dataset: Path, subject: str, sessions: Iterable[str]) -> list[str]:
     and letters of the labels.
     """
     labels = sorted(set(sessions), key=natural)
-    try:
-        text = sessions_table(dataset, subject).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError):
-        return labels
-    rows = csv.DictReader(text.splitlines(), delimiter="\t")
-    times = {str(row.get("session_id")).removeprefix("ses-"): row.get("acq_time") or "n/a" for row in rows}
-    if any(times.get(label, "n/a") == "n/a" for label in labels):
+    times = session_times(sessions_table(dataset, subject))
+    if not set(labels) <= set(times):
         return labels
     return sorted(labels, key=lambda label: times[label])  # as BIDS writes times, they sort as text
+
+
+def session_times(table: Path) -> dict[str, str]:
+    """When each session was, by its label without ses-; nothing of a table but labels and times as BIDS has them.
+
+    Whatever else the file holds is passed over: it may be a link to anything.
+    """
+    try:
+        if not table.is_file() or table.stat().st_size > LARGEST_TABLE_BYTES:
+            return {}
+        lines = table.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError):
+        return {}
+    rows = [[cell.strip().strip('"') for cell in line.split("\t")] for line in lines]
+    if not rows or not {"session_id", "acq_time"} <= set(rows[0]):
+        return {}
+    columns = rows[0].index("session_id"), rows[0].index("acq_time")
+    found = (tuple(row[column] for column in columns) for row in rows[1:] if len(row) > max(columns))
+    named = {label.removeprefix("ses-"): time for label, time in found if TIME.fullmatch(time)}
+    return {label: time for label, time in named.items() if label.isalnum() and label.isascii()}
 
 
 def natural(text: str) -> list[tuple[int, str]]:

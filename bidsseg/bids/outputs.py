@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bidsseg.authorship import is_ours
 from bidsseg.bids.names import Scan, derivative_path, participant_folder
 from bidsseg.files import read_json
 from bidsseg.labels import SCHEMES, Scheme
@@ -111,19 +112,39 @@ def is_complete(place: Place, recipe: Recipe) -> bool:
     marker = read_json(place.marker)
     try:
         expected = {**recipe.metadata(), **place.source_state()}
-        same = all(marker[key] == value for key, value in expected.items())
-        return same and all((place.out / name).exists() for name in marker["Outputs"])
+        return all(marker[key] == value for key, value in expected.items()) and all_there(place.out, place.marker)
     except (OSError, KeyError, TypeError):
         return False
+
+
+def all_there(out: Path, marker: Path) -> bool:
+    """Whether all files that a marker lists are there."""
+    names = read_json(marker).get("Outputs")
+    files = listed(out, marker)
+    return isinstance(names, list) and len(files) == len(names) and all(path.exists() for path in files)
+
+
+def listed(out: Path, marker: Path) -> list[Path]:
+    """The files that a marker lists, by their paths below OUT.
+
+    Paths that lead out of the participant's folder, by dots or links, are left out, as anyone may have written them.
+    """
+    found = read_json(marker).get("Outputs")
+    names = found if isinstance(found, list) else []
+    own = out.resolve() / marker.relative_to(out).parts[0]
+    paths = [out / name for name in names if isinstance(name, str) and "\0" not in name]
+    return [path for path in paths if path.parent.resolve().is_relative_to(own)]
 
 
 def remove_outputs(out: Path, marker: Path) -> bool:
     """Remove the files that a marker lists, and at last the marker; whether there was one.
 
-    A kill amid this leaves a marker of what is not complete, and the next run goes on.
+    Images that somebody has changed since stay. A kill amid this leaves a marker of what is not complete, and the next
+    run goes on.
     """
-    for name in read_json(marker).get("Outputs", []):
-        (out / name).unlink(missing_ok=True)
+    for path in listed(out, marker):
+        if path.is_file() and (not path.name.endswith(".nii.gz") or is_ours(path)):
+            path.unlink()
     there = marker.exists()
     marker.unlink(missing_ok=True)
     return there

@@ -223,30 +223,38 @@ def region_names() -> dict[int, str]:
     return {0: OUTSIDE} | {label.index: label.name for label in label_table("regions")}
 
 
-def write_lesions(
-    report: LesionReport, image: Image, base: Path, sidecar: Mapping[str, Any] | None = None, space: str = ""
-) -> list[Path]:
-    """Write tables, data dictionaries and images; returns their paths.
+LESION_TABLES = (tuple(LESION_COLUMNS), tuple(LOAD_COLUMNS))
 
-    ``base`` is folder and name up to before ``_desc``; ``image`` the scan, for its header; ``sidecar`` is added to the
-    JSON of the images, ``space`` (``_space-orig``) to their names. Files: ``_desc-lesions_lesions.tsv``,
-    ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz`` (number of the lesion) and
-    ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right), and a ``.json`` beside each.
+
+def write_lesions(
+    report: LesionReport, image: Image, files: Sequence[Path], sidecar: Mapping[str, Any] | None = None
+) -> None:
+    """Write tables, data dictionaries and images to ``files``, those of ``lesion_files``.
+
+    ``image`` is the scan, for its header; ``sidecar`` is added to the JSON of the images.
     """
-    folder, stem = base.parent, base.name
-    folder.mkdir(parents=True, exist_ok=True)
-    loads = [vars(load) for load in lesion_loads(report)]
-    written = write_table(folder / f"{stem}_desc-lesions_lesions.tsv", lesion_rows(report), LESION_COLUMNS)
-    written += write_table(folder / f"{stem}_desc-lesionload_lesions.tsv", loads, LOAD_COLUMNS)
+    lesions, _, load, _, numbers, numbers_json, regions, regions_json = files
+    write_table(lesions, lesion_rows(report), LESION_COLUMNS)
+    write_table(load, [vars(row) for row in lesion_loads(report)], LOAD_COLUMNS)
     described = {**summary(report), **(sidecar or {})}
-    regions = regions_with_lesions(report)
-    images = (("_desc-lesions", report.labels, NUMBERS_ABOUT), ("_seg-regions_desc-lesions", regions, REGIONS_ABOUT))
-    for name, data, about in images:  # the description of seg-regions is at the root of a dataset
-        path = folder / f"{stem}{space}{name}_dseg.nii.gz"
-        save(path, data, image.affine, like=image)
-        sidecar_path = folder / f"{stem}{space}{name}_dseg.json"
-        written += [path, _write_json(sidecar_path, {**about, **described})]
-    return written
+    save(numbers, report.labels, image.affine, like=image)
+    _write_json(numbers_json, {**NUMBERS_ABOUT, **described})
+    save(regions, regions_with_lesions(report), image.affine, like=image)
+    _write_json(regions_json, {**REGIONS_ABOUT, **described})
+
+
+def lesion_files(base: Path, space: str = "") -> list[Path]:
+    """All that ``write_lesions`` writes, each with a ``.json`` beside it.
+
+    ``base`` is folder and name up to before ``_desc``, ``space`` (``_space-orig``) is added to the names of images.
+    In this order: ``_desc-lesions_lesions.tsv``, ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz``
+    (number of the lesion) and ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right).
+    """
+    tables = ("_desc-lesions_lesions", "_desc-lesionload_lesions")
+    images = (f"{space}_desc-lesions_dseg", f"{space}_seg-regions_desc-lesions_dseg")
+    names = [name + ending for name in tables for ending in (".tsv", ".json")]
+    names += [name + ending for name in images for ending in (".nii.gz", ".json")]
+    return [base.with_name(base.name + name) for name in names]
 
 
 def regions_with_lesions(report: LesionReport) -> NDArray[np.uint16]:

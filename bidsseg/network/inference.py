@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from bidsseg.errors import UserError
+from bidsseg.files import reserve
 from bidsseg.imaging.arrays import Box, Floats, box_around, normalise
 from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
 from bidsseg.network.unet import SUBVOXELS, Embedded, Features, UNet, padded_length
@@ -39,6 +40,11 @@ SETTLED = 0.8
 "Share of what was looked at that is found again, beyond which another look would change little."
 LOOK_MM = 4
 "Between the places where a first look asks what is there."
+SQUEEZED = 0.8
+"Brightest grey value of the brain below which the first look may have mistaken some of its border."
+ALIGNED = 4
+"""Boxes begin at multiples of so many voxels: what the network makes of a border depends on how it falls on the blocks
+of its levels, and a box that begins elsewhere by a voxel would change labels."""
 BRIDGE_MM = 2
 "What hangs on the brain by less than twice this is no part of it."
 ISLAND_SHARE = 0.1
@@ -116,16 +122,17 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
 
     The second look has the brain in the middle of the image, since neck and shoulders in view would change what the
     network's norms make of it; and its grey values span those of the brain, since a bright scalp would squeeze them.
-    Where much that is no brain was taken for it, in noise as bright as tissue, the second look finds less, and another
-    follows.
+    Where the brain took but a part of the scale, it is looked for once more on its own scale first. Where much that is
+    no brain was taken for it, in noise as bright as tissue, the second look finds less, and another follows.
     """
     net = model.net.to(device)
     with torch.inference_mode():
         grey = normalise(volume)
         look = _look(net, grey, box_around(grey > HEAD_THRESHOLD, HEAD_MARGIN_MM), options.mirror, passes=1)
+        if _is_squeezed(grey, look):
+            look = _look(net, *_next_view(volume, look), options.mirror, passes=1)
         for _ in range(MORE_LOOKS):
-            seen = look.box_of(box_around(look.near), volume.shape)
-            grey = normalise(volume, look.brain_in(volume.shape))
+            grey, seen = _next_view(volume, look)
             del look
             look = _look(net, grey, seen, options.mirror, PASSES)
             if _size(look.box_of(box_around(look.near), volume.shape)) > SETTLED * _size(seen):
@@ -150,11 +157,22 @@ def coarse_look(volume: Floats, model: Model, options: PredictOptions) -> Floats
 
 def _coarse(device: torch.device, volume: Floats, model: Model) -> Floats:
     net = model.net.to(device)
-    padded, _ = _pad(volume[box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM)], net.config.multiple)
+    padded, _ = _pad(volume, box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM), net.config.multiple)
     with torch.inference_mode():
         with _autocast(device):
             features = net.features(torch.from_numpy(padded).to(device)[None, None])
         return _coarse_tissue(net, features)
+
+
+def _next_view(volume: Floats, look: _Look) -> tuple[Floats, Box]:
+    """What the look after this one sees: grey values that span those of the brain, and the box of what is near it."""
+    return normalise(volume, look.brain_in(volume.shape)), look.box_of(box_around(look.near), volume.shape)
+
+
+def _is_squeezed(grey: Floats, look: _Look) -> bool:
+    """Whether something outside the brain, a bright scalp mostly, takes much of the scale of 0-1."""
+    inside = grey[look.brain_in(grey.shape)]
+    return inside.size > 0 and float(np.percentile(inside, 99.5)) < SQUEEZED
 
 
 def _size(box: Box) -> int:
@@ -194,7 +212,7 @@ class _Look(NamedTuple):
 
 
 def _look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Look:
-    padded, before = _pad(volume[box], net.config.multiple)
+    padded, before = _pad(volume, box, net.config.multiple)
     device = net.hidden.weight.device
     scan = torch.from_numpy(padded).to(device)[None, None]
     with _autocast(device):
@@ -251,11 +269,19 @@ def cpu_has_bfloat16() -> bool:
     return bool(supported and supported())
 
 
-def _pad(volume: Floats, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
-    """Zeros around a volume, as evenly as can be, to what the network divides; and how many came before it."""
-    pads = [padded_length(n, multiple) - n for n in volume.shape]
-    before = np.array([p // 2 for p in pads])
-    return np.pad(volume, [(b, p - b) for p, b in zip(pads, before, strict=True)]), before
+def _pad(volume: Floats, box: Box, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
+    """A box of the volume amid zeros, as evenly as alignment lets, of sides that the network divides.
+
+    Returns it with the number of zeros before it along each axis.
+    """
+    pads = []
+    for side in box:
+        n = side.stop - side.start
+        shift = side.start % ALIGNED
+        total = padded_length(n + shift, multiple) - n
+        even = max(0, total // 2 - shift) // ALIGNED * ALIGNED + shift
+        pads.append((even, total - even))
+    return np.pad(volume[box], pads), np.array([before for before, _ in pads])
 
 
 def find_brain(net: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -367,6 +393,7 @@ def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:
     if scratch is None:
         return np.zeros(shape, np.float16)
     with tempfile.TemporaryFile(dir=scratch) as file:  # lives as long as the mapping
+        reserve(file, math.prod(shape) * np.dtype(np.float16).itemsize, scratch)
         return np.memmap(file, np.float16, "w+", shape=shape)
 
 

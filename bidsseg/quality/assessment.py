@@ -13,12 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.imaging.image import Image, voxel_spacing_mm
+from bidsseg.errors import UserError
+from bidsseg.imaging.affines import voxel_spacing_mm
+from bidsseg.imaging.image import Image
 from bidsseg.labels import Scheme, label_table, other_sides
 from bidsseg.quality.evidence import FACES, Evidence
 from bidsseg.segmentation.result import Segmentation, quality
@@ -139,10 +142,20 @@ def references() -> dict[str, dict[int, Reference]]:
 
 
 def calibration_from(stored: Mapping[str, Any]) -> Calibration | None:
-    """What ``Calibration.as_json`` gave; None for an empty mapping or one of other features."""
-    if not stored or any(len(weights) != len(FEATURES) for weights in stored["weights"].values()):
-        return None
-    return Calibration(**stored)
+    """What ``Calibration.as_json`` gave; None for an empty mapping or one of other features.
+
+    Raises ``UserError`` for anything else.
+    """
+    try:
+        if not stored or any(len(weights) != len(FEATURES) for weights in stored["weights"].values()):
+            return None
+        numbers = [stored.get("fail_below", GOOD_DICE), *chain(*stored["weights"].values())]
+        numbers += chain(*(offsets.values() for offsets in stored["offsets"].values()))
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise TypeError("a number is none")
+        return Calibration(**stored)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError("the quality in the model's card is damaged; install bidsseg again") from error
 
 
 def oddness(fraction: float, usual: Reference | None) -> float:
@@ -184,7 +197,8 @@ def layout(evidence: Evidence) -> Layout:
     scale = np.clip((found * wanted).sum(0) / np.maximum((wanted**2).sum(0), 1), 0.6, 1.6)
     spread = np.outer(np.sqrt((found**2).sum(0)), np.sqrt((wanted**2).sum(0)))
     distance = np.sqrt(((found - scale * wanted) ** 2).sum(1).mean())
-    return Layout(float(distance), found.T @ wanted / np.maximum(spread, 1e-6))
+    likeness = np.divide(found.T @ wanted, spread, out=np.zeros((3, 3)), where=spread > 0)
+    return Layout(float(distance), likeness)
 
 
 def is_cut(evidence: Evidence) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bidsseg.bids.names import NothingSelected
-from bidsseg.files import whole, write_json
+from bidsseg.errors import plain
+from bidsseg.files import harmless, json_content, whole, write_json
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
 from bidsseg.lesions.tables import LOAD_COLUMNS
 from bidsseg.report.group import LESIONS, Cohort, Entry, write_group_page
@@ -113,7 +113,7 @@ def run(out_dir: Path) -> None:
     _write_dictionaries(out_dir, gathered)
     write_group_page(out_dir / "group.html", gathered.cohort, gathered.problems)
     for problem in gathered.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        print(f"warning: {plain(problem)}", file=sys.stderr)
 
 
 def sources(out_dir: Path) -> Iterator[Source]:
@@ -143,8 +143,9 @@ def _told(gathered: Gathered, source: Source) -> Iterator[None]:
     """Turns a file that cannot be read into a line among the problems."""
     try:
         yield
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        gathered.problems.append(f"{source.scan}: left out ({type(error).__name__}: {error})")
+    except Exception as error:  # whatever one participant's files hold, the others are gathered
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        gathered.problems.append(f"{source.scan}: left out ({why})")
 
 
 def _open_table(files: ExitStack, path: Path, columns: Iterable[str]) -> TextIO:
@@ -156,7 +157,7 @@ def _open_table(files: ExitStack, path: Path, columns: Iterable[str]) -> TextIO:
 
 def _add_scan(gathered: Gathered, source: Source, table: TextIO) -> None:
     """One scan: its volumes go to the table and the page, its quality waits until all columns are known."""
-    quality = json.loads(source.path.read_text(encoding="utf-8"))
+    quality = json_content(source.path)
     if not isinstance(quality, dict):
         raise ValueError("the quality file is not a JSON object")
     volumes = source.path.with_name(source.path.name.removesuffix(QC_ENDING) + VOLUMES_ENDING)
@@ -178,7 +179,7 @@ def _add_lesions(gathered: Gathered, source: Source, table: TextIO) -> None:
 
 def _add_changes(gathered: Gathered, source: Source, table: TextIO) -> None:
     """Changes of a participant's lesions from session to session."""
-    content = json.loads(source.path.read_text(encoding="utf-8"))
+    content = json_content(source.path)
     path = source.path.with_name(source.scan + "_desc-lesionchanges_lesions.tsv")
     rows = rows_of(path, list(CHANGE_COLUMNS))
     counts = {
@@ -192,7 +193,7 @@ def _add_changes(gathered: Gathered, source: Source, table: TextIO) -> None:
 
 def _write_rows(table: TextIO, source: Source, rows: list[list[str]]) -> None:
     prefix = "\t".join(source.cells)
-    table.writelines(f"{prefix}\t" + "\t".join(row) + "\n" for row in rows)
+    table.writelines(f"{prefix}\t" + "\t".join(map(harmless, row)) + "\n" for row in rows)
 
 
 def rows_of(path: Path, columns: list[str]) -> list[list[str]]:
@@ -202,7 +203,7 @@ def rows_of(path: Path, columns: list[str]) -> list[list[str]]:
     if header.split("\t") != columns:
         found = csv.DictReader(io.StringIO(text), delimiter="\t")
         return [[row.get(column) or NA for column in columns] for row in found]
-    rows = [line.split("\t") for line in body.splitlines() if line]
+    rows = [line.split("\t") for line in body.replace("\r", "").split("\n") if line]
     if any(len(row) != len(columns) for row in rows):
         raise ValueError(f"{path.name} has rows of another length than its header")
     return rows
@@ -215,7 +216,7 @@ def told(quality: Mapping[str, Any]) -> dict[str, str]:
         if key in NOT_COLUMNS or isinstance(value, dict):
             continue
         text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
-        cells[key] = " ".join(text.split()) or NA
+        cells[harmless(key)] = harmless(text) or NA
     return cells
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsseg.bids.names import in_time
+from bidsseg.bids.outputs import listed
 from bidsseg.files import read_json
 from bidsseg.lesions.changes import STATUSES
 from bidsseg.lesions.zones import MCDONALD_SITES, ZONES
@@ -143,7 +144,7 @@ def session_lesions(out_dir: Path, summary: Path) -> SessionLesions:
     entities = [part for part in scan.split("_") if "-" in part and not part.startswith(("sub-", "ses-"))]
     session = session_of(summary)
     title = [f"Session {session}"] * bool(session) + [scan.rpartition("_")[2], *entities]
-    figures = (str(name) for name in content.get("Outputs", []) if str(name).endswith(".png"))
+    figures = (path.relative_to(out_dir).as_posix() for path in listed(out_dir, summary) if path.suffix == ".png")
     return SessionLesions(
         title=" · ".join(filter(None, title)),
         mask=str(content.get("Mask", "unknown")),

@@ -7,15 +7,14 @@ goes first, since another recipe may write less.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bidsseg.bids.outputs import Place, Recipe, remove_outputs
+from bidsseg.authorship import refuse_to_replace
+from bidsseg.bids.outputs import Place, Recipe, listed, remove_outputs
 from bidsseg.files import write_json
 from bidsseg.labels import Scheme, label_table
 
@@ -30,7 +29,6 @@ MASK_LABEL = "brain"
 LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and colours."
 PROBABILITIES_ABOUT = "Probability of each label of the {0}, one volume for each row of seg-{0}_dseg.tsv."
 PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to 1 mm."
-LEFTOVER_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -54,30 +52,71 @@ class Result:
 def write_scan(place: Place, recipe: Recipe, result: Result, threads: int = 1) -> Path:
     """Write all derivatives of a scan and return its marker, which is written last."""
     remove_outputs(place.out, place.marker)
-    _remove_leftovers(place.marker.parent)
     writer = _Writer(place, recipe, [])
+    try:
+        _write_all(writer, result, threads)
+    except BaseException:  # half of a scan is of no use, and takes room
+        for path in writer.written:
+            path.unlink(missing_ok=True)
+        raise
+    return place.marker
+
+
+def _write_all(writer: _Writer, result: Result, threads: int) -> None:
     with ThreadPoolExecutor(threads) as pool:  # most of the time goes into compression, which threads share well
         pictures = pool.submit(_write_figures, writer, result)
         others = [
             pool.submit(_write_labels, writer, result, space, segmentation)
             for space, segmentation in (("orig", result.native), ("1mm", result.one_mm))
-            if space in recipe.spaces and segmentation is not None
+            if space in writer.recipe.spaces and segmentation is not None
         ]
-        if not place.partners:  # else it is there already, from the scan by itself
+        if not writer.place.partners:  # else it is there already, from the scan by itself
             others.append(pool.submit(_write_preprocessed, writer, result))
         others.append(pool.submit(_write_volumes, writer, result))
     for done in others:
         done.result()
     _write_marker(writer, result, [*result.image.warnings, *pictures.result()])
-    return place.marker
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of runs that were killed; young ones may belong to a run that goes on."""
-    for path in folder.glob(".????????.*"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
-                path.unlink()
+def refuse_to_replace_of(place: Place, recipe: Recipe) -> None:
+    """Raise ``UserError`` where what ``write_scan`` replaces is not as bidsseg wrote it."""
+    from bidsseg.segmentation.result import VOLUME_COLUMNS
+
+    images = [path for path in listed(place.out, place.marker) if path.name.endswith(".nii.gz")]
+    refuse_to_replace([*images, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
+
+
+def outputs_of(place: Place, recipe: Recipe) -> list[Path]:
+    """All files of a scan but its marker, whether they are there or not."""
+    images = [] if place.partners else [_preprocessed_file(place)]
+    for space in recipe.spaces:
+        images.append(_mask_file(place, space))
+        for scheme in recipe.schemes:
+            images.append(_labels_file(place, space, scheme))
+            images += [_labels_file(place, space, scheme, "probseg")] if recipe.probseg else []
+    volumes = _volumes_file(place)
+    figures = [place.figure(scheme) for scheme in recipe.schemes]
+    return [*images, *map(_sidecar_of, images), volumes, volumes.with_suffix(".json"), *figures]
+
+
+def _labels_file(place: Place, space: str, scheme: Scheme, ending: str = "dseg") -> Path:
+    return place.file(f"{ending}.nii.gz", seg=scheme, desc=place.scan.suffix, **_space_entities(space))
+
+
+def _mask_file(place: Place, space: str) -> Path:
+    return place.file("mask.nii.gz", label=MASK_LABEL, desc=place.scan.suffix, **_space_entities(space))
+
+
+def _preprocessed_file(place: Place) -> Path:
+    return place.file(f"{place.scan.suffix}.nii.gz", desc="preproc", **_space_entities("1mm"))
+
+
+def _volumes_file(place: Place) -> Path:
+    return place.file("volumes.tsv", desc=place.scan.suffix)
+
+
+def _sidecar_of(image: Path) -> Path:
+    return image.with_name(image.name.removesuffix(".nii.gz") + ".json")
 
 
 @dataclass(frozen=True)
@@ -95,13 +134,13 @@ class _Writer:
     def image(self, path: Path, data: Any, like: Image, sidecar: dict[str, Any], slope: float | None = None) -> None:
         from bidsseg.imaging.image import save
 
-        save(path, data, like.affine, like, slope)
-        self.json(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), sidecar)
         self.written.append(path)
+        save(path, data, like.affine, like, slope)
+        self.json(_sidecar_of(path), sidecar)
 
     def json(self, path: Path, content: dict[str, Any]) -> None:
-        write_json(path, content)
         self.written.append(path)
+        write_json(path, content)
 
 
 def _space_entities(space: str) -> dict[str, str]:
@@ -118,9 +157,8 @@ def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Seg
     from bidsseg.segmentation.result import brain_mask, labels
 
     place, like = writer.place, _on_grid_of(result, space)
-    entities = _space_entities(space)
     for scheme in writer.recipe.schemes:
-        path = place.file("dseg.nii.gz", seg=scheme, desc=place.scan.suffix, **entities)
+        path = _labels_file(place, space, scheme)
         sidecar = writer.metadata(
             Description=LABELS_ABOUT.format(scheme),
             **_reference(space),
@@ -128,7 +166,7 @@ def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Seg
         writer.image(path, labels(segmentation, scheme), like, sidecar)
         if (space, scheme) in result.probabilities:
             _write_probabilities(writer, result.probabilities[space, scheme], space, scheme, like)
-    path = place.file("mask.nii.gz", label=MASK_LABEL, desc=place.scan.suffix, **entities)
+    path = _mask_file(place, space)
     sidecar = writer.metadata(
         Type="Brain", Description="Brain and the cerebrospinal fluid around it.", **_reference(space)
     )
@@ -139,8 +177,7 @@ def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Sche
     """The probability of each label as one volume of a 4D image, in the order of the label table."""
     import numpy as np
 
-    place = writer.place
-    path = place.file("probseg.nii.gz", seg=scheme, desc=place.scan.suffix, **_space_entities(space))
+    path = _labels_file(writer.place, space, scheme, "probseg")
     sidecar = writer.metadata(
         Description=PROBABILITIES_ABOUT.format(scheme),
         LabelMap=[label.abbreviation for label in label_table(scheme)],
@@ -164,7 +201,7 @@ def _write_preprocessed(writer: _Writer, result: Result) -> None:
     from bidsseg.imaging.grid import conform
 
     volume, _ = conform(result.corrected)
-    path = writer.place.file(f"{writer.place.scan.suffix}.nii.gz", desc="preproc", **_space_entities("1mm"))
+    path = _preprocessed_file(writer.place)
     sidecar = writer.metadata(SkullStripped=False, Description=PREPROCESSED, **_reference("1mm"))
     writer.image(path, volume, _on_grid_of(result, "1mm"), sidecar)
 
@@ -172,10 +209,10 @@ def _write_preprocessed(writer: _Writer, result: Result) -> None:
 def _write_volumes(writer: _Writer, result: Result) -> None:
     from bidsseg.segmentation.result import VOLUME_COLUMNS, write_volumes
 
-    path = writer.place.file("volumes.tsv", desc=writer.place.scan.suffix)
+    path = _volumes_file(writer.place)
     expected = result.judged[1].expected if result.judged else None
-    write_volumes(path, result.native, writer.recipe.schemes, expected)
     writer.written.append(path)
+    write_volumes(path, result.native, writer.recipe.schemes, expected)
     columns = {name: {"Description": description} for name, description in VOLUME_COLUMNS.items()}
     writer.json(path.with_suffix(".json"), {**columns, **writer.metadata()})
 

@@ -10,8 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.contrasts import compare_session, sessions_to_compare
 from bidsseg.bids.outputs import Place, report_of
+from bidsseg.errors import named
+from bidsseg.workflow.workers import end_processes, end_with_parent
 
 
 def compare_sessions(places: Sequence[Place], threads: int, workers: int) -> list[str]:
@@ -25,7 +28,7 @@ def _compare_session(group: Sequence[Place], threads: int) -> str | None:
     try:
         compare_session(group, threads)
     except Exception as error:
-        return f"{group[0].scan.stem}: not compared with other contrasts ({type(error).__name__}: {error})"
+        return f"{group[0].scan.stem}: not compared with other contrasts ({named(error)})"
     return None
 
 
@@ -42,10 +45,10 @@ def report_is_stale(out: Path, subject: str) -> bool:
     return any(result.stat().st_mtime > written for result in results)
 
 
-def write_reports(out: Path, subjects: Sequence[str], workers: int) -> list[str]:
+def write_reports(out: Path, subjects: Sequence[str], workers: int, overwrite: bool = False) -> list[str]:
     """The reports of some participants, several at once; returns a line for each that could not be written."""
     killed = "some reports are missing, as a process was killed; give --reports-only to write them"
-    return in_processes(partial(_write_report, out), subjects, workers, killed)
+    return in_processes(partial(_write_report, out, overwrite), subjects, workers, killed)
 
 
 def in_processes(job: Callable[[Any], str | None], items: Sequence[Any], workers: int, killed: str) -> list[str]:
@@ -53,18 +56,22 @@ def in_processes(job: Callable[[Any], str | None], items: Sequence[Any], workers
     if min(workers, len(items)) < 2:
         return list(filter(None, map(job, items)))
     spawned = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=spawned, initializer=end_with_parent)
     try:
-        with ProcessPoolExecutor(min(workers, len(items)), mp_context=spawned) as pool:
-            return list(filter(None, pool.map(job, items)))
+        return list(filter(None, pool.map(job, items)))
     except BrokenProcessPool:
         return [killed]
+    finally:
+        end_processes(pool)
 
 
-def _write_report(out: Path, subject: str) -> str | None:
+def _write_report(out: Path, overwrite: bool, subject: str) -> str | None:
     try:
         from bidsseg.report.participant import participant_report
 
+        if not overwrite:
+            refuse_to_replace([report_of(out, subject)])
         participant_report(out, subject)
     except Exception as error:
-        return f"sub-{subject}: no report ({type(error).__name__}: {error})"
+        return f"sub-{subject}: no report ({named(error)})"
     return None

@@ -31,6 +31,8 @@ class Job:
     partners: Sequence[str] = ()
     "Scans of other contrasts of the session, to average probabilities with."
     low_memory: bool = False
+    overwrite: bool = False
+    "Also what bidsseg did not write."
 
     @property
     def place(self) -> Place:
@@ -42,9 +44,10 @@ class Job:
         return Recipe(**fields)
 
 
-def job_for(place: Place, recipe: Recipe, model: str, device: str, threads: int, low_memory: bool = False) -> Job:
+def job_for(place: Place, recipe: Recipe, model: str, **how: Any) -> Job:
+    """``how`` are the remaining fields of the job."""
     paths = str(place.scan.path), str(place.dataset), str(place.out)
-    return Job(*paths, model, asdict(recipe), device, threads, [str(path) for path in place.partners], low_memory)
+    return Job(*paths, model, asdict(recipe), partners=[str(path) for path in place.partners], **how)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class LesionJob:
     options: dict[str, Any]
     "Fields of ``LesionOptions``."
     threads: int = 1
+    overwrite: bool = False
+    "Also what bidsseg did not write."
 
     @property
     def places(self) -> tuple[Place, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count, groupby
@@ -13,7 +12,7 @@ from bidsseg.bids.names import in_time, parse_scan
 from bidsseg.bids.outputs import Place, Recipe, is_complete, report_of
 from bidsseg.bids.root_files import links_in
 from bidsseg.errors import UserError
-from bidsseg.files import table, write_text
+from bidsseg.files import json_content, table, write_text
 from bidsseg.labels import label_table
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.tables import LESION_CODES
@@ -71,7 +70,9 @@ def finished(request: LesionRequest, subject: str) -> list[Place]:
     places = []
     for marker in sorted((request.out / f"sub-{subject}").glob("**/anat/sub-*_qc.json")):
         try:
-            source = json.loads(marker.read_text(encoding="utf-8"))["Sources"][0].removeprefix("bids:raw:")
+            source = json_content(marker)["Sources"][0].removeprefix("bids:raw:")
+            if not (request.dataset / source).is_relative_to(request.dataset) or ".." in Path(source).parts:
+                continue
             place = Place(parse_scan(request.dataset / source), request.dataset, request.out)
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             continue
@@ -116,7 +117,7 @@ def plan(found: Mapping[str, Sequence[Place]], request: LesionRequest, overwrite
         if removed:
             report_of(request.out, subject).unlink(missing_ok=True)  # it shows them; the run writes it anew
         if pairs:
-            job = _job(pairs, request)
+            job = _job(pairs, request, overwrite)
             (complete if not overwrite and is_done(job) else jobs).append(job)
     return Plan(tuple(jobs), tuple(complete), tuple(told))
 
@@ -138,7 +139,7 @@ def _remove_others(places: Sequence[Place], pair: tuple[Place, Path] | None) -> 
     return any(removed)
 
 
-def _job(pairs: Sequence[tuple[Place, Path]], request: LesionRequest) -> LesionJob:
+def _job(pairs: Sequence[tuple[Place, Path]], request: LesionRequest, overwrite: bool) -> LesionJob:
     links = link_names(request.search.derivatives, links_in(request.out))
     return LesionJob(
         dataset=str(request.dataset),
@@ -149,6 +150,7 @@ def _job(pairs: Sequence[tuple[Place, Path]], request: LesionRequest) -> LesionJ
         mask_uris=tuple(_uri(mask, links) for _, mask in pairs),
         options=asdict(request.options),
         threads=request.threads,
+        overwrite=overwrite,
     )
 
 
@@ -173,7 +175,7 @@ def outcomes(job: LesionJob, error: str | None) -> list[Told]:
         elif error is not None or not marker_of(place).exists():
             told.append(Told(name, "lesions failed", f"{mask}: {error or 'not finished'}"))
         else:
-            found = json.loads(marker_of(place).read_text(encoding="utf-8"))
+            found = json_content(marker_of(place))
             told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
     return told
 

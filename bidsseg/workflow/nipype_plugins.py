@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -16,7 +17,7 @@ from nipype import logging as nipype_logging
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from nipype.pipeline.plugins.slurm import SLURMPlugin
 
-from bidsseg.errors import UserError
+from bidsseg.errors import UserError, root_of
 from bidsseg.workflow.workers import WORKER_DIED, Execution, WorkerPool
 
 JOB_DIED = "its cluster job ended without a result, most likely for want of time or memory; ask for more in sbatch_args"
@@ -54,7 +55,10 @@ def run_in_worker(how: Execution, folder: Path, node: Any, updatehash: bool, tas
     os.chdir(folder)
     set_up_logging(how.verbose)
     monitor_resources(how)
-    result: dict[str, Any] = run_node(node, updatehash, task)
+    try:
+        result: dict[str, Any] = run_node(node, updatehash, task)
+    except Exception as error:  # nipype looks for the node's files after an error; on a full disk there are none
+        return {"result": None, "traceback": traceback.format_exception(root_of(error)), "taskid": task}
     return result
 
 
@@ -71,6 +75,8 @@ class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]
         self.pool.shutdown()
         self._workers = pool
         self._folder = folder
+        self.unwritten: dict[str, str] = {}
+        "Tracebacks, by the node's name, that the disk had no room for."
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1
@@ -93,6 +99,13 @@ class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]
                 "traceback": [f"bidsseg.errors.UserError: {reason}\n"],
                 "taskid": task,
             }
+
+    def _report_crash(self, node: Any, result: dict[str, Any] | None = None) -> Any:
+        try:
+            return super()._report_crash(node, result=result)
+        except OSError:
+            self.unwritten[node.fullname] = "".join((result or {}).get("traceback") or traceback.format_exc())
+            return None
 
     def _postrun_check(self) -> None:
         """The workers go on to the next batch."""

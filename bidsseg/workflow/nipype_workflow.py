@@ -10,12 +10,12 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
 from bidsseg.bids.outputs import is_complete
+from bidsseg.errors import full_disk
 from bidsseg.files import write_text
 from bidsseg.workflow.jobs import Job, LesionJob
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
@@ -28,6 +28,7 @@ FUSION_GB = 2.0
 "More, for a scan whose probabilities are averaged with others'."
 REASON = re.compile(r"^\s*bidsseg\.errors\.\w+: (.*)$", re.MULTILINE)
 LAST_ERROR = re.compile(r"^\s*((?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt|Pool): .*)$", re.MULTILINE)
+NO_SPACE = re.compile(r"(?:No space left on device|Disk quota exceeded)(?:: '(.+)')?$")
 LAST_STAGES = ("outputs", "lesions")
 OnScan = Callable[[str, bool], None]
 "Told the name of a scan that has ended, and whether it went well."
@@ -107,20 +108,17 @@ class Runner:
         self.on_scan = on_scan
         self.stems: dict[str, str] = {}
         self.failed: set[str] = set()
-        self.scratch = how.work_dir / f"run-{uuid4().hex[:8]}"  # in containers, process ids are not unique
-        self.scratch.mkdir(parents=True)
+        self.unwritten: dict[str, str] = {}
+        self.scratch = how.scratch
+        self.scratch.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
         """End the workers and remove what is only of use during the run."""
         self.pool.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
-        if not self.how.keep_work:
-            if self.how.plugin:  # the scripts that nipype submitted
-                shutil.rmtree(self.how.work_dir / ROOT / "batch", ignore_errors=True)
-            (self.how.work_dir / ROOT / "resource_monitor.json").unlink(missing_ok=True)  # logs/resources.tsv has it
-            for folder in (self.how.work_dir / ROOT, self.how.work_dir):
-                with suppress(OSError):
-                    folder.rmdir()
+        if not self.how.kept:
+            with suppress(OSError):  # another run's files are in it
+                self.how.work_dir.rmdir()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run one batch; every job gets an outcome."""
@@ -134,25 +132,23 @@ class Runner:
         """Describe the lesions of participants; returns each with what ended it, None if nothing did."""
         self.failed = set()
         self.stems = {f"lesions_{job.subject}": f"sub-{job.subject} lesions" for job in jobs}
-        workflow = Workflow(name=ROOT, base_dir=str(self.how.work_dir))
+        workflow = Workflow(name=ROOT, base_dir=str(self.how.nodes))
         workflow.add_nodes([lesion_workflow(job, self.how) for job in jobs])
         error = self._execute(workflow)
         crashes = self._crashes()
         return [(job, self._lesion_error(job, crashes.get(f"lesions_{job.subject}"), error)) for job in jobs]
 
-    def _lesion_error(self, job: LesionJob, crash: Path | None, error: str) -> str | None:
+    def _lesion_error(self, job: LesionJob, crash: str | None, error: str) -> str | None:
         """What ended a participant's lesions; of a crash the masks' logs tell too."""
         from bidsseg.workflow.lesion_stages import is_done, log_of, marker_of  # most runs do without it
 
         if crash is None:
             told = is_done(job) or any(log_of(place).exists() for place in job.places)
             return None if told else error
-        text = crash.read_text(encoding="utf-8", errors="replace")
-        crash.unlink()
-        reason = str((LAST_ERROR.findall(text) or [error])[-1])
+        reason = with_advice(str((LAST_ERROR.findall(crash) or [error])[-1]), self.how.work_dir)
         for place in job.places:
             if not marker_of(place).exists():
-                write_text(log_of(place), f"{text.rstrip()}\nError: {reason}\n")
+                _write_log(log_of(place), f"{crash.rstrip()}\nError: {reason}\n")
         return reason
 
     def _execute(self, workflow: Workflow) -> str:
@@ -160,14 +156,16 @@ class Runner:
         workflow.config = self._config()
         try:
             if not self.how.plugin:
-                workflow.run(plugin=MultiProcInPool(self.pool, self.scratch, self._status))
+                plugin = MultiProcInPool(self.pool, self.scratch, self._status)
+                self.unwritten = plugin.unwritten
+                workflow.run(plugin=plugin)
             else:
                 arguments = {**self.how.plugin.get("plugin_args", {}), "status_callback": self._status}
                 name = self.how.plugin["plugin"]
                 plugin = Slurm(plugin_args=arguments) if name == "SLURM" else name
                 workflow.run(plugin=plugin, plugin_args=arguments)
         except Exception as unexpected:  # nipype's summary of the nodes that failed; each has a crash file
-            return " ".join(str(unexpected).split())[:200]
+            return with_advice(" ".join(str(unexpected).split())[:200], self.how.work_dir)
         return "not finished, as another scan failed"
 
     def _config(self) -> dict[str, Any]:
@@ -192,30 +190,32 @@ class Runner:
             self._clean(name)
             self.on_scan(self.stems[name], good)
 
-    def _crashes(self) -> dict[str, Path]:
-        """The crash file of each workflow that failed."""
+    def _crashes(self) -> dict[str, str]:
+        """What the crash file of each workflow says that failed; the files are removed."""
         found = {}
         for path in self.scratch.glob("crash-*"):
-            name = re.match(rf"Node: {ROOT}\.(\w+)\.", path.read_text(encoding="utf-8", errors="replace"))
+            text = path.read_text(encoding="utf-8", errors="replace")
+            path.unlink()
+            name = re.match(rf"Node: {ROOT}\.(\w+)\.", text)
             if name:
-                found[name[1]] = path
-        return found
+                found[name[1]] = text
+        return {**found, **{name.split(".")[1]: text for name, text in self.unwritten.items()}}
 
-    def _outcome(self, job: Job, crashes: dict[str, Path], error: str) -> Outcome:
+    def _outcome(self, job: Job, crashes: dict[str, str], error: str) -> Outcome:
+        log = self.how.logs / f"{job.place.scan.stem}_error.txt"
         crash = crashes.get(workflow_name(job))
         if crash is not None:
-            reason = reason_in(crash.read_text(encoding="utf-8", errors="replace"), job)
-            self.how.logs.mkdir(parents=True, exist_ok=True)
-            shutil.move(crash, self.how.logs / f"{job.place.scan.stem}_error.txt")
+            reason = reason_in(crash, job, self.how.work_dir)
+            _write_log(log, f"{crash.rstrip()}\nError: {reason}\n")
             return Outcome(job, reason)
         if is_complete(job.place, job.made_with()):
-            (self.how.logs / f"{job.place.scan.stem}_error.txt").unlink(missing_ok=True)
+            log.unlink(missing_ok=True)
             return Outcome(job)
         return Outcome(job, f"{job.scan}: {error}", stopped=self.how.stop_on_first_crash)
 
     def _clean(self, name: str) -> None:
-        if not self.how.keep_work:
-            shutil.rmtree(self.how.work_dir / ROOT / name, ignore_errors=True)
+        if not self.how.kept:
+            shutil.rmtree(self.how.nodes / ROOT / name, ignore_errors=True)
 
 
 RESOURCES = {"seconds": "duration", "peak_memory_gb": "mem_peak_gb", "cpu_percent": "cpu_percent"}
@@ -234,19 +234,31 @@ def note_resources(path: Path, scan: str, node: Any) -> None:
         handle.write("\t".join([scan, node.name, *numbers]) + "\n")
 
 
-def reason_in(crash: str, job: Job) -> str:
-    """The one line of a crash file that a user needs."""
+def _write_log(path: Path, text: str) -> None:
+    """A log that the disk has no room for is done without: the run goes on, and says what happened."""
+    with suppress(OSError):
+        write_text(path, text)
+
+
+def with_advice(reason: str, work: Path) -> str:
+    """The reason; of a full disk, also which one it is: that of the file it names, else of the work folder."""
+    full = NO_SPACE.search(reason)
+    return full_disk(full[1] or work) if full else reason
+
+
+def reason_in(crash: str, job: Job, work: Path) -> str:
+    """The one line of a crash file that a user needs; ``work`` is the folder that nipype writes in."""
     found = REASON.findall(crash)
     if found:
         reason = str(found[-1])
         return reason if job.scan in reason else f"{job.scan}: {reason}"
     other = LAST_ERROR.findall(crash)
-    return f"{job.scan}: {other[-1] if other else 'failed without a message; see the log'}"
+    return f"{job.scan}: {with_advice(other[-1], work) if other else 'failed without a message; see the log'}"
 
 
 def build_workflow(jobs: Sequence[Job], how: Execution) -> Workflow:
     """One workflow that holds one of three nodes for each scan."""
-    workflow = Workflow(name=ROOT, base_dir=str(how.work_dir))
+    workflow = Workflow(name=ROOT, base_dir=str(how.nodes))
     workflow.add_nodes([scan_workflow(job, how) for job in jobs])
     return workflow
 

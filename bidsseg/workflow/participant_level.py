@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import shutil
 import sys
@@ -15,7 +15,6 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from rich.console import Console
 
@@ -23,13 +22,14 @@ from bidsseg import __version__
 from bidsseg.bids.contrasts import fused_places
 from bidsseg.bids.names import Found, NothingSelected, Selection, find_scans, read_filters
 from bidsseg.bids.outputs import FUSED, Place, Recipe, is_complete
-from bidsseg.bids.root_files import copy_session_times, links_in, write_root
-from bidsseg.errors import Defect, UserError
-from bidsseg.files import read_json, write_text
+from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_dataset, write_root
+from bidsseg.errors import Defect, UserError, plain
+from bidsseg.files import json_content, read_json, write_text
 from bidsseg.labels import SCHEMES
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
 from bidsseg.quality.verdicts import reasons_of, verdict_of
+from bidsseg.workflow.claims import Claims
 from bidsseg.workflow.console import Result, Row, finish
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
 from bidsseg.workflow.options import Options
@@ -74,17 +74,19 @@ def _logged(out: Path) -> Iterator[None]:
 def _run_participants(options: Options) -> Result:
     _check_folders(options)
     how = _execution(options)
-    with environment(how.work_dir, options.omp_nthreads), closing(WorkerPool(how)) as pool:
-        if not (options.dry_run or options.reports_only or how.plugin):
-            pool.start()  # takes as long as finding the scans
-        result = _find_and_run(options, pool)
-    if not how.keep_work:
-        with suppress(OSError):  # not there, not empty, or removed by another run
-            how.work_dir.rmdir()
-    return result
+    if options.dry_run:
+        return _find_and_run(options, WorkerPool(how), None)
+    with Claims(options.out_dir.resolve(), how.work_dir, how.run) as claims:
+        if options.work_dir:
+            how = replace(how, kept=folder_of_pair(options.bids_dir.resolve(), options.out_dir.resolve()))
+        with environment(how, options.omp_nthreads), closing(WorkerPool(how)) as pool:
+            if not (options.reports_only or how.plugin):
+                pool.start()  # takes as long as finding the scans
+            return _find_and_run(options, pool, claims)
 
 
-def _find_and_run(options: Options, pool: WorkerPool) -> Result:
+def _find_and_run(options: Options, pool: WorkerPool, claims: Claims | None) -> Result:
+    """Find the scans, and run those that are not complete; without ``claims``, only say which these are."""
     dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
     selection = Selection(
@@ -97,30 +99,59 @@ def _find_and_run(options: Options, pool: WorkerPool) -> Result:
         out,
     )
     found = find_scans(dataset, selection)
+    if not options.overwrite:
+        refuse_other_dataset(out)
     single = [Place(scan, dataset, out) for scan in found.scans]
     places = [*single, *(fused_places(single) if options.fuse else ())]
     subjects = sorted({place.scan.subject for place in places})
     if options.reports_only:
-        return finish([Row("reports", "failed", line) for line in write_reports(out, subjects, options.workers)], [])
+        lines = write_reports(out, subjects, options.workers, options.overwrite)
+        return finish([Row("reports", "failed", line) for line in lines], [])
     recipe = recipe_of(options)
-    complete = [] if options.overwrite else [place for place in places if is_complete(place, recipe)]
-    skipped = set(complete)
-    to_do = [place for place in places if place not in skipped]
-    rows = [*(Row(place.scan.stem, "complete", "skipped") for place in complete), *_rows_without_run(found, selection)]
-    if options.dry_run:
-        rows += [Row(place.scan.stem, "to do") for place in to_do]
-        return finish(rows + _lesions(single, recipe, options, pool), [])
+    rows = _rows_without_run(found, selection)
+    problems = [f"{path}: left out: {why}" for path, why in found.left_out]
+    if claims is None:
+        complete, to_do = _sorted_out(places, recipe, options)
+        rows += [*complete, *(Row(place.scan.stem, "to do") for place in to_do)]
+        return finish(rows + _lesions(single, recipe, options, pool), problems)
     fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
     write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
     _write_citation(out, recipe, options)
-    copy_session_times(dataset, out, subjects)
+    for mine in claims.in_turns(subjects, lambda line: _wait(line, pool)):
+        copy_session_times(dataset, out, mine)
+        done, failed = _run_all_of([place for place in places if place.scan.subject in mine], recipe, options, pool)
+        rows, problems = rows + done, problems + failed
+    return finish(rows, problems)
+
+
+def _wait(line: str, pool: WorkerPool) -> None:
+    pool.close()  # for hours, perhaps
+    print(line, file=sys.stderr, flush=True)
+
+
+def _sorted_out(places: Sequence[Place], recipe: Recipe, options: Options) -> tuple[list[Row], list[Place]]:
+    """Rows about the scans that are complete, and the scans that are not."""
+    complete = {place for place in places if is_complete(place, recipe)} if not options.overwrite else set()
+    skipped = [Row(place.scan.stem, "complete", "skipped") for place in places if place in complete]
+    return skipped, [place for place in places if place not in complete]
+
+
+def _run_all_of(
+    places: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool
+) -> tuple[list[Row], list[str]]:
+    """Everything about some participants: scans, comparisons, lesions, reports; returns rows and warnings."""
+    out = options.out_dir.resolve()
+    rows, to_do = _sorted_out(places, recipe, options)
     rows += _run(to_do, recipe, options, pool) if to_do else []
+    single = [place for place in places if not place.partners]
     problems = compare_sessions(single, options.omp_nthreads, options.workers)
     rows = _with_verdicts(rows, places)
     rows += _lesions(single, recipe, options, pool)
+    subjects = sorted({place.scan.subject for place in places})
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
-    rows += [Row("reports", "failed", line) for line in write_reports(out, stale, options.workers)]
-    return finish(rows, problems)
+    lines = write_reports(out, stale, options.workers, options.overwrite)
+    rows += [Row("reports", "failed", line) for line in lines]
+    return rows, problems
 
 
 def recipe_of(options: Options) -> Recipe:
@@ -167,7 +198,9 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerP
     # Reports are written last; what they need is imported while the workers are busy.
     threading.Thread(target=import_module, args=("bidsseg.report.participant",), daemon=True).start()
     model = str(folder_of(options.model or DEFAULT_MODEL).resolve())
-    jobs = [job_for(place, recipe, model, options.device, options.omp_nthreads, options.low_mem) for place in to_do]
+    how = {"device": options.device, "threads": options.omp_nthreads}
+    how |= {"low_memory": options.low_mem, "overwrite": options.overwrite}
+    jobs = [job_for(place, recipe, model, **how) for place in to_do]
     with _progress(len(jobs)) as on_scan:
         outcomes = list(run_jobs(jobs, pool, on_scan))
     rows = []
@@ -239,7 +272,6 @@ def _execution(options: Options) -> Execution:
         memory_gb=options.mem_gb,
         gpus=count_gpus(options.device),
         plugin=_read_plugin(options.use_plugin) if options.use_plugin else {},
-        keep_work=options.work_dir is not None,
         stop_on_first_crash=options.stop_on_first_crash,
         verbose=options.verbose,
         scan_gb=LOW_MEMORY_GB if options.low_mem else MEMORY_GB,
@@ -248,9 +280,18 @@ def _execution(options: Options) -> Execution:
     )
 
 
+def folder_of_pair(dataset: Path, out: Path) -> str:
+    """Names the folder for intermediate files of runs from a dataset into an OUT.
+
+    Devices and inodes count, too, since containers call all datasets /data.
+    """
+    places = [(str(path), path.stat().st_dev, path.stat().st_ino) for path in (dataset, out) if path.exists()]
+    return f"bidsseg-{hashlib.sha256(repr(places).encode()).hexdigest()[:16]}"
+
+
 def _read_plugin(path: Path) -> dict[str, Any]:
     try:
-        plugin = json.loads(path.read_text(encoding="utf-8"))
+        plugin = json_content(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); check --use-plugin") from error
     if not isinstance(plugin, dict) or "plugin" not in plugin:
@@ -259,9 +300,12 @@ def _read_plugin(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def environment(work: Path, threads: int) -> Iterator[None]:
-    """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included."""
-    config = str(work / f"config-{uuid4().hex[:8]}")  # of this run: others may share the work folder
+def environment(how: Execution, threads: int) -> Iterator[None]:
+    """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included.
+
+    At the end, what only this run needed is removed.
+    """
+    config = str(how.scratch / "config")
     changes = {"NIPYPE_NO_ET": "1", "NO_ET": "1", "NIPYPE_CONFIG_DIR": config, "MPLCONFIGDIR": config}
     changes |= {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
     changes |= {"LOGNAME": os.environ.get("LOGNAME", "bidsseg")}  # nipype names cluster jobs by it, and needs it
@@ -275,7 +319,10 @@ def environment(work: Path, threads: int) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        shutil.rmtree(config, ignore_errors=True)
+        shutil.rmtree(how.scratch, ignore_errors=True)
+        if not how.kept:
+            with suppress(OSError):  # not there, or another run's files are in it
+                how.work_dir.rmdir()
 
 
 @contextmanager
@@ -293,7 +340,7 @@ def _progress(total: int) -> Iterator[Any]:
 
     def line(name: str, good: bool) -> None:
         count[good] += 1
-        print(f"[{count.total()}/{total}] {name} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
+        print(f"[{count.total()}/{total}] {plain(name)} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
 
     yield line
 

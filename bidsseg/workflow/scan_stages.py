@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.errors import FileError, one_line_errors
-from bidsseg.files import write_json
+from bidsseg.errors import one_line_errors
+from bidsseg.files import json_content, write_json
 from bidsseg.imaging.grid import grid_of
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.network.card import folder_of, read_card
@@ -26,7 +25,7 @@ from bidsseg.segmentation.pipeline import answer
 from bidsseg.segmentation.pipeline import prepare as prepare_voxels
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.workflow.derivatives import Result, write_scan
+from bidsseg.workflow.derivatives import Result, refuse_to_replace_of, write_scan
 from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS = "evidence.json", "warnings.json"
@@ -34,8 +33,13 @@ VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
 def prepare(job: dict[str, Any], folder: Path) -> str:
-    """Read and prepare the scan; returns the path of the prepared image."""
+    """Read and prepare the scan; returns the path of the prepared image.
+
+    Raises ``UserError`` first where the results would replace what bidsseg did not write.
+    """
     with one_line_errors(job["scan"]):
+        if not job["overwrite"]:
+            refuse_to_replace_of(Job(**job).place, Job(**job).made_with())
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
         write_json(folder / WARNINGS, {"Warnings": image.warnings})
         corrected = folder / "corrected.nii"
@@ -45,10 +49,7 @@ def prepare(job: dict[str, Any], folder: Path) -> str:
 
 def read(scan: str, bias_correction: bool, threads: int) -> Image:
     """A scan, prepared for the network."""
-    path = Path(scan)
-    if path.is_symlink() and not path.exists():
-        raise FileError(path, "a link to content that is not here", "fetch it, for instance by datalad get")
-    return prepare_voxels(load(path), bias_correction, threads)
+    return prepare_voxels(load(scan), bias_correction, threads)
 
 
 def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
@@ -83,7 +84,7 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
     """Write all derivatives; returns the path of the file that marks the scan as complete."""
     with one_line_errors(job["scan"]):
         answers = load_segmentations(Path(segmentation))
-        warnings = json.loads(Path(corrected).with_name(WARNINGS).read_text(encoding="utf-8"))["Warnings"]
+        warnings = json_content(Path(corrected).with_name(WARNINGS))["Warnings"]
         image = replace(load(job["scan"]), warnings=tuple(warnings))
         smooth = load(corrected)
         work = Job(**job)
@@ -93,6 +94,8 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         folder = Path(segmentation).parent
         wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
+        if not work.overwrite:  # they may have been written meanwhile
+            refuse_to_replace_of(work.place, recipe)
         result = Result(image, corrected_image, answers["orig"], answers.get("1mm"), probabilities, judged)
         return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 
@@ -103,7 +106,7 @@ def probabilities_file(folder: Path, space: str, scheme: str) -> Path:
 
 def judge(evidence: Path, image: Image, model: str) -> tuple[Evidence, Assessment]:
     """What the stored evidence says, by the calibration in the model's card."""
-    found = evidence_from(json.loads(evidence.read_text(encoding="utf-8")))
+    found = evidence_from(json_content(evidence))
     return found, assess(found, geometry(image), calibration_from(read_card(folder_of(model)).quality))
 
 

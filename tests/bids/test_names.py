@@ -122,6 +122,70 @@ def test_every_scan_of_the_selection_is_found(dataset: Dataset, selection: Selec
     assert not found.unusable
 
 
+ODD = {
+    "sub-02/anat/sub-02_FLAIR.NII.GZ": "(BIDS writes FLAIR.nii.gz); rename it",
+    "sub-02/anat/sub-02_flair.nii": "(BIDS writes FLAIR.nii); rename it",
+    "sub-03/anat/sub-03_acq-a_rec-b_ce-c_FLAIR.nii.gz": "rename it, or give --skip-bids-validation",
+    "sub-04/anat/sub-05_FLAIR.nii.gz": "does not fit the folder sub-04/anat",
+    "sub-04/ses-1/anat/sub-04_T1w.nii.gz": "does not fit the folder sub-04/ses-1/anat",
+    "sub-06/sub-06_FLAIR.nii.gz": "move it to sub-06/anat",
+    "sub-07/anat/sub-07_part-phase_T1w.nii.gz": "it holds phase",
+    "sub-07/anat/sub-07_part-imag_T1w.nii.gz": "it holds the imaginary part",
+}
+
+
+def _with_odd_names(dataset: Dataset, bidsignore: str = "") -> Path:
+    root = dataset("sub-01_FLAIR.nii.gz", "sub-01_acq-bad_FLAIR.nii.gz", "sub-03_FLAIR.nii.gz", "sub-99_FLAIR.nii.gz")
+    for name in (*ODD, "sub-03/func/sub-03_task-x_T1w.nii.gz", "sub-03/anat/sub-03_PDT2.nii.gz"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (root / ".bidsignore").write_text(f"*_acq-bad_FLAIR*\nsub-99/\n{bidsignore}")
+    return root
+
+
+def test_names_that_are_dropped_are_told_once_and_bidsignore_is_honoured(dataset: Dataset) -> None:
+    root = _with_odd_names(dataset)
+    found = find_scans(root, Selection())
+    assert stems(found) == ["sub-01_FLAIR", "sub-03_FLAIR"]
+    assert not found.unusable
+    told = {path.relative_to(root).as_posix(): why for path, why in found.left_out}
+    assert len(found.left_out) == len(told)
+    assert told.keys() == ODD.keys()
+    assert [name for name, why in told.items() if ODD[name] not in why] == []
+    assert found.empty_participants == ("02", "04", "06", "07")
+
+
+@pytest.mark.parametrize(
+    ("selection", "told"),
+    [
+        (Selection(participants=("02",)), ["sub-02_FLAIR.NII.GZ", "sub-02_flair.nii"]),
+        (Selection(modalities=("T1w",), participants=("04",), sessions=("1",)), ["sub-04_T1w.nii.gz"]),
+    ],
+)
+def test_an_empty_selection_names_what_was_dropped(dataset: Dataset, selection: Selection, told: list[str]) -> None:
+    with pytest.raises(NothingSelected) as caught:
+        find_scans(_with_odd_names(dataset), selection)
+    assert [name for name in told if name not in str(caught.value)] == []
+
+
+def test_what_bidsignore_takes_out_is_not_told(dataset: Dataset) -> None:
+    assert find_scans(_with_odd_names(dataset, "sub-0[2-7]/**\n"), Selection()).left_out == ()
+
+
+def test_no_scan_goes_to_another_participant_though_names_are_not_checked(dataset: Dataset) -> None:
+    found = find_scans(_with_odd_names(dataset), Selection(validate=False))
+    assert "sub-03_acq-a_rec-b_ce-c_FLAIR" in stems(found)
+    assert not [scan for scan in found.scans if f"sub-{scan.subject}" not in scan.path.parts]
+    assert {path.name for path, why in found.unusable if "does not fit" in why} == {
+        "sub-05_FLAIR.nii.gz", "sub-04_T1w.nii.gz"
+    }  # fmt: skip
+
+
+def test_a_filter_may_ask_for_what_is_no_anatomy(dataset: Dataset) -> None:
+    found = find_scans(_with_odd_names(dataset), Selection(filters={"t1w": {"part": "phase"}}))
+    assert "sub-07_part-phase_T1w" in stems(found)
+
+
 def test_participants_without_scans_are_named(dataset: Dataset) -> None:
     root = dataset(*ALL)
     (root / "sub-04" / "ses-1" / "anat").mkdir(parents=True)
@@ -285,12 +349,42 @@ def test_filters_are_read_by_lower_case_modality(tmp_path: Path) -> None:
     assert read_filters(path) == {"t1w": {"run": 1}}
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"t1w": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[1]", '{"t1w": 3}', "[" * 100_000, '{"t1w": ' * 100_000, '{"t1w": {"run": {}}}'),
+        *('{"t1w": {"run": [[1]]}}', '{"t1w": {"run": 1e308}}', f'{{"t1w": {{"run": {10**400}}}}}'),
+    ],
+)
 def test_filters_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "filters.json"
     path.write_text(text)
     with pytest.raises(UserError, match="--bids-filter-file"):
         read_filters(path)
+
+
+def test_a_byte_order_mark_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    description, filters = root / "dataset_description.json", tmp_path / "filters.json"
+    filters.write_text(json.dumps({"T1w": {"run": 1}}), encoding="utf-8-sig")
+    description.write_text(description.read_text(), encoding="utf-8-sig")
+    assert read_filters(filters) == {"t1w": {"run": 1}}
+    assert stems(find_scans(root, Selection())) == ["sub-01_T1w"]
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_description_nested_too_deep_is_one_line(dataset: Dataset, validate: bool) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    (root / "dataset_description.json").write_text("[" * 100_000)
+    with pytest.raises(InvalidDataset, match="nested too deep"):
+        find_scans(root, Selection(validate=validate))
+
+
+def test_times_that_are_no_table_leave_the_order_of_labels(tmp_path: Path) -> None:
+    table = tmp_path / "sub-01" / "sub-01_sessions.tsv"
+    table.parent.mkdir()
+    table.write_text("session_id\tacq_time\nses-2\t" + "x" * 200_000 + "\nses-1\t2020-01-01\n")
+    assert in_time(tmp_path, "01", ["2", "10", "1"]) == ["1", "2", "10"]
 
 
 def test_a_filter_for_an_unknown_entity_is_refused(dataset: Dataset) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from bidsseg.bids.names import Selection, find_scans
 from bidsseg.cli import bids_app, demo
-from bidsseg.cli.demo import average_slices, make_dataset, run_demo
+from bidsseg.cli.demo import average_slices, is_demo, make_dataset, run_demo
 from bidsseg.errors import UserError
 from bidsseg.imaging.image import load
 
@@ -47,3 +47,12 @@ def test_the_demo_runs_the_app_and_says_where_the_pictures_are(
     else:
         run_demo(tmp_path)
         assert "a.png" in capsys.readouterr().out
+
+
+def test_the_demo_leaves_other_data_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert is_demo(tmp_path / "data")
+    (tmp_path / "data" / "dataset_description.json").write_text('{"Name": "patients"}')
+    with pytest.raises(UserError, match="holds other data"):
+        run_demo(tmp_path)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["dataset_description.json"]

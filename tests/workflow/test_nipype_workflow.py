@@ -46,7 +46,7 @@ def jobs(dataset: Dataset, tiny_model: Path, tmp_path: Path) -> Callable[..., li
         root = dataset(*names)
         recipe = Recipe("1", "tiny", "abc", bias_correction=False, schemes=("lobes",))
         places = [Place(scan, root, tmp_path / "out") for scan in find_scans(root, Selection()).scans]
-        return [job_for(place, recipe, str(model), "cpu", 1) for place in places]
+        return [job_for(place, recipe, str(model), device="cpu", threads=1) for place in places]
 
     return make
 
@@ -113,12 +113,12 @@ def test_outputs_are_written_again_though_the_work_folder_knows_them(
     jobs: Callable[..., list[Job]], how: Execution
 ) -> None:
     [job] = jobs("sub-01_T1w.nii.gz")
-    keeping = Execution(how.work_dir, how.logs, plugin=LINEAR, keep_work=True)
+    keeping = Execution(how.work_dir, how.logs, plugin=LINEAR, kept="kept")
     assert run([job], keeping)[0] == [Outcome(job)]
     job.place.marker.unlink()
     assert run([job], keeping)[0] == [Outcome(job)]
     assert job.place.marker.exists()
-    assert (how.work_dir / "bidsseg" / workflow_name(job) / "segmentation" / "segmentation.npz").exists()
+    assert (keeping.nodes / "bidsseg" / workflow_name(job) / "segmentation" / "segmentation.npz").exists()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_outputs_are_written_again_though_the_work_folder_knows_them(
     ],
 )
 def test_reasons_are_found_in_crash_files(crash: str, reason: str) -> None:
-    assert reason_in(crash, Job("/data/sub-01_T1w.nii", "/data", "/out", "m", {})) == reason
+    assert reason_in(crash, Job("/data/sub-01_T1w.nii", "/data", "/out", "m", {}), Path("/work")) == reason
 
 
 def _die() -> str:
