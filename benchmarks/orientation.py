@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from bidsseg.cli.demo import make_dataset
-from bidsseg.evaluation.scores import validation_cases
 from bidsseg.files import read_json
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.weights import load_model
 from bidsseg.quality.reorientation import AS_STORED, best_answer, name_of, quick_look, then, turned, turns
+from bidsseg.train.held_out import validation_cases
 
 CLINICAL = ("sub-08", "sub-09")
 "A FLAIR of ms-clinical-lesions that looks like most, and one that lies and looks as few do."

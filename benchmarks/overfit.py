@@ -18,12 +18,13 @@ from pathlib import Path
 
 import torch
 
-from bidsseg.evaluation.scores import Case, Condition, case_in, evaluate, mean_dice
+from bidsseg.evaluation.scores import Condition, evaluate, mean_dice
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.weights import Model, load_model
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import brain_folders, crop_to_brain, head_maps, into_head, load_brain, load_head
+from bidsseg.train.held_out import Case, case_in
 from bidsseg.train.loop import State, new_state, train_step
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import Material, Recipe, Sample, draw

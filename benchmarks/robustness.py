@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.evaluation.scores import Case, compare, reference_codes, validation_cases
+from bidsseg.evaluation.scores import compare, reference_codes
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import Image, load
 from bidsseg.labels import TISSUE
@@ -27,7 +27,8 @@ from bidsseg.network.card import folder_of, set_about
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.segmentation.result import Segmentation, labels, volumes
+from bidsseg.segmentation.result import Segmentation, labels
+from bidsseg.segmentation.volumes import volumes
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.data import (
@@ -41,6 +42,7 @@ from bidsseg.train.data import (
     load_lesions,
     load_whole_head,
 )
+from bidsseg.train.held_out import Case, validation_cases
 from bidsseg.train.synthesis import MNI_BRAIN_BOX, Material, Recipe, draw
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")

@@ -112,7 +112,7 @@ def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
     import numpy as np
 
     from bidsseg.imaging.image import load
-    from bidsseg.network import inference
+    from bidsseg.network import device, inference
     from bidsseg.network.weights import load_model
     from bidsseg.segmentation.pipeline import segment
     from bidsseg.segmentation.result import labels
@@ -120,7 +120,7 @@ def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
     image, model = load(next(dataset.glob("sub-*/anat/*.nii.gz"))), load_model()
     answers = []
     for half in (True, False):
-        inference.cpu_has_bfloat16 = lambda half=half: half
+        device.cpu_has_bfloat16 = lambda half=half: half
         answers.append(labels(segment(image, model, inference.PredictOptions("cpu", threads)), "regions"))
     changed = answers[0] != answers[1]
     return {"of_brain": float(changed[(answers[0] > 0) | (answers[1] > 0)].mean()), "of_scan": float(np.mean(changed))}

@@ -117,6 +117,8 @@ def gyri() -> tuple[Gyrus, ...]:
     )
 
 
+Codes = NDArray[np.uint16]
+"Labels of a scheme, 0 is background."
 N_GYRI = 49
 VERMIS_CODES = (71, 72, 73)  # BrainCOLOR: vermal lobules I-V, VI-VII, VIII-X
 CEREBELLAR_HEMISPHERE = N_GYRI + len(VERMIS_CODES)
@@ -244,3 +246,9 @@ def other_sides(scheme: Scheme) -> dict[int, int]:
     lookup = code_lookup(scheme)
     pairs = {(int(a), int(b)) for a, b in zip(lookup[:, LEFT].flat, lookup[:, RIGHT].flat, strict=True) if a != b}
     return {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+
+
+@cache
+def part_codes(scheme: Scheme) -> NDArray[np.uint16]:
+    """Codes by (tissue, side, lobe part)."""
+    return code_lookup(scheme)[:, :, first_gyri()]

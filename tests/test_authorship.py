@@ -14,7 +14,7 @@ from bidsseg.authorship import is_our_label_image, is_ours, refuse_inputs, refus
 from bidsseg.errors import UserError
 from bidsseg.imaging.image import save
 from bidsseg.report.mosaic import write_png
-from bidsseg.segmentation.result import VOLUME_COLUMNS
+from bidsseg.segmentation.volumes import VOLUME_COLUMNS
 from tests.phantoms import image, ramp
 
 Change = Callable[[Path], object]

@@ -17,6 +17,9 @@ FUSED = "fused"
 START_BYTES = 64 * 1024
 "Of a scan: its header, and its first slices."
 
+NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
+"Label images that lesions are placed in."
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -148,3 +151,31 @@ def remove_outputs(out: Path, marker: Path) -> bool:
     there = marker.exists()
     marker.unlink(missing_ok=True)
     return there
+
+
+def label_image(place: Place, scheme: str) -> Path:
+    return place.file("dseg.nii.gz", space=NEEDED_SPACE, seg=scheme, desc=place.scan.suffix)
+
+
+def lesion_marker(place: Place) -> Path:
+    """The file that tells what was found, and from what; written last."""
+    return place.file("lesions.json", desc="lesionsummary")
+
+
+def lesion_log(place: Place) -> Path:
+    return place.out / "logs" / f"{place.scan.stem}_desc-lesions_error.txt"
+
+
+def lesion_figure(place: Place) -> Path:
+    """The picture of lesions coloured by zone."""
+    return place.figure("regions").with_name(place.file("dseg.png", desc="lesions").name)
+
+
+def changes_base(out: Path, subject: str) -> Path:
+    """Folder and name, up to before ``_desc``, of what concerns all sessions."""
+    return out / f"sub-{subject}" / f"sub-{subject}"
+
+
+def changes_marker(out: Path, subject: str) -> Path:
+    base = changes_base(out, subject)
+    return base.with_name(f"{base.name}_desc-lesionchangesummary_lesions.json")

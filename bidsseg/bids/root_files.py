@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bidsseg.authorship import is_ours
-from bidsseg.bids.names import session_times, sessions_table
 from bidsseg.bids.outputs import FUSED, Recipe
+from bidsseg.bids.session_order import session_times, sessions_table
 from bidsseg.errors import UserError
 from bidsseg.files import read_json, table, write_json, write_text
 from bidsseg.labels import Label, Scheme, label_table
-from bidsseg.workflow.derivatives import LABELS_ABOUT
 
 NAME = "bidsseg"
 BIDS_VERSION = "1.10.0"
@@ -50,6 +49,8 @@ BIDS_TISSUES = (
     (r"thalamus|caudate|putamen|pallidum|accumbens|ventraldc|deep-grey|hippocampus|amygdala", 9),
 )
 "Patterns in label names, and codes of the BIDS specification's table of image-derived labels; the first match counts."
+
+LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and colours."
 
 
 def write_root(

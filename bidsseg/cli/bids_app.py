@@ -354,7 +354,7 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Sequence[str] | None) -> int:
-    from bidsseg.bids.names import InvalidDataset, NothingSelected
+    from bidsseg.bids.dataset import InvalidDataset, NothingSelected
 
     try:
         return int(command.main(None if args is None else list(args), prog_name="bidsseg", standalone_mode=False) or 0)

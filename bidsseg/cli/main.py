@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -97,7 +98,7 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
     brainseg-cli predict scan.nii.gz -o seg.nii.gz
     brainseg-cli predict *_FLAIR.nii.gz -o labels/ --seg lobes
     """
-    from bidsseg.network.inference import choose_device
+    from bidsseg.network.device import choose_device
 
     request = Request(**chosen)
     try:
@@ -136,9 +137,9 @@ def _targets(given: tuple[Path, ...], output: Path | None, request: Request) -> 
     results = [path for path in given if is_our_label_image(path)] if len(given) > 1 else []
     scans = [path for path in given if path not in results]
     for path in results if scans else ():
-        click.echo(f"{path}: left out, holds labels written by bidsseg", err=True)
+        click.echo(plain(f"{path}: left out, holds labels written by bidsseg"), err=True)
     targets = dict(zip(scans, _labels_of(scans or list(given), output), strict=True))
-    itself = [target for scan, target in targets.items() if target.resolve() == scan.resolve()]
+    itself = [target for scan, target in targets.items() if os.path.realpath(target) == os.path.realpath(scan)]
     if itself:
         raise UserError(f"{itself[0]}: is the scan itself; choose another output")
     written = [path for target in targets.values() for path in request.files_of(target)]
@@ -181,7 +182,8 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> di
     from bidsseg.quality.judgement import examine
     from bidsseg.report.mosaic import mosaic
     from bidsseg.segmentation.pipeline import answer, native, prepare
-    from bidsseg.segmentation.result import VOLUME_COLUMNS, brain_mask, labels, write_volumes
+    from bidsseg.segmentation.result import brain_mask, labels
+    from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
     files = request.files_of(target)
     if not request.overwrite:

@@ -126,10 +126,11 @@ def pack(data: Path, file: Path) -> None:
 @THREADS_OPTION
 def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: Path | None, **chosen: Any) -> None:
     """Score a model on the held-out scans of DATA (never used for training)."""
-    from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, validation_cases, write_scores
+    from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, write_scores
     from bidsseg.evaluation.scores import evaluate as score
     from bidsseg.network.card import DEFAULT_MODEL, add_accuracy, folder_of, write_readme
     from bidsseg.network.inference import PredictOptions
+    from bidsseg.train.held_out import validation_cases
 
     card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"), mirror=chosen.pop("mirror"))
@@ -187,9 +188,9 @@ def calibrate(
     """
     from bidsseg.evaluation.calibration import calibrate as fit
     from bidsseg.evaluation.damage_study import read_trials, run_study
-    from bidsseg.evaluation.scores import validation_cases
     from bidsseg.network.card import DEFAULT_MODEL, folder_of, set_quality
     from bidsseg.network.inference import PredictOptions
+    from bidsseg.train.held_out import validation_cases
 
     loaded = model_named(model)
     if fit_only:

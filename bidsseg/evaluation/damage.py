@@ -10,11 +10,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.evaluation.scores import AXES, Case, Condition, majority, simulate
+from bidsseg.evaluation.scores import AXES, Condition, majority, simulate
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import Image
+from bidsseg.labels import Codes
+from bidsseg.train.held_out import Case
 
-Codes = NDArray[np.uint16]
 Carry = Callable[[Codes], Codes]
 "Takes label maps from the undamaged scan's grid to the damaged scan's."
 SEED = 7

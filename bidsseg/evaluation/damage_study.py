@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bidsseg.evaluation.damage import STUDY, Damage, damage
-from bidsseg.evaluation.scores import Case, reference_codes
+from bidsseg.evaluation.scores import reference_codes
 from bidsseg.imaging.arrays import overlap
+from bidsseg.labels import Codes
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
 from bidsseg.quality.assessment import Geometry, geometry
 from bidsseg.quality.evidence import SCORED, Evidence, collect, evidence_from
 from bidsseg.segmentation.pipeline import answer, native, prepare
 from bidsseg.segmentation.result import labels
-
-Codes = NDArray[np.uint16]
+from bidsseg.train.held_out import Case
 
 
 @dataclass(frozen=True)

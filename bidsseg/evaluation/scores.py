@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.imaging.arrays import Floats, along, box_around, resampling_matrix
-from bidsseg.imaging.image import Image, load
-from bidsseg.labels import TISSUE, Scheme, encode, label_table
+from bidsseg.imaging.image import Image
+from bidsseg.labels import TISSUE, Codes, Scheme, encode, label_table
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
 from bidsseg.segmentation.pipeline import segment
 from bidsseg.segmentation.result import labels
-from bidsseg.train.data import Anatomy, anatomy_from_braincolor, brain_folders, load_ras
+from bidsseg.train.data import Anatomy
+from bidsseg.train.held_out import Case
 
-Codes = NDArray[np.uint16]
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 LOBAR_SCHEME = "lobar"
 
@@ -57,15 +57,6 @@ STANDARD_CONDITIONS = (
 
 
 @dataclass(frozen=True)
-class Case:
-    """A scan with manual labels, in RAS at 1 mm."""
-
-    name: str
-    image: Image
-    anatomy: Anatomy
-
-
-@dataclass(frozen=True)
 class Score:
     """Agreement on one label of one scan."""
 
@@ -78,20 +69,6 @@ class Score:
     "nan where either side lacks the label."
     reference_mm3: float
     volume_mm3: float
-
-
-def validation_cases(data: Path) -> Iterator[Case]:
-    """The scans kept out of training."""
-    return map(case_in, brain_folders(data, validation=True))
-
-
-def case_in(folder: Path) -> Case:
-    """The scan and the manual labels in a folder."""
-    path = next(folder.glob("*_T1w.nii.gz"))
-    volume, affine = load_ras(path)
-    manual, _ = load_ras(next(folder.glob("*_dseg.nii.gz")))
-    scan = replace(load(path), data=volume, affine=affine)
-    return Case(folder.name, scan, anatomy_from_braincolor(manual.astype(np.int16)))
 
 
 def reference_codes(anatomy: Anatomy, scheme: Scheme) -> Codes:

@@ -22,6 +22,9 @@ from bidsseg.imaging.image import Image
 SAME_SPACING = 2e-3
 "Spacings this close to 1 mm count as 1 mm: over 256 voxels that is a quarter of a voxel at the edge."
 
+SLAB_FLOATS, FEW_FLOATS = 48_000_000, 6_000_000
+"Probabilities resampled at once, and where memory is short."
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -114,7 +117,7 @@ class Slab:
 
 
 def slabs(
-    box: tuple[int, ...], origin: tuple[int, int, int], grid: Grid, channels: int, max_floats: int = 48_000_000
+    box: tuple[int, ...], origin: tuple[int, int, int], grid: Grid, channels: int, max_floats: int = SLAB_FLOATS
 ) -> Iterator[Slab]:
     """Ways back from a box (I, J, K) of the 1 mm grid that begins at ``origin`` onto the scan's own grid.
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import TYPE_CHECKING
+
+from bidsseg.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def count_gpus(device: str) -> int:
@@ -14,8 +20,6 @@ def count_gpus(device: str) -> int:
     if device == "cpu" or (device == "auto" and not has_cuda_driver()):
         return 0
     import torch
-
-    from bidsseg.network.inference import choose_device
 
     chosen = choose_device(device)
     if chosen.type != "cuda":
@@ -30,3 +34,41 @@ def has_cuda_driver() -> bool:
     except OSError:
         return False
     return True
+
+
+def choose_device(name: str) -> torch.device:
+    """The device asked for, or the best there is; raises ``UserError`` for one that this machine lacks."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise UserError(f"--device {name}: no such GPU on this machine; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"--device {name}: not available on this machine; use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Half precision where the processor computes in it; bfloat16 halves the time on CPUs that have it."""
+    import torch
+
+    if device.type == "cpu":
+        return torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16())
+    return torch.autocast(device.type, torch.bfloat16 if device.type == "cuda" else torch.float16)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively, as far as torch can tell."""
+    import torch
+
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from bidsseg.errors import UserError
 from bidsseg.files import reserve
 from bidsseg.imaging.arrays import Box, Floats, box_around, normalise
 from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
+from bidsseg.network.device import autocast, choose_device
 from bidsseg.network.unet import SUBVOXELS, Embedded, Features, UNet, padded_length
 from bidsseg.network.weights import Model
 
@@ -81,25 +81,6 @@ class Probabilities:
     "(lobe parts, I, J, K), or (N_PARCELS, I, J, K) with gyri."
 
 
-def choose_device(name: str) -> torch.device:
-    """The device asked for, or the best there is; raises ``UserError`` for one that this machine lacks."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps") from None
-    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
-        raise UserError(f"--device {name}: no such GPU on this machine; use --device cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError(f"--device {name}: not available on this machine; use --device cpu")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UserError(f"--device {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
-    return device
-
-
 def infer(volume: Floats, model: Model, options: PredictOptions) -> tuple[Probabilities, Floats]:
     """Probabilities over the brain's box of a 1 mm RAS volume, and its grey values as the network saw them, 0-1.
 
@@ -159,7 +140,7 @@ def _coarse(device: torch.device, volume: Floats, model: Model) -> Floats:
     net = model.net.to(device)
     padded, _ = _pad(volume, box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM), net.config.multiple)
     with torch.inference_mode():
-        with _autocast(device):
+        with autocast(device):
             features = net.features(torch.from_numpy(padded).to(device)[None, None])
         return _coarse_tissue(net, features)
 
@@ -215,7 +196,7 @@ def _look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Lo
     padded, before = _pad(volume, box, net.config.multiple)
     device = net.hidden.weight.device
     scan = torch.from_numpy(padded).to(device)[None, None]
-    with _autocast(device):
+    with autocast(device):
         features = [net.features(seen, passes) for seen in ((scan, scan.flip(2)) if mirror else (scan,))]
     brain, near = zip(*(find_brain(net, of_view) for of_view in features), strict=True)
     for mirrored in near[1:]:
@@ -254,19 +235,6 @@ def _in_halves(
 def _along_axis(axis: int, first: int, last: int) -> Box:
     i, j, k = (slice(first, last) if a == axis else slice(None) for a in range(3))
     return i, j, k
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    """Half precision where the processor computes in it; bfloat16 halves the time on CPUs that have it."""
-    if device.type == "cpu":
-        return torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16())
-    return torch.autocast(device.type, torch.bfloat16 if device.type == "cuda" else torch.float16)
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively, as far as torch can tell."""
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(supported and supported())
 
 
 def _pad(volume: Floats, box: Box, multiple: int) -> tuple[Floats, NDArray[np.int64]]:

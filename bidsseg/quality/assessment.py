@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from bidsseg.errors import UserError
 from bidsseg.imaging.affines import voxel_spacing_mm
 from bidsseg.imaging.image import Image
-from bidsseg.labels import Scheme, label_table, other_sides
+from bidsseg.labels import LOBAR_TISSUES, TISSUE, Scheme, label_table, other_sides
 from bidsseg.quality.evidence import FACES, Evidence
-from bidsseg.segmentation.result import Segmentation, quality
+from bidsseg.segmentation.result import Segmentation
 
 GOOD_DICE = 0.75
 "A scan whose regions have less, on average, should fail."
@@ -362,4 +362,20 @@ def quality_json(evidence: Evidence, found: Assessment) -> dict[str, Any]:
         "WhiteMatterUnevenness": evidence.unevenness,
         "LayoutDistanceMm": round(layout(evidence).disorder_mm, 1),
         "Asymmetry": {_name(code): round(value, 4) for code, (value, _) in pairs},
+    }
+
+
+def quality(segmentation: Segmentation) -> dict[str, Any]:
+    """Numbers that tell a doubtful segmentation from a good one."""
+    brain = segmentation.tissue > 0
+    cerebrum = np.isin(segmentation.tissue, [TISSUE[name] for name in LOBAR_TISSUES])
+    left = int((cerebrum & (segmentation.side == 0)).sum())
+    right = int((cerebrum & (segmentation.side == 1)).sum())
+    return {
+        "IntracranialVolumeMm3": round(float(brain.sum()) * segmentation.voxel_volume_mm3, 1),
+        "CerebralAsymmetry": round((left - right) / max(left + right, 1), 4),
+        "MeanConfidence": round(float(segmentation.confidence[brain].mean(dtype=np.float64)), 4)
+        if brain.any()
+        else 0.0,
+        "EdgeFraction": round(segmentation.edge_fraction, 4),
     }

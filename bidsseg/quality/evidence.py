@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,11 +19,10 @@ from bidsseg.labels import (
     TISSUE,
     TISSUES,
     Scheme,
-    code_lookup,
-    first_gyri,
     gyri_to_parts,
     label_table,
     lobe_parts,
+    part_codes,
 )
 
 if TYPE_CHECKING:
@@ -240,12 +238,6 @@ def _lobe_parts(parcels: NDArray[np.float16]) -> Floats:
 def _members(names: Sequence[str]) -> NDArray[np.bool_]:
     """Which tissues are among the names, (19,)."""
     return np.isin(np.arange(len(TISSUES)), [TISSUE[name] for name in names])
-
-
-@cache
-def part_codes(scheme: Scheme) -> NDArray[np.uint16]:
-    """Codes by (tissue, side, lobe part)."""
-    return code_lookup(scheme)[:, :, first_gyri()]
 
 
 def _n_codes(scheme: Scheme) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg import __version__
-from bidsseg.bids.names import in_time
+from bidsseg.bids.session_order import in_time
 from bidsseg.labels import SCHEMES, label_table
 from bidsseg.lesions.changes import STATUSES
 from bidsseg.lesions.zones import OUTSIDE, ZONES

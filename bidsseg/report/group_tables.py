@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from bidsseg.bids.names import NothingSelected
+from bidsseg.bids.dataset import NothingSelected
 from bidsseg.errors import plain
 from bidsseg.files import harmless, json_content, whole, write_json
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
 from bidsseg.lesions.tables import LOAD_COLUMNS
 from bidsseg.report.group import LESIONS, Cohort, Entry, write_group_page
-from bidsseg.segmentation.result import VOLUME_COLUMNS
+from bidsseg.segmentation.volumes import VOLUME_COLUMNS
 
 NA = "n/a"
 QC_ENDING, VOLUMES_ENDING, LOADS_ENDING = "_qc.json", "_volumes.tsv", "_desc-lesionload_lesions.tsv"

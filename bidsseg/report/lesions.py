@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bidsseg.bids.names import in_time
-from bidsseg.bids.outputs import listed
+from bidsseg.bids.outputs import changes_marker, listed
+from bidsseg.bids.session_order import in_time
 from bidsseg.files import read_json
 from bidsseg.lesions.changes import STATUSES
 from bidsseg.lesions.zones import MCDONALD_SITES, ZONES
 from bidsseg.report.charts import read_tsv
 from bidsseg.report.lesion_mosaic import ZONE_COLORS
-from bidsseg.workflow.lesion_stages import changes_marker
 
 LESION_ROWS = 40
 SUMMARY_ENDING = "_desc-lesionsummary_lesions.json"

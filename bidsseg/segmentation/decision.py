@@ -11,14 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.grid import Grid, slabs, to_native_axes
+from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_native_axes
 from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, first_gyri, gyri_to_parts, lobe_parts, part_of_gyrus
 from bidsseg.network.inference import Probabilities
 from bidsseg.segmentation.result import Segmentation
 
 PARCELLATED = (*LOBAR_TISSUES, "cerebellum-cortex")
-SLAB_FLOATS, FEW_FLOATS = 48_000_000, 6_000_000
-"Probabilities resampled at once, and where memory is short."
 
 
 class Decision(NamedTuple):

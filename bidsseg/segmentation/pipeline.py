@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.grid import Grid, conform
+from bidsseg.imaging.grid import SLAB_FLOATS, Grid, conform
 from bidsseg.imaging.image import Image
 from bidsseg.imaging.sound import sound_values
 from bidsseg.network.inference import PredictOptions, Probabilities, infer
 from bidsseg.network.weights import Model
-from bidsseg.segmentation.decision import SLAB_FLOATS, to_native
+from bidsseg.segmentation.decision import to_native
 from bidsseg.segmentation.result import Segmentation
 
 

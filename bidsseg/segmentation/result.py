@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.files import write_text
 from bidsseg.imaging.arrays import voxel_volume_mm3
-from bidsseg.labels import LOBAR_TISSUES, TISSUE, Label, Scheme, code_lookup, encode, label_table
-
-Codes = NDArray[np.uint16]
+from bidsseg.labels import Codes, Scheme, code_lookup, encode
 
 
 @dataclass(frozen=True)
@@ -74,84 +68,3 @@ def _factors_of_codes() -> dict[int, tuple[int, int, int]]:
 def brain_mask(segmentation: Segmentation) -> NDArray[np.uint8]:
     """1 for brain and the CSF around it, 0 elsewhere."""
     return (segmentation.tissue > 0).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class Volume:
-    """One row of a volumes table."""
-
-    label: Label
-    voxels: int
-    volume_mm3: float
-    fraction_of_intracranial: float
-    confidence: float
-    "Mean probability of the chosen tissue over the label's voxels; nan where there are none."
-
-
-def volumes(segmentation: Segmentation, scheme: Scheme) -> list[Volume]:
-    """Volume of every label of the scheme, also of those not found."""
-    codes = labels(segmentation, scheme)
-    found = codes > 0
-    codes, confident = codes[found], segmentation.confidence[found]
-    size = max(label.index for label in label_table(scheme)) + 1
-    counts = np.bincount(codes, minlength=size)
-    sums = np.bincount(codes, confident.astype(np.float64), minlength=size)
-    total = max(len(codes), 1)
-    voxel = segmentation.voxel_volume_mm3
-    rows = []
-    for label in label_table(scheme):
-        n = int(counts[label.index])
-        confidence = float(sums[label.index] / n) if n else float("nan")
-        rows.append(Volume(label, n, n * voxel, n / total, confidence))
-    return rows
-
-
-VOLUME_COLUMNS = {
-    "scheme": "Which division of the brain the row belongs to: regions, lobes or gyri.",
-    "index": "The label's number in the segmentation image.",
-    "name": "The label's name.",
-    "hemisphere": "L or R; n/a on the midline.",
-    "voxels": "Number of voxels with the label.",
-    "volume_mm3": "Volume in cubic millimetres: voxels times the volume of one.",
-    "fraction_of_intracranial": "Volume over that of brain and surrounding CSF together.",
-    "confidence": "Mean probability that the network gave to the chosen tissue, 0-1; n/a without voxels.",
-    "expected_dice": "Dice with a manual outline that is to be expected, 0-1; n/a without voxels or calibration.",
-}
-
-
-def write_volumes(
-    path: Path,
-    segmentation: Segmentation,
-    schemes: tuple[Scheme, ...],
-    expected_dice: Mapping[str, Mapping[int, float]] | None = None,
-) -> None:
-    """Tab-separated volumes of every label of the schemes; columns as in ``VOLUME_COLUMNS``.
-
-    ``expected_dice`` is by scheme and code, see ``bidsseg.quality.assessment``.
-    """
-    lines = ["\t".join(VOLUME_COLUMNS)]
-    for scheme in schemes:
-        expected = (expected_dice or {}).get(scheme, {})
-        for row in volumes(segmentation, scheme):
-            label, confidence = row.label, f"{row.confidence:.4f}" if row.voxels else "n/a"
-            numbers = (row.voxels, f"{row.volume_mm3:.2f}", f"{row.fraction_of_intracranial:.6f}", confidence)
-            worth = f"{expected[label.index]:.3f}" if row.voxels and label.index in expected else "n/a"
-            cells = (scheme, label.index, label.name, label.hemisphere or "n/a", *numbers, worth)
-            lines.append("\t".join(map(str, cells)))
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def quality(segmentation: Segmentation) -> dict[str, Any]:
-    """Numbers that tell a doubtful segmentation from a good one."""
-    brain = segmentation.tissue > 0
-    cerebrum = np.isin(segmentation.tissue, [TISSUE[name] for name in LOBAR_TISSUES])
-    left = int((cerebrum & (segmentation.side == 0)).sum())
-    right = int((cerebrum & (segmentation.side == 1)).sum())
-    return {
-        "IntracranialVolumeMm3": round(float(brain.sum()) * segmentation.voxel_volume_mm3, 1),
-        "CerebralAsymmetry": round((left - right) / max(left + right, 1), 4),
-        "MeanConfidence": round(float(segmentation.confidence[brain].mean(dtype=np.float64)), 4)
-        if brain.any()
-        else 0.0,
-        "EdgeFraction": round(segmentation.edge_fraction, 4),
-    }

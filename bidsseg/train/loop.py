@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from bidsseg import __version__
 from bidsseg.network.config import UNetConfig
-from bidsseg.network.inference import choose_device
+from bidsseg.network.device import choose_device
 from bidsseg.network.unet import UNet, features_of
 from bidsseg.network.weights import save_model
 from bidsseg.train.about import ABOUT

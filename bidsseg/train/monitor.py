@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bidsseg.evaluation.scores import validation_cases
 from bidsseg.network.card import ModelCard
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.unet import UNet
@@ -16,6 +15,7 @@ from bidsseg.network.weights import Model
 from bidsseg.report.mosaic import mosaic
 from bidsseg.segmentation.pipeline import segment
 from bidsseg.segmentation.result import labels
+from bidsseg.train.held_out import validation_cases
 from bidsseg.train.loop import State
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -84,3 +85,23 @@ def _table(rows: Sequence[Row]) -> Table:
 
 def _needs_attention(row: Row) -> bool:
     return row.result in NEVER_HIDDEN or row.verdict in ("check", "fail") or (row.result == "done" and bool(row.why))
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Any]:
+    """Tells the user of every scan that ends: a bar in a terminal, lines elsewhere."""
+    if sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("Segmenting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda name, good: bar.advance(task)
+        return
+    count = Counter[bool]()
+
+    def line(name: str, good: bool) -> None:
+        count[good] += 1
+        print(f"[{count.total()}/{total}] {plain(name)} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
+
+    yield line

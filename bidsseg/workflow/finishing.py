@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from bidsseg.authorship import refuse_to_replace
-from bidsseg.bids.contrasts import compare_session, sessions_to_compare
+from bidsseg.bids.contrasts import other_contrasts, session_key
 from bidsseg.bids.outputs import Place, report_of
 from bidsseg.errors import named
+from bidsseg.files import read_json, write_json
+from bidsseg.quality.agreement import WITH, with_agreement
 from bidsseg.workflow.workers import end_processes, end_with_parent
 
 
@@ -74,4 +77,50 @@ def _write_report(out: Path, overwrite: bool, subject: str) -> str | None:
         participant_report(out, subject)
     except Exception as error:
         return f"sub-{subject}: no report ({named(error)})"
+    return None
+
+
+def sessions_to_compare(places: Iterable[Place]) -> list[list[Place]]:
+    """Sessions with several contrasts, all segmented, whose quality files lack a part of their agreement."""
+    groups: dict[tuple[Path, str, str | None], list[Place]] = {}
+    for place in other_contrasts(places):
+        groups.setdefault(session_key(place), []).append(place)
+    return [group for group in groups.values() if _is_incomplete(group)]
+
+
+def _is_incomplete(group: Sequence[Place]) -> bool:
+    """A scan done again has a fresh quality file, without agreement."""
+    qualities = {place: read_json(place.marker) for place in group}
+    if not all(qualities.values()):
+        return False
+    others = other_contrasts(group)
+    return any({other.scan.stem for other in others[place]} != set(qualities[place].get(WITH, {})) for place in group)
+
+
+def compare_session(group: Sequence[Place], threads: int) -> None:
+    """Register a session's scans and write into their quality files how much their regions, or lobes, agree."""
+    from bidsseg.imaging.image import load
+    from bidsseg.quality.agreement import register_answers
+
+    labels = [_label_image(place) for place in group]
+    if not all(labels):
+        return
+    scans = [(load(place.scan.path), load(path)) for place, path in zip(group, labels, strict=True) if path]
+    pairs = [(a, b) for a, b in combinations(range(len(group)), 2) if group[a].scan.suffix != group[b].scan.suffix]
+    found = register_answers(scans, pairs, threads)
+    for a, place in enumerate(group):
+        by_other = {
+            other.scan.stem: round(found[a, b], 4)
+            for b, other in enumerate(group)
+            if other.scan.suffix != place.scan.suffix
+        }
+        write_json(place.marker, with_agreement(read_json(place.marker), by_other))
+
+
+def _label_image(place: Place) -> Path | None:
+    """The coarsest division of the cortex there is; gyri differ too much to tell a bad answer."""
+    for scheme in ("regions", "lobes", "gyri"):
+        path = place.file("dseg.nii.gz", space="orig", seg=scheme, desc=place.scan.suffix)
+        if path.exists():
+            return path
     return None

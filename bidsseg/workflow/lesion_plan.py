@@ -8,16 +8,17 @@ from itertools import chain, count, groupby
 from pathlib import Path
 
 from bidsseg.bids.lesion_masks import Search, choose, find_masks
-from bidsseg.bids.names import in_time, parse_scan
-from bidsseg.bids.outputs import Place, Recipe, is_complete, report_of
+from bidsseg.bids.names import parse_scan
+from bidsseg.bids.outputs import Place, Recipe, is_complete, lesion_log, lesion_marker, report_of
 from bidsseg.bids.root_files import links_in
+from bidsseg.bids.session_order import in_time
 from bidsseg.errors import UserError
 from bidsseg.files import json_content, table, write_text
 from bidsseg.labels import label_table
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.tables import LESION_CODES
 from bidsseg.workflow.jobs import LesionJob
-from bidsseg.workflow.lesion_stages import is_done, log_of, marker_of, remove_changes, remove_lesions
+from bidsseg.workflow.lesion_stages import is_done, remove_changes, remove_lesions
 
 REASON = "Error: "
 
@@ -134,8 +135,8 @@ def _pair(places: Sequence[Place], masks: Sequence[Path]) -> tuple[Place, Path] 
 
 
 def _remove_others(places: Sequence[Place], pair: tuple[Place, Path] | None) -> bool:
-    kept = marker_of(pair[0]) if pair else None
-    removed = [remove_lesions(place) for place in places if marker_of(place) != kept]
+    kept = lesion_marker(pair[0]) if pair else None
+    removed = [remove_lesions(place) for place in places if lesion_marker(place) != kept]
     return any(removed)
 
 
@@ -169,13 +170,13 @@ def outcomes(job: LesionJob, error: str | None) -> list[Told]:
     """How each scan of a participant went; ``error`` is what ended all of it, if something did."""
     told = []
     for place, mask in zip(job.places, job.masks, strict=True):
-        name, log = f"{place.scan.stem} lesions", log_of(place)
+        name, log = f"{place.scan.stem} lesions", lesion_log(place)
         if log.exists():
             told.append(Told(name, "lesions failed", _reason(log)))
-        elif error is not None or not marker_of(place).exists():
+        elif error is not None or not lesion_marker(place).exists():
             told.append(Told(name, "lesions failed", f"{mask}: {error or 'not finished'}"))
         else:
-            found = json_content(marker_of(place))
+            found = json_content(lesion_marker(place))
             told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
     return told
 

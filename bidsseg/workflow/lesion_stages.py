@@ -18,7 +18,19 @@ from typing import Any
 import numpy as np
 
 from bidsseg.authorship import refuse_to_replace
-from bidsseg.bids.outputs import Place, all_there, listed, remove_outputs
+from bidsseg.bids.outputs import (
+    NEEDED_SCHEMES,
+    Place,
+    all_there,
+    changes_base,
+    changes_marker,
+    label_image,
+    lesion_figure,
+    lesion_log,
+    lesion_marker,
+    listed,
+    remove_outputs,
+)
 from bidsseg.errors import UserError, one_line_errors
 from bidsseg.files import all_whole, read_json, write_json, write_text
 from bidsseg.imaging.image import Image, load
@@ -30,44 +42,14 @@ from bidsseg.lesions.tables import LESION_TABLES, lesion_files, summary, write_l
 from bidsseg.segmentation.result import Segmentation, from_labels
 from bidsseg.workflow.jobs import LesionJob
 
-NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
-"Label images that lesions are placed in."
 SPACE = "_space-orig"
 "In the names of images of lesions."
 
 
-def label_image(place: Place, scheme: str) -> Path:
-    return place.file("dseg.nii.gz", space=NEEDED_SPACE, seg=scheme, desc=place.scan.suffix)
-
-
-def marker_of(place: Place) -> Path:
-    """The file that tells what was found, and from what; written last."""
-    return place.file("lesions.json", desc="lesionsummary")
-
-
 def lesions_base(place: Place) -> Path:
     """Folder and name, up to before ``_desc``, of what concerns a scan's lesions."""
-    marker = marker_of(place)
+    marker = lesion_marker(place)
     return marker.with_name(marker.name.removesuffix("_desc-lesionsummary_lesions.json"))
-
-
-def log_of(place: Place) -> Path:
-    return place.out / "logs" / f"{place.scan.stem}_desc-lesions_error.txt"
-
-
-def figure_of(place: Place) -> Path:
-    """The picture of lesions coloured by zone."""
-    return place.figure("regions").with_name(place.file("dseg.png", desc="lesions").name)
-
-
-def changes_base(out: Path, subject: str) -> Path:
-    """Folder and name, up to before ``_desc``, of what concerns all sessions."""
-    return out / f"sub-{subject}" / f"sub-{subject}"
-
-
-def changes_marker(out: Path, subject: str) -> Path:
-    base = changes_base(out, subject)
-    return base.with_name(f"{base.name}_desc-lesionchangesummary_lesions.json")
 
 
 def changes_table(out: Path, subject: str) -> Path:
@@ -104,21 +86,25 @@ def is_done(job: LesionJob) -> bool:
 
 
 def _is_current(place: Place, mask: str, job: LesionJob) -> bool:
-    there = all_there(place.out, marker_of(place))
-    return there and read_json(marker_of(place)).get("Origin") == origin(place, mask, job)
+    there = all_there(place.out, lesion_marker(place))
+    return there and read_json(lesion_marker(place)).get("Origin") == origin(place, mask, job)
 
 
 def remove_lesions(place: Place) -> bool:
     """Remove what a mask led to, be it a result or a failure; whether there was anything."""
-    failed = log_of(place).exists()
-    log_of(place).unlink(missing_ok=True)
-    return remove_outputs(place.out, marker_of(place)) or failed
+    failed = lesion_log(place).exists()
+    lesion_log(place).unlink(missing_ok=True)
+    return remove_outputs(place.out, lesion_marker(place)) or failed
 
 
 def make_room(place: Place, overwrite: bool) -> None:
     """Remove what is to be written anew; raises ``UserError`` where some of it is not ours, unless ``overwrite``."""
     if not overwrite:
-        expected = [*lesion_files(lesions_base(place), SPACE), figure_of(place), *listed(place.out, marker_of(place))]
+        expected = [
+            *lesion_files(lesions_base(place), SPACE),
+            lesion_figure(place),
+            *listed(place.out, lesion_marker(place)),
+        ]
         refuse_to_replace(expected, LESION_TABLES)
     remove_lesions(place)
 
@@ -144,7 +130,7 @@ def describe_participant(fields: dict[str, Any]) -> str:
                 report = describe(place, image, number, job)
                 matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
         except UserError:
-            write_text(log_of(place), traceback.format_exc())
+            write_text(lesion_log(place), traceback.format_exc())
             continue
         first = first or (image, report.segmentation)
         name = place.scan.session or place.scan.stem
@@ -192,7 +178,7 @@ def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionR
         "Origin": origin(place, job.masks[number], job),
         "Outputs": [path.relative_to(place.out).as_posix() for path in written],
     }
-    write_json(marker_of(place), content)
+    write_json(lesion_marker(place), content)
     return report
 
 
@@ -201,11 +187,11 @@ def _write_figure(place: Place, image: Image, report: LesionReport, warnings: li
     try:
         from bidsseg.report.lesion_mosaic import zone_mosaic
 
-        zone_mosaic(figure_of(place), image, report)
+        zone_mosaic(lesion_figure(place), image, report)
     except Exception as error:
         warnings.append(f"no picture of the lesions ({type(error).__name__}: {error})")
         return []
-    return [figure_of(place)]
+    return [lesion_figure(place)]
 
 
 def describe_changes(out: Path, subject: str, sessions: Sequence[Session], stems: Sequence[str]) -> None:

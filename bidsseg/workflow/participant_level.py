@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import sys
 import threading
-import traceback
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from bidsseg import __version__
 from bidsseg.bids.contrasts import fused_places
-from bidsseg.bids.names import Found, NothingSelected, Selection, find_scans, read_filters
+from bidsseg.bids.dataset import Found, NothingSelected, Selection, find_scans, read_filters
 from bidsseg.bids.outputs import FUSED, Place, Recipe, is_complete
 from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_dataset, write_root
-from bidsseg.errors import Defect, UserError, plain
+from bidsseg.errors import UserError
 from bidsseg.files import json_content, read_json, write_text
 from bidsseg.labels import SCHEMES
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
 from bidsseg.quality.verdicts import reasons_of, verdict_of
 from bidsseg.workflow.claims import Claims
-from bidsseg.workflow.console import Result, Row, finish
+from bidsseg.workflow.console import Result, Row, finish, progress
+from bidsseg.workflow.environment import defects_logged, environment
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
 from bidsseg.workflow.options import Options
 from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Execution, WorkerPool
@@ -45,7 +40,7 @@ def run_group(out: Path) -> None:
         raise NothingSelected(f"{out}: no such folder; run the participant level first")
     from bidsseg.report.group_tables import run
 
-    with _logged(out):
+    with defects_logged(out):
         run(out.resolve())
 
 
@@ -54,21 +49,8 @@ def run_participants(options: Options) -> Result:
 
     Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written.
     """
-    with _logged(options.out_dir):
+    with defects_logged(options.out_dir):
         return _run_participants(options)
-
-
-@contextmanager
-def _logged(out: Path) -> Iterator[None]:
-    """Turns what nobody expected into a ``Defect`` that names a log with the traceback."""
-    try:
-        yield
-    except (UserError, OSError):
-        raise
-    except Exception as error:
-        log = out.resolve() / "logs" / "bidsseg_error.txt"
-        write_text(log, traceback.format_exc())
-        raise Defect(f"{type(error).__name__}: {error}; this is a defect, please report it with {log}") from error
 
 
 def _run_participants(options: Options) -> Result:
@@ -161,7 +143,7 @@ def recipe_of(options: Options) -> Recipe:
     check_weights(folder, card)
     schemes, spaces = options.seg, options.output_spaces
     if options.derivatives:  # lesions are placed in these
-        from bidsseg.workflow.lesion_stages import NEEDED_SCHEMES, NEEDED_SPACE
+        from bidsseg.bids.outputs import NEEDED_SCHEMES, NEEDED_SPACE
 
         schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
         spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
@@ -201,7 +183,7 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerP
     how = {"device": options.device, "threads": options.omp_nthreads}
     how |= {"low_memory": options.low_mem, "overwrite": options.overwrite}
     jobs = [job_for(place, recipe, model, **how) for place in to_do]
-    with _progress(len(jobs)) as on_scan:
+    with progress(len(jobs)) as on_scan:
         outcomes = list(run_jobs(jobs, pool, on_scan))
     rows = []
     for outcome in outcomes:
@@ -241,7 +223,7 @@ def _lesions(places: Sequence[Place], recipe: Recipe, options: Options, pool: Wo
         write_lesion_root(options.out_dir.resolve())
         from bidsseg.workflow.nipype_workflow import run_lesion_jobs
 
-        with _progress(len(planned.jobs)) as on_scan:
+        with progress(len(planned.jobs)) as on_scan:
             for job, error in run_lesion_jobs(planned.jobs, pool, on_scan):
                 told += outcomes(job, error)
     return [Row(line.name, line.result, line.why) for line in told]
@@ -297,52 +279,6 @@ def _read_plugin(path: Path) -> dict[str, Any]:
     if not isinstance(plugin, dict) or "plugin" not in plugin:
         raise UserError(f'{path}: not of the form {{"plugin": ..., "plugin_args": {{...}}}}; check --use-plugin')
     return plugin
-
-
-@contextmanager
-def environment(how: Execution, threads: int) -> Iterator[None]:
-    """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included.
-
-    At the end, what only this run needed is removed.
-    """
-    config = str(how.scratch / "config")
-    changes = {"NIPYPE_NO_ET": "1", "NO_ET": "1", "NIPYPE_CONFIG_DIR": config, "MPLCONFIGDIR": config}
-    changes |= {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
-    changes |= {"LOGNAME": os.environ.get("LOGNAME", "bidsseg")}  # nipype names cluster jobs by it, and needs it
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        shutil.rmtree(how.scratch, ignore_errors=True)
-        if not how.kept:
-            with suppress(OSError):  # not there, or another run's files are in it
-                how.work_dir.rmdir()
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """Tells the user of every scan that ends: a bar in a terminal, lines elsewhere."""
-    if sys.stderr.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = (SpinnerColumn(), TextColumn("Segmenting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda name, good: bar.advance(task)
-        return
-    count = Counter[bool]()
-
-    def line(name: str, good: bool) -> None:
-        count[good] += 1
-        print(f"[{count.total()}/{total}] {plain(name)} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
-
-    yield line
 
 
 def _with_verdicts(rows: Sequence[Row], places: Sequence[Place]) -> list[Row]:

@@ -378,7 +378,7 @@ def test_slurm_plugin_reports_bad_scans_and_killed_jobs(dataset: Dataset, tmp_pa
 )
 def test_all_gpus_are_used_unless_one_is_named(device: str, chosen: str, gpus: int,
                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr("bidsseg.network.inference.choose_device", lambda name: torch.device(chosen))
+    monkeypatch.setattr("bidsseg.network.device.choose_device", lambda name: torch.device(chosen))
     monkeypatch.setattr("bidsseg.network.device.has_cuda_driver", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert count_gpus(device) == gpus

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bidsseg.bids.names import Selection, find_scans
+from bidsseg.bids.dataset import Selection, find_scans
 from bidsseg.cli import bids_app, demo
 from bidsseg.cli.demo import average_slices, is_demo, make_dataset, run_demo
 from bidsseg.errors import UserError

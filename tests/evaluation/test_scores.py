@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from bidsseg.evaluation.scores import (
-    Case,
     Condition,
     compare,
     evaluate,
@@ -24,6 +23,7 @@ from bidsseg.labels import TISSUE
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.train.data import Anatomy
+from bidsseg.train.held_out import Case
 
 
 def image(shape: tuple[int, int, int], spacing: tuple[float, float, float] = (1, 1, 1)) -> Image:

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner
 
-from bidsseg.bids.names import Selection, check_dataset, in_time, read_filters
+from bidsseg.bids.dataset import Selection, check_dataset, read_filters
+from bidsseg.bids.session_order import in_time
 from bidsseg.cli.main import main as brainseg
 from bidsseg.errors import Defect, UserError
 from bidsseg.files import read_json
@@ -67,7 +68,7 @@ def examine_command(given: Input, model: Path, bias_correction: bool) -> None:
     if found is not None and np.prod(voxel_spacing_mm(found[1]) * found[0]) > SMALL_MM3:
         return
     labels = given.path.with_name("labels.nii.gz")
-    options = ["--no-picture", "--threads", "1", *(["--bias-correction"] if bias_correction else [])]
+    options = ["--no-picture", "--quiet", "--threads", "1", *(["--bias-correction"] if bias_correction else [])]
     done = CliRunner().invoke(
         brainseg, ["predict", str(given.path), "-o", str(labels), "--model", str(model), *options]
     )

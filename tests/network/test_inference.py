@@ -12,6 +12,7 @@ from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Box, Floats
 from bidsseg.labels import TISSUE, TISSUES, lobe_parts
 from bidsseg.network.config import UNetConfig
+from bidsseg.network.device import choose_device
 from bidsseg.network.inference import (
     ALIGNED,
     PASSES,
@@ -20,7 +21,6 @@ from bidsseg.network.inference import (
     _heads_near_brain,
     _Look,
     _pad,
-    choose_device,
     clean_islands,
     find_brain,
     infer,

@@ -10,6 +10,7 @@ import pytest
 from bidsseg.evaluation.calibration import Foretold, detection, fail_limit, fit, foretell, same_scan
 from bidsseg.evaluation.damage import Damage
 from bidsseg.evaluation.damage_study import Trial
+from bidsseg.labels import LEFT, RIGHT, TISSUE, gyri
 from bidsseg.quality.assessment import (
     FEATURES,
     Assessment,
@@ -21,11 +22,13 @@ from bidsseg.quality.assessment import (
     features,
     label_oddness,
     layout,
+    quality,
     quality_json,
     references,
     ripple,
 )
 from bidsseg.quality.evidence import SCORED, Evidence, Sums
+from bidsseg.segmentation.result import Segmentation
 
 BRAIN_MM3 = 1.4e6
 VIEW = Geometry(40, 4.0, 160.0)
@@ -166,3 +169,14 @@ def test_mirrored_scans_are_counted_apart() -> None:
     unseen = Foretold(trial("a", 0.4, "left to right"), Assessment("pass", (), 0.9))
     assert detection([unseen], ("fail",)).bad == 0
     assert detection([unseen], ("fail",), visible=False).bad == 1
+
+
+def test_quality_of_lopsided_white_matter() -> None:
+    tissue = np.full((4, 1, 1), TISSUE["white-matter"], np.uint8)
+    side = np.array([LEFT, LEFT, LEFT, RIGHT], np.uint8).reshape(4, 1, 1)
+    parcel = np.full((4, 1, 1), len(gyri()) - 1, np.uint8)
+    confidence = np.full((4, 1, 1), 0.5, np.float16)
+    found = quality(Segmentation(tissue, side, parcel, confidence, np.eye(4), has_gyri=True))
+    assert found["CerebralAsymmetry"] == 0.5
+    assert found["MeanConfidence"] == 0.5
+    assert found["IntracranialVolumeMm3"] == pytest.approx(4)

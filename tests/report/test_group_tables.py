@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bidsseg.bids.names import NothingSelected
+from bidsseg.bids.dataset import NothingSelected
 from bidsseg.files import write_text
 from bidsseg.labels import label_table
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
@@ -20,7 +20,7 @@ from bidsseg.lesions.tables import LOAD_COLUMNS
 from bidsseg.report.group import Cohort, Entry, distribution, matrix, shown_entries, statistics_of, visit_numbers
 from bidsseg.report.group_tables import rows_of, run, source_of
 from bidsseg.report.participant import anchor_of
-from bidsseg.segmentation.result import VOLUME_COLUMNS
+from bidsseg.segmentation.volumes import VOLUME_COLUMNS
 from tests.browser import CHROMIUM, browser
 
 NASTY = "<script>alert(1)</script>"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bidsseg.bids.names import in_time, parse_scan, sessions_table
+from bidsseg.bids.names import parse_scan
 from bidsseg.bids.outputs import Place, Recipe, is_complete, remove_outputs
 from bidsseg.bids.root_files import (
     BIDSIGNORE,
@@ -19,6 +19,7 @@ from bidsseg.bids.root_files import (
     refuse_other_dataset,
     write_root,
 )
+from bidsseg.bids.session_order import in_time, sessions_table
 from bidsseg.errors import UserError
 from bidsseg.files import table
 from bidsseg.imaging.grid import grid_of
@@ -260,7 +261,7 @@ def test_a_scan_that_fails_while_it_is_written_leaves_nothing(place: Place, monk
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bidsseg.segmentation.result.write_volumes", fail)
+    monkeypatch.setattr(derivatives, "write_volumes", fail)
     with pytest.raises(OSError, match="No space left"):
         write_scan(place, RECIPE, result_for(place))
     assert [path for path in place.out.rglob("*") if path.is_file() and path.suffix != ".png"] == []

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bidsseg.bids.lesion_masks import Search, choose, find_masks
-from bidsseg.bids.names import natural, parse_scan
+from bidsseg.bids.names import parse_scan
+from bidsseg.bids.session_order import natural
 from bidsseg.cli.bids_app import EXIT_LESIONS_FAILED, EXIT_OK
 from bidsseg.errors import UserError
 from bidsseg.workflow.lesion_plan import link_names

@@ -11,13 +11,12 @@ import pytest
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
-from bidsseg.bids.names import Selection, find_scans
-from bidsseg.bids.outputs import Place, Recipe, is_complete
+from bidsseg.bids.dataset import Selection, find_scans
+from bidsseg.bids.outputs import Place, Recipe, is_complete, lesion_marker
 from bidsseg.errors import UserError
 from bidsseg.files import write_json
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.workflow.jobs import Job, LesionJob, job_for
-from bidsseg.workflow.lesion_stages import marker_of
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, monitor_resources
 from bidsseg.workflow.nipype_workflow import (
     Outcome,
@@ -240,7 +239,7 @@ def test_lesions_that_were_never_run_are_not_done(
     lesion_jobs: list[LesionJob], how: Execution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for job in lesion_jobs:
-        write_json(marker_of(job.places[0]), {"Findings": "of an earlier mask", "Outputs": []})
+        write_json(lesion_marker(job.places[0]), {"Findings": "of an earlier mask", "Outputs": []})
     monkeypatch.setattr(Runner, "_execute", lambda self, workflow: "sbatch: not found")
     assert run_lesions(lesion_jobs, how) == ["sbatch: not found"] * 2
 

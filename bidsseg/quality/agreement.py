@@ -1,0 +1,76 @@
+"""How far the answers to several contrasts of one session agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsseg.imaging.arrays import overlap
+from bidsseg.labels import Codes
+
+if TYPE_CHECKING:
+    from bidsseg.imaging.image import Image
+
+AGREEMENT = "ContrastAgreement"
+WITH = "ContrastAgreementWith"
+LOW_AGREEMENT = 0.5
+"Mean Dice over regions of two contrasts below which a scan needs a look."
+AGREE_LITTLE = "the answers from the session's contrasts agree little"
+
+
+def carry(labels: Image, target: Image, to_labels: NDArray[np.float64]) -> tuple[Codes, NDArray[np.bool_]]:
+    """Labels on another scan's grid, nearest neighbours, and where they reach.
+
+    ``to_labels`` takes RAS mm of the target to RAS mm of the labels.
+    """
+    matrix = np.linalg.inv(labels.affine) @ to_labels @ target.affine
+    axes = np.ogrid[tuple(slice(0, n) for n in target.data.shape)]
+    flat, reached = np.zeros(target.data.shape, np.int64), np.ones(target.data.shape, bool)
+    for row, size in zip(matrix[:3], labels.data.shape, strict=True):
+        index = np.rint(row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2] + row[3]).astype(np.int64)
+        reached &= (index >= 0) & (index < size)
+        flat = flat * size + np.clip(index, 0, size - 1)
+    carried = labels.data.reshape(-1)[flat.reshape(-1)].reshape(flat.shape).astype(np.uint16)
+    return np.where(reached, carried, 0).astype(np.uint16), reached
+
+
+def agreement(one: Image, other: Image, to_other: NDArray[np.float64]) -> float:
+    """Mean Dice of the labels of two answers on the grid of the first, where both reach; nan without labels."""
+    carried, reached = carry(other, one, to_other)
+    own = np.where(reached, one.data, 0).astype(np.uint16)
+    a, b, both = overlap(own, carried)[:, 1:]
+    present = a + b > 0
+    return float(np.mean(2 * both[present] / (a + b)[present])) if present.any() else float("nan")
+
+
+def register_answers(
+    scans: Sequence[tuple[Image, Image]], pairs: Sequence[tuple[int, int]], threads: int
+) -> dict[tuple[int, int], float]:
+    """Agreement of pairs of a session's scans, each given as (scan, its labels); both ways, by (grid, other)."""
+    from bidsseg.imaging.registration import rigid_transform
+
+    found = {}
+    for a, b in pairs:
+        to_b = rigid_transform(scans[a][0], scans[b][0], scans[a][1].data > 0, threads)
+        found[a, b] = agreement(scans[a][1], scans[b][1], to_b)
+        found[b, a] = agreement(scans[b][1], scans[a][1], np.asarray(np.linalg.inv(to_b), np.float64))
+    return found
+
+
+def with_agreement(quality: Mapping[str, Any], by_other: Mapping[str, float]) -> dict[str, Any]:
+    """A quality file's content with the agreement, in place of an earlier one; a scan that passed needs a look where it
+    is low, and needs none where that was all."""
+    mean = round(sum(by_other.values()) / len(by_other), 4)
+    changed = {**quality, AGREEMENT: mean, WITH: dict(by_other)}
+    if "Verdict" not in quality:
+        return changed
+    before = list(quality.get("Reasons", []))
+    reasons = [reason for reason in before if not reason.startswith(AGREE_LITTLE)]
+    verdict = "pass" if before and not reasons and quality["Verdict"] == "check" else quality["Verdict"]
+    if mean < LOW_AGREEMENT:
+        reasons.append(f"{AGREE_LITTLE}: mean Dice {mean:.2f}")
+        verdict = "check" if verdict == "pass" else verdict
+    return {**changed, "Verdict": verdict, "Reasons": reasons}
