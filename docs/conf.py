@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+import bidsseg
 from bidsseg import __version__
 from bidsseg.cli.bids_app import command as bids_app
 from bidsseg.cli.main import main as single_scans
@@ -47,7 +48,11 @@ UNTIL_THEN = {
 def python_interface() -> str:
     """What the docstrings of the public names say."""
     if find_spec(PUBLIC):
-        return f"```{{eval-rst}}\n.. automodule:: {PUBLIC}\n   :members:\n   :imported-members:\n```\n"
+        names = bidsseg.__all__
+        functions = (f".. autofunction:: bidsseg.{name}\n" for name in names if name[0].islower())
+        of_class = "   :members:\n   :undoc-members:\n"
+        classes = (f".. autoclass:: bidsseg.{name}\n{of_class}" for name in names if name[0].isupper())
+        return "\n".join(["```{eval-rst}", f".. automodule:: {PUBLIC}\n", *functions, *classes, "```"])
     blocks = (
         f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members: {members}\n```\n"
         for name, members in UNTIL_THEN.items()
