@@ -29,6 +29,7 @@ from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.pipeline import segment
 from bidsseg.segmentation.result import Segmentation, labels
 from bidsseg.segmentation.volumes import volumes
+from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.data import (
     Subject,
@@ -42,7 +43,7 @@ from bidsseg.train.data import (
     load_whole_head,
 )
 from bidsseg.train.held_out import Case, validation_cases
-from bidsseg.train.synthesis import MNI_BRAIN_BOX, Recipe, draw
+from bidsseg.train.synthesis import MNI_BRAIN_BOX, Material, Recipe, draw
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 BLACK_HOLE = 0.65
@@ -170,7 +171,7 @@ def in_other_heads(data: Path, model: Model) -> Iterator[str]:
         anatomy, scan = load_brain(folder)
         subject = into_head(anatomy, scan, load_whole_head(hosts[number]), folder.name, NECK_MM)
         packed, brain = torch.from_numpy(subject.packed), torch.from_numpy(np.asarray(subject.image, np.float32))
-        head = render(packed, brain, p_recolour=0, difficulty=0, rng=np.random.default_rng(number)).numpy()
+        head = render(packed, brain, p_recolour=0, difficulty=0, chance=Chance.of(number)).numpy()
         image = Image(head, np.eye(4), nib.Nifti1Header())
         reference = np.pad(reference_codes(anatomy, "regions"), NECK_MM)
         scores = compare(reference, labels(find(image, model), "regions"), image, "regions")
@@ -199,7 +200,7 @@ def on_rendered_heads(data: Path, model: Model) -> Iterator[str]:
 
 def rendered(head: Subject, model: Model, seed: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """True and found tissue of one random rendering."""
-    sample = draw([head], [], UPRIGHT, 1.0, np.random.default_rng(seed))
+    sample = draw(Material.on(CPU, [head], []), UPRIGHT, 1.0, Chance.of(seed))
     image = Image(sample.image.float().numpy(), np.eye(4), nib.Nifti1Header())
     return (sample.packed & 31).numpy(), find(image, model).tissue
 

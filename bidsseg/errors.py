@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 
+def plain(text: str) -> str:
+    """Text that a terminal shows as it is: control characters, line breaks, marks that turn the direction of writing,
+    and bytes of names that are no text, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class UserError(Exception):
     """Shown as one line, without a traceback."""
+
+    def __init__(self, line: object) -> None:
+        super().__init__(plain(str(line)))
 
 
 class Defect(UserError):
@@ -71,7 +80,7 @@ def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        line = " ".join(str(error).split())
+        path, line = plain(path), plain(" ".join(str(error).split()))
         if isinstance(error, MemoryError) or "allocate memory" in line:  # torch says so in a RuntimeError
             raise FileError(path, "not enough memory", advice.on_memory) from error
         if isinstance(error, UserError) and path in line:

@@ -122,10 +122,21 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def json_content(path: Path) -> Any:
+    """What a JSON file holds, with or without a byte order mark.
+
+    Raises ``OSError`` where it cannot be read, ``ValueError`` where it is no JSON or nested too deep.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Fields of a JSON file; none where it is not there or holds something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_content(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from bidsseg.bids.bidsignore import Ignored, read_bidsignore
 from bidsseg.bids.left_out import OTHER_DATATYPES, fits_folder, no_anatomy, overlooked, what_is_wrong
 from bidsseg.bids.names import IMAGE_EXTENSIONS, Scan, derivative_name, parse_scan
 from bidsseg.errors import UserError
+from bidsseg.files import json_content
 
 DEFAULT_MODALITIES = ("T1w", "FLAIR")
 NOT_INDEXED = (
@@ -84,7 +84,11 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
     """
     check_dataset(dataset, selection)
     closed = [folder for label in _wanted(dataset, selection) for folder in _closed_folders(dataset / f"sub-{label}")]
-    layout = _layout(dataset, selection, closed)
+    try:
+        layout = _layout(dataset, selection, closed)
+    except RecursionError:  # pybids reads it whether or not names are validated
+        path = dataset / "dataset_description.json"
+        raise InvalidDataset(f"{path}: nested too deep; mend it or remove it") from None
     paths = sorted({Path(path) for modality in selection.modalities for path in _query(layout, selection, modality)})
     if not all(path.is_relative_to(dataset) and ".." not in path.parts for path in paths):
         raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
@@ -135,7 +139,7 @@ def _check_description(path: Path) -> None:
     if not path.exists():
         raise InvalidDataset(f"{path}: no such file, so the folder is not a BIDS dataset; {advice}")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = json_content(path)
     except (OSError, ValueError) as error:
         raise InvalidDataset(f"{path}: not readable as JSON ({error}); {advice}") from error
     missing = [key for key in ("Name", "BIDSVersion") if not isinstance(description, dict) or key not in description]
@@ -147,11 +151,14 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     """A filter file in fMRIPrep's form, ``{"t1w": {"session": "1", "acquisition": null}}``; null means absent,
     ``"*"`` any value. Raises ``UserError`` where it is something else."""
     try:
-        filters = json.loads(path.read_text(encoding="utf-8"))
+        filters = json_content(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); check --bids-filter-file") from error
     if not isinstance(filters, dict) or not all(isinstance(value, dict) for value in filters.values()):
         raise UserError(f'{path}: not of the form {{"t1w": {{"session": "1"}}}}; check --bids-filter-file')
+    for name, value in ((name, value) for wanted in filters.values() for name, value in wanted.items()):
+        if not all(map(_is_plain_value, value if isinstance(value, list) else [value])):
+            raise UserError(f"{path}: {name} is no text, whole number or list of these; check --bids-filter-file")
     return {name.lower(): value for name, value in filters.items()}
 
 
@@ -273,3 +280,8 @@ def _subject_of(path: Path) -> str:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - LISTED_AT_MOST} more" if len(names) > LISTED_AT_MOST else ""
     return ", ".join(names[:LISTED_AT_MOST]) + more
+
+
+def _is_plain_value(value: Any) -> bool:
+    """Whether pybids can look it up; its index holds whole numbers of 64 bits."""
+    return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63)

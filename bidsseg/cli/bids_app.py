@@ -13,7 +13,7 @@ import click
 
 from bidsseg import __version__
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
-from bidsseg.errors import FULL, Defect, UserError, full_disk
+from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
 
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
@@ -359,7 +359,7 @@ def _run(args: Sequence[str] | None) -> int:
     try:
         return int(command.main(None if args is None else list(args), prog_name="bidsseg", standalone_mode=False) or 0)
     except click.UsageError as error:
-        error.show()
+        click.UsageError(plain(error.format_message()), error.ctx).show()
         return EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; run the same command again to go on", err=True)
@@ -370,9 +370,10 @@ def _run(args: Sequence[str] | None) -> int:
         return codes.get(type(error), EXIT_USAGE)
     except OSError as error:
         if error.errno in FULL and error.filename:
-            click.echo(f"error: {full_disk(error.filename)}", err=True)
+            click.echo(plain(f"error: {full_disk(error.filename)}"), err=True)
             return EXIT_CANNOT_WRITE
-        click.echo(f"error: {error.filename or 'output'}: {error.strerror or error}; check space and rights", err=True)
+        line = f"error: {error.filename or 'output'}: {error.strerror or error}; check space and rights"
+        click.echo(plain(line), err=True)
         return EXIT_CANNOT_WRITE
 
 

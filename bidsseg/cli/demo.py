@@ -10,8 +10,9 @@ import numpy as np
 from bidsseg.authorship import is_ours
 from bidsseg.errors import UserError
 from bidsseg.files import read_json, write_text
+from bidsseg.imaging.affines import voxel_spacing_mm
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.image import Image, save, voxel_spacing_mm
+from bidsseg.imaging.image import Image, save
 
 NAME = "MNI152 T1 as a patient"
 SLICE_MM = 6

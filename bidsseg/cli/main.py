@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from bidsseg.cli.options import (
     fail,
     model_named,
 )
-from bidsseg.errors import ALONE, FULL, UserError, full_disk, one_line_errors
+from bidsseg.errors import ALONE, FULL, UserError, full_disk, one_line_errors, plain
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
 
 if TYPE_CHECKING:
@@ -118,8 +120,8 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
         else:
             verdicts.append(verdict_of(quality))
             if not quiet:
-                click.echo(target)
-                click.echo(f"{scan}: {in_words(quality)}", err=True)
+                click.echo(plain(str(target)))
+                click.echo(plain(f"{scan}: {in_words(quality)}"), err=True)
     if len(scans) > 1 and not quiet:
         click.echo(f"{len(verdicts)} done: {tally(verdicts)}" + (f"; {failed} failed" if failed else ""), err=True)
     sys.exit(EXIT_SOME_FAILED if failed else 0)
@@ -135,9 +137,9 @@ def _targets(given: tuple[Path, ...], output: Path | None, request: Request) -> 
     results = [path for path in given if is_our_label_image(path)] if len(given) > 1 else []
     scans = [path for path in given if path not in results]
     for path in results if scans else ():
-        click.echo(f"{path}: left out, holds labels written by bidsseg", err=True)
+        click.echo(plain(f"{path}: left out, holds labels written by bidsseg"), err=True)
     targets = dict(zip(scans, _labels_of(scans or list(given), output), strict=True))
-    itself = [target for scan, target in targets.items() if target.resolve() == scan.resolve()]
+    itself = [target for scan, target in targets.items() if os.path.realpath(target) == os.path.realpath(scan)]
     if itself:
         raise UserError(f"{itself[0]}: is the scan itself; choose another output")
     written = [path for target in targets.values() for path in request.files_of(target)]
@@ -157,8 +159,8 @@ def _labels_of(scans: list[Path], output: Path | None) -> list[Path]:
 
 
 def stem_of(path: Path) -> str:
-    """A NIfTI file's name without .nii or .nii.gz."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    """A NIfTI file's name without .nii or .nii.gz, in lower or upper case."""
+    return re.sub(r"(\.nii)?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path, Path]]:
@@ -191,7 +193,7 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> di
     image = load(scan)
     prepared = prepare(image, request.bias_correction, request.threads or 2)
     for warning in prepared.warnings:
-        click.echo(f"warning: {scan}: {warning}", err=True)
+        click.echo(plain(f"warning: {scan}: {warning}"), err=True)
     options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
     given = answer(prepared, model, options)
     evidence, found = examine(given, model, options), native(given, options.gyri)
@@ -238,6 +240,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     from bidsseg.files import all_whole, leftovers_of, remove_temporaries
     from bidsseg.imaging.image import load
     from bidsseg.lesions.describe import lesion_features
+    from bidsseg.lesions.masks import is_probability
     from bidsseg.lesions.options import LesionOptions
     from bidsseg.lesions.records import findings
     from bidsseg.lesions.tables import LESION_TABLES, lesion_files, write_lesions
@@ -252,19 +255,24 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     refuse_inputs(files, [scan, mask])
     if not overwrite:
         refuse_to_replace(files, LESION_TABLES)
+    with one_line_errors(str(mask), ALONE):
+        lesion_mask = load(mask, uniform_ok=True)
     with one_line_errors(str(scan), ALONE):
-        image, lesion_mask = load(scan), load(mask, uniform_ok=True)
-        report = lesion_features(image, lesion_mask, segment(image, model_named(model), predicting), options)
+        image = load(scan)
+        segmentation = segment(image, model_named(model), predicting)
+    with one_line_errors(str(mask), ALONE):
+        report = lesion_features(image, lesion_mask, segmentation, options, is_probability(mask.name))
+    with one_line_errors(str(scan), ALONE):
         remove_temporaries(leftovers_of(files))
         with all_whole(files) as (*tables, picture):
             write_lesions(report, image, tables)
             zone_mosaic(picture, image, report)
     for path, warnings in ((scan, image.warnings), (mask, (*lesion_mask.warnings, *report.warnings))):
         for warning in warnings:
-            click.echo(f"warning: {path}: {warning}", err=True)
+            click.echo(plain(f"warning: {path}: {warning}"), err=True)
     click.echo(findings(report.lesions, options))
     for path in files:
-        click.echo(path)
+        click.echo(plain(str(path)))
 
 
 @main.command()

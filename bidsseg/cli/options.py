@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
-from bidsseg.errors import FULL, UserError, full_disk
+from bidsseg.errors import FULL, UserError, full_disk, plain
 
 if TYPE_CHECKING:
     from bidsseg.network.weights import Model
@@ -36,6 +36,8 @@ class OneLineErrors(click.Group):
         try:
             with cleaning_up_when_told_to_end():
                 return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(plain(error.format_message()), error.ctx) from None
         except UserError as error:
             told = error
         except OSError as error:

@@ -24,7 +24,7 @@ from bidsseg.errors import UserError
 
 
 @click.command()
-@click.argument("data", type=EXISTING_FOLDER)
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--hours", type=float, default=2.0, show_default=True, help="Training time in all, over every resume.")
 @click.option("--learning-rate", type=float, default=None, help="Peak learning rate of the convolutions.")
@@ -44,45 +44,67 @@ from bidsseg.errors import UserError
 @click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps, if not after --hours.")
 @click.option("--picture-minutes", type=float, default=15.0, show_default=True, help="Picture of a held-out scan.")
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="CPU threads.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples of a step.")
+@click.option("--seed", type=int, default=1, show_default=True, help="With --steps, the same seed gives the same run.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; samples are made there.")
+@click.option("--reproducible/--fastest", default=True, help="Same seed, same GPU, same run; or whatever is fastest.")
+@click.option("--channels-last", is_flag=True, help="Another order in memory, which may be faster on a GPU.")
+@click.option("--compiler", default="", help="Have torch compile the network, such as by inductor: slow at first.")
 def train(
-    data: Path,
-    out: Path,
-    hours: float,
-    init: str | None,
-    picture_minutes: float,
-    threads: int,
-    **chosen: Any,
+    data: Path, out: Path, hours: float, init: str | None, picture_minutes: float, device: str, **chosen: Any
 ) -> None:
-    """Train on DATA (see the README for its folders); checkpoints, log and finished model go to OUT.
+    """Train on DATA: a folder (see the README) or a file that ``pack`` wrote. Checkpoints and log go to OUT.
 
-    Running the same command again resumes. The finished model is OUT/model.
+    Running the same command again resumes. The finished model is OUT/model, and so is that of every checkpoint.
     """
     import logging
 
-    from bidsseg.train.data import load_lesions, load_subjects
-    from bidsseg.train.loop import Run, export, train
+    from bidsseg.train.loop import Run, State, export, train, training_device
     from bidsseg.train.monitor import Monitor
     from bidsseg.train.options import TrainOptions
+    from bidsseg.train.packing import subjects_and_lesions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = {name: value for name, value in chosen.items() if value is not None}
-    options = TrainOptions(hours=hours, threads=threads, **given)
+    options = TrainOptions(hours=hours, **given)
     start = None
     if options.init_share and not init:
         fail(UserError("--init-share: there are no weights to mix with; give --init MODEL, or leave it out"))
         sys.exit(EXIT_USAGE)
     try:
         start = model_named(init) if init else None
+        place = training_device(device)
     except UserError as error:
         fail(error)
         sys.exit(EXIT_USAGE)
-    run = Run(load_subjects(data, out / "cache"), load_lesions(data), out, options=options)
+    run = Run(*subjects_and_lesions(data, out / "cache"), out, options=options, device=place)
     if start is not None:
         run = replace(run, config=start.net.config, weights=start.net.state_dict())
-    with closing(Monitor(data, out, picture_minutes)) as monitor:
-        state = train(run, monitor)
     earlier = start.card.about.get("training", {}).get("runs", ()) if start else ()
-    export(run, state, out / "model", earlier)
+
+    def save(state: State) -> None:
+        export(run, state, out / "model", earlier)
+
+    with closing(Monitor(data, out, picture_minutes)) as monitor:
+        train(run, monitor, save)
+
+
+@click.command()
+@click.argument("data", type=EXISTING_FOLDER)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def pack(data: Path, file: Path) -> None:
+    """Write all that DATA has to learn from into one FILE, which ``train`` takes as its DATA.
+
+    Labels and masks are exact; scans are rounded to half the standard deviation of their noise. Held-out subjects are
+    left out.
+    """
+    from bidsseg.train.data import load_training_set
+    from bidsseg.train.packing import pack_training_set
+
+    lost = pack_training_set(load_training_set(data), file)
+    for scan in lost:
+        click.echo(f"{scan.name}: noise {scan.noise:.4g}, error of rounding {scan.error:.3f} of it")
+    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
 @click.command()

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.evaluation.damage_study import Codes, Means, dice_by_label, in_parallel
+from bidsseg.evaluation.damage_study import Means, dice_by_label, in_parallel
 from bidsseg.imaging.image import load
+from bidsseg.labels import Codes
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess

@@ -20,6 +20,7 @@ from bidsseg.evaluation.scores import Condition, recolour
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import at_1mm
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
+from bidsseg.train.chance import Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.data import (
     LESION_KIND,
@@ -82,7 +83,6 @@ class View:
 def shown(view: View, data: Path) -> Case:
     """The view's scan and labels at 1 mm, before it is cut into slices; the same view gives the same scan."""
     rng = np.random.default_rng([view.seed, sum(map(ord, view.anatomy))])
-    torch.manual_seed(view.seed)
     subject = _subject(view, data)
     packed = subject.packed
     if view.lesion_ml:
@@ -147,9 +147,13 @@ def with_lesions(
     return painted.astype(np.uint16).view(np.int16)
 
 
+def _chance(rng: np.random.Generator) -> Chance:
+    return Chance(rng, torch.Generator().manual_seed(int(rng.integers(2**31))))
+
+
 def _rendered(packed: NDArray[np.int16], rng: np.random.Generator) -> Floats:
     """A head map in a random palette."""
-    image = render(torch.from_numpy(packed), None, 0, 0, rng).numpy()
+    image = render(torch.from_numpy(packed), None, 0, 0, _chance(rng)).numpy()
     blurred: Floats = ndimage.gaussian_filter(image, BLUR_VOXELS)
     return blurred
 
@@ -164,7 +168,7 @@ def _scanned(
         alone = Case(view.anatomy, at_1mm(scan), anatomy)
         scan, packed = recolour(alone, "flair"), subject.packed
     rendered: Floats = render(
-        torch.from_numpy(packed), torch.from_numpy(scan), float(view.contrast == "recoloured"), 0, rng
+        torch.from_numpy(packed), torch.from_numpy(scan), float(view.contrast == "recoloured"), 0, _chance(rng)
     ).numpy()
     if view.contrast == "flair":
         white = float(np.median(scan[anatomy.tissue == TISSUE["white-matter"]]))

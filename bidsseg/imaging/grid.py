@@ -15,8 +15,9 @@ import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
+from bidsseg.imaging.affines import voxel_spacing_mm
 from bidsseg.imaging.arrays import Box, Floats, along, as_float32, resampling_matrix
-from bidsseg.imaging.image import Image, voxel_spacing_mm
+from bidsseg.imaging.image import Image
 
 SAME_SPACING = 2e-3
 "Spacings this close to 1 mm count as 1 mm: over 256 voxels that is a quarter of a voxel at the edge."

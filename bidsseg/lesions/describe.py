@@ -23,7 +23,7 @@ from bidsseg.lesions.masks import (
     read_labels,
 )
 from bidsseg.lesions.measures import Near, at_pieces, measured
-from bidsseg.lesions.options import LesionOptions
+from bidsseg.lesions.options import ROUNDED_DOWN, LesionOptions
 from bidsseg.lesions.records import LesionReport, Pieces
 from bidsseg.lesions.zones import VENTRICLES
 from bidsseg.segmentation.result import Segmentation
@@ -33,25 +33,30 @@ LARGEST_SHARE, LARGEST_ML = 0.5, 10.0
 
 
 def lesion_features(
-    image: Image, mask: Image, segmentation: Segmentation, options: LesionOptions | None = None
+    image: Image,
+    mask: Image,
+    segmentation: Segmentation,
+    options: LesionOptions | None = None,
+    named_probability: bool = False,
 ) -> LesionReport:
     """Place every lesion of ``mask`` in the regions of ``segmentation``.
 
     ``image`` is the scan whose grid the segmentation has, shapes (I, J, K); the mask may have another grid. Volumes are
     counted on the mask's grid and add up to its volume; all else is measured on the scan's 1 mm isotropic grid, with
-    components connected through faces, edges and corners (26). Raises ``ValueError`` if segmentation and scan differ
+    components connected through faces, edges and corners (26). With ``named_probability`` (the file is called
+    ``_probseg``) whole numbers are no labels. Raises ``ValueError`` if segmentation and scan differ
     in shape, ``UserError`` for mask values that mean nothing.
     """
     options = options or LesionOptions()
     if segmentation.tissue.shape != image.data.shape:
         raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
-    values, kind = read_labels(mask.data, options.threshold)
-    check_size(values, mask, segmentation)
-    placed = place(values, mask.affine, grid_of(image.data.shape, image.affine))
+    read = read_labels(mask.data, options.threshold, named_probability)
+    check_size(read.labels, mask, segmentation)
+    placed = place(read.labels, mask.affine, grid_of(image.data.shape, image.affine))
     on_scan = on_scan_grid(placed, image, is_same_grid(image.geometry, mask.geometry))
     corrected = correct_under_lesions(segmentation, on_scan > 0)
     pieces = _pieces(placed, image)
-    count = int((placed.volumes_mm3 >= options.min_volume_mm3 - 1e-6).sum())
+    count = int((placed.volumes_mm3 >= options.min_volume_mm3 * ROUNDED_DOWN).sum())
     bands = Near(corrected, image, VENTRICLES).gap_mm(pieces.points_mm) if options.bands_mm else np.zeros(0)
     return LesionReport(
         lesions=measured(placed, pieces, image, corrected, count, options),
@@ -61,9 +66,9 @@ def lesion_features(
         segmentation=corrected,
         corrected_voxels=int((corrected.tissue != segmentation.tissue).sum()),
         band_distance_mm=bands,
-        kind=kind,
+        kind=read.kind,
         options=options,
-        warnings=mismatches(image, mask) + _misplaced(pieces, segmentation),
+        warnings=read.warnings + mismatches(image, mask) + _misplaced(pieces, segmentation),
     )
 
 

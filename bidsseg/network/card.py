@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from bidsseg.errors import FileError
-from bidsseg.files import write_text
-from bidsseg.labels import TISSUES, gyri
+from bidsseg.files import json_content, write_text
+from bidsseg.labels import N_PARCELS, TISSUES, gyri
 from bidsseg.network.config import UNetConfig
 
 MODELS = Path(__file__).parent.parent / "models"
 DEFAULT_MODEL = "anycontrast"
 WEIGHTS = "weights.safetensors"
+MOST_LEVELS, WIDEST = 8, 1024
+"The deepest and the widest network that is accepted: 8 levels see 256 mm, and wider ones need too much memory."
 
 
 @dataclass(frozen=True)
@@ -40,21 +42,46 @@ class ModelCard:
 
 
 def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):  # what lies there may be larger than memory
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def read_card(folder: Path) -> ModelCard:
     """The card of a model folder; raises ``FileError`` where it is missing or malformed."""
     path = folder / "card.json"
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        architecture = fields.pop("architecture")
-        config = UNetConfig(**{**architecture, "widths": tuple(architecture["widths"])})
-        for name in ("tissues", "parcels"):
-            fields[name] = tuple(fields[name])
-        return ModelCard(architecture=config, **fields)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _card_from(json_content(path))
+    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(path, f"not a model card ({error})", "install bidsseg again or check --model") from error
+
+
+def _card_from(content: Any) -> ModelCard:
+    """Raises one of many errors where anything is missing or not what it should be."""
+    fields = {**content, "architecture": _architecture_from(content["architecture"])}
+    for name in ("tissues", "parcels"):
+        fields[name] = tuple(_all_are(str, name, *fields[name]))
+    card = ModelCard(**fields)
+    _all_are(str, "a text", card.name, card.version, card.sha256, card.licence)
+    _all_are(dict, "about, accuracy or quality", card.about, card.accuracy, card.quality)
+    return card
+
+
+def _architecture_from(content: Any) -> UNetConfig:
+    config = UNetConfig(**{**content, "widths": tuple(content["widths"])})
+    sizes = (*config.widths, config.head_width, config.n_filters, config.n_tissues, config.n_parcels)
+    _all_are(int, "architecture", *sizes)
+    if not 1 <= len(config.widths) <= MOST_LEVELS or not all(1 <= size <= WIDEST for size in sizes):
+        raise ValueError("its architecture is out of bounds")
+    return config
+
+
+def _all_are(kind: type, what: str, *values: Any) -> tuple[Any, ...]:
+    if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
+        raise TypeError(f"{what} should be {kind.__name__}")
+    return values
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
@@ -70,11 +97,16 @@ def folder_of(name: str | Path = DEFAULT_MODEL) -> Path:
 def check_weights(folder: Path, card: ModelCard) -> Path:
     """The weights that belong to a card; raises ``FileError`` if they are missing, not those, or of other labels."""
     path = folder / WEIGHTS
-    if not path.exists():
+    if not path.is_file():
         raise FileError(path, "no such file", "install bidsseg again or check --model")
     if sha256_of(path) != card.sha256:
         raise FileError(path, "the SHA-256 is not that of the card", "install bidsseg again")
-    if card.tissues != TISSUES or card.parcels != tuple(gyrus.abbreviation for gyrus in gyri()):
+    heads = (card.architecture.n_tissues, card.architecture.n_parcels)
+    if (
+        heads != (len(TISSUES), N_PARCELS)
+        or card.tissues != TISSUES
+        or card.parcels != tuple(gyrus.abbreviation for gyrus in gyri())
+    ):
         raise FileError(folder / "card.json", "other labels than this version's", "use the version that made it")
     return path
 

@@ -98,21 +98,25 @@ class UNet(nn.Module):
         self.parcel_head = nn.Linear(config.head_width, config.n_parcels)
 
     def features(self, volume: Tensor, passes: int = 1) -> Features:
-        """(1, 1, I, J, K) at 1 mm -> what the heads need.
+        """(1, 1, I, J, K) at 1 mm -> what the heads need; see ``body``."""
+        return features_of(*self.body(volume, passes))[0]
+
+    def body(self, volumes: Tensor, passes: int = 1) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(B, 1, I, J, K) at 1 mm -> ``Features`` of B volumes, stacked: (B, C + 8 * cues, I/2, J/2, K/2) and contexts.
 
         With two passes the levels below the top see the scan once as it lies and once moved by one block, and the mean
         counts: what pooling makes of a border depends on how it falls on the coarse grid (Zhang 2019), and the mean of
         two such answers is better than either. It costs far less than to average two runs of the whole network.
         """
-        x = space_to_depth(volume)
+        x = space_to_depth(volumes)
         grey = 4 * (x - 0.3)  # 0-1 to the spread of normalised features
         top = self.encoder[0](x)
         found = [self._below_top(_moved(top, n)) for n in range(passes)]
         from_below = _mean([_moved(upward, -n) for n, (upward, _) in enumerate(found)])
         x = self.decoder[-1](from_below + top)
         filtered = F.leaky_relu(self.filters(grey), 0.01)
-        fine = torch.cat((x, grey.to(x.dtype), filtered.to(x.dtype)), 1)[0]
-        return Features(fine, tuple(context[0] for _, context in found))
+        fine = torch.cat((x, grey.to(x.dtype), filtered.to(x.dtype)), 1)
+        return fine, tuple(context for _, context in found)
 
     def _below_top(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The top level's encoding -> what the levels below add to it, on the same grid, and the heads' context."""
@@ -159,6 +163,11 @@ class UNet(nn.Module):
     def parcel_logits(self, hidden: Tensor) -> Tensor:
         """(head_width, N) -> float32 (n_parcels, N), of whole blocks."""
         return _on_columns(self.parcel_head, hidden).float()
+
+
+def features_of(fine: Tensor, contexts: tuple[Tensor, ...]) -> list[Features]:
+    """Each volume's own features, of those that ``UNet.body`` stacked."""
+    return [Features(fine[n], tuple(context[n] for context in contexts)) for n in range(len(fine))]
 
 
 def padded_length(n: int, multiple: int) -> int:

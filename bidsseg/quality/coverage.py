@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bidsseg.imaging.image import Image, voxel_spacing_mm
+from bidsseg.imaging.affines import voxel_spacing_mm
+from bidsseg.imaging.image import Image
 from bidsseg.quality.evidence import FACES, Evidence
 
 BRAIN_RADIUS_MM, CEREBELLUM_RADIUS_MM = 70.0, 30.0

@@ -67,7 +67,8 @@ class Sums(NamedTuple):
     @property
     def soft_dice(self) -> float:
         """The Dice to be expected if the probabilities were true, 0-1; 0 for a label that is nowhere."""
-        return 2 * self.inside / max(self.voxels + self.probable, 1e-6)
+        both = self.voxels + self.probable
+        return 2 * self.inside / both if both > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _mean_within(mask: NDArray[np.bool_], volume: Floats, width: int) -> Floats:
     """Means over cubes, of the voxels in the mask alone; the mask's own mean where a cube holds none."""
     weight = ndimage.uniform_filter(mask.astype(np.float32), width)
     total: Floats = ndimage.uniform_filter(np.where(mask, volume, np.float32(0)), width)
-    mean: Floats = total / np.maximum(weight, np.float32(1e-6))
+    mean: Floats = total / np.maximum(weight, np.float32(NO_WEIGHT))
     mean[weight < NO_WEIGHT] = volume[mask].mean()
     return mean
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsseg.errors import UserError
 from bidsseg.quality.coverage import SHORTEST_MM, Geometry, is_cut, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.usual import MOST_ODD, label_oddness, layout
@@ -94,13 +95,20 @@ class Calibration:
 
 
 def calibration_from(stored: Mapping[str, Any]) -> Calibration | None:
-    """What ``Calibration.as_json`` gave; None for an empty mapping or one of other features."""
-    if tuple(stored.get("features", ())) != FEATURES:
-        return None
-    curves = {
-        name: {scheme: Curve(**curve) for scheme, curve in stored[name].items()} for name in ("expected", "reachable")
-    }
-    return Calibration(**{**stored, **curves, "features": FEATURES})
+    """What ``Calibration.as_json`` gave; None for an empty mapping or one of other features.
+
+    Raises ``UserError`` for anything else.
+    """
+    try:
+        if tuple(stored.get("features", ())) != FEATURES:
+            return None
+        curves = {
+            name: {scheme: Curve(**curve) for scheme, curve in stored[name].items()}
+            for name in ("expected", "reachable")
+        }
+        return Calibration(**{**stored, **curves, "features": FEATURES})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError("the quality in the model's card is damaged; install bidsseg again") from error
 
 
 @dataclass(frozen=True)

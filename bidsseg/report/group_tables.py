@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bidsseg.bids.dataset import NothingSelected
-from bidsseg.files import harmless, whole, write_json
+from bidsseg.errors import plain
+from bidsseg.files import harmless, json_content, whole, write_json
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
 from bidsseg.lesions.tables import LOAD_COLUMNS
 from bidsseg.report.group import LESIONS, Cohort, Entry, write_group_page
@@ -114,7 +114,7 @@ def run(out_dir: Path) -> None:
     _write_dictionaries(out_dir, gathered)
     write_group_page(out_dir / "group.html", gathered.cohort, gathered.problems)
     for problem in gathered.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        print(f"warning: {plain(problem)}", file=sys.stderr)
 
 
 def sources(out_dir: Path) -> Iterator[Source]:
@@ -158,7 +158,7 @@ def _open_table(files: ExitStack, path: Path, columns: Iterable[str]) -> TextIO:
 
 def _add_scan(gathered: Gathered, source: Source, table: TextIO) -> None:
     """One scan: its volumes go to the table and the page, its quality waits until all columns are known."""
-    quality = json.loads(source.path.read_text(encoding="utf-8"))
+    quality = json_content(source.path)
     if not isinstance(quality, dict):
         raise ValueError("the quality file is not a JSON object")
     volumes = source.path.with_name(source.path.name.removesuffix(QC_ENDING) + VOLUMES_ENDING)
@@ -180,7 +180,7 @@ def _add_lesions(gathered: Gathered, source: Source, table: TextIO) -> None:
 
 def _add_changes(gathered: Gathered, source: Source, table: TextIO) -> None:
     """Changes of a participant's lesions from session to session."""
-    content = json.loads(source.path.read_text(encoding="utf-8"))
+    content = json_content(source.path)
     path = source.path.with_name(source.scan + "_desc-lesionchanges_lesions.tsv")
     rows = rows_of(path, list(CHANGE_COLUMNS))
     counts = {

@@ -133,9 +133,10 @@ def grey_levels(volume: NDArray[np.float32], codes: NDArray[np.uint16], box: Box
     if inside.size < 100 or inside.min() == inside.max():
         return (normalise(np.ascontiguousarray(volume)) * 255).astype(np.uint8)
     low, high = np.percentile(inside[:: max(1, inside.size // 200_000)], (0.5, 99.7))
-    scale = 225 / max(float(high - low), 1e-6)  # head room: what is brighter than the brain still differs from it
+    width = float(high - low) or 1.0
     levels = np.zeros(volume.shape, np.uint8)  # the rest would cost twice as much as the box
-    levels[box] = np.clip((volume[box] - low) * scale + 15, 0, 255)
+    # head room: what is brighter than the brain still differs from it
+    levels[box] = np.clip((volume[box] - low) / width * 225 + 15, 0, 255)
     return levels
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from bidsseg import __version__
 from bidsseg.bids.names import parse_scan
 from bidsseg.bids.outputs import FUSED, Place, report_of
 from bidsseg.errors import FileError
+from bidsseg.files import json_content
 from bidsseg.imaging.image import Image, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.quality.verdicts import TITLES, verdict_of
@@ -178,7 +178,7 @@ def section(out_dir: Path, marker: Path) -> Section:
     quality: Mapping[str, Any] = {}
     charts: list[Chart] = []
     try:
-        quality = as_mapping(json.loads(marker.read_text(encoding="utf-8")))
+        quality = as_mapping(json_content(marker))
     except (OSError, ValueError) as error:
         problems.append(f"{marker.name} could not be read ({error})")
     table = place.file("volumes.tsv", desc=suffix)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.bias import correct_bias
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid, conform
 from bidsseg.imaging.image import Image
 from bidsseg.imaging.sound import sound_values
@@ -34,7 +33,11 @@ def prepare(image: Image, bias_correction: bool, threads: int = 1) -> Image:
     """The scan with absurd grey values replaced and, where asked for, its bias field corrected."""
     data, warnings = sound_values(image.data)
     sound = replace(image, data=data, warnings=(*image.warnings, *warnings))
-    return correct_bias(sound, threads) if bias_correction else sound
+    if not bias_correction:
+        return sound
+    from bidsseg.imaging.bias import correct_bias  # and SimpleITK, which nothing else here needs
+
+    return correct_bias(sound, threads)
 
 
 def answer(image: Image, model: Model, options: PredictOptions) -> Answer:

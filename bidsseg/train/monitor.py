@@ -20,10 +20,10 @@ from bidsseg.train.loop import State
 
 
 class Monitor:
-    """Called after every step."""
+    """Called after every step that is logged. A packed training set holds no scan to picture."""
 
     def __init__(self, data: Path, out: Path, minutes: float) -> None:
-        self.case = next(islice(validation_cases(data), 1), None)
+        self.case = next(islice(validation_cases(data), 1), None) if data.is_dir() else None
         self.out, self.seconds, self.last = out, minutes * 60, time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"))
         self.progress = Progress(*columns, TimeElapsedColumn())

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bidsseg.errors import plain
 from bidsseg.quality.verdicts import tally
 
 STYLES = {
@@ -60,10 +61,10 @@ def finish(rows: Sequence[Row], warnings: Sequence[str]) -> Result:
     if rows:
         Console(soft_wrap=False).print(_table(rows))
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {plain(warning)}", file=sys.stderr)
     for row in rows:
         if row.result in ("failed", "lesions failed"):
-            print(f"error: {row.why}", file=sys.stderr)
+            print(f"error: {plain(row.why)}", file=sys.stderr)
     if counts["failed"] or counts["not tried"]:
         return "failed"
     return "lesions failed" if counts["lesions failed"] else "ok"
@@ -78,7 +79,7 @@ def _table(rows: Sequence[Row]) -> Table:
         path, colon, rest = row.why.partition(": ")
         why = rest if colon and path.startswith("/") else row.why
         verdict = Text(row.verdict, VERDICT_STYLES.get(row.verdict, ""))
-        table.add_row(row.name, Text(row.result, STYLES[row.result]), verdict, Text(why))
+        table.add_row(Text(plain(row.name)), Text(row.result, STYLES[row.result]), verdict, Text(plain(why)))
     return table
 
 
@@ -101,6 +102,6 @@ def progress(total: int) -> Iterator[Any]:
 
     def line(name: str, good: bool) -> None:
         count[good] += 1
-        print(f"[{count.total()}/{total}] {name} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
+        print(f"[{count.total()}/{total}] {plain(name)} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
 
     yield line

@@ -11,19 +11,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.outputs import Place, Recipe, listed, remove_outputs
 from bidsseg.bids.root_files import LABELS_ABOUT
 from bidsseg.files import write_json
+from bidsseg.imaging.grid import conform, grid_of
+from bidsseg.imaging.image import Image, save
 from bidsseg.labels import Scheme, label_table
-
-if TYPE_CHECKING:
-    from bidsseg.imaging.image import Image
-    from bidsseg.quality.assessment import Assessment
-    from bidsseg.quality.evidence import Evidence
-    from bidsseg.segmentation.result import Segmentation
+from bidsseg.quality.assessment import Assessment, quality_file
+from bidsseg.quality.evidence import Evidence
+from bidsseg.segmentation.result import Segmentation, brain_mask, labels
+from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
 MASK_LABEL = "brain"
@@ -82,8 +82,6 @@ def _write_all(writer: _Writer, result: Result, threads: int) -> None:
 
 def refuse_to_replace_of(place: Place, recipe: Recipe) -> None:
     """Raise ``UserError`` where what ``write_scan`` replaces is not as bidsseg wrote it."""
-    from bidsseg.segmentation.volumes import VOLUME_COLUMNS
-
     images = [path for path in listed(place.out, place.marker) if path.name.endswith(".nii.gz")]
     refuse_to_replace([*images, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
 
@@ -134,8 +132,6 @@ class _Writer:
         return {**more, **provenance}
 
     def image(self, path: Path, data: Any, like: Image, sidecar: dict[str, Any], slope: float | None = None) -> None:
-        from bidsseg.imaging.image import save
-
         self.written.append(path)
         save(path, data, like.affine, like, slope)
         self.json(_sidecar_of(path), sidecar)
@@ -156,8 +152,6 @@ def _reference(space: str) -> dict[str, Any]:
 
 def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Segmentation) -> None:
     """Label images of all schemes, and the brain mask, in one space."""
-    from bidsseg.segmentation.result import brain_mask, labels
-
     place, like = writer.place, _on_grid_of(result, space)
     for scheme in writer.recipe.schemes:
         path = _labels_file(place, space, scheme)
@@ -191,8 +185,6 @@ def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Sche
 
 def _on_grid_of(result: Result, space: str) -> Image:
     """An image whose affine and header fit a space; its voxels don't matter."""
-    from bidsseg.imaging.grid import grid_of
-
     if space == "orig":
         return result.image
     return replace(result.image, affine=grid_of(result.image.data.shape, result.image.affine).affine)
@@ -200,8 +192,6 @@ def _on_grid_of(result: Result, space: str) -> Image:
 
 def _write_preprocessed(writer: _Writer, result: Result) -> None:
     """The scan as the network saw it: bias corrected, at 1 mm."""
-    from bidsseg.imaging.grid import conform
-
     volume, _ = conform(result.corrected)
     path = _preprocessed_file(writer.place)
     sidecar = writer.metadata(SkullStripped=False, Description=PREPROCESSED, **_reference("1mm"))
@@ -209,8 +199,6 @@ def _write_preprocessed(writer: _Writer, result: Result) -> None:
 
 
 def _write_volumes(writer: _Writer, result: Result) -> None:
-    from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
-
     path = _volumes_file(writer.place)
     expected = result.judged[1].expected if result.judged else None
     writer.written.append(path)
@@ -223,7 +211,6 @@ def _write_figures(writer: _Writer, result: Result) -> list[str]:
     """Pictures of all schemes; returns what went wrong, since a scan without a picture is still segmented."""
     try:
         from bidsseg.report.mosaic import mosaic
-        from bidsseg.segmentation.result import labels
 
         for scheme in writer.recipe.schemes:
             path = writer.place.figure(scheme)
@@ -235,8 +222,6 @@ def _write_figures(writer: _Writer, result: Result) -> list[str]:
 
 
 def _write_marker(writer: _Writer, result: Result, warnings: Sequence[str]) -> None:
-    from bidsseg.quality.assessment import quality_file
-
     place = writer.place
     outputs = sorted(path.relative_to(place.out).as_posix() for path in writer.written)
     content = {

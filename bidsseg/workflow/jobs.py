@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ class Job:
     partners: Sequence[str] = ()
     "Scans of other contrasts of the session, to average probabilities with."
     low_memory: bool = False
+    keep_answer: bool = False
+    "Also keep what the network said, to be fused with other contrasts."
     overwrite: bool = False
     "Also what bidsseg did not write."
 
@@ -38,6 +40,15 @@ class Job:
     def place(self) -> Place:
         place = Place(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
         return fused_place(place, [Path(path) for path in self.partners]) if self.partners else place
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The scan, and its partners."""
+        return (self.scan, *self.partners)
+
+    def alone(self, scan: str) -> Job:
+        """The job of one of the sources by itself, whose answer is kept."""
+        return replace(self, scan=scan, partners=(), keep_answer=True)
 
     def made_with(self) -> Recipe:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.recipe.items()}

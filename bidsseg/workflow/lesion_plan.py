@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count, groupby
@@ -14,7 +13,7 @@ from bidsseg.bids.outputs import Place, Recipe, is_complete, lesion_log, lesion_
 from bidsseg.bids.root_files import links_in
 from bidsseg.bids.session_order import in_time
 from bidsseg.errors import UserError
-from bidsseg.files import table, write_text
+from bidsseg.files import json_content, table, write_text
 from bidsseg.labels import label_table
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.tables import LESION_CODES
@@ -72,7 +71,7 @@ def finished(request: LesionRequest, subject: str) -> list[Place]:
     places = []
     for marker in sorted((request.out / f"sub-{subject}").glob("**/anat/sub-*_qc.json")):
         try:
-            source = json.loads(marker.read_text(encoding="utf-8"))["Sources"][0].removeprefix("bids:raw:")
+            source = json_content(marker)["Sources"][0].removeprefix("bids:raw:")
             if not (request.dataset / source).is_relative_to(request.dataset) or ".." in Path(source).parts:
                 continue
             place = Place(parse_scan(request.dataset / source), request.dataset, request.out)
@@ -177,7 +176,7 @@ def outcomes(job: LesionJob, error: str | None) -> list[Told]:
         elif error is not None or not lesion_marker(place).exists():
             told.append(Told(name, "lesions failed", f"{mask}: {error or 'not finished'}"))
         else:
-            found = json.loads(lesion_marker(place).read_text(encoding="utf-8"))
+            found = json_content(lesion_marker(place))
             told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
     return told
 

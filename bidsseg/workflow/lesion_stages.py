@@ -36,6 +36,7 @@ from bidsseg.files import all_whole, read_json, write_json, write_text
 from bidsseg.imaging.image import Image, load
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import LesionReport
 from bidsseg.lesions.tables import LESION_TABLES, lesion_files, summary, write_lesions
 from bidsseg.segmentation.result import Segmentation, from_labels
@@ -123,7 +124,9 @@ def describe_participant(fields: dict[str, Any]) -> str:
         try:
             with one_line_errors(job.masks[number]):
                 make_room(place, job.overwrite)
+            with one_line_errors(str(place.scan.path)):
                 image = load(place.scan.path)
+            with one_line_errors(job.masks[number]):
                 report = describe(place, image, number, job)
                 matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
         except UserError:
@@ -159,7 +162,7 @@ def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionR
     regions, lobes = (load(label_image(place, scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
     segmentation = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
     mask = load(job.masks[number], uniform_ok=True)
-    report = lesion_features(image, mask, segmentation, job.made_with)
+    report = lesion_features(image, mask, segmentation, job.made_with, is_probability(job.masks[number]))
     uris = [job.mask_uris[number], place.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
     written = lesion_files(lesions_base(place), SPACE)

@@ -21,7 +21,7 @@ from bidsseg.errors import UserError, root_of
 from bidsseg.workflow.workers import WORKER_DIED, Execution, WorkerPool
 
 JOB_DIED = "its cluster job ended without a result, most likely for want of time or memory; ask for more in sbatch_args"
-STAGES = ("outputs", "segmentation", "n4", "lesions")
+STAGES = ("outputs", "fusion", "segmentation", "n4", "lesions")
 "Last first: a scan begun is finished before another begins, which keeps the work folder small."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
+from bidsseg.bids.contrasts import session_key
 from bidsseg.bids.outputs import is_complete
 from bidsseg.errors import full_disk
 from bidsseg.files import write_text
@@ -56,8 +57,7 @@ def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator
     if how.write_graph and jobs:
         write_graph(jobs[0], how)
     with closing(Runner(pool, on_scan)) as runner:
-        for first in range(0, len(jobs), size):
-            batch = jobs[first : first + size]
+        for batch in batches(jobs, size):
             if failed and how.stop_on_first_crash:
                 yield from (Outcome(job, "not tried, as another scan failed", stopped=True) for job in batch)
                 continue
@@ -107,6 +107,9 @@ class Runner:
         self.how = how = pool.how
         self.on_scan = on_scan
         self.stems: dict[str, str] = {}
+        self.parts: dict[str, tuple[str, ...]] = {}
+        "By the name of a job's workflow, the workflows that its results come from."
+        self.ended: set[str] = set()
         self.failed: set[str] = set()
         self.unwritten: dict[str, str] = {}
         self.scratch = how.scratch
@@ -122,16 +125,19 @@ class Runner:
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run one batch; every job gets an outcome."""
-        self.failed = set()
-        self.stems = {workflow_name(job): job.place.scan.stem for job in jobs}
+        self._expect({workflow_name(job): parts_of(job) for job in jobs})
+        self.stems = {name: stem for job in jobs for name, stem in stems_of(job).items()}
         error = self._execute(build_workflow(jobs, self.how))
         crashes = self._crashes()
         return [self._outcome(job, crashes, error) for job in jobs]
 
+    def _expect(self, parts: dict[str, tuple[str, ...]]) -> None:
+        self.parts, self.ended, self.failed = parts, set(), set()
+
     def run_lesions(self, jobs: Sequence[LesionJob]) -> list[tuple[LesionJob, str | None]]:
         """Describe the lesions of participants; returns each with what ended it, None if nothing did."""
-        self.failed = set()
         self.stems = {f"lesions_{job.subject}": f"sub-{job.subject} lesions" for job in jobs}
+        self._expect({name: (name,) for name in self.stems})
         workflow = Workflow(name=ROOT, base_dir=str(self.how.nodes))
         workflow.add_nodes([lesion_workflow(job, self.how) for job in jobs])
         error = self._execute(workflow)
@@ -186,10 +192,21 @@ class Runner:
         good = status == "end" and node.name in LAST_STAGES and name not in self.failed  # Linear "ends" what it skips
         if status == "end" and self.how.resource_monitor:
             note_resources(self.how.logs / "resources.tsv", self.stems[name], node)
-        if status == "exception" or good:
-            self.failed |= {name} if status == "exception" else set()
-            self._clean(name)
-            self.on_scan(self.stems[name], good)
+        if status == "exception":
+            self._end([job for job, parts in self.parts.items() if name in parts], good=False)
+        elif good:
+            self._end([name], good=True)
+
+    def _end(self, jobs: Sequence[str], good: bool) -> None:
+        """Tell of jobs that have ended, and remove the folders that no other job needs."""
+        for job in jobs:
+            if job not in self.ended:
+                self.ended.add(job)
+                self.failed |= set() if good else {job}
+                self.on_scan(self.stems[job], good)
+        needed = {part for job, parts in self.parts.items() if job not in self.ended for part in parts}
+        for part in {part for job in jobs for part in self.parts[job]} - needed:
+            self._clean(part)
 
     def _crashes(self) -> dict[str, str]:
         """What the crash file of each workflow says that failed; the files are removed."""
@@ -204,7 +221,7 @@ class Runner:
 
     def _outcome(self, job: Job, crashes: dict[str, str], error: str) -> Outcome:
         log = self.how.logs / f"{job.place.scan.stem}_error.txt"
-        crash = crashes.get(workflow_name(job))
+        crash = next((crashes[part] for part in parts_of(job) if part in crashes), None)
         if crash is not None:
             reason = reason_in(crash, job, self.how.work_dir)
             _write_log(log, f"{crash.rstrip()}\nError: {reason}\n")
@@ -257,36 +274,115 @@ def reason_in(crash: str, job: Job, work: Path) -> str:
     return f"{job.scan}: {with_advice(other[-1], work) if other else 'failed without a message; see the log'}"
 
 
+def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
+    """The jobs, some at a time, those of one session together: at least ``size`` but for the last."""
+    sessions: dict[tuple[Path, str, str | None], list[Job]] = {}
+    for job in jobs:
+        sessions.setdefault(session_key(job.place), []).append(job)
+    batch: list[Job] = []
+    for session in sessions.values():
+        batch += session
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
 def build_workflow(jobs: Sequence[Job], how: Execution) -> Workflow:
-    """One workflow that holds one of three nodes for each scan."""
+    """One workflow that holds one of three nodes for each scan, and one for the contrasts of each session to fuse."""
     workflow = Workflow(name=ROOT, base_dir=str(how.nodes))
-    workflow.add_nodes([scan_workflow(job, how) for job in jobs])
+    sessions: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.partners:
+            sessions.setdefault(fusion_name(job), []).append(job)
+    asked = {scan: job.alone(scan) for session in sessions.values() for job in session for scan in job.sources}
+    scans = {job.scan: scan_workflow(asked.get(job.scan, job), how) for job in jobs if not job.partners}
+    scans |= {scan: scan_workflow(job, how, outputs=False) for scan, job in asked.items() if scan not in scans}
+    workflow.add_nodes(list(scans.values()))
+    for name, session in sessions.items():
+        _add_session(workflow, name, session, scans, how)
     return workflow
+
+
+def _add_session(
+    workflow: Workflow, name: str, session: Sequence[Job], scans: Mapping[str, Workflow], how: Execution
+) -> None:
+    """Fuse the contrasts of a session: a node that has the answers to all of them, and one that writes for each job."""
+    sources = list(dict.fromkeys(scan for job in session for scan in job.sources))
+    answers = [f"answer{number}" for number in range(len(sources))]
+    function = Function(input_names=["jobs", "scans", *answers], output_names=["out"], function=_fusion)
+    fusion = Node(function, name="fusion", **_share(how, FUSION_GB))
+    fusion.inputs.jobs = [asdict(job) for job in session]
+    fusion.inputs.scans = sources
+    together = Workflow(name=name)
+    together.add_nodes([fusion])
+    for scan, answer in zip(sources, answers, strict=True):
+        workflow.connect(scans[scan], "segmentation.out", together, f"fusion.{answer}")
+    for job in session:
+        outputs = _outputs_node(job, _fused_outputs, how)
+        fused = Workflow(name=workflow_name(job))
+        fused.add_nodes([outputs])
+        workflow.connect(scans[job.scan], "n4.out", fused, "outputs.corrected")
+        workflow.connect(together, "fusion.out", fused, "outputs.fused")
 
 
 def workflow_name(job: Job) -> str:
     return re.sub(r"\W", "_", job.place.scan.stem)
 
 
-def scan_workflow(job: Job, how: Execution) -> Workflow:
-    """Bias field correction, segmentation, outputs. Outputs are written whatever nipype finds in its cache."""
-    memory_gb = how.scan_gb + (FUSION_GB if job.partners else 0)
-    share = {"n_procs": how.threads, "mem_gb": min(memory_gb, how.memory_gb or memory_gb)}
-    n4, segmentation, outputs = (
-        Node(Function(function=function, output_names=["out"]), name=function.__name__.strip("_"), **share)
-        for function in (_n4, _segmentation, _outputs)
+def fusion_name(job: Job) -> str:
+    """The name of what fuses the contrasts of a job's session."""
+    scan = job.place.scan
+    return re.sub(r"\W", "_", f"fusion_{scan.subject}_{scan.session}")
+
+
+def stems_of(job: Job) -> dict[str, str]:
+    """The workflows that a job's results come from, its own first, and the scan that each is about."""
+    own = {workflow_name(job): job.place.scan.stem}
+    if not job.partners:
+        return own
+    sources = [job.alone(scan) for scan in job.sources]
+    alone = {workflow_name(source): source.place.scan.stem for source in sources}
+    return {**own, fusion_name(job): job.place.scan.stem, **alone}
+
+
+def parts_of(job: Job) -> tuple[str, ...]:
+    """The names of the workflows that a job's results come from, its own first."""
+    return tuple(stems_of(job))
+
+
+def scan_workflow(job: Job, how: Execution, outputs: bool = True) -> Workflow:
+    """Bias field correction, segmentation, and outputs; these are written whatever nipype finds in its cache."""
+    n4, segmentation = (
+        Node(Function(function=function, output_names=["out"]), name=function.__name__.strip("_"), **_share(how))
+        for function in (_n4, _segmentation)
     )
-    for node in (n4, segmentation, outputs):
+    for node in (n4, segmentation):
         node.inputs.job = asdict(job)
     stat = Path(job.scan).stat() if Path(job.scan).exists() else None
     n4.inputs.stamp = [stat.st_size, stat.st_mtime_ns] if stat else []
     segmentation.inputs.use_gpu = how.gpus > 0  # nipype knows nodes for the GPU by the name of this input
-    outputs.overwrite = True
     workflow = Workflow(name=workflow_name(job))
     workflow.connect(n4, "out", segmentation, "corrected")
-    workflow.connect(n4, "out", outputs, "corrected")
-    workflow.connect(segmentation, "out", outputs, "segmentation")
+    if outputs:
+        written = _outputs_node(job, _outputs, how)
+        workflow.connect(n4, "out", written, "corrected")
+        workflow.connect(segmentation, "out", written, "segmentation")
     return workflow
+
+
+def _outputs_node(job: Job, function: Callable[..., str], how: Execution) -> Node:
+    node = Node(Function(function=function, output_names=["out"]), name="outputs", **_share(how))
+    node.inputs.job = asdict(job)
+    node.overwrite = True
+    return node
+
+
+def _share(how: Execution, more_gb: float = 0.0) -> dict[str, float]:
+    """CPUs and memory of a node."""
+    memory_gb = how.scan_gb + more_gb
+    return {"n_procs": how.threads, "mem_gb": min(memory_gb, how.memory_gb or memory_gb)}
 
 
 def lesion_workflow(job: LesionJob, how: Execution) -> Workflow:
@@ -326,3 +422,20 @@ def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: igno
     from bidsseg.workflow.scan_stages import write
 
     return write(job, corrected, segmentation)
+
+
+def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
+
+    from bidsseg.workflow.scan_stages import fuse_session
+
+    by_scan = {scan: answers[f"answer{number}"] for number, scan in enumerate(scans)}
+    return fuse_session(jobs, by_scan, Path.cwd())
+
+
+def _fused_outputs(job: dict, corrected: str, fused: str) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
+
+    from bidsseg.workflow.scan_stages import SEGMENTATION, fused_folder, write
+
+    return write(job, corrected, str(fused_folder(Path(fused), job) / SEGMENTATION))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import threading
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from bidsseg.bids.dataset import Found, NothingSelected, Selection, find_scans, 
 from bidsseg.bids.outputs import FUSED, Place, Recipe, is_complete
 from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_dataset, write_root
 from bidsseg.errors import UserError
-from bidsseg.files import read_json, write_text
+from bidsseg.files import json_content, read_json, write_text
 from bidsseg.labels import SCHEMES
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
@@ -274,7 +273,7 @@ def folder_of_pair(dataset: Path, out: Path) -> str:
 
 def _read_plugin(path: Path) -> dict[str, Any]:
     try:
-        plugin = json.loads(path.read_text(encoding="utf-8"))
+        plugin = json_content(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); check --use-plugin") from error
     if not isinstance(plugin, dict) or "plugin" not in plugin:

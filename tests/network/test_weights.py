@@ -1,11 +1,14 @@
+import codecs
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import pytest
 
-from bidsseg.errors import FileError
+from bidsseg.errors import FileError, UserError
 from bidsseg.network.card import (
     ACCURACY_MARKS,
     DEFAULT_MODEL,
@@ -18,6 +21,7 @@ from bidsseg.network.card import (
     write_readme,
 )
 from bidsseg.network.weights import load_model
+from bidsseg.quality.expectation import FEATURES, calibration_from
 
 
 def test_weights_and_card_come_back(tiny_model: Path) -> None:
@@ -100,3 +104,104 @@ def test_verdicts_as_a_table() -> None:
         "",
         "Of 3 clinical scans: 2 pass, 1 check, 0 fail.",
     ]
+
+
+def changed(**fields: object) -> Callable[[Path], None]:
+    """Replaces fields of the card."""
+
+    def change(folder: Path) -> None:
+        card = json.loads((folder / "card.json").read_text())
+        (folder / "card.json").write_text(json.dumps({**card, **fields}))
+
+    return change
+
+
+def resized(**sizes: object) -> Callable[[Path], None]:
+    """Replaces sizes of the network."""
+
+    def change(folder: Path) -> None:
+        card = json.loads((folder / "card.json").read_text())
+        changed(architecture={**card["architecture"], **sizes})(folder)
+
+    return change
+
+
+def with_weights(content: bytes) -> Callable[[Path], None]:
+    """Replaces the weights, and says so in the card."""
+
+    def change(folder: Path) -> None:
+        (folder / "weights.safetensors").write_bytes(content)
+        changed(sha256=sha256_of(folder / "weights.safetensors"))(folder)
+
+    return change
+
+
+def as_folder(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "card.json").write_text("[" * 100_000),
+        lambda folder: (folder / "card.json").write_text("[]"),
+        lambda folder: (folder / "card.json").write_text("null"),
+        lambda folder: (folder / "card.json").write_bytes(b"\xff\xfe{}"),
+        as_folder("card.json"),
+        as_folder("weights.safetensors"),
+        changed(architecture=None),
+        changed(architecture={"widths": 5}),
+        changed(tissues=5),
+        changed(tissues=[1, 2]),
+        changed(name=5),
+        changed(sha256=["a"]),
+        changed(about=[]),
+        changed(quality="good"),
+        changed(nonsense=1),
+        resized(widths=[4] * 40),
+        resized(widths=[0, 4]),
+        resized(widths=[4.0, 4]),
+        resized(widths=[]),
+        resized(widths=[10**9, 4]),
+        resized(head_width=-1),
+        resized(n_tissues=3),
+        resized(n_parcels=1),
+        resized(widths=[4, 8]),
+        resized(unknown=1),
+        with_weights(b""),
+        with_weights(b"not safetensors at all"),
+        with_weights((2**62).to_bytes(8, "little") + b"{}"),
+        with_weights((2).to_bytes(8, "little") + b"{}"),
+    ],
+)
+def test_a_damaged_model_folder_is_one_line(damage: Callable[[Path], None], tiny_model: Path, tmp_path: Path) -> None:
+    folder = copytree(tiny_model, tmp_path / "model")
+    damage(folder)
+    with pytest.raises(FileError) as caught:
+        load_model(folder)
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_in_the_card_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    folder = copytree(tiny_model, tmp_path / "model")
+    (folder / "card.json").write_bytes(codecs.BOM_UTF8 + (folder / "card.json").read_bytes())
+    assert read_card(folder) == read_card(tiny_model)
+
+
+@pytest.mark.parametrize(
+    "quality",
+    [
+        {"features": 5},
+        {"features": FEATURES},
+        {"features": FEATURES, "expected": {"regions": 1}, "reachable": {}},
+        {"features": FEATURES, "expected": {}, "reachable": {}, "unknown": 1},
+    ],
+)
+def test_a_damaged_calibration_is_one_line(quality: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="the quality in the model's card is damaged"):
+        calibration_from(quality)

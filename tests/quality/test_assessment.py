@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bidsseg.quality.assessment import assess, quality_json
+from bidsseg.labels import LEFT, RIGHT, TISSUE, gyri
+from bidsseg.quality.assessment import assess, quality, quality_json
 from bidsseg.quality.coverage import Geometry
 from bidsseg.quality.evidence import SCORED, Evidence, Sums
 from bidsseg.quality.expectation import FEATURES, KIND, Calibration, Curve
 from bidsseg.quality.usual import asymmetries, label_oddness, layout, lobe_ratios, references
+from bidsseg.segmentation.result import Segmentation
 
 BRAIN_MM3 = 1.4e6
 VIEW = Geometry(40, 4.0, 160.0)
@@ -154,3 +156,14 @@ def test_cortex_that_swallowed_white_matter_is_told_in_slices_too(ratio: float, 
         evidence = changed(evidence, 3204 + side, now / ratio)
     found = assess(evidence, replace(VIEW, slices=48, slice_mm=slice_mm), TRUSTING)
     assert any(f"occipital cortex is {ratio:.1f} times its white matter" in told for told in found.reasons)
+
+
+def test_quality_of_lopsided_white_matter() -> None:
+    tissue = np.full((4, 1, 1), TISSUE["white-matter"], np.uint8)
+    side = np.array([LEFT, LEFT, LEFT, RIGHT], np.uint8).reshape(4, 1, 1)
+    parcel = np.full((4, 1, 1), len(gyri()) - 1, np.uint8)
+    confidence = np.full((4, 1, 1), 0.5, np.float16)
+    found = quality(Segmentation(tissue, side, parcel, confidence, np.eye(4), has_gyri=True))
+    assert found["CerebralAsymmetry"] == 0.5
+    assert found["MeanConfidence"] == 0.5
+    assert found["IntracranialVolumeMm3"] == pytest.approx(4)

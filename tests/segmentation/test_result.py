@@ -1,12 +1,8 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri
-from bidsseg.quality.assessment import quality
+from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES
 from bidsseg.segmentation.result import Segmentation, brain_mask, from_labels, labels
-from bidsseg.segmentation.volumes import VOLUME_COLUMNS, volumes, write_volumes
 
 
 def two_putamens_and_csf() -> Segmentation:
@@ -20,23 +16,6 @@ def two_putamens_and_csf() -> Segmentation:
     return Segmentation(
         tissue.reshape(cube), side.reshape(cube), parcel, confidence.reshape(cube), affine, has_gyri=False
     )
-
-
-def test_volumes_are_voxels_times_the_voxel() -> None:
-    rows = {row.label.index: row for row in volumes(two_putamens_and_csf(), "regions")}
-    assert (rows[12].voxels, rows[12].fraction_of_intracranial) == (1, 0.25)
-    assert rows[12].volume_mm3 == pytest.approx(8)
-    assert (rows[51].voxels, rows[51].confidence) == (2, 0.875)
-    assert rows[51].volume_mm3 == pytest.approx(16)
-    assert rows[10].voxels == 0
-    assert np.isnan(rows[10].confidence)
-    assert len(rows) == 52
-
-
-def test_lobes_add_up_to_the_regions() -> None:
-    segmentation = two_putamens_and_csf()
-    total = [sum(row.volume_mm3 for row in volumes(segmentation, scheme)) for scheme in ("regions", "lobes")]
-    assert total == pytest.approx([32, 32])
 
 
 def test_label_maps_give_the_segmentation_back() -> None:
@@ -65,23 +44,3 @@ def test_gyri_need_to_have_been_computed() -> None:
 
 def test_mask_holds_brain_and_csf() -> None:
     assert brain_mask(two_putamens_and_csf()).sum() == 4
-
-
-def test_table_has_one_line_per_label_and_says_what_is_missing(tmp_path: Path) -> None:
-    write_volumes(tmp_path / "volumes.tsv", two_putamens_and_csf(), ("regions", "lobes"))
-    head, *lines = (tmp_path / "volumes.tsv").read_text().splitlines()
-    assert head.split("\t") == list(VOLUME_COLUMNS)
-    assert len(lines) == 52 + 19
-    assert "regions\t12\tLeft-Putamen\tL\t1\t8.00\t0.250000\t0.5000\tn/a" in lines
-    assert "regions\t16\tBrain-Stem\tn/a\t0\t0.00\t0.000000\tn/a\tn/a" in lines
-
-
-def test_quality_of_lopsided_white_matter() -> None:
-    tissue = np.full((4, 1, 1), TISSUE["white-matter"], np.uint8)
-    side = np.array([LEFT, LEFT, LEFT, RIGHT], np.uint8).reshape(4, 1, 1)
-    parcel = np.full((4, 1, 1), len(gyri()) - 1, np.uint8)
-    confidence = np.full((4, 1, 1), 0.5, np.float16)
-    found = quality(Segmentation(tissue, side, parcel, confidence, np.eye(4), has_gyri=True))
-    assert found["CerebralAsymmetry"] == 0.5
-    assert found["MeanConfidence"] == 0.5
-    assert found["IntracranialVolumeMm3"] == pytest.approx(4)

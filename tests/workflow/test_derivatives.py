@@ -52,7 +52,7 @@ def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    path = write_image(tmp_path / "data" / "sub-01" / "anat" / "sub-01_run-2_T1w.nii.gz", (8, 9, 10))
+    path = write_image(tmp_path / "data" / "sub-01" / "anat" / "sub-01_run-2_T1w.nii.gz", (20, 9, 10))
     return Place(parse_scan(path), tmp_path / "data", tmp_path / "out")
 
 
@@ -115,7 +115,7 @@ def test_volumes_are_those_of_the_scans_own_grid(place: Place) -> None:
     rows = [dict(zip(lines[0].split("\t"), line.split("\t"), strict=True)) for line in lines[1:]]
     found = [row for row in rows if row["voxels"] != "0"]
     assert {row["scheme"] for row in rows} == {"regions", "lobes"}
-    assert [float(row["volume_mm3"]) for row in found] == [4 * 9 * 10 * 8.0] * 2
+    assert [float(row["volume_mm3"]) for row in found] == [10 * 9 * 10 * 8.0] * 2
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_scan_that_fails_while_it_is_written_leaves_nothing(place: Place, monk
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bidsseg.segmentation.result.write_volumes", fail)
+    monkeypatch.setattr(derivatives, "write_volumes", fail)
     with pytest.raises(OSError, match="No space left"):
         write_scan(place, RECIPE, result_for(place))
     assert [path for path in place.out.rglob("*") if path.is_file() and path.suffix != ".png"] == []
