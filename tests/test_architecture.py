@@ -35,7 +35,8 @@ ROOMS = {
 }
 """Each room, and the rooms and modules that it may import; from the ground up, so that no arrow runs upwards.
 
-Training draws its pictures with ``report.mosaic``, and makes the tables that ``quality.reorientation`` and ``quality.usual`` read.
+Training draws its pictures with ``report.mosaic``, and makes the tables that ``quality.reorientation`` and
+``quality.usual`` read.
 """
 OWNERS = {
     "bids": {"bids.dataset"},
