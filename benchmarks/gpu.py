@@ -49,7 +49,6 @@ from bidsseg.network.weights import load_model, save_model
 from bidsseg.report.mosaic import mosaic
 from bidsseg.segmentation.decision import to_native
 from bidsseg.segmentation.pipeline import prepare, segment
-from bidsseg.segmentation.result import brain_mask, labels
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.loop import Run, State, export, new_state, sample_batches, start_or_resume, train, train_step
@@ -270,9 +269,9 @@ def agreement_of_labels(at: Measurement) -> Iterator[Row]:
     """Share of the brain's voxels to which the device gives another region than the CPU in float32."""
     for name, image in (("whole head", at.heads[0]), ("clinical scan", at.clinical[0])):
         with full_precision():
-            reference = labels(segment(image, at.load_model(), PredictOptions("cpu")), "regions")
-            exact = labels(segment(image, at.load_model(), PredictOptions(str(at.device))), "regions")
-        half = labels(segment(image, at.load_model(), PredictOptions(str(at.device))), "regions")
+            reference = segment(image, at.load_model(), PredictOptions("cpu")).labels("regions")
+            exact = segment(image, at.load_model(), PredictOptions(str(at.device))).labels("regions")
+        half = segment(image, at.load_model(), PredictOptions(str(at.device))).labels("regions")
         for precision, found in (("float32", exact), ("bfloat16", half)):
             brain = (found > 0) | (reference > 0)
             yield (
@@ -356,10 +355,10 @@ def stages_of_predict(at: Measurement) -> Iterator[Row]:
         found, _ = infer(volume, model, PredictOptions(str(at.device)))
         marks.append(("network", waited(at.device)))
         native = to_native(found, grid, False)
-        codes = labels(native, "regions")
+        codes = native.labels("regions")
         marks.append(("back to the scan's grid", waited(at.device)))
         nib.save(nib.Nifti1Image(codes, image.affine), path)
-        nib.save(nib.Nifti1Image(brain_mask(native), image.affine), path)
+        nib.save(nib.Nifti1Image(native.brain_mask.astype(np.uint8), image.affine), path)
         marks.append(("write", waited(at.device)))
         mosaic(at.scratch / "stages.png", read, codes, "regions")
         marks.append(("picture", waited(at.device)))

@@ -88,7 +88,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     recipe = Recipe(__version__, model.card.name, model.card.sha256)
     with run.stage("write"):
         write_root(out, dataset, recipe, ("T1w",))
-        write_scan(place, recipe, Result(image, corrected, native, judged=judged), threads)
+        write_scan(place, recipe, Result(image, native, conformed, judged=judged), threads)
     with run.stage("report"):
         participant_report(out, place.scan.subject)
     return run.report()
@@ -115,13 +115,12 @@ def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
     from bidsseg.network import device, inference
     from bidsseg.network.weights import load_model
     from bidsseg.segmentation.pipeline import segment
-    from bidsseg.segmentation.result import labels
 
     image, model = load(next(dataset.glob("sub-*/anat/*.nii.gz"))), load_model()
     answers = []
     for half in (True, False):
         device.cpu_has_bfloat16 = lambda half=half: half
-        answers.append(labels(segment(image, model, inference.PredictOptions("cpu", threads)), "regions"))
+        answers.append(segment(image, model, inference.PredictOptions("cpu", threads)).labels("regions"))
     changed = answers[0] != answers[1]
     return {"of_brain": float(changed[(answers[0] > 0) | (answers[1] > 0)].mean()), "of_scan": float(np.mean(changed))}
 

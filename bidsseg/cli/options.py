@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,6 +15,7 @@ from bidsseg.errors import FULL, UserError, full_disk, plain
 if TYPE_CHECKING:
     from bidsseg.network.weights import Model
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -27,6 +29,12 @@ OVERWRITE_OPTION = click.option(
 MIRROR_OPTION = click.option(
     "--mirror", is_flag=True, help="Average with the answer to the mirror image: better, twice the network's time."
 )
+
+
+def bias_correction_option(default: bool, **how: Any) -> Callable[[Decorated], Decorated]:
+    """``--bias-correction`` and its opposite; ``how`` goes to click."""
+    text = "N4 before the segmentation."
+    return click.option("--bias-correction/--no-bias-correction", default=default, show_default=True, help=text, **how)
 
 
 class OneLineErrors(click.Group):

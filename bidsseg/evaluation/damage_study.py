@@ -23,7 +23,6 @@ from bidsseg.network.weights import Model
 from bidsseg.quality.assessment import Geometry, geometry
 from bidsseg.quality.evidence import SCORED, Evidence, collect, evidence_from
 from bidsseg.segmentation.pipeline import answer, native, prepare
-from bidsseg.segmentation.result import labels
 from bidsseg.train.held_out import Case
 
 
@@ -98,7 +97,7 @@ def run_trial(case: Case, how: Damage, model: Model, options: PredictOptions) ->
     segmented = native(found, options.gyri)
     truth = {scheme: carry(reference_codes(case.anatomy, scheme)) for scheme in SCORED}
     dice: dict[str, dict[int, float]] = {
-        scheme: dice_by_label(codes, labels(segmented, scheme)) for scheme, codes in truth.items()
+        scheme: dice_by_label(codes, segmented.labels(scheme)) for scheme, codes in truth.items()
     }
     return Trial(case.name, how, model.card.sha256, dice, collect(found.probabilities, found.volume), geometry(image))
 

@@ -18,7 +18,6 @@ from bidsseg.labels import TISSUE, Codes, Scheme, encode, label_table
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.segmentation.result import labels
 from bidsseg.train.data import Anatomy
 from bidsseg.train.held_out import Case
 
@@ -136,7 +135,7 @@ def evaluate(
         for scheme in schemes:
             base: Scheme = "gyri" if scheme == "gyri" else "regions"
             reference = majority(reference_codes(case.anatomy, base), matrix, AXES[condition.axis])
-            pair = (reference, labels(found, base))
+            pair = (reference, found.labels(base))
             if scheme == LOBAR_SCHEME:
                 pair = (merge_lobes(pair[0]), merge_lobes(pair[1]))
             scores += [replace(score, case=case.name, scheme=scheme) for score in compare(*pair, image, base)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bidsseg.imaging.affines import (
 )
 from bidsseg.imaging.arrays import Floats, voxel_volume_mm3
 from bidsseg.imaging.formats import read_header, read_voxels
+from bidsseg.imaging.grid import Grid, grid_of
 
 Geometry = tuple[tuple[int, ...], NDArray[np.float64]]
 "Shape of a volume, and its affine: 4x4, to RAS mm."
@@ -53,6 +55,11 @@ class Image:
     def spacing_mm(self) -> NDArray[np.float64]:
         """Distance of neighbouring voxels along each axis, (3,)."""
         return voxel_spacing_mm(self.affine)
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The 1 mm RAS grid over the scan's field of view."""
+        return grid_of(self.data.shape, self.affine)
 
     @property
     def geometry(self) -> Geometry:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import along, box_around, resampling_matrix
-from bidsseg.imaging.grid import Grid, grid_of
+from bidsseg.imaging.grid import Grid
 from bidsseg.imaging.image import Image, nifti_bytes
 from bidsseg.report.mosaic import grey_levels, to_ras_order, widened
 
@@ -58,7 +58,7 @@ def embed(one_mm: Image, labels: Mapping[str, Image], max_bytes: int) -> Embedde
     the slices themselves. Raises ``ValueError`` if the images do not belong together.
     """
     first = next(iter(labels.values()))
-    grid = grid_of(first.data.shape, first.affine)
+    grid = first.grid
     if one_mm.data.shape != grid.shape or any(label.data.shape != first.data.shape for label in labels.values()):
         raise ValueError(f"scan {one_mm.data.shape} and labels {first.data.shape} are not on matching grids")
     ordered = {name: to_ras_order(label.data, grid) for name, label in labels.items()}

@@ -23,8 +23,10 @@ from bidsseg.segmentation.result import Segmentation
 class Answer:
     """What the network says of a scan."""
 
+    conformed: Floats
+    "(I, J, K): the prepared scan on the 1 mm RAS grid, with its own grey values."
     volume: Floats
-    "(I, J, K): grey values on the 1 mm RAS grid as the network saw them, 0-1."
+    "(I, J, K): the same as the network saw it, 0-1."
     grid: Grid
     probabilities: Probabilities
 
@@ -46,7 +48,7 @@ def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
         torch.set_num_threads(options.threads)
     conformed, grid = conform(image)
     probabilities, volume = infer(conformed, model, options)
-    return Answer(volume, grid, probabilities)
+    return Answer(conformed, volume, grid, probabilities)
 
 
 def native(found: Answer, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:

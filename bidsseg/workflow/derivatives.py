@@ -13,16 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.outputs import Place, Recipe, listed, remove_outputs
 from bidsseg.bids.root_files import LABELS_ABOUT
 from bidsseg.files import write_json
-from bidsseg.imaging.grid import conform, grid_of
+from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import Image, save
 from bidsseg.labels import Scheme, label_table
 from bidsseg.quality.assessment import Assessment, quality_file
 from bidsseg.quality.evidence import Evidence
-from bidsseg.segmentation.result import Segmentation, brain_mask, labels
+from bidsseg.segmentation.result import Segmentation
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
@@ -39,10 +41,10 @@ class Result:
 
     image: Image
     "As stored."
-    corrected: Image
-    "After bias field correction, on the same grid."
     native: Segmentation
     "On the scan's own grid."
+    conformed: Floats
+    "The scan as prepared for the network, (I, J, K) on the 1 mm grid."
     one_mm: Segmentation | None = None
     "On the 1 mm grid, where asked for."
     probabilities: Mapping[tuple[str, str], Path] = field(default_factory=dict)
@@ -65,6 +67,8 @@ def write_scan(place: Place, recipe: Recipe, result: Result, threads: int = 1) -
 
 
 def _write_all(writer: _Writer, result: Result, threads: int) -> None:
+    for scheme in writer.recipe.schemes:  # once, before threads ask for it at the same time
+        result.native.labels(scheme)
     with ThreadPoolExecutor(threads) as pool:  # most of the time goes into compression, which threads share well
         pictures = pool.submit(_write_figures, writer, result)
         others = [
@@ -159,20 +163,18 @@ def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Seg
             Description=LABELS_ABOUT.format(scheme),
             **_reference(space),
         )
-        writer.image(path, labels(segmentation, scheme), like, sidecar)
+        writer.image(path, segmentation.labels(scheme), like, sidecar)
         if (space, scheme) in result.probabilities:
             _write_probabilities(writer, result.probabilities[space, scheme], space, scheme, like)
     path = _mask_file(place, space)
     sidecar = writer.metadata(
         Type="Brain", Description="Brain and the cerebrospinal fluid around it.", **_reference(space)
     )
-    writer.image(path, brain_mask(segmentation), like, sidecar)
+    writer.image(path, segmentation.brain_mask.astype(np.uint8), like, sidecar)
 
 
 def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Scheme, like: Image) -> None:
     """The probability of each label as one volume of a 4D image, in the order of the label table."""
-    import numpy as np
-
     path = _labels_file(writer.place, space, scheme, "probseg")
     sidecar = writer.metadata(
         Description=PROBABILITIES_ABOUT.format(scheme),
@@ -187,22 +189,22 @@ def _on_grid_of(result: Result, space: str) -> Image:
     """An image whose affine and header fit a space; its voxels don't matter."""
     if space == "orig":
         return result.image
-    return replace(result.image, affine=grid_of(result.image.data.shape, result.image.affine).affine)
+    return replace(result.image, affine=result.image.grid.affine)
 
 
 def _write_preprocessed(writer: _Writer, result: Result) -> None:
     """The scan as the network saw it: bias corrected, at 1 mm."""
-    volume, _ = conform(result.corrected)
     path = _preprocessed_file(writer.place)
     sidecar = writer.metadata(SkullStripped=False, Description=PREPROCESSED, **_reference("1mm"))
-    writer.image(path, volume, _on_grid_of(result, "1mm"), sidecar)
+    writer.image(path, result.conformed, _on_grid_of(result, "1mm"), sidecar)
 
 
 def _write_volumes(writer: _Writer, result: Result) -> None:
     path = _volumes_file(writer.place)
     expected = result.judged[1].expected if result.judged else None
     writer.written.append(path)
-    write_volumes(path, result.native, writer.recipe.schemes, expected)
+    by_scheme = {scheme: result.native.volumes(scheme) for scheme in writer.recipe.schemes}
+    write_volumes(path, by_scheme, expected)
     columns = {name: {"Description": description} for name, description in VOLUME_COLUMNS.items()}
     writer.json(path.with_suffix(".json"), {**columns, **writer.metadata()})
 
@@ -214,7 +216,7 @@ def _write_figures(writer: _Writer, result: Result) -> list[str]:
 
         for scheme in writer.recipe.schemes:
             path = writer.place.figure(scheme)
-            mosaic(path, result.image, labels(result.native, scheme), scheme)
+            mosaic(path, result.image, result.native.labels(scheme), scheme)
             writer.written.append(path)
     except Exception as error:
         return [f"no picture ({type(error).__name__}: {error})"]

@@ -31,6 +31,7 @@ from bidsseg.workflow.derivatives import Result, refuse_to_replace_of, write_sca
 from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
+CONFORMED = "conformed.npy"
 ANSWER = ("tissue", "right", "parcels")
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
@@ -76,7 +77,7 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
     """
     with one_line_errors(jobs[0]["scan"]):
         kept = {scan: kept_answer(Path(path).parent) for scan, path in answers.items()}
-        contrasts = {scan: contrast_of(image, found.probabilities) for scan, (image, found) in kept.items()}
+        contrasts = {scan: contrast_of(image, found) for scan, (image, found) in kept.items()}
         transforms: dict[tuple[str, str], NDArray[np.float64]] = {}
         for job in jobs:
             own = job["scan"]
@@ -109,6 +110,7 @@ def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: 
     for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
         write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
     write_json(folder / EVIDENCE, evidence.as_json())
+    np.save(folder / CONFORMED, answered.conformed)
     path = folder / SEGMENTATION
     save_segmentations(path, decided)
     return str(path)
@@ -119,6 +121,7 @@ def keep_answer(folder: Path, corrected: str, answered: Answer) -> None:
     for name in ANSWER:
         np.save(folder / f"answer-{name}.npy", getattr(answered.probabilities, name))
     np.save(folder / "answer-volume.npy", answered.volume)
+    np.save(folder / "answer-conformed.npy", answered.conformed)
     write_json(folder / "answer.json", {"corrected": corrected, "origin": answered.probabilities.origin})
 
 
@@ -127,8 +130,9 @@ def kept_answer(folder: Path) -> tuple[Image, Answer]:
     about = json_content(folder / "answer.json")
     i, j, k = about["origin"]
     parts = [np.load(folder / f"answer-{name}.npy", mmap_mode="c") for name in ANSWER]
-    image, volume = load(about["corrected"]), np.load(folder / "answer-volume.npy")
-    return image, Answer(volume, grid_of(image.data.shape, image.affine), Probabilities((i, j, k), *parts))
+    conformed, volume = (np.load(folder / f"answer-{name}.npy") for name in ("conformed", "volume"))
+    image = load(about["corrected"])
+    return image, Answer(conformed, volume, image.grid, Probabilities((i, j, k), *parts))
 
 
 def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
@@ -137,9 +141,7 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         answers = load_segmentations(Path(segmentation))
         warnings = json_content(Path(corrected).with_name(WARNINGS))["Warnings"]
         image = replace(load(job["scan"]), warnings=tuple(warnings))
-        smooth = load(corrected)
         work = Job(**job)
-        corrected_image = Image(smooth.data, image.affine, image.header)
         judged = judge(Path(segmentation).parent, image, work.model)
         recipe = work.made_with()
         folder = Path(segmentation).parent
@@ -147,7 +149,8 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
         if not work.overwrite:  # they may have been written meanwhile
             refuse_to_replace_of(work.place, recipe)
-        result = Result(image, corrected_image, answers["orig"], answers.get("1mm"), probabilities, judged)
+        conformed = np.load(folder / CONFORMED, mmap_mode="r")
+        result = Result(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged)
         return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 
 

@@ -62,7 +62,7 @@ def add_scan(out: Path, session: str | None = "1", suffix: str = "FLAIR", warnin
     source.write_bytes(b"scan")
     place = Place(Scan(source, entities, suffix), out.parent / "raw", out)
     image = Image(image.data, image.affine, image.header, warnings)
-    write_scan(place, RECIPE, Result(image, image, segmentation))
+    write_scan(place, RECIPE, Result(image, segmentation, conform(image)[0]))
     return place
 
 

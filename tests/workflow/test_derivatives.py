@@ -22,7 +22,7 @@ from bidsseg.bids.root_files import (
 from bidsseg.bids.session_order import in_time, sessions_table
 from bidsseg.errors import UserError
 from bidsseg.files import table
-from bidsseg.imaging.grid import grid_of
+from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.report import mosaic as pictures
@@ -58,8 +58,9 @@ def place(tmp_path: Path) -> Place:
 
 def result_for(place: Place) -> Result:
     image = load(place.scan.path)
-    grid = grid_of(image.data.shape, image.affine)
-    return Result(image, image, blocks(image.data.shape, image.affine), blocks(grid.shape, grid.affine))
+    grid = image.grid
+    native, one_mm = (blocks(shape, affine) for shape, affine in (image.geometry, (grid.shape, grid.affine)))
+    return Result(image, native, conform(image)[0], one_mm)
 
 
 def test_all_files_of_a_scan_are_written(place: Place) -> None:
