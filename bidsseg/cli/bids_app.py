@@ -12,8 +12,10 @@ from typing import Any
 import click
 
 from bidsseg import __version__
+from bidsseg.cli.options import bias_correction_option
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
 from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
+from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_DATASETS
 
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
@@ -227,13 +229,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     is_flag=True,
     help="Average with the answers to the mirror images: somewhat better, twice the network's time.",
 )
-@option(
-    "--bias-correction/--no-bias-correction",
-    heading=LABELS,
-    default=True,
-    show_default=True,
-    help="N4 before the segmentation.",
-)
+@bias_correction_option(BIAS_CORRECTION_OF_DATASETS, cls=Option, heading=LABELS)
 @option("--model", heading=LABELS, metavar="NAME|DIR", help="A packaged model, or a folder with weights and card.")
 @option(
     "--derivatives",
