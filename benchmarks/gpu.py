@@ -54,7 +54,7 @@ from bidsseg.train.contrast import render
 from bidsseg.train.loop import Run, State, export, new_state, sample_batches, start_or_resume, train, train_step
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.packing import subjects_of, unpack_training_set
-from bidsseg.train.synthesis import Material, Recipe, draw
+from bidsseg.train.synthesis import Material, SynthesisSettings, draw
 
 MIB = 1 << 20
 Row = tuple[str, str]
@@ -76,7 +76,7 @@ class Scale:
     head_mm: int = 300
     "Whole heads are cut to so much around the middle."
     config: UNetConfig = field(default_factory=UNetConfig)
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: SynthesisSettings = field(default_factory=SynthesisSettings)
     options: TrainOptions = field(default_factory=TrainOptions)
 
 
@@ -90,7 +90,7 @@ TINY = Scale(
     budget_s=600.0,
     head_mm=64,
     config=UNetConfig((4, 4), 8),
-    recipe=Recipe((32, 32, 32), shift_mm=2, warp_mm=1, multiple=4),
+    recipe=SynthesisSettings((32, 32, 32), shift_mm=2, warp_mm=1, multiple=4),
     options=TrainOptions(
         brain_blocks=200, outer_blocks=20, any_blocks=20, lesion_blocks=10, parcel_blocks=50, threads=1
     ),
@@ -551,7 +551,7 @@ def main() -> None:
         stage.add_argument("--init", default=None, help="A model to start from; without, random weights.")
         stage.add_argument("--scratch", type=Path, help="Checkpoints go here; default: RESULTS/checkpoint.")
         stage.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="Fields of TrainOptions.")
-        stage.add_argument("--recipe", nargs="*", default=[], metavar="NAME=JSON", help="Fields of Recipe.")
+        stage.add_argument("--recipe", nargs="*", default=[], metavar="NAME=JSON", help="Fields of SynthesisSettings.")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given.results.mkdir(parents=True, exist_ok=True)

@@ -42,12 +42,12 @@ from bidsseg.train.data import (
     load_whole_head,
 )
 from bidsseg.train.held_out import Case, validation_cases
-from bidsseg.train.synthesis import MNI_BRAIN_BOX, Material, Recipe, draw
+from bidsseg.train.synthesis import MNI_BRAIN_BOX, Material, SynthesisSettings, draw
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 BLACK_HOLE = 0.65
 "Grey value of a painted lesion on T1w, against normal white matter."
-UPRIGHT = Recipe((192, 224, 192), 0, 0, 0, 0, p_synthetic=1, p_head=1, p_lesions=0, p_slices=0, p_cropped=0)
+UPRIGHT = SynthesisSettings((192, 224, 192), 0, 0, 0, 0, p_synthetic=1, p_head=1, p_lesions=0, p_slices=0, p_cropped=0)
 LOBES = (("frontal", 1301), ("parietal", 1306), ("temporal", 1305), ("occipital", 1304))
 "Lobes and the codes of their left cortex; 1000 more are the right side, 1900 more the white matter."
 SCALPS = (0.3, 0.5, 2.0, 3.0)

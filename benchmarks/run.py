@@ -55,7 +55,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     with run.stage("imports"):
         from bidsseg import __version__
         from bidsseg.bids.names import parse_scan
-        from bidsseg.bids.outputs import Place, Recipe
+        from bidsseg.bids.outputs import OutputSettings, ScanOutputs
         from bidsseg.bids.root_files import write_root
         from bidsseg.imaging.grid import conform
         from bidsseg.imaging.image import load
@@ -66,8 +66,8 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.report.participant import participant_report
         from bidsseg.segmentation.decision import to_native
         from bidsseg.segmentation.pipeline import prepare
-        from bidsseg.workflow.derivatives import Result, write_scan
-    place = Place(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
+        from bidsseg.workflow.derivatives import ScanResult, write_scan
+    place = ScanOutputs(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
     set_threads(threads)
     with run.stage("model"):
         model = load_model()
@@ -85,10 +85,10 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         evidence = collect(found, volume)
     del found  # as at the end of the step that segments
     judged = evidence, assess(evidence, geometry(image), calibration_from(model.card.quality))
-    recipe = Recipe(__version__, model.card.name, model.card.sha256)
+    recipe = OutputSettings(__version__, model.card.name, model.card.sha256)
     with run.stage("write"):
         write_root(out, dataset, recipe, ("T1w",))
-        write_scan(place, recipe, Result(image, native, conformed, judged=judged), threads)
+        write_scan(place, recipe, ScanResult(image, native, conformed, judged=judged), threads)
     with run.stage("report"):
         participant_report(out, place.scan.subject)
     return run.report()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bidsseg.bids.names import Scan
 from bidsseg.errors import UserError
-from bidsseg.imaging.image import geometry, is_same_grid
+from bidsseg.imaging.image import is_same_grid, read_geometry
 
 MASK_PATTERNS = (
     "*_label-lesion_mask.nii*",
@@ -129,5 +129,5 @@ def _fit(scan: Scan, mask: Path) -> tuple[int, int, int]:
 
 
 def _have_same_grid(scan: Path, mask: Path) -> bool:
-    one, other = geometry(scan), geometry(mask)
+    one, other = read_geometry(scan), read_geometry(mask)
     return one is not None and other is not None and is_same_grid(one, other)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bidsseg.authorship import refuse_to_replace
-from bidsseg.bids.outputs import Place, Recipe, listed, remove_outputs
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs, listed, remove_outputs
 from bidsseg.bids.root_files import LABELS_ABOUT
 from bidsseg.files import write_json
 from bidsseg.imaging.arrays import Floats
@@ -36,7 +36,7 @@ PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to
 
 
 @dataclass(frozen=True)
-class Result:
+class ScanResult:
     """What was computed for one scan."""
 
     image: Image
@@ -53,7 +53,7 @@ class Result:
     "What the network's probabilities tell about its answer, and what is thought of it."
 
 
-def write_scan(place: Place, recipe: Recipe, result: Result, threads: int = 1) -> Path:
+def write_scan(place: ScanOutputs, recipe: OutputSettings, result: ScanResult, threads: int = 1) -> Path:
     """Write all derivatives of a scan and return its marker, which is written last."""
     remove_outputs(place.out, place.marker)
     writer = _Writer(place, recipe, [])
@@ -66,7 +66,7 @@ def write_scan(place: Place, recipe: Recipe, result: Result, threads: int = 1) -
     return place.marker
 
 
-def _write_all(writer: _Writer, result: Result, threads: int) -> None:
+def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
     for scheme in writer.recipe.schemes:  # once, before threads ask for it at the same time
         result.native.labels(scheme)
     with ThreadPoolExecutor(threads) as pool:  # most of the time goes into compression, which threads share well
@@ -84,13 +84,13 @@ def _write_all(writer: _Writer, result: Result, threads: int) -> None:
     _write_marker(writer, result, [*result.image.warnings, *pictures.result()])
 
 
-def refuse_to_replace_of(place: Place, recipe: Recipe) -> None:
+def refuse_to_replace_of(place: ScanOutputs, recipe: OutputSettings) -> None:
     """Raise ``UserError`` where what ``write_scan`` replaces is not as bidsseg wrote it."""
     images = [path for path in listed(place.out, place.marker) if path.name.endswith(".nii.gz")]
     refuse_to_replace([*images, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
 
 
-def outputs_of(place: Place, recipe: Recipe) -> list[Path]:
+def outputs_of(place: ScanOutputs, recipe: OutputSettings) -> list[Path]:
     """All files of a scan but its marker, whether they are there or not."""
     images = [] if place.partners else [_preprocessed_file(place)]
     for space in recipe.spaces:
@@ -103,19 +103,19 @@ def outputs_of(place: Place, recipe: Recipe) -> list[Path]:
     return [*images, *map(_sidecar_of, images), volumes, volumes.with_suffix(".json"), *figures]
 
 
-def _labels_file(place: Place, space: str, scheme: Scheme, ending: str = "dseg") -> Path:
+def _labels_file(place: ScanOutputs, space: str, scheme: Scheme, ending: str = "dseg") -> Path:
     return place.file(f"{ending}.nii.gz", seg=scheme, desc=place.scan.suffix, **_space_entities(space))
 
 
-def _mask_file(place: Place, space: str) -> Path:
+def _mask_file(place: ScanOutputs, space: str) -> Path:
     return place.file("mask.nii.gz", label=MASK_LABEL, desc=place.scan.suffix, **_space_entities(space))
 
 
-def _preprocessed_file(place: Place) -> Path:
+def _preprocessed_file(place: ScanOutputs) -> Path:
     return place.file(f"{place.scan.suffix}.nii.gz", desc="preproc", **_space_entities("1mm"))
 
 
-def _volumes_file(place: Place) -> Path:
+def _volumes_file(place: ScanOutputs) -> Path:
     return place.file("volumes.tsv", desc=place.scan.suffix)
 
 
@@ -127,8 +127,8 @@ def _sidecar_of(image: Path) -> Path:
 class _Writer:
     """Where to write, with which provenance, and what has been written."""
 
-    place: Place
-    recipe: Recipe
+    place: ScanOutputs
+    recipe: OutputSettings
     written: list[Path]
 
     def metadata(self, **more: Any) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _reference(space: str) -> dict[str, Any]:
     return {"SpatialReference": "orig", **({"Resolution": {"1mm": ONE_MM}} if space == "1mm" else {})}
 
 
-def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Segmentation) -> None:
+def _write_labels(writer: _Writer, result: ScanResult, space: str, segmentation: Segmentation) -> None:
     """Label images of all schemes, and the brain mask, in one space."""
     place, like = writer.place, _on_grid_of(result, space)
     for scheme in writer.recipe.schemes:
@@ -185,21 +185,21 @@ def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Sche
     writer.image(path, volumes, like, sidecar, slope=1 / 255)
 
 
-def _on_grid_of(result: Result, space: str) -> Image:
+def _on_grid_of(result: ScanResult, space: str) -> Image:
     """An image whose affine and header fit a space; its voxels don't matter."""
     if space == "orig":
         return result.image
     return replace(result.image, affine=result.image.grid.affine)
 
 
-def _write_preprocessed(writer: _Writer, result: Result) -> None:
+def _write_preprocessed(writer: _Writer, result: ScanResult) -> None:
     """The scan as the network saw it: bias corrected, at 1 mm."""
     path = _preprocessed_file(writer.place)
     sidecar = writer.metadata(SkullStripped=False, Description=PREPROCESSED, **_reference("1mm"))
     writer.image(path, result.conformed, _on_grid_of(result, "1mm"), sidecar)
 
 
-def _write_volumes(writer: _Writer, result: Result) -> None:
+def _write_volumes(writer: _Writer, result: ScanResult) -> None:
     path = _volumes_file(writer.place)
     expected = result.judged[1].expected if result.judged else None
     writer.written.append(path)
@@ -209,7 +209,7 @@ def _write_volumes(writer: _Writer, result: Result) -> None:
     writer.json(path.with_suffix(".json"), {**columns, **writer.metadata()})
 
 
-def _write_figures(writer: _Writer, result: Result) -> list[str]:
+def _write_figures(writer: _Writer, result: ScanResult) -> list[str]:
     """Pictures of all schemes; returns what went wrong, since a scan without a picture is still segmented."""
     try:
         from bidsseg.report.mosaic import mosaic
@@ -223,7 +223,7 @@ def _write_figures(writer: _Writer, result: Result) -> list[str]:
     return []
 
 
-def _write_marker(writer: _Writer, result: Result, warnings: Sequence[str]) -> None:
+def _write_marker(writer: _Writer, result: ScanResult, warnings: Sequence[str]) -> None:
     place = writer.place
     outputs = sorted(path.relative_to(place.out).as_posix() for path in writer.written)
     content = {

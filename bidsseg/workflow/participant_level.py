@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bidsseg import __version__
 from bidsseg.bids.contrasts import fused_places
 from bidsseg.bids.dataset import Found, NothingSelected, Selection, find_scans, read_filters
-from bidsseg.bids.outputs import FUSED, Place, Recipe, is_complete
+from bidsseg.bids.outputs import FUSED, OutputSettings, ScanOutputs, is_complete
 from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_dataset, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import json_content, read_json, write_text
@@ -24,7 +24,7 @@ from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_c
 from bidsseg.network.device import count_gpus
 from bidsseg.quality.verdicts import reasons_of, verdict_of
 from bidsseg.workflow.claims import Claims
-from bidsseg.workflow.console import Result, Row, finish, progress
+from bidsseg.workflow.console import Row, RunStatus, finish, progress
 from bidsseg.workflow.environment import defects_logged, environment
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
 from bidsseg.workflow.options import Options
@@ -44,7 +44,7 @@ def run_group(out: Path) -> None:
         run(out.resolve())
 
 
-def run_participants(options: Options) -> Result:
+def run_participants(options: Options) -> RunStatus:
     """Segment the scans the options select, and describe their lesions; returns how it went.
 
     Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written.
@@ -53,7 +53,7 @@ def run_participants(options: Options) -> Result:
         return _run_participants(options)
 
 
-def _run_participants(options: Options) -> Result:
+def _run_participants(options: Options) -> RunStatus:
     _check_folders(options)
     how = _execution(options)
     if options.dry_run:
@@ -67,7 +67,7 @@ def _run_participants(options: Options) -> Result:
             return _find_and_run(options, pool, claims)
 
 
-def _find_and_run(options: Options, pool: WorkerPool, claims: Claims | None) -> Result:
+def _find_and_run(options: Options, pool: WorkerPool, claims: Claims | None) -> RunStatus:
     """Find the scans, and run those that are not complete; without ``claims``, only say which these are."""
     dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
@@ -83,7 +83,7 @@ def _find_and_run(options: Options, pool: WorkerPool, claims: Claims | None) -> 
     found = find_scans(dataset, selection)
     if not options.overwrite:
         refuse_other_dataset(out)
-    single = [Place(scan, dataset, out) for scan in found.scans]
+    single = [ScanOutputs(scan, dataset, out) for scan in found.scans]
     places = [*single, *(fused_places(single) if options.fuse else ())]
     subjects = sorted({place.scan.subject for place in places})
     if options.reports_only:
@@ -111,7 +111,9 @@ def _wait(line: str, pool: WorkerPool) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _sorted_out(places: Sequence[Place], recipe: Recipe, options: Options) -> tuple[list[Row], list[Place]]:
+def _sorted_out(
+    places: Sequence[ScanOutputs], recipe: OutputSettings, options: Options
+) -> tuple[list[Row], list[ScanOutputs]]:
     """Rows about the scans that are complete, and the scans that are not."""
     complete = {place for place in places if is_complete(place, recipe)} if not options.overwrite else set()
     skipped = [Row(place.scan.stem, "complete", "skipped") for place in places if place in complete]
@@ -119,7 +121,7 @@ def _sorted_out(places: Sequence[Place], recipe: Recipe, options: Options) -> tu
 
 
 def _run_all_of(
-    places: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool
+    places: Sequence[ScanOutputs], recipe: OutputSettings, options: Options, pool: WorkerPool
 ) -> tuple[list[Row], list[str]]:
     """Everything about some participants: scans, comparisons, lesions, reports; returns rows and warnings."""
     out = options.out_dir.resolve()
@@ -136,7 +138,7 @@ def _run_all_of(
     return rows, problems
 
 
-def recipe_of(options: Options) -> Recipe:
+def recipe_of(options: Options) -> OutputSettings:
     """The recipe the options ask for; raises ``UserError`` for a model that is not there."""
     folder = folder_of(options.model or DEFAULT_MODEL)
     card = read_card(folder)
@@ -148,7 +150,7 @@ def recipe_of(options: Options) -> Recipe:
         schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
         spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
     how = (options.bias_correction, schemes, spaces, options.probseg, options.mirror)
-    return Recipe(__version__, card.name, card.sha256, *how)
+    return OutputSettings(__version__, card.name, card.sha256, *how)
 
 
 def _check_folders(options: Options) -> None:
@@ -172,7 +174,7 @@ def _rows_without_run(found: Found, selection: Selection) -> list[Row]:
     return unusable + [Row(f"sub-{label}", "no scans", why) for label in found.empty_participants]
 
 
-def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
+def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: Options, pool: WorkerPool) -> list[Row]:
     """Run the workflows."""
     from bidsseg.workflow.jobs import job_for
     from bidsseg.workflow.nipype_workflow import run_jobs
@@ -203,7 +205,7 @@ def _links(options: Options) -> dict[str, str]:
     return {name: path.as_uri() for path, name in names.items()}
 
 
-def _lesions(places: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
+def _lesions(places: Sequence[ScanOutputs], recipe: OutputSettings, options: Options, pool: WorkerPool) -> list[Row]:
     """Describe the lesions of all segmented scans that have a mask, or tell what is to do."""
     if not options.derivatives:
         return []
@@ -229,7 +231,7 @@ def _lesions(places: Sequence[Place], recipe: Recipe, options: Options, pool: Wo
     return [Row(line.name, line.result, line.why) for line in told]
 
 
-def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
+def _lesion_request(recipe: OutputSettings, options: Options) -> LesionRequest:
     from bidsseg.bids.lesion_masks import Search
     from bidsseg.lesions.options import LesionOptions
     from bidsseg.workflow.lesion_plan import LesionRequest
@@ -281,7 +283,7 @@ def _read_plugin(path: Path) -> dict[str, Any]:
     return plugin
 
 
-def _with_verdicts(rows: Sequence[Row], places: Sequence[Place]) -> list[Row]:
+def _with_verdicts(rows: Sequence[Row], places: Sequence[ScanOutputs]) -> list[Row]:
     """The rows of segmented scans with their verdicts, and the reasons and warnings; contrasts are compared by now."""
     markers = {place.scan.stem: place.marker for place in places}
     judged = []
@@ -294,7 +296,7 @@ def _with_verdicts(rows: Sequence[Row], places: Sequence[Place]) -> list[Row]:
     return judged
 
 
-def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
+def _write_citation(out: Path, recipe: OutputSettings, options: Options) -> None:
     from bidsseg.report.methods import methods_text
 
     text = methods_text(recipe, options.modality, bool(options.derivatives), options.fuse)

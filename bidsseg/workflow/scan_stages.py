@@ -27,7 +27,7 @@ from bidsseg.segmentation.pipeline import Answer, answer
 from bidsseg.segmentation.pipeline import prepare as prepare_voxels
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.workflow.derivatives import Result, refuse_to_replace_of, write_scan
+from bidsseg.workflow.derivatives import ScanResult, refuse_to_replace_of, write_scan
 from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
@@ -150,7 +150,7 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         if not work.overwrite:  # they may have been written meanwhile
             refuse_to_replace_of(work.place, recipe)
         conformed = np.load(folder / CONFORMED, mmap_mode="r")
-        result = Result(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged)
+        result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged)
         return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 
 

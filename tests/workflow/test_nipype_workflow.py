@@ -12,7 +12,7 @@ from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
 from bidsseg.bids.dataset import Selection, find_scans
-from bidsseg.bids.outputs import Place, Recipe, is_complete, lesion_marker
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, lesion_marker
 from bidsseg.errors import UserError
 from bidsseg.files import write_json
 from bidsseg.lesions.options import LesionOptions
@@ -43,8 +43,8 @@ def how(tmp_path: Path) -> Execution:
 def jobs(dataset: Dataset, tiny_model: Path, tmp_path: Path) -> Callable[..., list[Job]]:
     def make(*names: str, model: Path = tiny_model) -> list[Job]:
         root = dataset(*names)
-        recipe = Recipe("1", "tiny", "abc", bias_correction=False, schemes=("lobes",))
-        places = [Place(scan, root, tmp_path / "out") for scan in find_scans(root, Selection()).scans]
+        recipe = OutputSettings("1", "tiny", "abc", bias_correction=False, schemes=("lobes",))
+        places = [ScanOutputs(scan, root, tmp_path / "out") for scan in find_scans(root, Selection()).scans]
         return [job_for(place, recipe, str(model), device="cpu", threads=1) for place in places]
 
     return make
