@@ -12,10 +12,9 @@ import click
 
 from bidsseg import __version__
 from bidsseg.cli import training
+from bidsseg.cli.exit_codes import CLI_USAGE, EXIT_SOME_FAILED
 from bidsseg.cli.options import (
     DEVICE_OPTION,
-    EXIT_SOME_FAILED,
-    EXIT_USAGE,
     MIRROR_OPTION,
     MODEL_OPTION,
     OVERWRITE_OPTION,
@@ -78,7 +77,7 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
         loaded = model_named(model)
     except UserError as error:
         fail(error)
-        sys.exit(EXIT_USAGE)
+        sys.exit(CLI_USAGE)
     verdicts = []
     failed = 0
     for scan, target in _tracked(list(targets.items()), quiet):

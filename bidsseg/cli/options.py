@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bidsseg.cli.exit_codes import EXIT_SOME_FAILED
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
 from bidsseg.errors import FULL, UserError, full_disk, plain
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from bidsseg.network.weights import Model
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-EXIT_SOME_FAILED = 1
-EXIT_USAGE = 2
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 MODEL_OPTION = click.option("--model", default=None, help="Name of a packaged model or a folder with weights and card.")
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
+from bidsseg.cli.exit_codes import CLI_USAGE
 from bidsseg.cli.options import (
     DEVICE_OPTION,
     EXISTING_FOLDER,
-    EXIT_USAGE,
     MIRROR_OPTION,
     MODEL_OPTION,
     THREADS_OPTION,
@@ -70,13 +70,13 @@ def train(
     start = None
     if options.init_share and not init:
         fail(UserError("--init-share: there are no weights to mix with; give --init MODEL, or leave it out"))
-        sys.exit(EXIT_USAGE)
+        sys.exit(CLI_USAGE)
     try:
         start = model_named(init) if init else None
         place = training_device(device)
     except UserError as error:
         fail(error)
-        sys.exit(EXIT_USAGE)
+        sys.exit(CLI_USAGE)
     run = Run(*subjects_and_lesions(data, out / "cache"), out, options=options, device=place)
     if start is not None:
         run = replace(run, config=start.net.config, weights=start.net.state_dict())

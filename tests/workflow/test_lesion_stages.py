@@ -15,7 +15,7 @@ import pytest
 from bidsseg.bids.lesion_masks import Search, choose, find_masks
 from bidsseg.bids.names import parse_scan
 from bidsseg.bids.session_order import natural
-from bidsseg.cli.bids_app import EXIT_LESIONS_FAILED, EXIT_OK
+from bidsseg.cli.exit_codes import EXIT_LESIONS_FAILED, EXIT_OK
 from bidsseg.errors import UserError
 from bidsseg.workflow.lesion_plan import link_names
 from tests.conftest import Dataset, Run

@@ -20,7 +20,8 @@ import numpy as np
 import psutil
 import pytest
 
-from bidsseg.cli.bids_app import EXIT_OK, EXIT_SOME_FAILED, run
+from bidsseg.cli.bids_app import run
+from bidsseg.cli.exit_codes import EXIT_OK, EXIT_SOME_FAILED
 from bidsseg.cli.main import main
 from bidsseg.files import TEMPORARY, read_json
 from bidsseg.imaging.image import load, save

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from nipype.pipeline.engine import Node
 
-from bidsseg.cli.bids_app import EXIT_OK
+from bidsseg.cli.exit_codes import EXIT_OK
 from bidsseg.cli.main import main
 from bidsseg.workflow import SegmentRegions
 from tests.conftest import Dataset, Run
