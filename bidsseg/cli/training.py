@@ -17,10 +17,12 @@ from bidsseg.cli.options import (
     MIRROR_OPTION,
     MODEL_OPTION,
     THREADS_OPTION,
+    bias_correction_option,
     fail,
     model_named,
 )
 from bidsseg.errors import UserError
+from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
 
 
 @click.command()
@@ -113,6 +115,10 @@ def pack(data: Path, file: Path) -> None:
 @click.option("--axis", type=click.Choice(["axial", "coronal", "sagittal"]), default="axial", show_default=True)
 @click.option("--contrast", type=click.Choice(["as-is", "inverted", "flair"]), default="as-is", show_default=True)
 @click.option("--slices", type=click.IntRange(0), default=0, help="Keep only this many slices amid the brain.")
+@click.option(
+    "--gain", type=click.FloatRange(0, 1), default=0.0, help="Smooth gain from corner to corner, 0.25 is +-25 %."
+)
+@bias_correction_option(BIAS_CORRECTION_OF_SINGLE_SCANS)
 @click.option("--all", "standard", is_flag=True, help="Instead, every condition of the card, one after the other.")
 @click.option("--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="What to score.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="TSV with one row per scan and label.")
@@ -132,13 +138,14 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     from bidsseg.network.inference import PredictOptions
     from bidsseg.train.held_out import validation_cases
 
+    corrected = chosen.pop("bias_correction")
     card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"), mirror=chosen.pop("mirror"))
     found: dict[str, list[Any]] = {}
     for condition in STANDARD_CONDITIONS if standard else (Condition(**chosen),):
         cases = validation_cases(data)
-        scores = score(cases, model_named(model), condition, schemes or ("regions", "lobar"), options)
-        name = condition.name + ", --mirror" * options.mirror
+        scores = score(cases, model_named(model), condition, schemes or ("regions", "lobar"), options, corrected)
+        name = condition.name + ", N4" * corrected + ", --mirror" * options.mirror
         _print_scores(name, scores)
         found[name] = scores
         if card or readme:
