@@ -47,7 +47,7 @@ from bidsseg.network.config import UNetConfig
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.weights import load_model, save_model
 from bidsseg.report.mosaic import mosaic
-from bidsseg.segmentation.decision import to_native
+from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.pipeline import prepare, segment
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
@@ -354,7 +354,7 @@ def stages_of_predict(at: Measurement) -> Iterator[Row]:
         marks.append(("conform", waited(at.device)))
         found, _ = infer(volume, model, PredictOptions(str(at.device)))
         marks.append(("network", waited(at.device)))
-        native = to_native(found, grid, False)
+        native = decide_on_native_grid(found, grid, False)
         codes = native.labels("regions")
         marks.append(("back to the scan's grid", waited(at.device)))
         nib.save(nib.Nifti1Image(codes, image.affine), path)

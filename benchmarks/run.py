@@ -64,7 +64,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.quality.assessment import assess, calibration_from, geometry
         from bidsseg.quality.evidence import collect
         from bidsseg.report.participant import participant_report
-        from bidsseg.segmentation.decision import to_native
+        from bidsseg.segmentation.decision import decide_on_native_grid
         from bidsseg.segmentation.pipeline import prepare
         from bidsseg.workflow.derivatives import ScanResult, write_scan
     place = ScanOutputs(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
@@ -80,7 +80,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     with run.stage("forward"):
         found, volume = infer(conformed, model, PredictOptions(device, threads, gyri=True))
     with run.stage("restore"):
-        native = to_native(found, grid, gyri=True)
+        native = decide_on_native_grid(found, grid, gyri=True)
     with run.stage("evidence"):
         evidence = collect(found, volume)
     del found  # as at the end of the step that segments

@@ -39,7 +39,7 @@ NAMED, OWN_SPACE, OTHERS = 2, 1, 0
 
 
 @dataclass(frozen=True)
-class Search:
+class MaskSearch:
     """Where masks are looked for."""
 
     derivatives: tuple[Path, ...]
@@ -50,7 +50,7 @@ class Search:
     "A folder whose files are no masks: that of our own results."
 
 
-def find_masks(search: Search, subject: str, session: str | None) -> list[Path]:
+def find_masks(search: MaskSearch, subject: str, session: str | None) -> list[Path]:
     """The lesion masks of a subject's session, none if there are none.
 
     Looked for in ``sub-<subject>[/ses-<session>]`` of each folder itself and of the pipelines below it. ``subject`` and

@@ -334,11 +334,11 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
     BIDS_DIR is only read. OUT_DIR becomes a BIDS derivatives dataset. Run the same command again to go on where it
     was interrupted: complete scans are skipped.
     """
-    from bidsseg.workflow.options import Options
+    from bidsseg.workflow.options import RunOptions
     from bidsseg.workflow.participant_level import run_group, run_participants
 
     threads = omp_nthreads or min(DEFAULT_THREADS, chosen["nprocs"])
-    options = Options(omp_nthreads=threads, **chosen)
+    options = RunOptions(omp_nthreads=threads, **chosen)
     if level == "group":
         run_group(options.out_dir)
         return EXIT_OK

@@ -15,7 +15,7 @@ from bidsseg.imaging.image import Image
 from bidsseg.imaging.sound import sound_values
 from bidsseg.network.inference import PredictOptions, Probabilities, infer
 from bidsseg.network.weights import Model
-from bidsseg.segmentation.decision import to_native
+from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.result import Segmentation
 
 
@@ -53,7 +53,7 @@ def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
 
 def native(found: Answer, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:
     """Decide every voxel of the scan's own grid."""
-    return to_native(found.probabilities, found.grid, gyri, max_floats)
+    return decide_on_native_grid(found.probabilities, found.grid, gyri, max_floats)
 
 
 def segment(image: Image, model: Model, options: PredictOptions, bias_correction: bool = False) -> Segmentation:

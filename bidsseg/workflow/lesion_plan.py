@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, count, groupby
 from pathlib import Path
 
-from bidsseg.bids.lesion_masks import Search, choose, find_masks
+from bidsseg.bids.lesion_masks import MaskSearch, choose, find_masks
 from bidsseg.bids.names import parse_scan
 from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, lesion_log, lesion_marker, report_of
 from bidsseg.bids.root_files import links_in
@@ -24,10 +24,10 @@ REASON = "Error: "
 
 
 @dataclass(frozen=True)
-class LesionRequest:
+class LesionPlanInputs:
     """What the user asked for."""
 
-    search: Search
+    search: MaskSearch
     "Folders are absolute."
     options: LesionOptions
     recipe: OutputSettings
@@ -66,7 +66,7 @@ def link_names(derivatives: Sequence[Path], known: Mapping[str, str]) -> dict[Pa
     return {path: by_uri.get(path.as_uri()) or next(free) for path in derivatives}
 
 
-def finished(request: LesionRequest, subject: str) -> list[ScanOutputs]:
+def finished(request: LesionPlanInputs, subject: str) -> list[ScanOutputs]:
     """The participant's scans that have been segmented with this recipe, also in earlier runs, by session."""
     places = []
     for marker in sorted((request.out / f"sub-{subject}").glob("**/anat/sub-*_qc.json")):
@@ -90,7 +90,7 @@ def by_session(places: Sequence[ScanOutputs]) -> list[ScanOutputs]:
     return sorted(places, key=lambda place: (order.index(place.scan.session or ""), place.scan.stem))
 
 
-def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionRequest, overwrite: bool, dry_run: bool) -> Plan:
+def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, overwrite: bool, dry_run: bool) -> Plan:
     """Pair scans and masks, and tell what is up to date; ``found`` holds the scans of each subject, by session.
 
     Removes results whose mask is there no more, unless it is a dry run.
@@ -140,7 +140,7 @@ def _remove_others(places: Sequence[ScanOutputs], pair: tuple[ScanOutputs, Path]
     return any(removed)
 
 
-def _job(pairs: Sequence[tuple[ScanOutputs, Path]], request: LesionRequest, overwrite: bool) -> LesionJob:
+def _job(pairs: Sequence[tuple[ScanOutputs, Path]], request: LesionPlanInputs, overwrite: bool) -> LesionJob:
     links = link_names(request.search.derivatives, links_in(request.out))
     return LesionJob(
         dataset=str(request.dataset),

@@ -21,10 +21,9 @@ from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess, calibration_from, geometry
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.quality.judgement import examine
-from bidsseg.segmentation.decision import to_native
+from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.fusion import contrast_of, fuse, register
-from bidsseg.segmentation.pipeline import Answer, answer
-from bidsseg.segmentation.pipeline import prepare as prepare_voxels
+from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.workflow.derivatives import ScanResult, refuse_to_replace_of, write_scan
@@ -36,7 +35,7 @@ ANSWER = ("tissue", "right", "parcels")
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
-def prepare(job: dict[str, Any], folder: Path) -> str:
+def bias_stage(job: dict[str, Any], folder: Path) -> str:
     """Read and prepare the scan; returns the path of the prepared image.
 
     Raises ``UserError`` first where the results would replace what bidsseg did not write.
@@ -53,10 +52,10 @@ def prepare(job: dict[str, Any], folder: Path) -> str:
 
 def read(scan: str, bias_correction: bool, threads: int) -> Image:
     """A scan, prepared for the network."""
-    return prepare_voxels(load(scan), bias_correction, threads)
+    return prepare(load(scan), bias_correction, threads)
 
 
-def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
+def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str:
     """Segment the corrected image in all spaces asked for; returns the path of the voxels' anatomy (.npz)."""
     with one_line_errors(job["scan"]):
         recipe = job["recipe"]
@@ -73,7 +72,7 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
 def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], folder: Path) -> str:
     """Average the answers to the contrasts of a session, for each of the jobs; returns the folder with its own folders.
 
-    ``answers`` has, by scan, what ``segment`` returned. Each pair of contrasts is registered once.
+    ``answers`` has, by scan, what ``segmentation_stage`` returned. Each pair of contrasts is registered once.
     """
     with one_line_errors(jobs[0]["scan"]):
         kept = {scan: kept_answer(Path(path).parent) for scan, path in answers.items()}
@@ -106,7 +105,9 @@ def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: 
     floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
     grids = {"orig": grid, "1mm": grid_of(answered.volume.shape, grid.affine)}
     spaces = dict.fromkeys(("orig", *recipe["spaces"]))
-    decided = {space: to_native(found, grids[space], "gyri" in recipe["schemes"], floats) for space in spaces}
+    decided = {
+        space: decide_on_native_grid(found, grids[space], "gyri" in recipe["schemes"], floats) for space in spaces
+    }
     for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
         write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
     write_json(folder / EVIDENCE, evidence.as_json())
@@ -135,7 +136,7 @@ def kept_answer(folder: Path) -> tuple[Image, Answer]:
     return image, Answer(conformed, volume, image.grid, Probabilities((i, j, k), *parts))
 
 
-def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
+def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
     """Write all derivatives; returns the path of the file that marks the scan as complete."""
     with one_line_errors(job["scan"]):
         answers = load_segmentations(Path(segmentation))

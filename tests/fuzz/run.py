@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner
 
-from bidsseg.bids.dataset import Selection, check_dataset, read_filters
+from bidsseg.bids.dataset import ScanSelection, check_dataset, read_filters
 from bidsseg.bids.session_order import in_time
 from bidsseg.cli.main import main as brainseg
 from bidsseg.errors import Defect, UserError
@@ -100,7 +100,7 @@ def examine_json(given: Input) -> None:
     else:
         (given.path.parent / "sub-01").mkdir()
         given.path.rename(given.path.with_name("dataset_description.json"))
-        check_dataset(given.path.parent, Selection())
+        check_dataset(given.path.parent, ScanSelection())
 
 
 def examine_tsv(given: Input) -> None:
