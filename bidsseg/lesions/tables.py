@@ -259,7 +259,7 @@ def lesion_files(base: Path, space: str = "") -> list[Path]:
 
 def regions_with_lesions(report: LesionReport) -> NDArray[np.uint16]:
     """The corrected region map with lesions painted over as 25 (left) and 57 (right)."""
-    codes = report.segmentation.labels("regions")
+    codes = report.segmentation.labels("regions").copy()
     lesion = report.labels > 0
     codes[lesion] = np.array(LESION_CODES)[_sides(report.segmentation, np.argwhere(lesion))]
     return codes
