@@ -47,15 +47,14 @@ from bidsseg.network.config import UNetConfig
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.weights import load_model, save_model
 from bidsseg.report.mosaic import mosaic
-from bidsseg.segmentation.decision import to_native
+from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.pipeline import prepare, segment
-from bidsseg.segmentation.result import brain_mask, labels
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.loop import Run, State, export, new_state, sample_batches, start_or_resume, train, train_step
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.packing import subjects_of, unpack_training_set
-from bidsseg.train.synthesis import Material, Recipe, draw
+from bidsseg.train.synthesis import Material, SynthesisSettings, draw
 
 MIB = 1 << 20
 Row = tuple[str, str]
@@ -77,7 +76,7 @@ class Scale:
     head_mm: int = 300
     "Whole heads are cut to so much around the middle."
     config: UNetConfig = field(default_factory=UNetConfig)
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: SynthesisSettings = field(default_factory=SynthesisSettings)
     options: TrainOptions = field(default_factory=TrainOptions)
 
 
@@ -91,7 +90,7 @@ TINY = Scale(
     budget_s=600.0,
     head_mm=64,
     config=UNetConfig((4, 4), 8),
-    recipe=Recipe((32, 32, 32), shift_mm=2, warp_mm=1, multiple=4),
+    recipe=SynthesisSettings((32, 32, 32), shift_mm=2, warp_mm=1, multiple=4),
     options=TrainOptions(
         brain_blocks=200, outer_blocks=20, any_blocks=20, lesion_blocks=10, parcel_blocks=50, threads=1
     ),
@@ -270,9 +269,9 @@ def agreement_of_labels(at: Measurement) -> Iterator[Row]:
     """Share of the brain's voxels to which the device gives another region than the CPU in float32."""
     for name, image in (("whole head", at.heads[0]), ("clinical scan", at.clinical[0])):
         with full_precision():
-            reference = labels(segment(image, at.load_model(), PredictOptions("cpu")), "regions")
-            exact = labels(segment(image, at.load_model(), PredictOptions(str(at.device))), "regions")
-        half = labels(segment(image, at.load_model(), PredictOptions(str(at.device))), "regions")
+            reference = segment(image, at.load_model(), PredictOptions("cpu")).labels("regions")
+            exact = segment(image, at.load_model(), PredictOptions(str(at.device))).labels("regions")
+        half = segment(image, at.load_model(), PredictOptions(str(at.device))).labels("regions")
         for precision, found in (("float32", exact), ("bfloat16", half)):
             brain = (found > 0) | (reference > 0)
             yield (
@@ -355,11 +354,11 @@ def stages_of_predict(at: Measurement) -> Iterator[Row]:
         marks.append(("conform", waited(at.device)))
         found, _ = infer(volume, model, PredictOptions(str(at.device)))
         marks.append(("network", waited(at.device)))
-        native = to_native(found, grid, False)
-        codes = labels(native, "regions")
+        native = decide_on_native_grid(found, grid, False)
+        codes = native.labels("regions")
         marks.append(("back to the scan's grid", waited(at.device)))
         nib.save(nib.Nifti1Image(codes, image.affine), path)
-        nib.save(nib.Nifti1Image(brain_mask(native), image.affine), path)
+        nib.save(nib.Nifti1Image(native.brain_mask.astype(np.uint8), image.affine), path)
         marks.append(("write", waited(at.device)))
         mosaic(at.scratch / "stages.png", read, codes, "regions")
         marks.append(("picture", waited(at.device)))
@@ -552,7 +551,7 @@ def main() -> None:
         stage.add_argument("--init", default=None, help="A model to start from; without, random weights.")
         stage.add_argument("--scratch", type=Path, help="Checkpoints go here; default: RESULTS/checkpoint.")
         stage.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="Fields of TrainOptions.")
-        stage.add_argument("--recipe", nargs="*", default=[], metavar="NAME=JSON", help="Fields of Recipe.")
+        stage.add_argument("--recipe", nargs="*", default=[], metavar="NAME=JSON", help="Fields of SynthesisSettings.")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given.results.mkdir(parents=True, exist_ok=True)

@@ -27,9 +27,11 @@ from bidsseg.train.data import brain_folders, crop_to_brain, head_maps, into_hea
 from bidsseg.train.held_out import Case, case_in
 from bidsseg.train.loop import State, new_state, train_step
 from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Material, Recipe, Sample, draw
+from bidsseg.train.synthesis import Material, Sample, SynthesisSettings, draw
 
-STILL = Recipe(p_synthetic=0, p_still=1, p_head=0, p_recolour=0, p_lesions=0, p_moved=0, p_slices=0, p_cropped=0)
+STILL = SynthesisSettings(
+    p_synthetic=0, p_still=1, p_head=0, p_recolour=0, p_lesions=0, p_moved=0, p_slices=0, p_cropped=0
+)
 
 
 def main() -> None:

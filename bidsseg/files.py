@@ -86,6 +86,11 @@ def remove_temporaries(paths: Iterable[Path]) -> None:
                 path.unlink()
 
 
+def stem_of(path: Path) -> str:
+    """A NIfTI file's name without .nii or .nii.gz, in lower or upper case."""
+    return re.sub(r"(\.nii)?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text under its final name only when whole."""
     with whole(path) as temporary:

@@ -1,7 +1,6 @@
 """Settings of the documentation site: ``sphinx-build -W docs docs/_build``."""
 
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -31,33 +30,15 @@ autodoc_typehints = "none"  # docstrings name types and shapes
 
 PUBLIC = "bidsseg.api"
 HIDDEN = "\N{REPLACEMENT CHARACTER}"
-UNTIL_THEN = {
-    "bidsseg.imaging.image": "Image, load, save",
-    "bidsseg.network.weights": "load_model",
-    "bidsseg.network.inference": "PredictOptions",
-    "bidsseg.segmentation.pipeline": "segment",
-    "bidsseg.segmentation.result": "Segmentation, labels, brain_mask",
-    "bidsseg.segmentation.volumes": "Volume, volumes",
-    "bidsseg.lesions.describe": "lesion_features",
-    "bidsseg.lesions.records": "LesionReport, Lesion",
-    "bidsseg.labels": "label_table, Label",
-}
-"Modules and names that stand in for the public interface in versions without it."
 
 
 def python_interface() -> str:
     """What the docstrings of the public names say."""
-    if find_spec(PUBLIC):
-        names = bidsseg.__all__
-        functions = (f".. autofunction:: bidsseg.{name}\n" for name in names if name[0].islower())
-        of_class = "   :members:\n   :undoc-members:\n"
-        classes = (f".. autoclass:: bidsseg.{name}\n{of_class}" for name in names if name[0].isupper())
-        return "\n".join(["```{eval-rst}", f".. automodule:: {PUBLIC}\n", *functions, *classes, "```"])
-    blocks = (
-        f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members: {members}\n```\n"
-        for name, members in UNTIL_THEN.items()
-    )
-    return "\n".join(blocks)
+    names = bidsseg.__all__
+    functions = (f".. autofunction:: bidsseg.{name}\n" for name in names if name[0].islower())
+    of_class = "   :members:\n   :undoc-members:\n"
+    classes = (f".. autoclass:: bidsseg.{name}\n{of_class}" for name in names if name[0].isupper())
+    return "\n".join(["```{eval-rst}", f".. automodule:: {PUBLIC}\n", *functions, *classes, "```"])
 
 
 def help_of(command: click.Command, name: str) -> str:

@@ -40,7 +40,7 @@ Training draws its pictures with ``report.mosaic``, and makes the tables that ``
 """
 OWNERS = {
     "bids": {"bids.dataset"},
-    "nipype": {"workflow.nipype_workflow", "workflow.nipype_plugins"},
+    "nipype": {"workflow.nipype_workflow", "workflow.nipype_plugins", "workflow.nipype_interface"},
     "click": {"cli"},
     "SimpleITK": {"imaging.bias", "imaging.registration"},
     "nibabel": {"imaging.image", "imaging.grid", "imaging.affines", "imaging.formats", "authorship", "train.data"},

@@ -39,7 +39,7 @@ class NothingSelected(UserError):
 
 
 @dataclass(frozen=True)
-class Selection:
+class ScanSelection:
     """What to look for in a dataset."""
 
     participants: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class Found:
     "(path, why and what to do) of images that are no scans by their names."
 
 
-def find_scans(dataset: Path, selection: Selection) -> Found:
+def find_scans(dataset: Path, selection: ScanSelection) -> Found:
     """Every scan of the selection, none averaged, none picked.
 
     Raises ``InvalidDataset`` for a folder that is not BIDS, ``NothingSelected`` where nothing matches, ``UserError``
@@ -120,7 +120,7 @@ def participants_of(dataset: Path) -> list[str]:
     return sorted(folder.name[4:] for folder in dataset.glob("sub-*") if folder.is_dir())
 
 
-def check_dataset(dataset: Path, selection: Selection) -> None:
+def check_dataset(dataset: Path, selection: ScanSelection) -> None:
     """Raise ``InvalidDataset`` or ``NothingSelected`` for what can be told without an index."""
     if not dataset.is_dir():
         raise InvalidDataset(f"{dataset}: not a folder; give the root of a BIDS dataset")
@@ -162,7 +162,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     return {name.lower(): value for name, value in filters.items()}
 
 
-def _query(layout: Any, selection: Selection, modality: str) -> list[str]:
+def _query(layout: Any, selection: ScanSelection, modality: str) -> list[str]:
     """Paths of one modality."""
     entities: dict[str, Any] = {"datatype": "anat", "suffix": modality, "extension": list(IMAGE_EXTENSIONS)}
     if selection.participants:
@@ -193,7 +193,7 @@ def _closed_folders(subject: Path) -> list[Path]:
     return [folder for folder in folders if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK)]
 
 
-def _layout(dataset: Path, selection: Selection, closed: Sequence[Path]) -> Any:
+def _layout(dataset: Path, selection: ScanSelection, closed: Sequence[Path]) -> Any:
     """pybids' index of the anatomical images, without their metadata, which would take minutes."""
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
@@ -229,7 +229,7 @@ def _parse(paths: list[Path], dataset: Path) -> tuple[list[Scan], list[tuple[Pat
     return scans, unusable
 
 
-def _anatomies(scans: list[Scan], selection: Selection) -> tuple[list[Scan], list[tuple[Path, str]]]:
+def _anatomies(scans: list[Scan], selection: ScanSelection) -> tuple[list[Scan], list[tuple[Path, str]]]:
     """Scans that hold anatomy, or that the filters name by their part, and those that do not."""
     held = {
         scan: no_anatomy(dict(scan.entities))
@@ -241,7 +241,7 @@ def _anatomies(scans: list[Scan], selection: Selection) -> tuple[list[Scan], lis
     return [scan for scan in scans if not held.get(scan)], no_anatomies
 
 
-def _overlooked(dataset: Path, selection: Selection, layout: Any, ignored: Ignored) -> list[tuple[Path, str]]:
+def _overlooked(dataset: Path, selection: ScanSelection, layout: Any, ignored: Ignored) -> list[tuple[Path, str]]:
     """Images of the participants and sessions that are not in the index for their names, and are not to be ignored."""
     everything = replace(selection, sessions=(), filters={})
     known = {Path(path) for modality in selection.modalities for path in _query(layout, everything, modality)}
@@ -267,7 +267,7 @@ def _without_duplicates(scans: list[Scan]) -> tuple[list[Scan], list[tuple[Path,
     return single, [(scan.path, advice) for scan, name in zip(scans, names, strict=True) if count[name] > 1]
 
 
-def _wanted(dataset: Path, selection: Selection) -> list[str]:
+def _wanted(dataset: Path, selection: ScanSelection) -> list[str]:
     return list(selection.participants) or participants_of(dataset)
 
 

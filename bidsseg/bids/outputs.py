@@ -22,7 +22,7 @@ NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class OutputSettings:
     """What the outputs of a scan depend on besides the scan: a scan made with another recipe is done again."""
 
     version: str
@@ -53,7 +53,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Place:
+class ScanOutputs:
     """A scan, where it comes from and where its derivatives go."""
 
     scan: Scan
@@ -110,7 +110,7 @@ def _checksum_of_start(path: Path) -> str:
         return hashlib.sha256(file.read(START_BYTES)).hexdigest()
 
 
-def is_complete(place: Place, recipe: Recipe) -> bool:
+def is_complete(place: ScanOutputs, recipe: OutputSettings) -> bool:
     """Whether all outputs of the scan are there, made with this recipe from the scan as it is now."""
     marker = read_json(place.marker)
     try:
@@ -153,20 +153,20 @@ def remove_outputs(out: Path, marker: Path) -> bool:
     return there
 
 
-def label_image(place: Place, scheme: str) -> Path:
+def label_image(place: ScanOutputs, scheme: str) -> Path:
     return place.file("dseg.nii.gz", space=NEEDED_SPACE, seg=scheme, desc=place.scan.suffix)
 
 
-def lesion_marker(place: Place) -> Path:
+def lesion_marker(place: ScanOutputs) -> Path:
     """The file that tells what was found, and from what; written last."""
     return place.file("lesions.json", desc="lesionsummary")
 
 
-def lesion_log(place: Place) -> Path:
+def lesion_log(place: ScanOutputs) -> Path:
     return place.out / "logs" / f"{place.scan.stem}_desc-lesions_error.txt"
 
 
-def lesion_figure(place: Place) -> Path:
+def lesion_figure(place: ScanOutputs) -> Path:
     """The picture of lesions coloured by zone."""
     return place.figure("regions").with_name(place.file("dseg.png", desc="lesions").name)
 

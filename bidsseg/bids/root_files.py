@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsseg.authorship import is_ours
-from bidsseg.bids.outputs import FUSED, Recipe
+from bidsseg.bids.outputs import FUSED, OutputSettings
 from bidsseg.bids.session_order import session_times, sessions_table
 from bidsseg.errors import UserError
 from bidsseg.files import read_json, table, write_json, write_text
@@ -54,7 +54,7 @@ LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and c
 
 
 def write_root(
-    out: Path, dataset: Path, recipe: Recipe, modalities: Iterable[str], links: Mapping[str, str] | None = None
+    out: Path, dataset: Path, recipe: OutputSettings, modalities: Iterable[str], links: Mapping[str, str] | None = None
 ) -> None:
     """The files that describe the output dataset; ``links`` names other datasets it rests on, for BIDS URIs.
 
@@ -135,7 +135,7 @@ def bids_tissue(label: Label, scheme: Scheme) -> int | None:
     return CORTEX if scheme == "gyri" else None
 
 
-def _description(dataset: Path, recipe: Recipe, links: Mapping[str, str]) -> dict[str, Any]:
+def _description(dataset: Path, recipe: OutputSettings, links: Mapping[str, str]) -> dict[str, Any]:
     authors = _authors(dataset)
     model = {"Name": f"{NAME} model {recipe.model}", "Description": f"weights SHA-256 {recipe.weights_sha256}"}
     return {

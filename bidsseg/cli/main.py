@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,54 +12,25 @@ import click
 
 from bidsseg import __version__
 from bidsseg.cli import training
+from bidsseg.cli.exit_codes import CLI_USAGE, EXIT_SOME_FAILED
 from bidsseg.cli.options import (
     DEVICE_OPTION,
-    EXIT_SOME_FAILED,
-    EXIT_USAGE,
     MIRROR_OPTION,
     MODEL_OPTION,
     OVERWRITE_OPTION,
     THREADS_OPTION,
     OneLineErrors,
+    bias_correction_option,
     fail,
     model_named,
 )
-from bidsseg.errors import ALONE, FULL, UserError, full_disk, one_line_errors, plain
+from bidsseg.errors import ALONE, UserError, one_line_errors, plain
+from bidsseg.files import stem_of
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
+from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
 
 if TYPE_CHECKING:
-    from bidsseg.labels import Scheme
-    from bidsseg.network.weights import Model
-
-
-@dataclass(frozen=True)
-class Request:
-    """What ``predict`` does with every scan; fields are its options."""
-
-    seg: Scheme
-    mirror: bool
-    bias_correction: bool
-    picture: bool
-    device: str
-    threads: int
-    overwrite: bool
-
-    def files_of(self, target: Path) -> list[Path]:
-        """All that is written with a label image, which is the last of them."""
-        endings = ("_mask.nii.gz", "_volumes.tsv", "_qc.json", *([".png"] if self.picture else []))
-        return [*(target.with_name(stem_of(target) + ending) for ending in endings), target]
-
-    def made_with(self, scan: Path, model: Model) -> dict[str, Any]:
-        """For the quality file."""
-        return {
-            "Sources": [str(scan)],
-            "SoftwareVersion": __version__,
-            "Model": model.card.name,
-            "WeightsSHA256": model.card.sha256,
-            "BiasFieldCorrection": self.bias_correction,
-            "LabelSchemes": [self.seg],
-            "MirrorAveraging": self.mirror,
-        }
+    from bidsseg.workflow.single_scan import SingleScanOptions
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,7 +49,7 @@ def main() -> None:
 )
 @click.option("--seg", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
 @MIRROR_OPTION
-@click.option("--bias-correction", is_flag=True, help="Run N4 first; rarely needed, the network has seen bias fields.")
+@bias_correction_option(BIAS_CORRECTION_OF_SINGLE_SCANS)
 @click.option("--picture/--no-picture", default=True, help="Write a PNG mosaic beside the labels.")
 @OVERWRITE_OPTION
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -99,25 +68,28 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
     brainseg-cli predict *_FLAIR.nii.gz -o labels/ --seg lobes
     """
     from bidsseg.network.device import choose_device
+    from bidsseg.workflow.single_scan import SingleScanOptions, label_scan
 
-    request = Request(**chosen)
+    options = SingleScanOptions(scheme=chosen.pop("seg"), **chosen)
     try:
-        targets = _targets(scans, output, request)
-        choose_device(request.device)
+        targets = _targets(scans, output, options)
+        choose_device(options.device)
         loaded = model_named(model)
     except UserError as error:
         fail(error)
-        sys.exit(EXIT_USAGE)
+        sys.exit(CLI_USAGE)
     verdicts = []
     failed = 0
     for scan, target in _tracked(list(targets.items()), quiet):
         try:
             with one_line_errors(str(scan), ALONE):
-                quality = _predict_one(scan, target, loaded, request)
+                quality = label_scan(scan, target, loaded, options)
         except UserError as error:
             fail(error)
             failed += 1
         else:
+            for warning in quality["Warnings"]:
+                click.echo(plain(f"warning: {scan}: {warning}"), err=True)
             verdicts.append(verdict_of(quality))
             if not quiet:
                 click.echo(plain(str(target)))
@@ -127,7 +99,7 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
     sys.exit(EXIT_SOME_FAILED if failed else 0)
 
 
-def _targets(given: tuple[Path, ...], output: Path | None, request: Request) -> dict[Path, Path]:
+def _targets(given: tuple[Path, ...], output: Path | None, options: SingleScanOptions) -> dict[Path, Path]:
     """The label image of every scan; results of an earlier run are left out where other scans remain.
 
     Raises ``UserError`` where one file would be written twice, or would replace a scan.
@@ -142,7 +114,7 @@ def _targets(given: tuple[Path, ...], output: Path | None, request: Request) -> 
     itself = [target for scan, target in targets.items() if os.path.realpath(target) == os.path.realpath(scan)]
     if itself:
         raise UserError(f"{itself[0]}: is the scan itself; choose another output")
-    written = [path for target in targets.values() for path in request.files_of(target)]
+    written = [path for target in targets.values() for path in options.files_of(target)]
     twice = {str(path) for path in written if written.count(path) > 1}
     if twice:
         raise UserError(f"{min(twice)}: several scans would be written here; run them into different folders")
@@ -158,11 +130,6 @@ def _labels_of(scans: list[Path], output: Path | None) -> list[Path]:
     return [(output or scan.parent) / f"{stem_of(scan)}_dseg.nii.gz" for scan in scans]
 
 
-def stem_of(path: Path) -> str:
-    """A NIfTI file's name without .nii or .nii.gz, in lower or upper case."""
-    return re.sub(r"(\.nii)?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-
-
 def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path, Path]]:
     if quiet or len(items) < 2 or not sys.stderr.isatty():
         return items
@@ -170,50 +137,6 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     from rich.progress import track
 
     return track(items, "Labelling", console=Console(stderr=True))
-
-
-def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> dict[str, Any]:
-    """Label a scan and write everything beside ``target``; returns the content of its quality file."""
-    from bidsseg.authorship import refuse_to_replace
-    from bidsseg.files import all_whole, leftovers_of, remove_temporaries, write_json
-    from bidsseg.imaging.image import load, save
-    from bidsseg.network.inference import PredictOptions
-    from bidsseg.quality.assessment import assess, quality_file
-    from bidsseg.quality.coverage import geometry
-    from bidsseg.quality.expectation import calibration_from
-    from bidsseg.quality.judgement import examine
-    from bidsseg.report.mosaic import mosaic
-    from bidsseg.segmentation.pipeline import answer, native, prepare
-    from bidsseg.segmentation.result import brain_mask, labels
-    from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
-
-    files = request.files_of(target)
-    if not request.overwrite:
-        refuse_to_replace(files, [tuple(VOLUME_COLUMNS)])
-    image = load(scan)
-    prepared = prepare(image, request.bias_correction, request.threads or 2)
-    for warning in prepared.warnings:
-        click.echo(plain(f"warning: {scan}: {warning}"), err=True)
-    options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
-    given = answer(prepared, model, options)
-    evidence, found = examine(given, model, options), native(given, options.gyri)
-    opinion = assess(evidence, geometry(image), calibration_from(model.card.quality))
-    quality = quality_file((evidence, opinion), found, prepared.warnings, request.made_with(scan, model))
-    codes = labels(found, request.seg)
-    try:
-        remove_temporaries(leftovers_of(files))
-        with all_whole(files) as (mask, volumes, quality_json, *picture, label_image):
-            save(mask, brain_mask(found), image.affine, image)
-            write_volumes(volumes, found, (request.seg,), opinion.expected)
-            write_json(quality_json, quality)
-            for path in picture:
-                mosaic(path, image, codes, request.seg)
-            save(label_image, codes, image.affine, image)
-    except OSError as error:
-        if error.errno in FULL:
-            raise UserError(full_disk(target)) from error
-        raise UserError(f"{target}: cannot be written ({error.strerror}); choose another -o") from error
-    return quality
 
 
 @main.command()
@@ -259,7 +182,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
         lesion_mask = load(mask, uniform_ok=True)
     with one_line_errors(str(scan), ALONE):
         image = load(scan)
-        segmentation = segment(image, model_named(model), predicting)
+        segmentation = segment(image, model_named(model), predicting, BIAS_CORRECTION_OF_SINGLE_SCANS)
     with one_line_errors(str(mask), ALONE):
         report = lesion_features(image, lesion_mask, segmentation, options, is_probability(mask.name))
     with one_line_errors(str(scan), ALONE):

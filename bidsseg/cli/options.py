@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bidsseg.cli.exit_codes import EXIT_SOME_FAILED
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
 from bidsseg.errors import FULL, UserError, full_disk, plain
 
 if TYPE_CHECKING:
     from bidsseg.network.weights import Model
 
-EXIT_SOME_FAILED = 1
-EXIT_USAGE = 2
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 MODEL_OPTION = click.option("--model", default=None, help="Name of a packaged model or a folder with weights and card.")
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
@@ -27,6 +28,12 @@ OVERWRITE_OPTION = click.option(
 MIRROR_OPTION = click.option(
     "--mirror", is_flag=True, help="Average with the answer to the mirror image: better, twice the network's time."
 )
+
+
+def bias_correction_option(default: bool, **how: Any) -> Callable[[Decorated], Decorated]:
+    """``--bias-correction`` and its opposite; ``how`` goes to click."""
+    text = "N4 before the segmentation."
+    return click.option("--bias-correction/--no-bias-correction", default=default, show_default=True, help=text, **how)
 
 
 class OneLineErrors(click.Group):

@@ -10,17 +10,19 @@ from typing import Any
 
 import click
 
+from bidsseg.cli.exit_codes import CLI_USAGE
 from bidsseg.cli.options import (
     DEVICE_OPTION,
     EXISTING_FOLDER,
-    EXIT_USAGE,
     MIRROR_OPTION,
     MODEL_OPTION,
     THREADS_OPTION,
+    bias_correction_option,
     fail,
     model_named,
 )
 from bidsseg.errors import UserError
+from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
 
 
 @click.command()
@@ -53,7 +55,7 @@ from bidsseg.errors import UserError
 def train(
     data: Path, out: Path, hours: float, init: str | None, picture_minutes: float, device: str, **chosen: Any
 ) -> None:
-    """Train on DATA: a folder (see the README) or a file that ``pack`` wrote. Checkpoints and log go to OUT.
+    """Train on DATA: a folder (see docs/training.md) or a file that ``pack`` wrote. Checkpoints and log go to OUT.
 
     Running the same command again resumes. The finished model is OUT/model, and so is that of every checkpoint.
     """
@@ -70,13 +72,13 @@ def train(
     start = None
     if options.init_share and not init:
         fail(UserError("--init-share: there are no weights to mix with; give --init MODEL, or leave it out"))
-        sys.exit(EXIT_USAGE)
+        sys.exit(CLI_USAGE)
     try:
         start = model_named(init) if init else None
         place = training_device(device)
     except UserError as error:
         fail(error)
-        sys.exit(EXIT_USAGE)
+        sys.exit(CLI_USAGE)
     run = Run(*subjects_and_lesions(data, out / "cache"), out, options=options, device=place)
     if start is not None:
         run = replace(run, config=start.net.config, weights=start.net.state_dict())
@@ -113,6 +115,10 @@ def pack(data: Path, file: Path) -> None:
 @click.option("--axis", type=click.Choice(["axial", "coronal", "sagittal"]), default="axial", show_default=True)
 @click.option("--contrast", type=click.Choice(["as-is", "inverted", "flair"]), default="as-is", show_default=True)
 @click.option("--slices", type=click.IntRange(0), default=0, help="Keep only this many slices amid the brain.")
+@click.option(
+    "--gain", type=click.FloatRange(0, 1), default=0.0, help="Smooth gain from corner to corner, 0.25 is +-25 %."
+)
+@bias_correction_option(BIAS_CORRECTION_OF_SINGLE_SCANS)
 @click.option("--all", "standard", is_flag=True, help="Instead, every condition of the card, one after the other.")
 @click.option("--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="What to score.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="TSV with one row per scan and label.")
@@ -139,13 +145,14 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     from bidsseg.network.inference import PredictOptions
     from bidsseg.train.held_out import validation_cases
 
+    corrected = chosen.pop("bias_correction")
     card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"), mirror=chosen.pop("mirror"))
     found: dict[str, list[Any]] = {}
     for condition in STANDARD_CONDITIONS if standard else (Condition(**chosen),):
         cases = validation_cases(data)
-        scores = score(cases, model_named(model), condition, schemes or ("regions", "lobar"), options)
-        name = condition.name + ", --mirror" * options.mirror
+        scores = score(cases, model_named(model), condition, schemes or ("regions", "lobar"), options, corrected)
+        name = condition.name + ", N4" * corrected + ", --mirror" * options.mirror
         _print_scores(name, scores)
         found[name] = scores
         if card or readme:

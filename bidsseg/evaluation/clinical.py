@@ -27,7 +27,6 @@ from bidsseg.quality.evidence import Evidence, evidence_from
 from bidsseg.quality.expectation import Calibration
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.pipeline import answer, native, prepare
-from bidsseg.segmentation.result import labels
 
 FOLDERS = ("ms-clinical-lesions", "ms-clinical-bids", "ms-lesions-mni", "whole-head-t1")
 VENTRICLES = (4, 5, 14, 15, 43, 44)
@@ -85,7 +84,7 @@ def run_group(means: Means, group: Group) -> list[ClinicalScan]:
     for path in group:
         image = load(path)
         given = answer(prepare(image, True, 1), model, options)
-        codes = labels(native(given, False), "regions")
+        codes = native(given, False).labels("regions")
         of_ventricles = _ventricle_dice(means.data, path, codes)
         found.append(
             (scan_name(path, means.data), examine(given, model, options), geometry(image), codes, of_ventricles)

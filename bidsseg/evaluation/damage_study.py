@@ -27,7 +27,6 @@ from bidsseg.quality.coverage import Geometry, geometry
 from bidsseg.quality.evidence import SCORED, Evidence, evidence_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.pipeline import answer, native, prepare
-from bidsseg.segmentation.result import labels
 from bidsseg.train.data import brain_folders, head_maps
 
 One = TypeVar("One")
@@ -170,7 +169,7 @@ def run_trial(means: Means, tried: tuple[View, Damage]) -> Trial:
     dice: dict[str, dict[int, float]] = {}
     for scheme in SCORED:
         truth = majority(reference_codes(case.anatomy, scheme), matrix, AXES[view.axis])
-        dice[scheme] = dice_by_label(truth, labels(segmented, scheme))
+        dice[scheme] = dice_by_label(truth, segmented.labels(scheme))
     if not view.has_lobes:
         dice = {scheme: {code: value for code, value in rows.items() if code < 1000} for scheme, rows in dice.items()}
     return Trial(view, how, means.sha256, dice, examine(found, model, options), geometry(image))

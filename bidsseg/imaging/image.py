@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from bidsseg.imaging.affines import (
 )
 from bidsseg.imaging.arrays import Floats, voxel_volume_mm3
 from bidsseg.imaging.formats import read_header, read_voxels
+from bidsseg.imaging.grid import Grid, grid_of
 
-Geometry = tuple[tuple[int, ...], NDArray[np.float64]]
+GridGeometry = tuple[tuple[int, ...], NDArray[np.float64]]
 "Shape of a volume, and its affine: 4x4, to RAS mm."
 SAME_MM = 0.1
 SHORT_SIDE_MM = 60.0
@@ -54,8 +56,13 @@ class Image:
         """Distance of neighbouring voxels along each axis, (3,)."""
         return voxel_spacing_mm(self.affine)
 
+    @cached_property
+    def grid(self) -> Grid:
+        """The 1 mm RAS grid over the scan's field of view."""
+        return grid_of(self.data.shape, self.affine)
+
     @property
-    def geometry(self) -> Geometry:
+    def geometry(self) -> GridGeometry:
         return self.data.shape, self.affine
 
     @property
@@ -111,12 +118,12 @@ def _check_extent(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64
     return (f"{found}; {advice}",)
 
 
-def is_same_grid(one: Geometry, other: Geometry) -> bool:
+def is_same_grid(one: GridGeometry, other: GridGeometry) -> bool:
     """Whether two volumes have one grid, to a tenth of a millimetre at every corner."""
     return one[0] == other[0] and corners_apart_mm(one[1], other[1], one[0]) < SAME_MM
 
 
-def geometry(path: Path) -> Geometry | None:
+def read_geometry(path: Path) -> GridGeometry | None:
     """Shape and affine (4x4, RAS mm) from a scan's header alone; None where it cannot be read."""
     try:
         stored = read_header(path)

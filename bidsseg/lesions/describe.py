@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.errors import UserError
-from bidsseg.imaging.grid import grid_of
 from bidsseg.imaging.image import Image, is_same_grid
 from bidsseg.lesions.correction import correct_under_lesions
 from bidsseg.lesions.masks import (
@@ -52,7 +51,7 @@ def lesion_features(
         raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
     read = read_labels(mask.data, options.threshold, named_probability)
     check_size(read.labels, mask, segmentation)
-    placed = place(read.labels, mask.affine, grid_of(image.data.shape, image.affine))
+    placed = place(read.labels, mask.affine, image.grid)
     on_scan = on_scan_grid(placed, image, is_same_grid(image.geometry, mask.geometry))
     corrected = correct_under_lesions(segmentation, on_scan > 0)
     pieces = _pieces(placed, image)

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Box, voxel_volume_mm3
-from bidsseg.imaging.grid import Grid, grid_of, slabs, to_native_axes
+from bidsseg.imaging.grid import Grid, slabs, to_native_axes
 from bidsseg.imaging.image import Image, is_same_grid
 
 MaskKind = Literal["binary", "probability", "labels"]
@@ -282,5 +282,5 @@ def _is_same_field(image: Image, mask: Image) -> bool:
     """Whether both cover the same field of view, in whatever order and direction their axes are stored."""
     if is_same_grid(image.geometry, mask.geometry):
         return True
-    one, other = (grid_of(each.data.shape, each.affine) for each in (image, mask))
+    one, other = (each.grid for each in (image, mask))
     return is_same_grid((one.shape, one.affine), (other.shape, other.affine))

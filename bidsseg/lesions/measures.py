@@ -13,14 +13,14 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.distance import pdist
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.grid import conform, grid_of
+from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image
 from bidsseg.labels import code_lookup
 from bidsseg.lesions.masks import Placed, Reals, apply, look_up
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.records import Lesion, Pieces
 from bidsseg.lesions.zones import COMPARTMENT, CORTEX, FLUID, VENTRICLES, WHITE_MATTER, Cubes, is_any, zone_of
-from bidsseg.segmentation.result import Segmentation, labels
+from bidsseg.segmentation.result import Segmentation
 
 NORMAL_WHITE_MATTER_MM = 3
 "What lesions dilated by as much, voxel by voxel through their faces, take in is not called normal-appearing."
@@ -37,7 +37,7 @@ class Near:
 
     def __init__(self, segmentation: Segmentation, image: Image, tissues: NDArray[np.intp]) -> None:
         self.mask = isotropic(is_any(segmentation.tissue, tissues), image)
-        self.affine = grid_of(image.data.shape, image.affine).affine
+        self.affine = image.grid.affine
         surface = np.argwhere(self.mask & ~ndimage.binary_erosion(self.mask))
         self.tree = None
         if len(surface):  # unbalanced: far faster for points in rows
@@ -63,7 +63,7 @@ def measured(
     """Features of the components 1 to ``count``."""
     if count == 0:
         return ()
-    regions = composition(pieces, labels(segmentation, "regions"), count)
+    regions = composition(pieces, segmentation.labels("regions"), count)
     tissues = composition(pieces, segmentation.tissue, count)
     compartments = np.stack([tissues[:, COMPARTMENT[: tissues.shape[1]] == part].sum(1) for part in range(4)], 1)
     intensities = _relative_intensities(placed, image, segmentation, count)

@@ -22,7 +22,7 @@ from bidsseg.lesions.masks import CONNECTIVITY, Reals, apply
 from bidsseg.lesions.measures import composition
 from bidsseg.lesions.records import LesionReport, findings
 from bidsseg.lesions.zones import OUTSIDE, ZONES
-from bidsseg.segmentation.result import Segmentation, labels
+from bidsseg.segmentation.result import Segmentation
 
 TOO_SMALL, NOT_IN_SCAN = "too-small", "outside-scan"
 LESION_CODES = (25, 57)
@@ -148,7 +148,7 @@ def not_in_scan_mm3(report: LesionReport) -> Reals:
 
 
 def _labels(report: LesionReport, scheme: Scheme) -> list[Load]:
-    codes = labels(report.segmentation, scheme)
+    codes = report.segmentation.labels(scheme)
     volumes = composition(report.pieces, codes, len(report.lesions))
     sizes = np.bincount(codes.reshape(-1)) * report.segmentation.voxel_volume_mm3
     names = {0: OUTSIDE} | {label.index: label.name for label in label_table(scheme)}
@@ -259,7 +259,7 @@ def lesion_files(base: Path, space: str = "") -> list[Path]:
 
 def regions_with_lesions(report: LesionReport) -> NDArray[np.uint16]:
     """The corrected region map with lesions painted over as 25 (left) and 57 (right)."""
-    codes = labels(report.segmentation, "regions")
+    codes = report.segmentation.labels("regions").copy()
     lesion = report.labels > 0
     codes[lesion] = np.array(LESION_CODES)[_sides(report.segmentation, np.argwhere(lesion))]
     return codes

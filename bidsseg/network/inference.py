@@ -20,7 +20,7 @@ from bidsseg.files import reserve
 from bidsseg.imaging.arrays import Box, Floats, box_around, normalise
 from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
 from bidsseg.network.device import autocast, choose_device
-from bidsseg.network.unet import SUBVOXELS, Embedded, Features, UNet, padded_length
+from bidsseg.network.unet import SUBVOXELS, Features, HeadInputs, UNet, padded_length
 from bidsseg.network.weights import Model
 
 logger = logging.getLogger(__name__)
@@ -365,7 +365,7 @@ def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:
         return np.memmap(file, np.float16, "w+", shape=shape)
 
 
-def _heads(net: UNet, views: Sequence[Embedded], gyri: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _heads(net: UNet, views: Sequence[HeadInputs], gyri: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities of tissue (8, tissues, N), of the right side (8, 1, N) and of parcels (parcels, N) at N blocks.
 
     They are the mean over the views of the blocks: the scan's, and its mirror image's if given.
@@ -375,10 +375,14 @@ def _heads(net: UNet, views: Sequence[Embedded], gyri: bool) -> tuple[Tensor, Te
     parcels = torch.stack([net.parcel_logits(view.hidden).softmax(0) for view in views]).mean(0)
     if not gyri:
         parcels = torch.from_numpy(gyri_to_parts()).to(parcels) @ parcels[:N_GYRI]
-    return _mean(tissue), _mean([right, *(1 - other for other in of_mirror_image)]), parcels
+    return (
+        _average_with_mirror(tissue),
+        _average_with_mirror([right, *(1 - other for other in of_mirror_image)]),
+        parcels,
+    )
 
 
-def _mean(answers: Sequence[Tensor]) -> Tensor:
+def _average_with_mirror(answers: Sequence[Tensor]) -> Tensor:
     """Of (8, classes, N): the scan's alone, or with the mirror image's, whose sub-voxels lie the other way round."""
     own, *mirrored = answers
     for other in mirrored:

@@ -39,7 +39,7 @@ class Features(NamedTuple):
     """What the network's body gives to its heads."""
 
     fine: Tensor
-    "(C + 8 * cues, I/2, J/2, K/2): the top level, and what each of the blocks' sub-voxels looks like (``Embedded``)."
+    "(C + 8 * cues, I/2, J/2, K/2): the top level, and what each of the blocks' sub-voxels looks like (``HeadInputs``)."
     contexts: tuple[Tensor, ...]
     """Each (head_width, I/4, J/4, K/4): the hidden layer's input from all coarser levels; of one pass or more, the n-th
     moved by n blocks along every axis."""
@@ -49,7 +49,7 @@ class Features(NamedTuple):
         return self.fine[0].numel()
 
 
-class Embedded(NamedTuple):
+class HeadInputs(NamedTuple):
     """The heads' input at N blocks."""
 
     hidden: Tensor
@@ -134,7 +134,7 @@ class UNet(nn.Module):
             context = _doubled(context, x) + to_hidden(x)
         return _doubled(to_top(x), skips.pop()), context
 
-    def embed(self, features: Features, blocks: Tensor) -> Embedded:
+    def embed(self, features: Features, blocks: Tensor) -> HeadInputs:
         """The heads' input at N blocks, given by their places in the flattened 2 mm grid.
 
         Features may be in half precision; it would save the heads no time.
@@ -146,9 +146,9 @@ class UNet(nn.Module):
         ]
         hidden = F.leaky_relu(_on_columns(self.hidden, fine) + _mean(context), 0.01)
         seen = fine[self.config.widths[0] :].float().reshape(-1, SUBVOXELS, len(blocks))
-        return Embedded(hidden, torch.cat((seen, seen[:1].square())))
+        return HeadInputs(hidden, torch.cat((seen, seen[:1].square())))
 
-    def tissue_logits(self, embedded: Embedded) -> Tensor:
+    def tissue_logits(self, embedded: HeadInputs) -> Tensor:
         """Float32 (8, n_tissues, N)."""
         logits = _by_subvoxel(_on_columns(self.tissue_head, embedded.hidden))
         slopes = _on_columns(self.slope_head, embedded.hidden).float()

@@ -38,7 +38,29 @@ class Model:
 
 @cache
 def load_model(name: str | Path = DEFAULT_MODEL) -> Model:
-    """Load weights once per process; raises ``FileError`` if they are missing or not those of the card."""
+    """Load a model, once per process.
+
+    Parameters
+    ----------
+    name : path-like, default: "anycontrast"
+        Name of a packaged model, or a folder with weights and card.
+
+    Returns
+    -------
+    Model
+        The network, and its card: training data, licence, accuracy.
+
+    Raises
+    ------
+    bidsseg.errors.FileError
+        If card or weights are missing, damaged, or do not belong together.
+
+    Examples
+    --------
+    >>> import bidsseg
+    >>> bidsseg.load_model("anycontrast").card.name
+    'anycontrast'
+    """
     folder = folder_of(name)
     card = read_card(folder)
     path = check_weights(folder, card)

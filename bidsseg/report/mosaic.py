@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from bidsseg.authorship import SOFTWARE
 from bidsseg.files import whole
 from bidsseg.imaging.arrays import Box, box_around, normalise
-from bidsseg.imaging.grid import Grid, grid_of
+from bidsseg.imaging.grid import Grid
 from bidsseg.imaging.image import Image
 from bidsseg.labels import Label, Scheme, label_table
 
@@ -102,7 +102,7 @@ def mosaic(path: Path, image: Image, codes: NDArray[np.uint16], scheme: Scheme) 
 
 def scene_of(image: Image, codes: NDArray[np.uint16], scheme: Scheme) -> Scene:
     """Bring a scan and its labels to RAS axis order and frame the labelled brain."""
-    grid = grid_of(image.data.shape, image.affine)
+    grid = image.grid
     ordered = to_ras_order(codes, grid)
     labelled = box_around(ordered > 0)
     box = widened(labelled, ordered.shape, grid.spacing_mm)

@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 
 from bidsseg import __version__
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import FUSED, Place, report_of
+from bidsseg.bids.outputs import FUSED, ScanOutputs, report_of
 from bidsseg.errors import FileError
 from bidsseg.files import json_content
 from bidsseg.imaging.image import Image, load
@@ -27,7 +27,7 @@ from bidsseg.quality.verdicts import TITLES, verdict_of
 from bidsseg.report.charts import Chart, label_title, read_charts
 from bidsseg.report.html import NIIVUE, packed, write_page
 from bidsseg.report.lesions import SessionLesions, read_lesions, zones_of_lesions
-from bidsseg.report.viewer import Embedded, embed
+from bidsseg.report.viewer import ViewerVolumes, embed
 
 PAGE_BYTES = 14_500_000
 MARGIN_BYTES = 600_000
@@ -70,7 +70,7 @@ class Section:
     """What the page tells of one scan."""
 
     anchor: str
-    place: Place
+    place: ScanOutputs
     quality: Mapping[str, Any]
     charts: list[Chart]
     problems: list[str]
@@ -173,7 +173,7 @@ def anchor_of(marker: Path) -> str:
 def section(out_dir: Path, marker: Path) -> Section:
     """Read a scan's quality and volumes; what cannot be read is told on the page."""
     stem, _, suffix = marker.name.removesuffix("_qc.json").rpartition("_desc-")
-    place = Place(parse_scan(Path(f"{stem}_{suffix}.nii.gz")), out_dir, out_dir)
+    place = ScanOutputs(parse_scan(Path(f"{stem}_{suffix}.nii.gz")), out_dir, out_dir)
     problems: list[str] = []
     quality: Mapping[str, Any] = {}
     charts: list[Chart] = []
@@ -257,7 +257,7 @@ def viewer_data(scan: Section, max_bytes: int) -> dict[str, Any] | None:
     return {"anchor": scan.anchor, "title": scan.title, "embedded": embedded, "data": data}
 
 
-def script_data(scan: Section, embedded: Embedded) -> dict[str, Any]:
+def script_data(scan: Section, embedded: ViewerVolumes) -> dict[str, Any]:
     """Tables for the viewer's script."""
     volumes = {chart.scheme: {s.code: s for row in chart.structures for s in row.sides} for chart in scan.charts}
     schemes = {}

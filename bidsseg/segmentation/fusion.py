@@ -17,10 +17,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.grid import Grid, conform
+from bidsseg.imaging.grid import Grid
 from bidsseg.imaging.image import Image
 from bidsseg.imaging.registration import rigid_transform
 from bidsseg.network.inference import Probabilities
+from bidsseg.segmentation.pipeline import Answer
 
 CHANNELS_AT_ONCE = 20
 Matrix = NDArray[np.float64]
@@ -45,10 +46,10 @@ class Contrast:
         return mask
 
 
-def contrast_of(prepared: Image, probabilities: Probabilities) -> Contrast:
-    """A prepared scan, on any grid, with the probabilities that the network gave for it."""
-    volume, grid = conform(prepared)
-    return Contrast(replace(prepared, data=volume, affine=grid.affine), grid, probabilities)
+def contrast_of(prepared: Image, answered: Answer) -> Contrast:
+    """A prepared scan, on any grid, with what the network said of it."""
+    on_grid = replace(prepared, data=answered.conformed, affine=answered.grid.affine)
+    return Contrast(on_grid, answered.grid, answered.probabilities)
 
 
 def register(fixed: Contrast, moving: Contrast, threads: int) -> Matrix:

@@ -15,7 +15,7 @@ from bidsseg.imaging.image import Image
 from bidsseg.imaging.sound import sound_values
 from bidsseg.network.inference import PredictOptions, Probabilities, infer
 from bidsseg.network.weights import Model
-from bidsseg.segmentation.decision import to_native
+from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.result import Segmentation
 
 
@@ -23,8 +23,10 @@ from bidsseg.segmentation.result import Segmentation
 class Answer:
     """What the network says of a scan."""
 
+    conformed: Floats
+    "(I, J, K): the prepared scan on the 1 mm RAS grid, with its own grey values."
     volume: Floats
-    "(I, J, K): grey values on the 1 mm RAS grid as the network saw them, 0-1."
+    "(I, J, K): the same as the network saw it, 0-1."
     grid: Grid
     probabilities: Probabilities
 
@@ -46,12 +48,12 @@ def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
         torch.set_num_threads(options.threads)
     conformed, grid = conform(image)
     probabilities, volume = infer(conformed, model, options)
-    return Answer(volume, grid, probabilities)
+    return Answer(conformed, volume, grid, probabilities)
 
 
 def native(found: Answer, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:
     """Decide every voxel of the scan's own grid."""
-    return to_native(found.probabilities, found.grid, gyri, max_floats)
+    return decide_on_native_grid(found.probabilities, found.grid, gyri, max_floats)
 
 
 def segment(image: Image, model: Model, options: PredictOptions, bias_correction: bool = False) -> Segmentation:

@@ -292,7 +292,7 @@ def head_maps(data: Path) -> list[Path]:
 def _found(paths: list[Path], data: Path, what: str) -> list[Path]:
     """The paths; raises ``UserError`` where there are none, since nothing can be learned or measured then."""
     if not paths:
-        raise UserError(f"{data}: no {what}; give the folder that the README describes")
+        raise UserError(f"{data}: no {what}; give the folder that docs/training.md describes")
     return paths
 
 

@@ -38,7 +38,7 @@ from bidsseg.train.data import Subject
 from bidsseg.train.losses import TISSUE_FREQUENCIES, choose_targets, class_weights, losses
 from bidsseg.train.muon import Muon
 from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Material, Recipe, Sample, draw
+from bidsseg.train.synthesis import Material, Sample, SynthesisSettings, draw
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,12 @@ class SampleStream(IterableDataset[Sample]):
     """Endless random samples; their difficulty follows ``progress``, which the training process advances."""
 
     def __init__(
-        self, material: Material, recipe: Recipe, progress: Synchronized[float], options: TrainOptions, first: int
+        self,
+        material: Material,
+        recipe: SynthesisSettings,
+        progress: Synchronized[float],
+        options: TrainOptions,
+        first: int,
     ) -> None:
         self.material, self.recipe, self.progress = material, recipe, progress
         self.options, self.first = options, first
@@ -174,7 +179,7 @@ class Run:
     out: Path
     "Checkpoint and log go here."
     config: UNetConfig = field(default_factory=UNetConfig)
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: SynthesisSettings = field(default_factory=SynthesisSettings)
     options: TrainOptions = field(default_factory=TrainOptions)
     weights: dict[str, Tensor] | None = None
     "To start from; None for random ones."

@@ -14,7 +14,6 @@ from bidsseg.network.unet import UNet
 from bidsseg.network.weights import Model
 from bidsseg.report.mosaic import mosaic
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.segmentation.result import labels
 from bidsseg.train.held_out import validation_cases
 from bidsseg.train.loop import State
 
@@ -46,7 +45,7 @@ class Monitor:
         card = ModelCard("training", "", state.net.config, "")
         found = segment(self.case.image, Model(net, card), PredictOptions("cpu"))
         path = self.out / f"step-{state.step:06d}.png"
-        mosaic(path, self.case.image, labels(found, "regions"), "regions")
+        mosaic(path, self.case.image, found.labels("regions"), "regions")
 
     def close(self) -> None:
         self.progress.stop()

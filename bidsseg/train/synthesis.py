@@ -4,9 +4,9 @@ The idea is SynthSeg's (Billot et al. 2023, doi 10.1016/j.media.2023.102789): a 
 resolution and field of view in random renderings of label maps is not surprised by a real scanner. Here real scans are
 mixed in, with their contrast bent, because they carry the texture that label maps lack.
 
-Everything works on one fixed 1 mm grid of ``Recipe.shape``. Resolution is simulated by one matrix per axis, the same
-that resamples scans at inference. All volumes stay on the device of the material they are made from: on a GPU nothing
-waits for the host, nor the host for it.
+Everything works on one fixed 1 mm grid of ``SynthesisSettings.shape``. Resolution is simulated by one matrix per axis,
+the same that resamples scans at inference. All volumes stay on the device of the material they are made from: on a GPU
+nothing waits for the host, nor the host for it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MNI_BRAIN_BOX = np.array([[28.0, 29.0, 17.0], [154.0, 188.0, 142.0]])
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SynthesisSettings:
     """How far samples stray from the real scans; every probability and amplitude is scaled by ``difficulty``."""
 
     shape: tuple[int, int, int] = (160, 192, 160)
@@ -127,7 +127,7 @@ class Sample:
     "Whether it shows more than an extracted brain; on the host."
 
 
-def draw(material: Material, recipe: Recipe, difficulty: float, chance: Chance) -> Sample:
+def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chance: Chance) -> Sample:
     """One random sample; ``difficulty`` runs from 0 (almost the real scans) to 1 (the full recipe)."""
     rng = chance.rng
     real = rng.random() > recipe.p_synthetic * (0.25 + 0.75 * difficulty)
@@ -154,7 +154,7 @@ def draw(material: Material, recipe: Recipe, difficulty: float, chance: Chance) 
     return replace(_finish(image, packed, recipe, difficulty, rng), head=head)
 
 
-def _sampling_grid(box: Floats64, recipe: Recipe, difficulty: float, rng: Generator) -> Floats64:
+def _sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Floats64:
     """Coarse map (3, *COARSE) from output voxels to source voxels: a random affine and a random smooth warp."""
     amount = 0.3 + 0.7 * difficulty
     points = _from_middle(recipe)
@@ -173,7 +173,7 @@ def _sampling_grid(box: Floats64, recipe: Recipe, difficulty: float, rng: Genera
     return grid
 
 
-def _own_voxels(box: Floats64, recipe: Recipe) -> Floats64:
+def _own_voxels(box: Floats64, recipe: SynthesisSettings) -> Floats64:
     """The map that moves the brain's box to the middle of the output by whole voxels; like ``_sampling_grid``."""
     half_voxel = (np.array(recipe.shape) - 1) / 2 % 1
     centre = np.floor(box.mean(0)) + half_voxel
@@ -181,7 +181,7 @@ def _own_voxels(box: Floats64, recipe: Recipe) -> Floats64:
     return grid
 
 
-def _from_middle(recipe: Recipe) -> Floats64:
+def _from_middle(recipe: SynthesisSettings) -> Floats64:
     """(3, *COARSE): mm from the middle of the output."""
     axes = [np.linspace(-(n - 1) / 2, (n - 1) / 2, c) for n, c in zip(recipe.shape, COARSE, strict=True)]
     return np.stack(np.meshgrid(*axes, indexing="ij"))
@@ -236,7 +236,7 @@ def _paint_lesions(packed: Tensor, grid: Floats64, box: Floats64, mask: Tensor) 
     return torch.where(lesion, packed | LESION_BITS, packed)
 
 
-def _degrade(image: Tensor, recipe: Recipe, difficulty: float, chance: Chance) -> Tensor:
+def _degrade(image: Tensor, recipe: SynthesisSettings, difficulty: float, chance: Chance) -> Tensor:
     """Bias field, in-plane blur, thick slices, ghosts, noise."""
     rng = chance.rng
     strength = rng.uniform(0, 0.5) * (0.3 + 0.7 * difficulty)
@@ -277,7 +277,7 @@ def slice_matrix(n: int, spacing_mm: float, fill: float, offset: float) -> Float
     return both
 
 
-def _finish(image: Tensor, packed: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -> Sample:
+def _finish(image: Tensor, packed: Tensor, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Sample:
     """Cut the field of view, normalise and pad as at inference."""
     axis, start, keep = 0, 0, recipe.shape[0]
     if rng.random() < recipe.p_cropped * (0.4 + 0.6 * difficulty):
@@ -294,7 +294,7 @@ def _finish(image: Tensor, packed: Tensor, recipe: Recipe, difficulty: float, rn
     return Sample(grey, labels, weight)
 
 
-def _slab(recipe: Recipe, rng: Generator) -> tuple[int, int, int]:
+def _slab(recipe: SynthesisSettings, rng: Generator) -> tuple[int, int, int]:
     """The axis across a few slices, the first voxel along it that they show, and how many they show."""
     axis = int(rng.choice(3, p=(0.15, 0.2, 0.65)))
     length = recipe.shape[axis]
@@ -303,7 +303,7 @@ def _slab(recipe: Recipe, rng: Generator) -> tuple[int, int, int]:
     return axis, min(max(start, 0), length - keep), keep
 
 
-def _normalised(image: Tensor, packed: Tensor, recipe: Recipe, rng: Generator) -> Tensor:
+def _normalised(image: Tensor, packed: Tensor, recipe: SynthesisSettings, rng: Generator) -> Tensor:
     """Grey values as one of the looks at inference sees them: float16, normalised on the image or on the brain.
 
     At inference the brain is known in steps of 4 mm, from one block in each; so it is here.

@@ -28,7 +28,7 @@ STYLES = {
 }
 VERDICT_STYLES = {"pass": "green", "check": "yellow", "fail": "red"}
 NEVER_HIDDEN = ("failed", "not tried", "to do", "lesions failed")
-Result = Literal["ok", "failed", "lesions failed"]
+RunStatus = Literal["ok", "failed", "lesions failed"]
 "How a run went; only scans fail it, or else only lesion masks."
 ROWS_AT_MOST = 60
 "Of scans that need no attention; beyond this they are only counted."
@@ -55,7 +55,7 @@ def summary(rows: Sequence[Row]) -> str:
     return "; ".join(parts)
 
 
-def finish(rows: Sequence[Row], warnings: Sequence[str]) -> Result:
+def finish(rows: Sequence[Row], warnings: Sequence[str]) -> RunStatus:
     """Print errors, warnings and the table; returns how it went."""
     counts = Counter(row.result for row in rows)
     if rows:

@@ -13,16 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bidsseg.authorship import refuse_to_replace
-from bidsseg.bids.outputs import Place, Recipe, listed, remove_outputs
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs, listed, remove_outputs
 from bidsseg.bids.root_files import LABELS_ABOUT
 from bidsseg.files import write_json
-from bidsseg.imaging.grid import conform, grid_of
+from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import Image, save
 from bidsseg.labels import Scheme, label_table
 from bidsseg.quality.assessment import Assessment, quality_file
 from bidsseg.quality.evidence import Evidence
-from bidsseg.segmentation.result import Segmentation, brain_mask, labels
+from bidsseg.segmentation.result import Segmentation
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
@@ -34,15 +36,15 @@ PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to
 
 
 @dataclass(frozen=True)
-class Result:
+class ScanResult:
     """What was computed for one scan."""
 
     image: Image
     "As stored."
-    corrected: Image
-    "After bias field correction, on the same grid."
     native: Segmentation
     "On the scan's own grid."
+    conformed: Floats
+    "The scan as prepared for the network, (I, J, K) on the 1 mm grid."
     one_mm: Segmentation | None = None
     "On the 1 mm grid, where asked for."
     probabilities: Mapping[tuple[str, str], Path] = field(default_factory=dict)
@@ -51,7 +53,7 @@ class Result:
     "What the network's probabilities tell about its answer, and what is thought of it."
 
 
-def write_scan(place: Place, recipe: Recipe, result: Result, threads: int = 1) -> Path:
+def write_scan(place: ScanOutputs, recipe: OutputSettings, result: ScanResult, threads: int = 1) -> Path:
     """Write all derivatives of a scan and return its marker, which is written last."""
     remove_outputs(place.out, place.marker)
     writer = _Writer(place, recipe, [])
@@ -64,7 +66,9 @@ def write_scan(place: Place, recipe: Recipe, result: Result, threads: int = 1) -
     return place.marker
 
 
-def _write_all(writer: _Writer, result: Result, threads: int) -> None:
+def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
+    for scheme in writer.recipe.schemes:  # once, before threads ask for it at the same time
+        result.native.labels(scheme)
     with ThreadPoolExecutor(threads) as pool:  # most of the time goes into compression, which threads share well
         pictures = pool.submit(_write_figures, writer, result)
         others = [
@@ -80,13 +84,13 @@ def _write_all(writer: _Writer, result: Result, threads: int) -> None:
     _write_marker(writer, result, [*result.image.warnings, *pictures.result()])
 
 
-def refuse_to_replace_of(place: Place, recipe: Recipe) -> None:
+def refuse_to_replace_of(place: ScanOutputs, recipe: OutputSettings) -> None:
     """Raise ``UserError`` where what ``write_scan`` replaces is not as bidsseg wrote it."""
     images = [path for path in listed(place.out, place.marker) if path.name.endswith(".nii.gz")]
     refuse_to_replace([*images, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
 
 
-def outputs_of(place: Place, recipe: Recipe) -> list[Path]:
+def outputs_of(place: ScanOutputs, recipe: OutputSettings) -> list[Path]:
     """All files of a scan but its marker, whether they are there or not."""
     images = [] if place.partners else [_preprocessed_file(place)]
     for space in recipe.spaces:
@@ -99,19 +103,19 @@ def outputs_of(place: Place, recipe: Recipe) -> list[Path]:
     return [*images, *map(_sidecar_of, images), volumes, volumes.with_suffix(".json"), *figures]
 
 
-def _labels_file(place: Place, space: str, scheme: Scheme, ending: str = "dseg") -> Path:
+def _labels_file(place: ScanOutputs, space: str, scheme: Scheme, ending: str = "dseg") -> Path:
     return place.file(f"{ending}.nii.gz", seg=scheme, desc=place.scan.suffix, **_space_entities(space))
 
 
-def _mask_file(place: Place, space: str) -> Path:
+def _mask_file(place: ScanOutputs, space: str) -> Path:
     return place.file("mask.nii.gz", label=MASK_LABEL, desc=place.scan.suffix, **_space_entities(space))
 
 
-def _preprocessed_file(place: Place) -> Path:
+def _preprocessed_file(place: ScanOutputs) -> Path:
     return place.file(f"{place.scan.suffix}.nii.gz", desc="preproc", **_space_entities("1mm"))
 
 
-def _volumes_file(place: Place) -> Path:
+def _volumes_file(place: ScanOutputs) -> Path:
     return place.file("volumes.tsv", desc=place.scan.suffix)
 
 
@@ -123,8 +127,8 @@ def _sidecar_of(image: Path) -> Path:
 class _Writer:
     """Where to write, with which provenance, and what has been written."""
 
-    place: Place
-    recipe: Recipe
+    place: ScanOutputs
+    recipe: OutputSettings
     written: list[Path]
 
     def metadata(self, **more: Any) -> dict[str, Any]:
@@ -150,7 +154,7 @@ def _reference(space: str) -> dict[str, Any]:
     return {"SpatialReference": "orig", **({"Resolution": {"1mm": ONE_MM}} if space == "1mm" else {})}
 
 
-def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Segmentation) -> None:
+def _write_labels(writer: _Writer, result: ScanResult, space: str, segmentation: Segmentation) -> None:
     """Label images of all schemes, and the brain mask, in one space."""
     place, like = writer.place, _on_grid_of(result, space)
     for scheme in writer.recipe.schemes:
@@ -159,20 +163,18 @@ def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Seg
             Description=LABELS_ABOUT.format(scheme),
             **_reference(space),
         )
-        writer.image(path, labels(segmentation, scheme), like, sidecar)
+        writer.image(path, segmentation.labels(scheme), like, sidecar)
         if (space, scheme) in result.probabilities:
             _write_probabilities(writer, result.probabilities[space, scheme], space, scheme, like)
     path = _mask_file(place, space)
     sidecar = writer.metadata(
         Type="Brain", Description="Brain and the cerebrospinal fluid around it.", **_reference(space)
     )
-    writer.image(path, brain_mask(segmentation), like, sidecar)
+    writer.image(path, segmentation.brain_mask.astype(np.uint8), like, sidecar)
 
 
 def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Scheme, like: Image) -> None:
     """The probability of each label as one volume of a 4D image, in the order of the label table."""
-    import numpy as np
-
     path = _labels_file(writer.place, space, scheme, "probseg")
     sidecar = writer.metadata(
         Description=PROBABILITIES_ABOUT.format(scheme),
@@ -183,45 +185,45 @@ def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Sche
     writer.image(path, volumes, like, sidecar, slope=1 / 255)
 
 
-def _on_grid_of(result: Result, space: str) -> Image:
+def _on_grid_of(result: ScanResult, space: str) -> Image:
     """An image whose affine and header fit a space; its voxels don't matter."""
     if space == "orig":
         return result.image
-    return replace(result.image, affine=grid_of(result.image.data.shape, result.image.affine).affine)
+    return replace(result.image, affine=result.image.grid.affine)
 
 
-def _write_preprocessed(writer: _Writer, result: Result) -> None:
+def _write_preprocessed(writer: _Writer, result: ScanResult) -> None:
     """The scan as the network saw it: bias corrected, at 1 mm."""
-    volume, _ = conform(result.corrected)
     path = _preprocessed_file(writer.place)
     sidecar = writer.metadata(SkullStripped=False, Description=PREPROCESSED, **_reference("1mm"))
-    writer.image(path, volume, _on_grid_of(result, "1mm"), sidecar)
+    writer.image(path, result.conformed, _on_grid_of(result, "1mm"), sidecar)
 
 
-def _write_volumes(writer: _Writer, result: Result) -> None:
+def _write_volumes(writer: _Writer, result: ScanResult) -> None:
     path = _volumes_file(writer.place)
     expected = result.judged[1].expected if result.judged else None
     writer.written.append(path)
-    write_volumes(path, result.native, writer.recipe.schemes, expected)
+    by_scheme = {scheme: result.native.volumes(scheme) for scheme in writer.recipe.schemes}
+    write_volumes(path, by_scheme, expected)
     columns = {name: {"Description": description} for name, description in VOLUME_COLUMNS.items()}
     writer.json(path.with_suffix(".json"), {**columns, **writer.metadata()})
 
 
-def _write_figures(writer: _Writer, result: Result) -> list[str]:
+def _write_figures(writer: _Writer, result: ScanResult) -> list[str]:
     """Pictures of all schemes; returns what went wrong, since a scan without a picture is still segmented."""
     try:
         from bidsseg.report.mosaic import mosaic
 
         for scheme in writer.recipe.schemes:
             path = writer.place.figure(scheme)
-            mosaic(path, result.image, labels(result.native, scheme), scheme)
+            mosaic(path, result.image, result.native.labels(scheme), scheme)
             writer.written.append(path)
     except Exception as error:
         return [f"no picture ({type(error).__name__}: {error})"]
     return []
 
 
-def _write_marker(writer: _Writer, result: Result, warnings: Sequence[str]) -> None:
+def _write_marker(writer: _Writer, result: ScanResult, warnings: Sequence[str]) -> None:
     place = writer.place
     outputs = sorted(path.relative_to(place.out).as_posix() for path in writer.written)
     content = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bidsseg.errors import Defect, UserError
 from bidsseg.files import write_text
-from bidsseg.workflow.workers import Execution
+from bidsseg.workflow.workers import Resources
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def defects_logged(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def environment(how: Execution, threads: int) -> Iterator[None]:
+def environment(how: Resources, threads: int) -> Iterator[None]:
     """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included.
 
     At the end, what only this run needed is removed.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bidsseg.bids.contrasts import fused_place
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import Place, Recipe
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 
 if TYPE_CHECKING:
     from bidsseg.lesions.options import LesionOptions
@@ -25,7 +25,7 @@ class Job:
     model: str
     "Name or folder."
     recipe: dict[str, Any]
-    "Fields of ``Recipe``."
+    "Fields of ``OutputSettings``."
     device: str = "auto"
     threads: int = 1
     partners: Sequence[str] = ()
@@ -37,8 +37,8 @@ class Job:
     "Also what bidsseg did not write."
 
     @property
-    def place(self) -> Place:
-        place = Place(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
+    def place(self) -> ScanOutputs:
+        place = ScanOutputs(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
         return fused_place(place, [Path(path) for path in self.partners]) if self.partners else place
 
     @property
@@ -50,12 +50,12 @@ class Job:
         """The job of one of the sources by itself, whose answer is kept."""
         return replace(self, scan=scan, partners=(), keep_answer=True)
 
-    def made_with(self) -> Recipe:
+    def made_with(self) -> OutputSettings:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.recipe.items()}
-        return Recipe(**fields)
+        return OutputSettings(**fields)
 
 
-def job_for(place: Place, recipe: Recipe, model: str, **how: Any) -> Job:
+def job_for(place: ScanOutputs, recipe: OutputSettings, model: str, **how: Any) -> Job:
     """``how`` are the remaining fields of the job."""
     paths = str(place.scan.path), str(place.dataset), str(place.out)
     return Job(*paths, model, asdict(recipe), partners=[str(path) for path in place.partners], **how)
@@ -82,8 +82,8 @@ class LesionJob:
     "Also what bidsseg did not write."
 
     @property
-    def places(self) -> tuple[Place, ...]:
-        return tuple(Place(parse_scan(Path(scan)), Path(self.dataset), Path(self.out)) for scan in self.scans)
+    def places(self) -> tuple[ScanOutputs, ...]:
+        return tuple(ScanOutputs(parse_scan(Path(scan)), Path(self.dataset), Path(self.out)) for scan in self.scans)
 
     @property
     def subject(self) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.outputs import (
     NEEDED_SCHEMES,
-    Place,
+    ScanOutputs,
     all_there,
     changes_base,
     changes_marker,
@@ -46,7 +46,7 @@ SPACE = "_space-orig"
 "In the names of images of lesions."
 
 
-def lesions_base(place: Place) -> Path:
+def lesions_base(place: ScanOutputs) -> Path:
     """Folder and name, up to before ``_desc``, of what concerns a scan's lesions."""
     marker = lesion_marker(place)
     return marker.with_name(marker.name.removesuffix("_desc-lesionsummary_lesions.json"))
@@ -57,7 +57,7 @@ def changes_table(out: Path, subject: str) -> Path:
     return base.with_name(f"{base.name}_desc-lesionchanges_lesions.tsv")
 
 
-def origin(place: Place, mask: str, job: LesionJob) -> dict[str, Any]:
+def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
     """All that the lesions of a scan depend on. Raises ``OSError`` where something is missing."""
     return {
         "SoftwareVersion": job.version,
@@ -85,19 +85,19 @@ def is_done(job: LesionJob) -> bool:
     return scans and changes.get("Scans") == [place.scan.stem for place in job.places]
 
 
-def _is_current(place: Place, mask: str, job: LesionJob) -> bool:
+def _is_current(place: ScanOutputs, mask: str, job: LesionJob) -> bool:
     there = all_there(place.out, lesion_marker(place))
     return there and read_json(lesion_marker(place)).get("Origin") == origin(place, mask, job)
 
 
-def remove_lesions(place: Place) -> bool:
+def remove_lesions(place: ScanOutputs) -> bool:
     """Remove what a mask led to, be it a result or a failure; whether there was anything."""
     failed = lesion_log(place).exists()
     lesion_log(place).unlink(missing_ok=True)
     return remove_outputs(place.out, lesion_marker(place)) or failed
 
 
-def make_room(place: Place, overwrite: bool) -> None:
+def make_room(place: ScanOutputs, overwrite: bool) -> None:
     """Remove what is to be written anew; raises ``UserError`` where some of it is not ours, unless ``overwrite``."""
     if not overwrite:
         expected = [
@@ -157,7 +157,7 @@ def slim(report: LesionReport) -> LesionReport:
     return replace(report, segmentation=empty, labels=none.astype(np.uint16))
 
 
-def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionReport:
+def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> LesionReport:
     """Measure the lesions of one scan and write all about them."""
     regions, lobes = (load(label_image(place, scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
     segmentation = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
@@ -182,7 +182,7 @@ def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionR
     return report
 
 
-def _write_figure(place: Place, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:
+def _write_figure(place: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:
     """The picture of zones; tables without it are worth having."""
     try:
         from bidsseg.report.lesion_mosaic import zone_mosaic

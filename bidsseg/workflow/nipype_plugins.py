@@ -18,7 +18,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from nipype.pipeline.plugins.slurm import SLURMPlugin
 
 from bidsseg.errors import UserError, root_of
-from bidsseg.workflow.workers import WORKER_DIED, Execution, WorkerPool
+from bidsseg.workflow.workers import WORKER_DIED, Resources, WorkerPool
 
 JOB_DIED = "its cluster job ended without a result, most likely for want of time or memory; ask for more in sbatch_args"
 STAGES = ("outputs", "fusion", "segmentation", "n4", "lesions")
@@ -41,7 +41,7 @@ class Slurm(SLURMPlugin):  # type: ignore[misc]
         return result
 
 
-def monitor_resources(how: Execution) -> None:
+def monitor_resources(how: Resources) -> None:
     """Switch nipype's resource monitor; raises ``UserError`` where it cannot work."""
     if how.resource_monitor and how.plugin:
         raise UserError("--resource-monitor does not work with --use-plugin; ask the cluster, say with sacct")
@@ -50,7 +50,7 @@ def monitor_resources(how: Execution) -> None:
     config.resource_monitor = how.resource_monitor
 
 
-def run_in_worker(how: Execution, folder: Path, node: Any, updatehash: bool, task: int) -> dict[str, Any]:
+def run_in_worker(how: Resources, folder: Path, node: Any, updatehash: bool, task: int) -> dict[str, Any]:
     """Run a node; ``folder`` becomes the current one, because nipype's resource monitor writes there."""
     os.chdir(folder)
     set_up_logging(how.verbose)

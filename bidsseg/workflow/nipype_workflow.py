@@ -20,7 +20,7 @@ from bidsseg.errors import full_disk
 from bidsseg.files import write_text
 from bidsseg.workflow.jobs import Job, LesionJob
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
-from bidsseg.workflow.workers import MEMORY_GB, WORKER_DIED, Execution, WorkerPool
+from bidsseg.workflow.workers import MEMORY_GB, WORKER_DIED, Resources, WorkerPool
 
 ROOT = "bidsseg"
 SCANS_PER_WORKER = 16
@@ -90,7 +90,7 @@ def run_lesion_jobs(
             yield from runner.run_lesions([job])
 
 
-def write_graph(job: Job, how: Execution) -> None:
+def write_graph(job: Job, how: Resources) -> None:
     """A scan's workflow as logs/graph.dot, and as graph.svg where Graphviz is installed."""
     path = how.logs / "graph.dot"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -289,7 +289,7 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
         yield batch
 
 
-def build_workflow(jobs: Sequence[Job], how: Execution) -> Workflow:
+def build_workflow(jobs: Sequence[Job], how: Resources) -> Workflow:
     """One workflow that holds one of three nodes for each scan, and one for the contrasts of each session to fuse."""
     workflow = Workflow(name=ROOT, base_dir=str(how.nodes))
     sessions: dict[str, list[Job]] = {}
@@ -306,7 +306,7 @@ def build_workflow(jobs: Sequence[Job], how: Execution) -> Workflow:
 
 
 def _add_session(
-    workflow: Workflow, name: str, session: Sequence[Job], scans: Mapping[str, Workflow], how: Execution
+    workflow: Workflow, name: str, session: Sequence[Job], scans: Mapping[str, Workflow], how: Resources
 ) -> None:
     """Fuse the contrasts of a session: a node that has the answers to all of them, and one that writes for each job."""
     sources = list(dict.fromkeys(scan for job in session for scan in job.sources))
@@ -352,7 +352,7 @@ def parts_of(job: Job) -> tuple[str, ...]:
     return tuple(stems_of(job))
 
 
-def scan_workflow(job: Job, how: Execution, outputs: bool = True) -> Workflow:
+def scan_workflow(job: Job, how: Resources, outputs: bool = True) -> Workflow:
     """Bias field correction, segmentation, and outputs; these are written whatever nipype finds in its cache."""
     n4, segmentation = (
         Node(Function(function=function, output_names=["out"]), name=function.__name__.strip("_"), **_share(how))
@@ -372,20 +372,20 @@ def scan_workflow(job: Job, how: Execution, outputs: bool = True) -> Workflow:
     return workflow
 
 
-def _outputs_node(job: Job, function: Callable[..., str], how: Execution) -> Node:
+def _outputs_node(job: Job, function: Callable[..., str], how: Resources) -> Node:
     node = Node(Function(function=function, output_names=["out"]), name="outputs", **_share(how))
     node.inputs.job = asdict(job)
     node.overwrite = True
     return node
 
 
-def _share(how: Execution, more_gb: float = 0.0) -> dict[str, float]:
+def _share(how: Resources, more_gb: float = 0.0) -> dict[str, float]:
     """CPUs and memory of a node."""
     memory_gb = how.scan_gb + more_gb
     return {"n_procs": how.threads, "mem_gb": min(memory_gb, how.memory_gb or memory_gb)}
 
 
-def lesion_workflow(job: LesionJob, how: Execution) -> Workflow:
+def lesion_workflow(job: LesionJob, how: Resources) -> Workflow:
     """The lesions of one participant, in one node: its sessions are compared."""
     share = {"n_procs": how.threads, "mem_gb": min(MEMORY_GB, how.memory_gb or MEMORY_GB)}
     node = Node(Function(function=_lesions, output_names=["out"]), name="lesions", **share)
@@ -405,23 +405,23 @@ def _lesions(job: dict) -> str:  # type: ignore[type-arg]
 def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
-    from bidsseg.workflow.scan_stages import prepare
+    from bidsseg.workflow.scan_stages import bias_stage
 
-    return prepare(job, Path.cwd())
+    return bias_stage(job, Path.cwd())
 
 
 def _segmentation(job: dict, corrected: str, use_gpu: bool) -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
-    from bidsseg.workflow.scan_stages import segment
+    from bidsseg.workflow.scan_stages import segmentation_stage
 
-    return segment(job, corrected, Path.cwd())
+    return segmentation_stage(job, corrected, Path.cwd())
 
 
 def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: ignore[type-arg]
-    from bidsseg.workflow.scan_stages import write
+    from bidsseg.workflow.scan_stages import output_stage
 
-    return write(job, corrected, segmentation)
+    return output_stage(job, corrected, segmentation)
 
 
 def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[type-arg]
@@ -436,6 +436,6 @@ def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[typ
 def _fused_outputs(job: dict, corrected: str, fused: str) -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
-    from bidsseg.workflow.scan_stages import SEGMENTATION, fused_folder, write
+    from bidsseg.workflow.scan_stages import SEGMENTATION, fused_folder, output_stage
 
-    return write(job, corrected, str(fused_folder(Path(fused), job) / SEGMENTATION))
+    return output_stage(job, corrected, str(fused_folder(Path(fused), job) / SEGMENTATION))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from bidsseg import __version__
 from bidsseg.bids.contrasts import fused_places
-from bidsseg.bids.dataset import Found, NothingSelected, Selection, find_scans, read_filters
-from bidsseg.bids.outputs import FUSED, Place, Recipe, is_complete
+from bidsseg.bids.dataset import Found, NothingSelected, ScanSelection, find_scans, read_filters
+from bidsseg.bids.outputs import FUSED, OutputSettings, ScanOutputs, is_complete
 from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_dataset, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import json_content, read_json, write_text
@@ -24,14 +24,14 @@ from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_c
 from bidsseg.network.device import count_gpus
 from bidsseg.quality.verdicts import reasons_of, verdict_of
 from bidsseg.workflow.claims import Claims
-from bidsseg.workflow.console import Result, Row, finish, progress
+from bidsseg.workflow.console import Row, RunStatus, finish, progress
 from bidsseg.workflow.environment import defects_logged, environment
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
-from bidsseg.workflow.options import Options
-from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Execution, WorkerPool
+from bidsseg.workflow.options import RunOptions
+from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Resources, WorkerPool
 
 if TYPE_CHECKING:
-    from bidsseg.workflow.lesion_plan import LesionRequest
+    from bidsseg.workflow.lesion_plan import LesionPlanInputs
 
 
 def run_group(out: Path) -> None:
@@ -44,7 +44,7 @@ def run_group(out: Path) -> None:
         run(out.resolve())
 
 
-def run_participants(options: Options) -> Result:
+def run_participants(options: RunOptions) -> RunStatus:
     """Segment the scans the options select, and describe their lesions; returns how it went.
 
     Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written.
@@ -53,7 +53,7 @@ def run_participants(options: Options) -> Result:
         return _run_participants(options)
 
 
-def _run_participants(options: Options) -> Result:
+def _run_participants(options: RunOptions) -> RunStatus:
     _check_folders(options)
     how = _execution(options)
     if options.dry_run:
@@ -67,11 +67,11 @@ def _run_participants(options: Options) -> Result:
             return _find_and_run(options, pool, claims)
 
 
-def _find_and_run(options: Options, pool: WorkerPool, claims: Claims | None) -> Result:
+def _find_and_run(options: RunOptions, pool: WorkerPool, claims: Claims | None) -> RunStatus:
     """Find the scans, and run those that are not complete; without ``claims``, only say which these are."""
     dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
-    selection = Selection(
+    selection = ScanSelection(
         options.participant_label,
         options.session_label,
         options.modality,
@@ -83,7 +83,7 @@ def _find_and_run(options: Options, pool: WorkerPool, claims: Claims | None) -> 
     found = find_scans(dataset, selection)
     if not options.overwrite:
         refuse_other_dataset(out)
-    single = [Place(scan, dataset, out) for scan in found.scans]
+    single = [ScanOutputs(scan, dataset, out) for scan in found.scans]
     places = [*single, *(fused_places(single) if options.fuse else ())]
     subjects = sorted({place.scan.subject for place in places})
     if options.reports_only:
@@ -111,7 +111,9 @@ def _wait(line: str, pool: WorkerPool) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _sorted_out(places: Sequence[Place], recipe: Recipe, options: Options) -> tuple[list[Row], list[Place]]:
+def _sorted_out(
+    places: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions
+) -> tuple[list[Row], list[ScanOutputs]]:
     """Rows about the scans that are complete, and the scans that are not."""
     complete = {place for place in places if is_complete(place, recipe)} if not options.overwrite else set()
     skipped = [Row(place.scan.stem, "complete", "skipped") for place in places if place in complete]
@@ -119,7 +121,7 @@ def _sorted_out(places: Sequence[Place], recipe: Recipe, options: Options) -> tu
 
 
 def _run_all_of(
-    places: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool
+    places: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool
 ) -> tuple[list[Row], list[str]]:
     """Everything about some participants: scans, comparisons, lesions, reports; returns rows and warnings."""
     out = options.out_dir.resolve()
@@ -136,7 +138,7 @@ def _run_all_of(
     return rows, problems
 
 
-def recipe_of(options: Options) -> Recipe:
+def recipe_of(options: RunOptions) -> OutputSettings:
     """The recipe the options ask for; raises ``UserError`` for a model that is not there."""
     folder = folder_of(options.model or DEFAULT_MODEL)
     card = read_card(folder)
@@ -148,10 +150,10 @@ def recipe_of(options: Options) -> Recipe:
         schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
         spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
     how = (options.bias_correction, schemes, spaces, options.probseg, options.mirror)
-    return Recipe(__version__, card.name, card.sha256, *how)
+    return OutputSettings(__version__, card.name, card.sha256, *how)
 
 
-def _check_folders(options: Options) -> None:
+def _check_folders(options: RunOptions) -> None:
     """Keep the input read-only."""
     dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     if out == dataset:
@@ -166,13 +168,13 @@ def _check_folders(options: Options) -> None:
         raise NotADirectoryError(20, "is a file, not a folder", str(options.out_dir))
 
 
-def _rows_without_run(found: Found, selection: Selection) -> list[Row]:
+def _rows_without_run(found: Found, selection: ScanSelection) -> list[Row]:
     unusable = [Row(path.name, "failed", f"{path}: {why}") for path, why in found.unusable]
     why = f"none selected{selection.advice_on_index}"
     return unusable + [Row(f"sub-{label}", "no scans", why) for label in found.empty_participants]
 
 
-def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
+def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
     """Run the workflows."""
     from bidsseg.workflow.jobs import job_for
     from bidsseg.workflow.nipype_workflow import run_jobs
@@ -193,7 +195,7 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerP
     return rows
 
 
-def _links(options: Options) -> dict[str, str]:
+def _links(options: RunOptions) -> dict[str, str]:
     """URIs of the datasets with masks, by the names they have in BIDS URIs."""
     if not options.derivatives:
         return {}
@@ -203,7 +205,7 @@ def _links(options: Options) -> dict[str, str]:
     return {name: path.as_uri() for path, name in names.items()}
 
 
-def _lesions(places: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
+def _lesions(places: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
     """Describe the lesions of all segmented scans that have a mask, or tell what is to do."""
     if not options.derivatives:
         return []
@@ -229,10 +231,10 @@ def _lesions(places: Sequence[Place], recipe: Recipe, options: Options, pool: Wo
     return [Row(line.name, line.result, line.why) for line in told]
 
 
-def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
-    from bidsseg.bids.lesion_masks import Search
+def _lesion_request(recipe: OutputSettings, options: RunOptions) -> LesionPlanInputs:
+    from bidsseg.bids.lesion_masks import MaskSearch
     from bidsseg.lesions.options import LesionOptions
-    from bidsseg.workflow.lesion_plan import LesionRequest
+    from bidsseg.workflow.lesion_plan import LesionPlanInputs
 
     out = options.out_dir.resolve()
     chosen = LesionOptions(
@@ -241,12 +243,12 @@ def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
         tolerance_mm=options.lesion_tolerance,
         bands_mm=tuple(sorted(options.lesion_bands)),
     )
-    search = Search(tuple(path.resolve() for path in options.derivatives), options.lesion_pattern, out)
-    return LesionRequest(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
+    search = MaskSearch(tuple(path.resolve() for path in options.derivatives), options.lesion_pattern, out)
+    return LesionPlanInputs(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
 
 
-def _execution(options: Options) -> Execution:
-    return Execution(
+def _execution(options: RunOptions) -> Resources:
+    return Resources(
         work_dir=(options.work_dir or options.out_dir / "work").resolve(),
         logs=options.out_dir.resolve() / "logs",
         nprocs=options.nprocs,
@@ -281,7 +283,7 @@ def _read_plugin(path: Path) -> dict[str, Any]:
     return plugin
 
 
-def _with_verdicts(rows: Sequence[Row], places: Sequence[Place]) -> list[Row]:
+def _with_verdicts(rows: Sequence[Row], places: Sequence[ScanOutputs]) -> list[Row]:
     """The rows of segmented scans with their verdicts, and the reasons and warnings; contrasts are compared by now."""
     markers = {place.scan.stem: place.marker for place in places}
     judged = []
@@ -294,7 +296,7 @@ def _with_verdicts(rows: Sequence[Row], places: Sequence[Place]) -> list[Row]:
     return judged
 
 
-def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
+def _write_citation(out: Path, recipe: OutputSettings, options: RunOptions) -> None:
     from bidsseg.report.methods import methods_text
 
     text = methods_text(recipe, options.modality, bool(options.derivatives), options.fuse)

@@ -23,21 +23,21 @@ from bidsseg.quality.coverage import geometry
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
-from bidsseg.segmentation.decision import to_native
+from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.fusion import contrast_of, fuse, register
-from bidsseg.segmentation.pipeline import Answer, answer
-from bidsseg.segmentation.pipeline import prepare as prepare_voxels
+from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.workflow.derivatives import Result, refuse_to_replace_of, write_scan
+from bidsseg.workflow.derivatives import ScanResult, refuse_to_replace_of, write_scan
 from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
+CONFORMED = "conformed.npy"
 ANSWER = ("tissue", "right", "parcels")
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
-def prepare(job: dict[str, Any], folder: Path) -> str:
+def bias_stage(job: dict[str, Any], folder: Path) -> str:
     """Read and prepare the scan; returns the path of the prepared image.
 
     Raises ``UserError`` first where the results would replace what bidsseg did not write.
@@ -54,10 +54,10 @@ def prepare(job: dict[str, Any], folder: Path) -> str:
 
 def read(scan: str, bias_correction: bool, threads: int) -> Image:
     """A scan, prepared for the network."""
-    return prepare_voxels(load(scan), bias_correction, threads)
+    return prepare(load(scan), bias_correction, threads)
 
 
-def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
+def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str:
     """Segment the corrected image in all spaces asked for; returns the path of the voxels' anatomy (.npz)."""
     with one_line_errors(job["scan"]):
         recipe = job["recipe"]
@@ -74,11 +74,11 @@ def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
 def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], folder: Path) -> str:
     """Average the answers to the contrasts of a session, for each of the jobs; returns the folder with its own folders.
 
-    ``answers`` has, by scan, what ``segment`` returned. Each pair of contrasts is registered once.
+    ``answers`` has, by scan, what ``segmentation_stage`` returned. Each pair of contrasts is registered once.
     """
     with one_line_errors(jobs[0]["scan"]):
         kept = {scan: kept_answer(Path(path).parent) for scan, path in answers.items()}
-        contrasts = {scan: contrast_of(image, found.probabilities) for scan, (image, found) in kept.items()}
+        contrasts = {scan: contrast_of(image, found) for scan, (image, found) in kept.items()}
         transforms: dict[tuple[str, str], NDArray[np.float64]] = {}
         for job in jobs:
             own = job["scan"]
@@ -107,10 +107,13 @@ def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: 
     floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
     grids = {"orig": grid, "1mm": grid_of(answered.volume.shape, grid.affine)}
     spaces = dict.fromkeys(("orig", *recipe["spaces"]))
-    decided = {space: to_native(found, grids[space], "gyri" in recipe["schemes"], floats) for space in spaces}
+    decided = {
+        space: decide_on_native_grid(found, grids[space], "gyri" in recipe["schemes"], floats) for space in spaces
+    }
     for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
         write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
     write_json(folder / EVIDENCE, evidence.as_json())
+    np.save(folder / CONFORMED, answered.conformed)
     path = folder / SEGMENTATION
     save_segmentations(path, decided)
     return str(path)
@@ -121,6 +124,7 @@ def keep_answer(folder: Path, corrected: str, answered: Answer) -> None:
     for name in ANSWER:
         np.save(folder / f"answer-{name}.npy", getattr(answered.probabilities, name))
     np.save(folder / "answer-volume.npy", answered.volume)
+    np.save(folder / "answer-conformed.npy", answered.conformed)
     write_json(folder / "answer.json", {"corrected": corrected, "origin": answered.probabilities.origin})
 
 
@@ -129,19 +133,18 @@ def kept_answer(folder: Path) -> tuple[Image, Answer]:
     about = json_content(folder / "answer.json")
     i, j, k = about["origin"]
     parts = [np.load(folder / f"answer-{name}.npy", mmap_mode="c") for name in ANSWER]
-    image, volume = load(about["corrected"]), np.load(folder / "answer-volume.npy")
-    return image, Answer(volume, grid_of(image.data.shape, image.affine), Probabilities((i, j, k), *parts))
+    conformed, volume = (np.load(folder / f"answer-{name}.npy") for name in ("conformed", "volume"))
+    image = load(about["corrected"])
+    return image, Answer(conformed, volume, image.grid, Probabilities((i, j, k), *parts))
 
 
-def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
+def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
     """Write all derivatives; returns the path of the file that marks the scan as complete."""
     with one_line_errors(job["scan"]):
         answers = load_segmentations(Path(segmentation))
         warnings = json_content(Path(corrected).with_name(WARNINGS))["Warnings"]
         image = replace(load(job["scan"]), warnings=tuple(warnings))
-        smooth = load(corrected)
         work = Job(**job)
-        corrected_image = Image(smooth.data, image.affine, image.header)
         judged = judge(Path(segmentation).parent, image, work.model)
         recipe = work.made_with()
         folder = Path(segmentation).parent
@@ -149,7 +152,8 @@ def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
         if not work.overwrite:  # they may have been written meanwhile
             refuse_to_replace_of(work.place, recipe)
-        result = Result(image, corrected_image, answers["orig"], answers.get("1mm"), probabilities, judged)
+        conformed = np.load(folder / CONFORMED, mmap_mode="r")
+        result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged)
         return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 
 

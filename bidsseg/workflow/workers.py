@@ -31,7 +31,7 @@ WORKER_DIED = "its process was killed, most likely for want of memory; lower --n
 
 
 @dataclass(frozen=True)
-class Execution:
+class Resources:
     """How to run the jobs; nothing here changes their results."""
 
     work_dir: Path
@@ -77,7 +77,7 @@ class Execution:
 class WorkerPool:
     """Spawned processes that outlive a batch, and are replaced when one of them is killed."""
 
-    def __init__(self, how: Execution) -> None:
+    def __init__(self, how: Resources) -> None:
         self.how = how
         self._started = multiprocessing.get_context("spawn").Value("i", 0)
         self._executor: ProcessPoolExecutor | None = None
@@ -123,7 +123,7 @@ def warm_up() -> None:
     import bidsseg.workflow.scan_stages  # noqa: F401
 
 
-def start_worker(how: Execution, started: Any) -> None:
+def start_worker(how: Resources, started: Any) -> None:
     """First thing in every worker; ``started`` counts them, so that each takes the next GPU."""
     end_with_parent()
     with started.get_lock():

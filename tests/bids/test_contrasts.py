@@ -7,15 +7,15 @@ from pathlib import Path
 
 from bidsseg.bids.contrasts import fused_places
 from bidsseg.bids.names import Scan
-from bidsseg.bids.outputs import Place
+from bidsseg.bids.outputs import ScanOutputs
 
 
-def places(out: Path, *names: str) -> list[Place]:
+def places(out: Path, *names: str) -> list[ScanOutputs]:
     found = []
     for name in names:
         *pairs, suffix = name.split("_")
         entities = tuple((key, value) for key, value in (pair.split("-") for pair in pairs))
-        found.append(Place(Scan(out / "raw" / f"{name}.nii.gz", entities, suffix), out / "raw", out))
+        found.append(ScanOutputs(Scan(out / "raw" / f"{name}.nii.gz", entities, suffix), out / "raw", out))
     return found
 
 

@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from bidsseg.cli.bids_app import (
+from bidsseg.cli.bids_app import run, spread
+from bidsseg.cli.exit_codes import (
+    APP_USAGE,
     EXIT_CANNOT_WRITE,
     EXIT_DEFECT,
     EXIT_INVALID_BIDS,
     EXIT_NOTHING_SELECTED,
     EXIT_OK,
     EXIT_SOME_FAILED,
-    EXIT_USAGE,
-    run,
-    spread,
 )
 from bidsseg.files import read_json
 from bidsseg.network.device import count_gpus
@@ -85,7 +84,7 @@ def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None
 def test_wrong_usage(dataset: Dataset, tmp_path: Path, args: list[str], message: str,
                      capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     root = dataset("sub-01_T1w.nii.gz")
-    assert run([str(root), str(tmp_path / "out"), "participant", *args]) == EXIT_USAGE
+    assert run([str(root), str(tmp_path / "out"), "participant", *args]) == APP_USAGE
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -99,7 +98,7 @@ def test_the_input_is_only_read(dataset: Dataset, tmp_path: Path, option: str, i
     before = sorted(root.rglob("*"))
     out = root / inside if option == "out" else tmp_path / "out"
     options = [] if option == "out" else [option, str(root / inside)]
-    assert run([str(root), str(out), "participant", *options]) == EXIT_USAGE
+    assert run([str(root), str(out), "participant", *options]) == APP_USAGE
     assert sorted(root.rglob("*")) == before
 
 
@@ -228,7 +227,7 @@ def test_another_programs_folder_is_no_output(
     out.mkdir()
     (out / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "fMRIPrep"}]}')
     (out / "sub-01.html").write_text("theirs")
-    assert app(root, *options) == EXIT_USAGE
+    assert app(root, *options) == APP_USAGE
     assert "holds a dataset of fMRIPrep" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == ["dataset_description.json", "sub-01.html"]
 

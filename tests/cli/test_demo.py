@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bidsseg.bids.dataset import Selection, find_scans
+from bidsseg.bids.dataset import ScanSelection, find_scans
 from bidsseg.cli import bids_app, demo
 from bidsseg.cli.demo import average_slices, is_demo, make_dataset, run_demo
 from bidsseg.errors import UserError
@@ -19,7 +19,7 @@ def test_slices_are_averaged() -> None:
 
 def test_the_dataset_holds_one_head_twice(tmp_path: Path) -> None:
     make_dataset(tmp_path)
-    found = find_scans(tmp_path, Selection())
+    found = find_scans(tmp_path, ScanSelection())
     thin, thick = (load(scan.path) for scan in found.scans)
     np.testing.assert_allclose(thin.spacing_mm, (1, 1, 1))
     np.testing.assert_allclose(thick.spacing_mm, (1, 1, 6))

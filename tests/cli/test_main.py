@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from bidsseg.cli.main import main, stem_of
-from bidsseg.files import read_json
+from bidsseg.cli.main import main
+from bidsseg.files import read_json, stem_of
 from bidsseg.imaging.image import load
 from bidsseg.labels import Scheme, label_table
 from bidsseg.network.card import read_card

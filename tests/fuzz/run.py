@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 from click.testing import CliRunner
 
-from bidsseg.bids.dataset import Selection, check_dataset, read_filters
+from bidsseg.bids.dataset import ScanSelection, check_dataset, read_filters
 from bidsseg.bids.session_order import in_time
 from bidsseg.cli.main import main as brainseg
 from bidsseg.errors import Defect, UserError
 from bidsseg.files import read_json
 from bidsseg.imaging.affines import is_usable, voxel_spacing_mm
-from bidsseg.imaging.image import Geometry, geometry, is_same_grid, load, save
+from bidsseg.imaging.image import GridGeometry, is_same_grid, load, read_geometry, save
 from bidsseg.lesions.masks import is_probability, read_labels
 from tests.fuzz.inputs import Input, image_input, json_input, mask_input, model_input, tsv_input
 
@@ -48,7 +48,7 @@ class WrongAnswer(Exception):
 
 
 def examine_image(given: Input) -> None:
-    found = geometry(given.path)
+    found = read_geometry(given.path)
     image = load(given.path)
     if found is None or found[0] != image.data.shape or not np.array_equal(found[1], image.affine):
         raise WrongAnswer("the header alone says something else")
@@ -64,7 +64,7 @@ def examine_image(given: Input) -> None:
 
 def examine_command(given: Input, model: Path, bias_correction: bool) -> None:
     """``brainseg-cli predict``: labels and perhaps warnings, or one line."""
-    found = geometry(given.path)
+    found = read_geometry(given.path)
     if found is not None and np.prod(voxel_spacing_mm(found[1]) * found[0]) > SMALL_MM3:
         return
     labels = given.path.with_name("labels.nii.gz")
@@ -79,8 +79,8 @@ def examine_command(given: Input, model: Path, bias_correction: bool) -> None:
         raise WrongAnswer(f"exit code {done.exit_code}: {done.stderr[-300:]} {done.exception!r}")
 
 
-def is_same_field(found: Geometry, labels: Path) -> bool:
-    written = geometry(labels)
+def is_same_field(found: GridGeometry, labels: Path) -> bool:
+    written = read_geometry(labels)
     return written is not None and is_same_grid(found, written)
 
 
@@ -100,7 +100,7 @@ def examine_json(given: Input) -> None:
     else:
         (given.path.parent / "sub-01").mkdir()
         given.path.rename(given.path.with_name("dataset_description.json"))
-        check_dataset(given.path.parent, Selection())
+        check_dataset(given.path.parent, ScanSelection())
 
 
 def examine_tsv(given: Input) -> None:

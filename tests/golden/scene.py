@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bidsseg.cli.bids_app import EXIT_OK, run
+from bidsseg.cli.bids_app import run
 from bidsseg.cli.demo import make_dataset
+from bidsseg.cli.exit_codes import EXIT_OK
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.labels import Codes
 

@@ -11,7 +11,7 @@ import pytest
 
 from bidsseg.imaging.arrays import overlap
 from bidsseg.labels import label_table
-from tests.golden.scene import Outcome, expected, run_app
+from tests.golden.scene import Outcome, expected
 
 LEAST_DICE = 0.98
 VOXEL_MM3 = 6.0
@@ -20,11 +20,6 @@ COUNTED_MM3 = 1000.0
 LIKE_TEXT = ("lesion", "zone", "contacts", "main_region")
 MM_APART = 1.0
 "Distances to a border of regions move by a voxel of the 1 mm grid."
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return run_app(tmp_path_factory.mktemp("golden"))
 
 
 def test_regions_are_where_they_were(found: Outcome) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bidsseg.imaging.affines import placement
-from bidsseg.imaging.image import geometry, is_same_grid, load, save
+from bidsseg.imaging.image import is_same_grid, load, read_geometry, save
 from tests.phantoms import ramp
 
 THICK = np.array([[-0.72, 0, 0, 90], [0, 0.72, 0, -80], [0, 0, 4, -40], [0, 0, 0, 1]], float)
@@ -146,7 +146,7 @@ def test_results_lie_where_the_repaired_scan_lies(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scan.data, ramp(24, 22, 20))
     save(tmp_path / "labels.nii.gz", np.ones(scan.data.shape, np.uint8), scan.affine, scan)
     np.testing.assert_allclose(nib.load(tmp_path / "labels.nii.gz").affine, COARSE)
-    one, other = geometry(path), geometry(tmp_path / "labels.nii.gz")
+    one, other = read_geometry(path), read_geometry(tmp_path / "labels.nii.gz")
     assert one is not None
     assert other is not None
     assert is_same_grid(one, other)

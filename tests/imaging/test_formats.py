@@ -17,7 +17,7 @@ import pytest
 from bidsseg.errors import FileError
 from bidsseg.imaging import formats
 from bidsseg.imaging.formats import LONGEST_SIDE, MOST_VOXELS, read_header, read_voxels
-from bidsseg.imaging.image import geometry, load
+from bidsseg.imaging.image import load, read_geometry
 from tests.phantoms import ramp
 
 AFFINE = np.diag((-2.0, 2.0, 3.0, 1.0))
@@ -143,7 +143,7 @@ def test_what_is_no_scan_is_called_by_its_name(content: bytes, says: str, tmp_pa
     assert message.startswith(f"{path}: ")
     assert says in message
     assert "\n" not in message
-    assert geometry(path) is None or "damaged" in message
+    assert read_geometry(path) is None or "damaged" in message
 
 
 def loop(path: Path) -> None:
@@ -242,7 +242,7 @@ def test_bounds_let_large_scans_through() -> None:
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.nii")
-    reading = threading.Thread(target=geometry, args=(tmp_path / "pipe.nii",), daemon=True)
+    reading = threading.Thread(target=read_geometry, args=(tmp_path / "pipe.nii",), daemon=True)
     reading.start()
     reading.join(5)
     assert not reading.is_alive()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUES, lobe_parts
 from bidsseg.network.inference import Probabilities
-from bidsseg.segmentation.fusion import contrast_of, fuse
+from bidsseg.segmentation.fusion import Contrast, contrast_of, fuse
+from bidsseg.segmentation.pipeline import Answer
 from tests.quality.test_agreement import SHAPE, labels, shift
 
 
@@ -20,10 +22,15 @@ def certain(tissue: int, origin: tuple[int, int, int] = (0, 0, 0), shape: tuple[
     )
 
 
+def contrast(scan: Image, answered: Probabilities) -> Contrast:
+    """A scan on the 1 mm grid, of which the network says so."""
+    return contrast_of(scan, Answer(scan.data, scan.data, scan.grid, answered))
+
+
 def fused(answered: Probabilities, to_other: NDArray[np.float64]) -> Probabilities:
     """A scan that says tissue 3 everywhere, fused with another on the same grid."""
     scan = labels(4)
-    return fuse(contrast_of(scan, certain(3)), [(contrast_of(scan, answered), to_other)])
+    return fuse(contrast(scan, certain(3)), [(contrast(scan, answered), to_other)])
 
 
 def test_probabilities_are_averaged() -> None:
@@ -54,13 +61,13 @@ def test_between_voxels_the_other_scan_is_interpolated() -> None:
 
 def test_two_others_count_as_much_as_the_scan_itself() -> None:
     scan = labels(4)
-    others = [(contrast_of(scan, certain(tissue)), shift(0)) for tissue in (5, 7)]
-    found = fuse(contrast_of(scan, certain(3)), others)
+    others = [(contrast(scan, certain(tissue)), shift(0)) for tissue in (5, 7)]
+    found = fuse(contrast(scan, certain(3)), others)
     assert [round(float(found.tissue[tissue, 4, 4, 4]), 3) for tissue in (3, 5, 7)] == [0.333] * 3
 
 
 def test_certain_background_stays_as_it_is() -> None:
     scan, nothing = labels(4), certain(0)
     nothing.right[:] = 0
-    found = fuse(contrast_of(scan, nothing), [(contrast_of(scan, nothing), shift(0))])
+    found = fuse(contrast(scan, nothing), [(contrast(scan, nothing), shift(0))])
     assert (found.tissue == nothing.tissue).all()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES
-from bidsseg.segmentation.result import Segmentation, brain_mask, from_labels, labels
+from bidsseg.segmentation.result import Segmentation, from_labels
 
 
 def two_putamens_and_csf() -> Segmentation:
@@ -22,10 +22,10 @@ def test_label_maps_give_the_segmentation_back() -> None:
     """For every anatomy: the maps of regions and lobes made from what was read are those that were read."""
     tissue, side, parcel = (part.astype(np.uint8) for part in np.indices((len(TISSUES), 2, N_GYRI)))
     every = Segmentation(tissue, side, parcel, np.zeros(tissue.shape, np.float16), np.eye(4), has_gyri=False)
-    found = from_labels(labels(every, "regions"), labels(every, "lobes"), np.eye(4))
+    found = from_labels(every.labels("regions"), every.labels("lobes"), np.eye(4))
     for scheme in ("regions", "lobes"):
-        assert np.array_equal(labels(found, scheme), labels(every, scheme))
-    known = labels(every, "regions") > 0
+        assert np.array_equal(found.labels(scheme), every.labels(scheme))
+    known = every.labels("regions") > 0
     assert np.array_equal(found.tissue[known], tissue[known])
 
 
@@ -39,8 +39,8 @@ def test_label_maps_that_do_not_belong_together(region: int, lobe: int, shape: t
 
 def test_gyri_need_to_have_been_computed() -> None:
     with pytest.raises(ValueError, match="without gyri"):
-        labels(two_putamens_and_csf(), "gyri")
+        two_putamens_and_csf().labels("gyri")
 
 
 def test_mask_holds_brain_and_csf() -> None:
-    assert brain_mask(two_putamens_and_csf()).sum() == 4
+    assert two_putamens_and_csf().brain_mask.sum() == 4

@@ -43,8 +43,8 @@ from bidsseg.train.synthesis import (
     MNI_BRAIN_BOX,
     SLICE_MM,
     Material,
-    Recipe,
     Sample,
+    SynthesisSettings,
     _gather,
     _move,
     _normalised,
@@ -57,7 +57,7 @@ from bidsseg.train.synthesis import (
 )
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
-RECIPE = Recipe(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
+RECIPE = SynthesisSettings(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
 
 
 def ball(size: int = 40) -> Subject:
@@ -278,7 +278,7 @@ def test_a_remapped_scan_has_the_new_means_and_keeps_partial_volumes_between_the
 
 
 def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
-    plain = Recipe(rotation_deg=0, scaling=0, shift_mm=0, warp_mm=0, p_swollen=0)
+    plain = SynthesisSettings(rotation_deg=0, scaling=0, shift_mm=0, warp_mm=0, p_swollen=0)
     grids = [
         _sampling_grid(ball().box, recipe, 1.0, np.random.default_rng(2))
         for recipe in (plain, replace(plain, p_swollen=1.0))

@@ -6,15 +6,19 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import bidsseg.workflow.finishing
 import bidsseg.workflow.scan_stages  # noqa: F401, so that all users of the functions are imported
-from bidsseg.cli.bids_app import EXIT_OK
+from bidsseg.cli.exit_codes import EXIT_OK
 from bidsseg.imaging.bias import correct_bias
+from bidsseg.imaging.grid import conform
+from bidsseg.imaging.image import load
 from bidsseg.imaging.registration import rigid_transform
+from bidsseg.labels import encode
 from bidsseg.network.inference import infer
 from tests.conftest import Dataset, Run
 
@@ -23,18 +27,18 @@ Calls = Counter[str]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Counts the calls of the slow steps, whichever module makes them."""
+    """Counts the calls of the slow steps, whichever module makes them, and how often each image is read, by name."""
     counted: Calls = Counter()
 
     def counting(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def count(*arguments: Any, **named: Any) -> Any:
-            counted[function.__name__] += 1
+            counted[Path(arguments[0]).name if function is load else function.__name__] += 1
             return function(*arguments, **named)
 
         return count
 
-    for function in (correct_bias, infer, rigid_transform):
+    for function in (load, conform, correct_bias, infer, encode, rigid_transform):
         replacement = counting(function)
         for name, module in list(sys.modules.items()):
             if name.startswith("bidsseg") and getattr(module, function.__name__, None) is function:
@@ -63,6 +67,12 @@ def test_every_scan_is_corrected_and_asked_once(
     assert calls["infer"] == scans
     assert calls["correct_bias"] == scans
     assert calls["rigid_transform"] == registrations
+    assert calls["conform"] == scans + 3 * registrations  # of two scans, and of where the brain is in one of them
+    fused = "--fuse" in options
+    assert calls["encode"] == (2 * scans if fused else scans)
+    # Stages are processes of their own: one corrects the scan, one writes its results, one those of the fused scan.
+    assert calls[CONTRASTS[0]] == 2 + fused + (scans > 1)  # and one compares contrasts
+    assert calls["corrected.nii"] == scans * (1 + fused)
 
 
 def test_a_fused_scan_done_again_asks_each_contrast_once(calls: Calls, dataset: Dataset, app: Run) -> None:

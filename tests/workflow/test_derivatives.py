@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import Place, Recipe, is_complete, remove_outputs
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, remove_outputs
 from bidsseg.bids.root_files import (
     BIDSIGNORE,
     bids_tissue,
@@ -22,16 +22,16 @@ from bidsseg.bids.root_files import (
 from bidsseg.bids.session_order import in_time, sessions_table
 from bidsseg.errors import UserError
 from bidsseg.files import table
-from bidsseg.imaging.grid import grid_of
+from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.report import mosaic as pictures
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.workflow import derivatives
-from bidsseg.workflow.derivatives import Result, outputs_of, refuse_to_replace_of, write_scan
+from bidsseg.workflow.derivatives import ScanResult, outputs_of, refuse_to_replace_of, write_scan
 from tests.conftest import write_scan as write_image
 
-RECIPE = Recipe("1", "tiny", "abc", schemes=("regions", "lobes"))
+RECIPE = OutputSettings("1", "tiny", "abc", schemes=("regions", "lobes"))
 
 
 def blocks(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Segmentation:
@@ -51,18 +51,19 @@ def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> ScanOutputs:
     path = write_image(tmp_path / "data" / "sub-01" / "anat" / "sub-01_run-2_T1w.nii.gz", (20, 9, 10))
-    return Place(parse_scan(path), tmp_path / "data", tmp_path / "out")
+    return ScanOutputs(parse_scan(path), tmp_path / "data", tmp_path / "out")
 
 
-def result_for(place: Place) -> Result:
+def result_for(place: ScanOutputs) -> ScanResult:
     image = load(place.scan.path)
-    grid = grid_of(image.data.shape, image.affine)
-    return Result(image, image, blocks(image.data.shape, image.affine), blocks(grid.shape, grid.affine))
+    grid = image.grid
+    native, one_mm = (blocks(shape, affine) for shape, affine in (image.geometry, (grid.shape, grid.affine)))
+    return ScanResult(image, native, conform(image)[0], one_mm)
 
 
-def test_all_files_of_a_scan_are_written(place: Place) -> None:
+def test_all_files_of_a_scan_are_written(place: ScanOutputs) -> None:
     marker = write_scan(place, RECIPE, result_for(place))
     folder = place.out / "sub-01" / "anat"
     names = {
@@ -78,7 +79,7 @@ def test_all_files_of_a_scan_are_written(place: Place) -> None:
     assert marker == folder / "sub-01_run-2_desc-T1w_qc.json"
 
 
-def test_labels_lie_on_the_scans_own_grid(place: Place) -> None:
+def test_labels_lie_on_the_scans_own_grid(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     scan = load(place.scan.path)
     labels = load(place.file("dseg.nii.gz", space="orig", seg="regions", desc="T1w"))
@@ -88,7 +89,7 @@ def test_labels_lie_on_the_scans_own_grid(place: Place) -> None:
     assert labels.data.any()
 
 
-def test_one_millimetre_labels_lie_on_the_grid_of_the_preprocessed_image(place: Place) -> None:
+def test_one_millimetre_labels_lie_on_the_grid_of_the_preprocessed_image(place: ScanOutputs) -> None:
     write_scan(place, replace(RECIPE, spaces=("1mm",)), result_for(place))
     one_mm = {"space": "individual", "res": "1mm"}
     labels = load(place.file("dseg.nii.gz", seg="regions", desc="T1w", **one_mm))
@@ -99,7 +100,7 @@ def test_one_millimetre_labels_lie_on_the_grid_of_the_preprocessed_image(place: 
     assert not place.file("dseg.nii.gz", space="orig", seg="regions", desc="T1w").exists()
 
 
-def test_sidecars_tell_where_an_image_comes_from(place: Place) -> None:
+def test_sidecars_tell_where_an_image_comes_from(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     path = place.file("T1w.json", space="individual", res="1mm", desc="preproc")
     sidecar = json.loads(path.read_text())
@@ -109,7 +110,7 @@ def test_sidecars_tell_where_an_image_comes_from(place: Place) -> None:
     assert sidecar["WeightsSHA256"] == "abc"
 
 
-def test_volumes_are_those_of_the_scans_own_grid(place: Place) -> None:
+def test_volumes_are_those_of_the_scans_own_grid(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     lines = place.file("volumes.tsv", desc="T1w").read_text().splitlines()
     rows = [dict(zip(lines[0].split("\t"), line.split("\t"), strict=True)) for line in lines[1:]]
@@ -129,13 +130,13 @@ def test_volumes_are_those_of_the_scans_own_grid(place: Place) -> None:
         {"mirror": True},
     ],
 )
-def test_another_recipe_is_done_again(place: Place, change: dict[str, object]) -> None:
+def test_another_recipe_is_done_again(place: ScanOutputs, change: dict[str, object]) -> None:
     write_scan(place, RECIPE, result_for(place))
     assert is_complete(place, RECIPE)
     assert not is_complete(place, replace(RECIPE, **change))  # type: ignore[arg-type]
 
 
-def test_a_missing_output_or_another_scan_is_done_again(place: Place) -> None:
+def test_a_missing_output_or_another_scan_is_done_again(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     mask = place.file("mask.nii.gz", space="orig", label="brain", desc="T1w")
     mask.rename(mask.with_name("kept"))
@@ -146,7 +147,7 @@ def test_a_missing_output_or_another_scan_is_done_again(place: Place) -> None:
     assert not is_complete(place, RECIPE)
 
 
-def test_a_mended_header_is_done_again(place: Place) -> None:
+def test_a_mended_header_is_done_again(place: ScanOutputs) -> None:
     scan = replace(place.scan, path=place.scan.path.with_suffix(""))  # uncompressed: it keeps its size
     place = replace(place, scan=scan)
     loaded = nib.load(write_image(scan.path), mmap=False)  # it is written over
@@ -159,7 +160,7 @@ def test_a_mended_header_is_done_again(place: Place) -> None:
     assert not is_complete(place, RECIPE)
 
 
-def test_another_recipe_leaves_nothing_of_the_former(place: Place) -> None:
+def test_another_recipe_leaves_nothing_of_the_former(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     fewer = replace(RECIPE, schemes=("regions",))
     write_scan(place, fewer, result_for(place))
@@ -169,7 +170,7 @@ def test_another_recipe_leaves_nothing_of_the_former(place: Place) -> None:
     assert not [name for name in left if "seg-lobes" in name]
 
 
-def test_an_interrupted_scan_is_not_complete(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_scan_is_not_complete(place: ScanOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
     write_scan(place, RECIPE, result_for(place))
 
     def interrupt(*_: object) -> None:
@@ -184,14 +185,14 @@ def test_an_interrupted_scan_is_not_complete(place: Place, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"SoftwareVersion": "1"}'])
-def test_a_damaged_marker_is_not_complete(place: Place, text: str) -> None:
+def test_a_damaged_marker_is_not_complete(place: ScanOutputs, text: str) -> None:
     write_scan(place, RECIPE, result_for(place))
     place.marker.write_text(text)
     assert not is_complete(place, RECIPE)
 
 
 @pytest.mark.parametrize("name", ["../victim", "{abs}", "sub-02/anat/victim", "sub-01/../victim", "sub-01/away/victim"])
-def test_a_marker_that_names_others_files_removes_none_and_is_not_complete(place: Place, name: str) -> None:
+def test_a_marker_that_names_others_files_removes_none_and_is_not_complete(place: ScanOutputs, name: str) -> None:
     (place.out / "sub-02" / "anat").mkdir(parents=True)
     (place.out / "sub-01").mkdir()
     (place.out / "sub-01" / "away").symlink_to(place.out.parent)
@@ -209,7 +210,7 @@ def test_a_marker_that_names_others_files_removes_none_and_is_not_complete(place
 
 
 @pytest.mark.parametrize("outputs", [None, 3, "sub-01", [1, None], [["a"]], ["\0"], {"a": 1}])
-def test_a_marker_that_lists_no_names_is_not_complete(place: Place, outputs: object) -> None:
+def test_a_marker_that_lists_no_names_is_not_complete(place: ScanOutputs, outputs: object) -> None:
     write_scan(place, RECIPE, result_for(place))
     marker = json.loads(place.marker.read_text())
     place.marker.write_text(json.dumps({**marker, "Outputs": outputs}))
@@ -224,7 +225,7 @@ def _change(path: Path) -> None:
     nib.save(nib.Nifti1Image(changed, stored.affine, stored.header), path)
 
 
-def test_what_others_changed_is_refused_and_not_removed(place: Place) -> None:
+def test_what_others_changed_is_refused_and_not_removed(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     for path in place.out.rglob("*.png"):  # those of this test are not ours
         path.unlink()
@@ -239,7 +240,7 @@ def test_what_others_changed_is_refused_and_not_removed(place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", ["dseg.nii.gz", "probseg.nii.gz", "dseg.json"])
-def test_what_others_wrote_is_refused(place: Place, name: str) -> None:
+def test_what_others_wrote_is_refused(place: ScanOutputs, name: str) -> None:
     recipe = replace(RECIPE, probseg=True)
     refuse_to_replace_of(place, recipe)
     path = place.file(name, space="orig", seg="lobes", desc="T1w")
@@ -249,14 +250,16 @@ def test_what_others_wrote_is_refused(place: Place, name: str) -> None:
         refuse_to_replace_of(place, recipe)
 
 
-def test_everything_that_is_written_is_expected(place: Place) -> None:
+def test_everything_that_is_written_is_expected(place: ScanOutputs) -> None:
     recipe = replace(RECIPE, spaces=("orig", "1mm"))
     write_scan(place, recipe, result_for(place))
     written = {path for path in place.out.rglob("*") if path.is_file()} - {place.marker}
     assert written == {path for path in outputs_of(place, recipe) if path.suffix != ".png"}
 
 
-def test_a_scan_that_fails_while_it_is_written_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_that_fails_while_it_is_written_leaves_nothing(
+    place: ScanOutputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(path: Path, *_: object) -> None:
         path.write_text("half")
         raise OSError(28, "No space left on device")
@@ -267,7 +270,7 @@ def test_a_scan_that_fails_while_it_is_written_leaves_nothing(place: Place, monk
     assert [path for path in place.out.rglob("*") if path.is_file() and path.suffix != ".png"] == []
 
 
-def test_a_picture_that_fails_is_a_warning(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_fails_is_a_warning(place: ScanOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no ink")
 

@@ -20,7 +20,8 @@ import numpy as np
 import psutil
 import pytest
 
-from bidsseg.cli.bids_app import EXIT_OK, EXIT_SOME_FAILED, run
+from bidsseg.cli.bids_app import run
+from bidsseg.cli.exit_codes import EXIT_OK, EXIT_SOME_FAILED
 from bidsseg.cli.main import main
 from bidsseg.files import TEMPORARY, read_json
 from bidsseg.imaging.image import load, save
@@ -215,9 +216,9 @@ def _hold_the_interpreter(pid: Path) -> str | None:
 
 
 def lead_scans(pids: list[Path]) -> None:
-    from bidsseg.workflow.workers import Execution, WorkerPool
+    from bidsseg.workflow.workers import Resources, WorkerPool
 
-    pool = WorkerPool(Execution(pids[0].parent, pids[0].parent, nprocs=2))
+    pool = WorkerPool(Resources(pids[0].parent, pids[0].parent, nprocs=2))
     for future in [pool.submit(_hold_the_interpreter, pid) for pid in pids]:  # type: ignore[arg-type]
         future.result()
 
