@@ -51,7 +51,7 @@ from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.report.lesion_mosaic import zone_mosaic
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.segmentation.result import Segmentation, from_labels, labels
+from bidsseg.segmentation.result import Segmentation, from_labels
 
 MARGIN = 10
 SLICE_MM = 7
@@ -84,7 +84,7 @@ def segmented(image: Image, path: Path) -> Segmentation:
     if not all(file.exists() for file in kept):
         found = segment(image, model, PredictOptions(device="cpu", threads=1))
         for file, scheme in zip(kept, ("regions", "lobes"), strict=True):
-            save(file, labels(found, scheme), image.affine)  # type: ignore[arg-type]
+            save(file, found.labels(scheme), image.affine)  # type: ignore[arg-type]
     regions, lobes = (load(file).data.astype(np.uint16) for file in kept)
     return from_labels(regions, lobes, image.affine)
 
@@ -100,7 +100,7 @@ def check_totals(report: LesionReport, mask: Image) -> None:
 
 def cut_out(image: Image, segmentation: Segmentation) -> tuple[Image, Segmentation]:
     """The box of the brain with a margin: a third of the voxels."""
-    box = box_around(labels(segmentation, "lobes") > 0, MARGIN)
+    box = box_around(segmentation.labels("lobes") > 0, MARGIN)
     affine = image.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
     tissue, side, parcel = (np.ascontiguousarray(getattr(segmentation, n)[box]) for n in ("tissue", "side", "parcel"))

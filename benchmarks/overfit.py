@@ -16,20 +16,22 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from bidsseg.evaluation.scores import Condition, evaluate, mean_dice
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.weights import Model, load_model
+from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import brain_folders, crop_to_brain, head_maps, into_head, load_brain, load_head
 from bidsseg.train.held_out import Case, case_in
 from bidsseg.train.loop import State, new_state, train_step
 from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Recipe, Sample, draw
+from bidsseg.train.synthesis import Material, Sample, SynthesisSettings, draw
 
-STILL = Recipe(p_synthetic=0, p_still=1, p_head=0, p_recolour=0, p_lesions=0, p_moved=0, p_slices=0, p_cropped=0)
+STILL = SynthesisSettings(
+    p_synthetic=0, p_still=1, p_head=0, p_recolour=0, p_lesions=0, p_moved=0, p_slices=0, p_cropped=0
+)
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
     folder = brain_folders(given.data, validation=False)[0]
     host = load_head(head_maps(given.data)[0])
     subject = crop_to_brain(into_head(*load_brain(folder), host, folder.name))
-    sample = draw([subject], [], STILL, 0.0, np.random.default_rng(1))
+    sample = draw(Material.on(CPU, [subject], []), STILL, 0.0, Chance.of(1))
     options = TrainOptions(hours=1e3, steps=given.steps, threads=given.threads, balance=(0.0, 0.0), ema=0.9)
     rows = [measured(config, options, sample, case_in(folder)) for config in given.shapes]
     print("widths : filters | Dice | step, s | labelling, s | million weights", *rows, sep="\n")
@@ -73,10 +75,10 @@ def learn(config: UNetConfig, options: TrainOptions, sample: Sample) -> tuple[St
     state, generator = new_state(config, options), torch.Generator().manual_seed(1)
     started = time.monotonic()
     for step in range(options.steps):
-        parts = train_step(state, sample, options, step / options.steps, generator)
+        parts = train_step(state, [sample], options, step / options.steps, generator)
         state.step += 1
         if step % 20 == 19:
-            print(f"step {step + 1}:", *(f"{name} {value:.3f}" for name, value in parts.items()), flush=True)
+            print(f"step {step + 1}:", *(f"{name} {value.item():.3f}" for name, value in parts.items()), flush=True)
     state.net.load_state_dict(state.average)
     return state, (time.monotonic() - started) / options.steps
 

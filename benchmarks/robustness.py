@@ -27,8 +27,8 @@ from bidsseg.network.card import folder_of, set_about
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.segmentation.result import Segmentation, labels
-from bidsseg.segmentation.volumes import volumes
+from bidsseg.segmentation.result import Segmentation
+from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.data import (
     Subject,
@@ -42,12 +42,12 @@ from bidsseg.train.data import (
     load_whole_head,
 )
 from bidsseg.train.held_out import Case, validation_cases
-from bidsseg.train.synthesis import MNI_BRAIN_BOX, Recipe, draw
+from bidsseg.train.synthesis import MNI_BRAIN_BOX, Material, SynthesisSettings, draw
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 BLACK_HOLE = 0.65
 "Grey value of a painted lesion on T1w, against normal white matter."
-UPRIGHT = Recipe((192, 224, 192), 0, 0, 0, 0, p_synthetic=1, p_head=1, p_lesions=0, p_slices=0, p_cropped=0)
+UPRIGHT = SynthesisSettings((192, 224, 192), 0, 0, 0, 0, p_synthetic=1, p_head=1, p_lesions=0, p_slices=0, p_cropped=0)
 LOBES = (("frontal", 1301), ("parietal", 1306), ("temporal", 1305), ("occipital", 1304))
 "Lobes and the codes of their left cortex; 1000 more are the right side, 1900 more the white matter."
 SCALPS = (0.3, 0.5, 2.0, 3.0)
@@ -69,7 +69,7 @@ def between_contrasts(data: Path, model: Model) -> Iterator[str]:
         found = {}
         for contrast in CONTRASTS:
             for path in session.glob(f"*_{contrast}.nii.gz"):
-                rows = volumes(find(load(path), model), "lobes")
+                rows = find(load(path), model).volumes("lobes")
                 found[contrast] = {row.label.name: row.volume_mm3 for row in rows}
         for other in CONTRASTS[:2]:
             pairs = [(a, found[other][name]) for name, a in found["FLAIR"].items() if a + found[other][name] > 0]
@@ -104,9 +104,9 @@ def whatever_the_scalp(data: Path, model: Model) -> Iterator[str]:
     for path in heads(data, "T1w"):
         image = load(path)
         found = find(image, model)
-        regions, inside = labels(found, "regions"), (found.tissue > 0) & (found.tissue != TISSUE["csf"])
+        regions, inside = found.labels("regions"), (found.tissue > 0) & (found.tissue != TISSUE["csf"])
         kept = {
-            name: float((labels(find(scan, model), "regions") == regions)[inside].mean())
+            name: float((find(scan, model).labels("regions") == regions)[inside].mean())
             for name, scan in other_scalps(image, found.tissue)
         }
         lowest = min(lowest, *kept.values())
@@ -129,7 +129,7 @@ def grey_and_white(data: Path, model: Model) -> Iterator[str]:
     yield f"manual, {len(manual)} brains: " + ", ".join(f"{name} {a:.2f}-{b:.2f}" for name, (a, b) in usual.items())
     for contrast in CONTRASTS:
         for path in heads(data, contrast):
-            found = grey_to_white(labels(find(load(path), model), "regions"))
+            found = grey_to_white(find(load(path), model).labels("regions"))
             cells = (
                 f"{name} {x:.2f}{'' if usual[name][0] <= x <= usual[name][1] else ' !'}" for name, x in found.items()
             )
@@ -156,7 +156,7 @@ def under_lesions(data: Path, model: Model) -> Iterator[str]:
     masks = sorted(load_lesions(data), key=lambda mask: -int(mask.sum()))[:3]
     for case, mask in zip(validation_cases(data), masks, strict=False):
         scans = (case.image, with_lesions(case, mask))
-        before, after = (labels(find(scan, model), "regions") for scan in scans)
+        before, after = (find(scan, model).labels("regions") for scan in scans)
         dice = [score.dice for score in compare(before, after, case.image, "regions")]
         ml = int(mask.sum()) / 1000
         yield f"{case.name}, {ml:.0f} ml of lesions: mean Dice {np.mean(dice):.4f}, lowest {min(dice):.3f}"
@@ -170,10 +170,10 @@ def in_other_heads(data: Path, model: Model) -> Iterator[str]:
         anatomy, scan = load_brain(folder)
         subject = into_head(anatomy, scan, load_whole_head(hosts[number]), folder.name, NECK_MM)
         packed, brain = torch.from_numpy(subject.packed), torch.from_numpy(np.asarray(subject.image, np.float32))
-        head = render(packed, brain, p_recolour=0, difficulty=0, rng=np.random.default_rng(number)).numpy()
+        head = render(packed, brain, p_recolour=0, difficulty=0, chance=Chance.of(number)).numpy()
         image = Image(head, np.eye(4), nib.Nifti1Header())
         reference = np.pad(reference_codes(anatomy, "regions"), NECK_MM)
-        scores = compare(reference, labels(find(image, model), "regions"), image, "regions")
+        scores = compare(reference, find(image, model).labels("regions"), image, "regions")
         found.append(np.mean([score.dice for score in scores]))
         yield f"{folder.name} in {hosts[number].name.split('.')[0]}: mean Dice {found[-1]:.3f}"
     yield f"mean: {np.mean(found):.3f}"
@@ -199,7 +199,7 @@ def on_rendered_heads(data: Path, model: Model) -> Iterator[str]:
 
 def rendered(head: Subject, model: Model, seed: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """True and found tissue of one random rendering."""
-    sample = draw([head], [], UPRIGHT, 1.0, np.random.default_rng(seed))
+    sample = draw(Material.on(CPU, [head], []), UPRIGHT, 1.0, Chance.of(seed))
     image = Image(sample.image.float().numpy(), np.eye(4), nib.Nifti1Header())
     return (sample.packed & 31).numpy(), find(image, model).tissue
 

@@ -55,19 +55,21 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     with run.stage("imports"):
         from bidsseg import __version__
         from bidsseg.bids.names import parse_scan
-        from bidsseg.bids.outputs import Place, Recipe
+        from bidsseg.bids.outputs import OutputSettings, ScanOutputs
         from bidsseg.bids.root_files import write_root
         from bidsseg.imaging.grid import conform
         from bidsseg.imaging.image import load
         from bidsseg.network.inference import PredictOptions, infer
         from bidsseg.network.weights import load_model
-        from bidsseg.quality.assessment import assess, calibration_from, geometry
+        from bidsseg.quality.assessment import assess
+        from bidsseg.quality.coverage import geometry
         from bidsseg.quality.evidence import collect
+        from bidsseg.quality.expectation import calibration_from
         from bidsseg.report.participant import participant_report
-        from bidsseg.segmentation.decision import to_native
+        from bidsseg.segmentation.decision import decide_on_native_grid
         from bidsseg.segmentation.pipeline import prepare
-        from bidsseg.workflow.derivatives import Result, write_scan
-    place = Place(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
+        from bidsseg.workflow.derivatives import ScanResult, write_scan
+    place = ScanOutputs(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
     set_threads(threads)
     with run.stage("model"):
         model = load_model()
@@ -80,15 +82,15 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     with run.stage("forward"):
         found, volume = infer(conformed, model, PredictOptions(device, threads, gyri=True))
     with run.stage("restore"):
-        native = to_native(found, grid, gyri=True)
+        native = decide_on_native_grid(found, grid, gyri=True)
     with run.stage("evidence"):
         evidence = collect(found, volume)
     del found  # as at the end of the step that segments
     judged = evidence, assess(evidence, geometry(image), calibration_from(model.card.quality))
-    recipe = Recipe(__version__, model.card.name, model.card.sha256)
+    recipe = OutputSettings(__version__, model.card.name, model.card.sha256)
     with run.stage("write"):
         write_root(out, dataset, recipe, ("T1w",))
-        write_scan(place, recipe, Result(image, corrected, native, judged=judged), threads)
+        write_scan(place, recipe, ScanResult(image, native, conformed, judged=judged), threads)
     with run.stage("report"):
         participant_report(out, place.scan.subject)
     return run.report()
@@ -115,13 +117,12 @@ def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
     from bidsseg.network import device, inference
     from bidsseg.network.weights import load_model
     from bidsseg.segmentation.pipeline import segment
-    from bidsseg.segmentation.result import labels
 
     image, model = load(next(dataset.glob("sub-*/anat/*.nii.gz"))), load_model()
     answers = []
     for half in (True, False):
         device.cpu_has_bfloat16 = lambda half=half: half
-        answers.append(labels(segment(image, model, inference.PredictOptions("cpu", threads)), "regions"))
+        answers.append(segment(image, model, inference.PredictOptions("cpu", threads)).labels("regions"))
     changed = answers[0] != answers[1]
     return {"of_brain": float(changed[(answers[0] > 0) | (answers[1] > 0)].mean()), "of_scan": float(np.mean(changed))}
 

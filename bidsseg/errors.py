@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 
+def plain(text: str) -> str:
+    """Text that a terminal shows as it is: control characters, line breaks, marks that turn the direction of writing,
+    and bytes of names that are no text, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class UserError(Exception):
     """Shown as one line, without a traceback."""
+
+    def __init__(self, line: object) -> None:
+        super().__init__(plain(str(line)))
 
 
 class Defect(UserError):
@@ -34,19 +46,49 @@ AMID_OTHERS = Advice("run fewer scans at once: lower --nprocs or --mem-gb", "see
 ALONE = Advice("end other programs, or use a machine with more", "this is a defect, please report it")
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def full_disk(path: Path | str) -> str:
+    """What is said where there is no room to write ``path``: which file system, how full, and what to do."""
+    there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+    mount = next(folder for folder in (there.resolve(), *there.resolve().parents) if os.path.ismount(folder))
+    free_mb = shutil.disk_usage(there).free / 1e6
+    return (
+        f"No space left on device: {path} ({free_mb:.1f} MB free in the file system {mount}); "
+        "free space there, or give another output folder or --work-dir"
+    )
+
+
+def named(error: Exception) -> str:
+    """An error in one line; of a full disk, what to do."""
+    if isinstance(error, OSError) and error.errno in FULL and error.filename:
+        return full_disk(error.filename)
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def root_of(error: BaseException) -> BaseException:
+    """The error during whose handling the others arose."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 @contextmanager
 def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
     """Turn whatever goes wrong with a scan into one line that names it."""
     try:
         yield
     except Exception as error:
-        line = " ".join(str(error).split())
+        path, line = plain(path), plain(" ".join(str(error).split()))
         if isinstance(error, MemoryError) or "allocate memory" in line:  # torch says so in a RuntimeError
             raise FileError(path, "not enough memory", advice.on_memory) from error
         if isinstance(error, UserError) and path in line:
             raise UserError(line) from error
         if isinstance(error, UserError):
             raise UserError(f"{path}: {line}") from error
+        if isinstance(error, OSError) and error.errno in FULL and error.filename:
+            raise UserError(f"{path}: {full_disk(error.filename)}") from error
         if isinstance(error, OSError) and error.strerror:
             told = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
             raise FileError(path, told, "check space and rights") from error

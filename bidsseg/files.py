@@ -3,29 +3,92 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
+import os
+import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
+
+TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
+"Names of files that are being written."
+LEFTOVER_SECONDS = 600
+"Longer than it takes to write a file."
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder that becomes ``path`` only if the block ends without an error.
 
-    It keeps the file's endings, by which writers choose the format, and starts with a dot, which readers skip.
+    It keeps the file's endings, by which writers choose the format, and starts with a dot, which readers skip. An
+    ``OSError`` without a file name, such as that of a full disk, gets ``path`` as its own.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
-    try:
+    with all_whole([path]) as (temporary,):
         yield temporary
-        temporary.replace(path)
+
+
+@contextmanager
+def all_whole(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Temporary names for several files that appear together, in their order, or not at all; see ``whole``.
+
+    All begin alike, so that files that differ in their endings still do only in these.
+    """
+    start = f".{uuid4().hex[:8]}."
+    temporaries = [path.with_name(start + path.name) for path in paths]
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporaries
+        for temporary, path in zip(temporaries, paths, strict=True):
+            temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(paths[0])
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+def reserve(handle: BinaryIO, size: int, name: Path) -> None:
+    """Have the disk keep room for a file that is written through memory, where a full disk would kill the process.
+
+    Raises ``OSError``, with ``name``, where there is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(handle.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of file systems that cannot
+            raise OSError(error.errno, error.strerror, str(name)) from error
+
+
+def leftovers_of(paths: Iterable[Path]) -> list[Path]:
+    """What killed processes left of these files: temporary files that nobody has written to for a while."""
+    names = {path.name for path in paths}
+    folders = {path.parent for path in paths if path.parent.is_dir()}
+    found = [path for folder in folders for path in folder.glob(".????????.*") if path.name[10:] in names]
+    return [path for path in found if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS]
+
+
+def remove_temporaries(paths: Iterable[Path]) -> None:
+    """Remove those of the files that a killed process was writing."""
+    for path in paths:
+        if TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
+
+
+def stem_of(path: Path) -> str:
+    """A NIfTI file's name without .nii or .nii.gz, in lower or upper case."""
+    return re.sub(r"(\.nii)?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,13 +108,40 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     missing = value in ("", None) or (isinstance(value, float) and math.isnan(value))
-    return "n/a" if missing else value
+    return "n/a" if missing else harmless(value) if isinstance(value, str) else value
+
+
+def harmless(cell: str) -> str:
+    """A cell as one line of text that no spreadsheet takes for a formula."""
+    text = " ".join(cell.split())
+    if text.startswith(("=", "+", "-", "@")) and not _is_number(text):
+        return f"'{text}"
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def json_content(path: Path) -> Any:
+    """What a JSON file holds, with or without a byte order mark.
+
+    Raises ``OSError`` where it cannot be read, ``ValueError`` where it is no JSON or nested too deep.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Fields of a JSON file; none where it is not there or holds something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_content(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

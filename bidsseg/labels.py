@@ -153,7 +153,25 @@ def gyri_to_parts() -> NDArray[np.float32]:
 
 @cache
 def label_table(scheme: Scheme) -> tuple[Label, ...]:
-    """The labels of a scheme, sorted by index."""
+    """The labels of a scheme, sorted by index.
+
+    Parameters
+    ----------
+    scheme : {"regions", "lobes", "gyri"}
+        Which division of the brain.
+
+    Returns
+    -------
+    tuple of Label
+        Each with ``index``, the number in label images; ``name``; ``abbreviation``; ``color`` as #rrggbb;
+        ``hemisphere``, L or R, empty on the midline; and ``mapping``, the lobe of a region or gyrus.
+
+    Examples
+    --------
+    >>> import bidsseg
+    >>> [label.index for label in bidsseg.label_table("regions") if label.name == "Left-Hippocampus"]
+    [17]
+    """
     if scheme == "gyri":
         return tuple(sorted((*_gyrus_labels(), *_structure_labels()), key=lambda label: label.index))
     return tuple(

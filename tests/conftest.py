@@ -15,6 +15,10 @@ Run = Callable[..., int]
 "Runs the app in this process and returns its exit code."
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="Try 10,000 damaged inputs in place of 300.")
+
+
 @pytest.fixture
 def app(tmp_path: Path, tiny_model: Path) -> Run:
     """Runs the participant level in this process: ``app(dataset, '--seg', 'lobes')``; outputs go to tmp_path/out."""

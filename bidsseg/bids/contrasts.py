@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bidsseg.bids.outputs import FUSED, Place
+from bidsseg.bids.outputs import FUSED, ScanOutputs
 
 
-def other_contrasts(places: Iterable[Place]) -> dict[Place, list[Place]]:
+def other_contrasts(places: Iterable[ScanOutputs]) -> dict[ScanOutputs, list[ScanOutputs]]:
     """For every scan that has any, the scans of its session with another suffix."""
     places = list(places)
     found = {}
@@ -21,16 +21,16 @@ def other_contrasts(places: Iterable[Place]) -> dict[Place, list[Place]]:
     return found
 
 
-def session_key(place: Place) -> tuple[Path, str, str | None]:
+def session_key(place: ScanOutputs) -> tuple[Path, str, str | None]:
     return place.out, place.scan.subject, place.scan.session
 
 
-def fused_places(places: Iterable[Place]) -> list[Place]:
+def fused_places(places: Iterable[ScanOutputs]) -> list[ScanOutputs]:
     """Where the fused segmentations go, one on the grid of every scan whose session has other contrasts."""
     groups = other_contrasts(places).items()
     return [fused_place(place, [other.scan.path for other in others]) for place, others in groups]
 
 
-def fused_place(place: Place, partners: Sequence[Path]) -> Place:
+def fused_place(place: ScanOutputs, partners: Sequence[Path]) -> ScanOutputs:
     scan = replace(place.scan, suffix=place.scan.suffix + FUSED)
     return replace(place, scan=scan, partners=tuple(partners))

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from bidsseg.bids.bidsignore import Ignored, read_bidsignore
+from bidsseg.bids.left_out import OTHER_DATATYPES, fits_folder, no_anatomy, overlooked, what_is_wrong
 from bidsseg.bids.names import IMAGE_EXTENSIONS, Scan, derivative_name, parse_scan
 from bidsseg.errors import UserError
+from bidsseg.files import json_content
 
 DEFAULT_MODALITIES = ("T1w", "FLAIR")
-OTHER_DATATYPES = "beh|dwi|eeg|fmap|func|ieeg|meg|micr|motion|mrs|nirs|perf|pet"
 NOT_INDEXED = (
     re.compile(r"^/(code|derivatives|models|sourcedata|stimuli)(/|$)"),
-    re.compile(rf"/({OTHER_DATATYPES})(/|$)"),
+    re.compile(rf"/({'|'.join(OTHER_DATATYPES)})(/|$)"),
     re.compile(r"\.(bval|bvec|json|md|tsv|tsv\.gz|txt)$"),
 )
 INDEX = "layout_index.sqlite"
@@ -38,7 +39,7 @@ class NothingSelected(UserError):
 
 
 @dataclass(frozen=True)
-class Selection:
+class ScanSelection:
     """What to look for in a dataset."""
 
     participants: tuple[str, ...] = ()
@@ -71,9 +72,11 @@ class Found:
     "(path, what is wrong with it and what to do)."
     empty_participants: tuple[str, ...] = ()
     "Participants of the selection without any scan of its modalities."
+    left_out: tuple[tuple[Path, str], ...] = ()
+    "(path, why and what to do) of images that are no scans by their names."
 
 
-def find_scans(dataset: Path, selection: Selection) -> Found:
+def find_scans(dataset: Path, selection: ScanSelection) -> Found:
     """Every scan of the selection, none averaged, none picked.
 
     Raises ``InvalidDataset`` for a folder that is not BIDS, ``NothingSelected`` where nothing matches, ``UserError``
@@ -81,13 +84,21 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
     """
     check_dataset(dataset, selection)
     closed = [folder for label in _wanted(dataset, selection) for folder in _closed_folders(dataset / f"sub-{label}")]
-    layout = _layout(dataset, selection, closed)
+    try:
+        layout = _layout(dataset, selection, closed)
+    except RecursionError:  # pybids reads it whether or not names are validated
+        path = dataset / "dataset_description.json"
+        raise InvalidDataset(f"{path}: nested too deep; mend it or remove it") from None
     paths = sorted({Path(path) for modality in selection.modalities for path in _query(layout, selection, modality)})
-    if not all(path.is_relative_to(dataset) for path in paths):
+    if not all(path.is_relative_to(dataset) and ".." not in path.parts for path in paths):
         raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
+    ignored = read_bidsignore(dataset)
+    paths = [path for path in paths if path.relative_to(dataset).as_posix() not in ignored]
     if selection.not_in is not None:
         paths = [path for path in paths if not path.is_relative_to(selection.not_in)]
-    scans, unusable = _parse(paths)
+    scans, unusable = _parse(paths, dataset)
+    scans, no_scans = _anatomies(scans, selection)
+    no_scans += _overlooked(dataset, selection, layout, ignored)
     scans, duplicates = _without_duplicates(scans)
     unusable += duplicates + [(folder, "no permission to look into it; ask for access") for folder in closed]
     if not scans and not unusable:
@@ -96,10 +107,12 @@ def find_scans(dataset: Path, selection: Selection) -> Found:
         raise NothingSelected(
             f"{dataset}: no {' or '.join(selection.modalities)} image{where}{sessions}; "
             f"check the labels, --modality and --bids-filter-file{selection.advice_on_index}"
+            + "".join(f"; left out: {path.relative_to(dataset)}: {why}" for path, why in no_scans[:LISTED_AT_MOST])
         )
     seen = {scan.subject for scan in scans} | {_subject_of(path) for path, _ in unusable}
-    empty = tuple(label for label in _wanted(dataset, selection) if label not in seen)
-    return Found(tuple(scans), tuple(unusable), empty)
+    wanted = [label for label in _wanted(dataset, selection) if f"sub-{label}/" not in ignored]
+    empty = tuple(label for label in wanted if label not in seen)
+    return Found(tuple(scans), tuple(unusable), empty, tuple(no_scans))
 
 
 def participants_of(dataset: Path) -> list[str]:
@@ -107,7 +120,7 @@ def participants_of(dataset: Path) -> list[str]:
     return sorted(folder.name[4:] for folder in dataset.glob("sub-*") if folder.is_dir())
 
 
-def check_dataset(dataset: Path, selection: Selection) -> None:
+def check_dataset(dataset: Path, selection: ScanSelection) -> None:
     """Raise ``InvalidDataset`` or ``NothingSelected`` for what can be told without an index."""
     if not dataset.is_dir():
         raise InvalidDataset(f"{dataset}: not a folder; give the root of a BIDS dataset")
@@ -126,7 +139,7 @@ def _check_description(path: Path) -> None:
     if not path.exists():
         raise InvalidDataset(f"{path}: no such file, so the folder is not a BIDS dataset; {advice}")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = json_content(path)
     except (OSError, ValueError) as error:
         raise InvalidDataset(f"{path}: not readable as JSON ({error}); {advice}") from error
     missing = [key for key in ("Name", "BIDSVersion") if not isinstance(description, dict) or key not in description]
@@ -138,15 +151,18 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     """A filter file in fMRIPrep's form, ``{"t1w": {"session": "1", "acquisition": null}}``; null means absent,
     ``"*"`` any value. Raises ``UserError`` where it is something else."""
     try:
-        filters = json.loads(path.read_text(encoding="utf-8"))
+        filters = json_content(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); check --bids-filter-file") from error
     if not isinstance(filters, dict) or not all(isinstance(value, dict) for value in filters.values()):
         raise UserError(f'{path}: not of the form {{"t1w": {{"session": "1"}}}}; check --bids-filter-file')
+    for name, value in ((name, value) for wanted in filters.values() for name, value in wanted.items()):
+        if not all(map(_is_plain_value, value if isinstance(value, list) else [value])):
+            raise UserError(f"{path}: {name} is no text, whole number or list of these; check --bids-filter-file")
     return {name.lower(): value for name, value in filters.items()}
 
 
-def _query(layout: Any, selection: Selection, modality: str) -> list[str]:
+def _query(layout: Any, selection: ScanSelection, modality: str) -> list[str]:
     """Paths of one modality."""
     entities: dict[str, Any] = {"datatype": "anat", "suffix": modality, "extension": list(IMAGE_EXTENSIONS)}
     if selection.participants:
@@ -177,7 +193,7 @@ def _closed_folders(subject: Path) -> list[Path]:
     return [folder for folder in folders if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK)]
 
 
-def _layout(dataset: Path, selection: Selection, closed: Sequence[Path]) -> Any:
+def _layout(dataset: Path, selection: ScanSelection, closed: Sequence[Path]) -> Any:
     """pybids' index of the anatomical images, without their metadata, which would take minutes."""
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
@@ -200,14 +216,46 @@ def _layout(dataset: Path, selection: Selection, closed: Sequence[Path]) -> Any:
     return BIDSLayout(dataset, validate=False, database_path=selection.database)
 
 
-def _parse(paths: list[Path]) -> tuple[list[Scan], list[tuple[Path, str]]]:
+def _parse(paths: list[Path], dataset: Path) -> tuple[list[Scan], list[tuple[Path, str]]]:
     scans, unusable = [], []
     for path in paths:
         try:
-            scans.append(parse_scan(path))
+            scan = parse_scan(path)
+            if not fits_folder(path, dict(scan.entities), dataset):
+                raise ValueError(f"its name does not fit the folder {path.parent.relative_to(dataset)}")
+            scans.append(scan)
         except ValueError as error:
             unusable.append((path, f"{error}; rename it"))
     return scans, unusable
+
+
+def _anatomies(scans: list[Scan], selection: ScanSelection) -> tuple[list[Scan], list[tuple[Path, str]]]:
+    """Scans that hold anatomy, or that the filters name by their part, and those that do not."""
+    held = {
+        scan: no_anatomy(dict(scan.entities))
+        for scan in scans
+        if "part" not in selection.filters.get(scan.suffix.lower(), {})
+    }
+    advice = 'no anatomy; for all that, name its "part" in a --bids-filter-file'
+    no_anatomies = [(scan.path, f"it holds {what}, {advice}") for scan, what in held.items() if what]
+    return [scan for scan in scans if not held.get(scan)], no_anatomies
+
+
+def _overlooked(dataset: Path, selection: ScanSelection, layout: Any, ignored: Ignored) -> list[tuple[Path, str]]:
+    """Images of the participants and sessions that are not in the index for their names, and are not to be ignored."""
+    everything = replace(selection, sessions=(), filters={})
+    known = {Path(path) for modality in selection.modalities for path in _query(layout, everything, modality)}
+    found = []
+    for label in _wanted(dataset, selection):
+        for path in overlooked(dataset / f"sub-{label}", selection.modalities):
+            below = path.relative_to(dataset)
+            session = below.parts[1].removeprefix("ses-") if below.parts[1].startswith("ses-") else None
+            selected = not selection.sessions or session in selection.sessions
+            outside = selection.not_in is None or not path.is_relative_to(selection.not_in)
+            if selected and outside and path not in known and below.as_posix() not in ignored:
+                wrong = what_is_wrong(path, dataset, selection.modalities)
+                found.append((path, wrong + selection.advice_on_index))
+    return found
 
 
 def _without_duplicates(scans: list[Scan]) -> tuple[list[Scan], list[tuple[Path, str]]]:
@@ -219,7 +267,7 @@ def _without_duplicates(scans: list[Scan]) -> tuple[list[Scan], list[tuple[Path,
     return single, [(scan.path, advice) for scan, name in zip(scans, names, strict=True) if count[name] > 1]
 
 
-def _wanted(dataset: Path, selection: Selection) -> list[str]:
+def _wanted(dataset: Path, selection: ScanSelection) -> list[str]:
     return list(selection.participants) or participants_of(dataset)
 
 
@@ -232,3 +280,8 @@ def _subject_of(path: Path) -> str:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - LISTED_AT_MOST} more" if len(names) > LISTED_AT_MOST else ""
     return ", ".join(names[:LISTED_AT_MOST]) + more
+
+
+def _is_plain_value(value: Any) -> bool:
+    """Whether pybids can look it up; its index holds whole numbers of 64 bits."""
+    return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 63)

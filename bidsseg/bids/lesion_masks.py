@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bidsseg.bids.names import Scan
 from bidsseg.errors import UserError
-from bidsseg.imaging.image import geometry, is_same_grid
+from bidsseg.imaging.image import is_same_grid, read_geometry
 
 MASK_PATTERNS = (
     "*_label-lesion_mask.nii*",
@@ -39,7 +39,7 @@ NAMED, OWN_SPACE, OTHERS = 2, 1, 0
 
 
 @dataclass(frozen=True)
-class Search:
+class MaskSearch:
     """Where masks are looked for."""
 
     derivatives: tuple[Path, ...]
@@ -50,7 +50,7 @@ class Search:
     "A folder whose files are no masks: that of our own results."
 
 
-def find_masks(search: Search, subject: str, session: str | None) -> list[Path]:
+def find_masks(search: MaskSearch, subject: str, session: str | None) -> list[Path]:
     """The lesion masks of a subject's session, none if there are none.
 
     Looked for in ``sub-<subject>[/ses-<session>]`` of each folder itself and of the pipelines below it. ``subject`` and
@@ -129,5 +129,5 @@ def _fit(scan: Scan, mask: Path) -> tuple[int, int, int]:
 
 
 def _have_same_grid(scan: Path, mask: Path) -> bool:
-    one, other = geometry(scan), geometry(mask)
+    one, other = read_geometry(scan), read_geometry(mask)
     return one is not None and other is not None and is_same_grid(one, other)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bidsseg.authorship import is_ours
 from bidsseg.bids.names import Scan, derivative_path, participant_folder
 from bidsseg.files import read_json
 from bidsseg.labels import SCHEMES, Scheme
@@ -21,7 +22,7 @@ NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class OutputSettings:
     """What the outputs of a scan depend on besides the scan: a scan made with another recipe is done again."""
 
     version: str
@@ -52,7 +53,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Place:
+class ScanOutputs:
     """A scan, where it comes from and where its derivatives go."""
 
     scan: Scan
@@ -109,43 +110,63 @@ def _checksum_of_start(path: Path) -> str:
         return hashlib.sha256(file.read(START_BYTES)).hexdigest()
 
 
-def is_complete(place: Place, recipe: Recipe) -> bool:
+def is_complete(place: ScanOutputs, recipe: OutputSettings) -> bool:
     """Whether all outputs of the scan are there, made with this recipe from the scan as it is now."""
     marker = read_json(place.marker)
     try:
         expected = {**recipe.metadata(), **place.source_state()}
-        same = all(marker[key] == value for key, value in expected.items())
-        return same and all((place.out / name).exists() for name in marker["Outputs"])
+        return all(marker[key] == value for key, value in expected.items()) and all_there(place.out, place.marker)
     except (OSError, KeyError, TypeError):
         return False
+
+
+def all_there(out: Path, marker: Path) -> bool:
+    """Whether all files that a marker lists are there."""
+    names = read_json(marker).get("Outputs")
+    files = listed(out, marker)
+    return isinstance(names, list) and len(files) == len(names) and all(path.exists() for path in files)
+
+
+def listed(out: Path, marker: Path) -> list[Path]:
+    """The files that a marker lists, by their paths below OUT.
+
+    Paths that lead out of the participant's folder, by dots or links, are left out, as anyone may have written them.
+    """
+    found = read_json(marker).get("Outputs")
+    names = found if isinstance(found, list) else []
+    own = out.resolve() / marker.relative_to(out).parts[0]
+    paths = [out / name for name in names if isinstance(name, str) and "\0" not in name]
+    return [path for path in paths if path.parent.resolve().is_relative_to(own)]
 
 
 def remove_outputs(out: Path, marker: Path) -> bool:
     """Remove the files that a marker lists, and at last the marker; whether there was one.
 
-    A kill amid this leaves a marker of what is not complete, and the next run goes on.
+    Images that somebody has changed since stay. A kill amid this leaves a marker of what is not complete, and the next
+    run goes on.
     """
-    for name in read_json(marker).get("Outputs", []):
-        (out / name).unlink(missing_ok=True)
+    for path in listed(out, marker):
+        if path.is_file() and (not path.name.endswith(".nii.gz") or is_ours(path)):
+            path.unlink()
     there = marker.exists()
     marker.unlink(missing_ok=True)
     return there
 
 
-def label_image(place: Place, scheme: str) -> Path:
+def label_image(place: ScanOutputs, scheme: str) -> Path:
     return place.file("dseg.nii.gz", space=NEEDED_SPACE, seg=scheme, desc=place.scan.suffix)
 
 
-def lesion_marker(place: Place) -> Path:
+def lesion_marker(place: ScanOutputs) -> Path:
     """The file that tells what was found, and from what; written last."""
     return place.file("lesions.json", desc="lesionsummary")
 
 
-def lesion_log(place: Place) -> Path:
+def lesion_log(place: ScanOutputs) -> Path:
     return place.out / "logs" / f"{place.scan.stem}_desc-lesions_error.txt"
 
 
-def lesion_figure(place: Place) -> Path:
+def lesion_figure(place: ScanOutputs) -> Path:
     """The picture of lesions coloured by zone."""
     return place.figure("regions").with_name(place.file("dseg.png", desc="lesions").name)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from bidsseg.bids.outputs import FUSED, Recipe
-from bidsseg.bids.session_order import sessions_table
+from bidsseg.authorship import is_ours
+from bidsseg.bids.outputs import FUSED, OutputSettings
+from bidsseg.bids.session_order import session_times, sessions_table
+from bidsseg.errors import UserError
 from bidsseg.files import read_json, table, write_json, write_text
 from bidsseg.labels import Label, Scheme, label_table
 
@@ -33,6 +34,7 @@ Volumes are in *_volumes.tsv, what may be wrong with a scan in *_qc.json, the me
 """
 LABEL_COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mapping", "lobe")
 "mapping is the tissue in the standard BIDS table of labels."
+SESSION_COLUMNS = ("session_id", "acq_time")
 OWN_COLUMNS = {
     "hemisphere": {"Description": "L or R; n/a on the midline."},
     "lobe": {"Description": "Lobe that the label is a part of; n/a outside the lobes."},
@@ -52,15 +54,16 @@ LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and c
 
 
 def write_root(
-    out: Path, dataset: Path, recipe: Recipe, modalities: Iterable[str], links: Mapping[str, str] | None = None
+    out: Path, dataset: Path, recipe: OutputSettings, modalities: Iterable[str], links: Mapping[str, str] | None = None
 ) -> None:
     """The files that describe the output dataset; ``links`` names other datasets it rests on, for BIDS URIs.
 
     What earlier runs linked to and made stays described. Safe while other processes write theirs.
     """
     write_json(out / "dataset_description.json", _description(dataset, recipe, {**links_in(out), **(links or {})}))
-    write_text(out / "README", README)
-    write_text(out / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
+    if not (out / "README").exists():  # users write about their data in it
+        write_text(out / "README", README)
+    _add_to_bidsignore(out / ".bidsignore")
     rows = [("desc-preproc", "bias field corrected and resampled to 1 mm; not skull-stripped")]
     rows += [("desc-lesions", "numbers of lesions, and regions with lesions; not made from the image's values alone")]
     rows += [("desc-lesionparts", "numbers of the parts that confluent lesions are split into")]
@@ -75,13 +78,33 @@ def write_root(
 
 
 def copy_session_times(dataset: Path, out: Path, subjects: Iterable[str]) -> None:
-    """Tables of sessions, which tell readers of the output alone in which order they were; unreadable ones stay out."""
+    """Labels and times of sessions, which tell readers of the output alone in which order they were."""
     for subject in subjects:
-        source, target = sessions_table(dataset, subject), sessions_table(out, subject)
-        with suppress(FileNotFoundError, PermissionError, UnicodeDecodeError):
-            text = source.read_text(encoding="utf-8")
-            if not target.exists() or target.read_text(encoding="utf-8") != text:
-                write_text(target, text)
+        times, target = session_times(sessions_table(dataset, subject)), sessions_table(out, subject)
+        replaceable = not target.exists() or is_ours(target, [SESSION_COLUMNS])
+        if times and replaceable and times != session_times(target):
+            rows = sorted((f"ses-{label}", time) for label, time in times.items())
+            write_text(target, table(SESSION_COLUMNS, rows))
+
+
+def refuse_other_dataset(out: Path) -> None:
+    """Raise ``UserError`` for a folder that holds the dataset of another program."""
+    path = out / "dataset_description.json"
+    if not path.exists():
+        return
+    makers = read_json(path).get("GeneratedBy")
+    names = [maker.get("Name") for maker in makers if isinstance(maker, dict)] if isinstance(makers, list) else []
+    if NAME not in names:
+        whose = ", ".join(filter(None, map(str, names))) or "somebody else"
+        raise UserError(f"{out}: holds a dataset of {whose}; choose another OUT_DIR, or give --overwrite")
+
+
+def _add_to_bidsignore(path: Path) -> None:
+    """What validators are to pass over, after what the user had them pass over."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    missing = [line for line in BIDSIGNORE if line not in lines]
+    if missing:
+        write_text(path, "\n".join([*lines, *missing]) + "\n")
 
 
 def links_in(out: Path) -> dict[str, str]:
@@ -94,7 +117,7 @@ def _described(out: Path) -> dict[str, str]:
     """What earlier runs said of desc- entities."""
     try:
         lines = (out / "descriptions.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    except OSError:
+    except (OSError, ValueError):
         return {}
     return dict(line.split("\t", 1) for line in lines if "\t" in line)
 
@@ -113,7 +136,7 @@ def bids_tissue(label: Label, scheme: Scheme) -> int | None:
     return CORTEX if scheme == "gyri" else None
 
 
-def _description(dataset: Path, recipe: Recipe, links: Mapping[str, str]) -> dict[str, Any]:
+def _description(dataset: Path, recipe: OutputSettings, links: Mapping[str, str]) -> dict[str, Any]:
     authors = _authors(dataset)
     model = {"Name": f"{NAME} model {recipe.model}", "Description": f"weights SHA-256 {recipe.weights_sha256}"}
     return {

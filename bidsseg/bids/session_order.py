@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable
 from pathlib import Path
+
+LARGEST_TABLE_BYTES = 4_000_000
+TIME = re.compile(r"\d{4}-\d\d-\d\d([T ][\d:.]+)?Z?")
 
 
 def sessions_table(dataset: Path, subject: str) -> Path:
@@ -20,15 +22,30 @@ def in_time(dataset: Path, subject: str, sessions: Iterable[str]) -> list[str]:
     and letters of the labels.
     """
     labels = sorted(set(sessions), key=natural)
-    try:
-        text = sessions_table(dataset, subject).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError):
-        return labels
-    rows = csv.DictReader(text.splitlines(), delimiter="\t")
-    times = {str(row.get("session_id")).removeprefix("ses-"): row.get("acq_time") or "n/a" for row in rows}
-    if any(times.get(label, "n/a") == "n/a" for label in labels):
+    times = session_times(sessions_table(dataset, subject))
+    if not set(labels) <= set(times):
         return labels
     return sorted(labels, key=lambda label: times[label])  # as BIDS writes times, they sort as text
+
+
+def session_times(table: Path) -> dict[str, str]:
+    """When each session was, by its label without ses-; nothing of a table but labels and times as BIDS has them.
+
+    Whatever else the file holds is passed over: it may be a link to anything.
+    """
+    try:
+        if not table.is_file() or table.stat().st_size > LARGEST_TABLE_BYTES:
+            return {}
+        lines = table.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError):
+        return {}
+    rows = [[cell.strip().strip('"') for cell in line.split("\t")] for line in lines]
+    if not rows or not {"session_id", "acq_time"} <= set(rows[0]):
+        return {}
+    columns = rows[0].index("session_id"), rows[0].index("acq_time")
+    found = (tuple(row[column] for column in columns) for row in rows[1:] if len(row) > max(columns))
+    named = {label.removeprefix("ses-"): time for label, time in found if TIME.fullmatch(time)}
+    return {label: time for label, time in named.items() if label.isalnum() and label.isascii()}
 
 
 def natural(text: str) -> list[tuple[int, str]]:

@@ -12,17 +12,22 @@ from typing import Any
 import click
 
 from bidsseg import __version__
-from bidsseg.errors import Defect, UserError
+from bidsseg.cli.exit_codes import (
+    APP_USAGE,
+    EXIT_CANNOT_WRITE,
+    EXIT_DEFECT,
+    EXIT_INTERRUPTED,
+    EXIT_INVALID_BIDS,
+    EXIT_LESIONS_FAILED,
+    EXIT_NOTHING_SELECTED,
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+)
+from bidsseg.cli.options import bias_correction_option
+from bidsseg.cli.signals import cleaning_up_when_told_to_end
+from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
+from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_DATASETS
 
-EXIT_OK = 0
-EXIT_SOME_FAILED = 1
-EXIT_INVALID_BIDS = 16
-EXIT_NOTHING_SELECTED = 18
-EXIT_USAGE = 64
-EXIT_LESIONS_FAILED = 65
-EXIT_DEFECT = 70
-EXIT_CANNOT_WRITE = 73
-EXIT_INTERRUPTED = 130
 EXIT_CODES = """\b
 Exit codes:
     0  all is well
@@ -33,7 +38,7 @@ Exit codes:
    65  all scans are segmented, but not all lesion masks could be used
    70  a defect of bidsseg; a log has the details
    73  OUT_DIR or the work folder cannot be written
-  130  interrupted"""
+  130  interrupted; 143 after SIGTERM"""
 EXAMPLES = """\b
 Examples:
   bidsseg data out participant
@@ -111,9 +116,10 @@ def _with_dashes(arg: str) -> str:
 
 
 def _without(prefix: str) -> Any:
-    """A click callback that strips sub- or ses- from labels and drops repetitions."""
+    """A click callback that parts labels at commas and spaces, strips sub- or ses-, and drops repetitions."""
 
-    def strip(ctx: click.Context, parameter: click.Parameter, labels: tuple[str, ...]) -> tuple[str, ...]:
+    def strip(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+        labels = (label for value in given for label in value.replace(",", " ").split())
         return tuple(dict.fromkeys(label.removeprefix(prefix) for label in labels))
 
     return strip
@@ -225,13 +231,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     is_flag=True,
     help="Average with the answers to the mirror images: somewhat better, twice the network's time.",
 )
-@option(
-    "--bias-correction/--no-bias-correction",
-    heading=LABELS,
-    default=True,
-    show_default=True,
-    help="N4 before the segmentation.",
-)
+@bias_correction_option(BIAS_CORRECTION_OF_DATASETS, cls=Option, heading=LABELS)
 @option("--model", heading=LABELS, metavar="NAME|DIR", help="A packaged model, or a folder with weights and card.")
 @option(
     "--derivatives",
@@ -316,7 +316,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     type=FOLDER,
     help="For intermediate files, which are kept. Default: OUT_DIR/work, removed at the end.",
 )
-@option("--overwrite", is_flag=True, help="Also do scans again that are complete.")
+@option("--overwrite", is_flag=True, help="Do complete scans again, and replace files that others wrote or changed.")
 @option("--dry-run", is_flag=True, help="Only show what would be done.")
 @option("--reports-only", is_flag=True, help="Only write the reports again.")
 @option("--stop-on-first-crash", is_flag=True, help="Stop when a scan fails; without it, the others go on.")
@@ -334,11 +334,11 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
     BIDS_DIR is only read. OUT_DIR becomes a BIDS derivatives dataset. Run the same command again to go on where it
     was interrupted: complete scans are skipped.
     """
-    from bidsseg.workflow.options import Options
+    from bidsseg.workflow.options import RunOptions
     from bidsseg.workflow.participant_level import run_group, run_participants
 
     threads = omp_nthreads or min(DEFAULT_THREADS, chosen["nprocs"])
-    options = Options(omp_nthreads=threads, **chosen)
+    options = RunOptions(omp_nthreads=threads, **chosen)
     if level == "group":
         run_group(options.out_dir)
         return EXIT_OK
@@ -347,22 +347,31 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
 
 def run(args: Sequence[str] | None = None) -> int:
     """The command with its exit code; errors are printed in one line."""
+    with cleaning_up_when_told_to_end():
+        return _run(args)
+
+
+def _run(args: Sequence[str] | None) -> int:
     from bidsseg.bids.dataset import InvalidDataset, NothingSelected
 
     try:
         return int(command.main(None if args is None else list(args), prog_name="bidsseg", standalone_mode=False) or 0)
     except click.UsageError as error:
-        error.show()
-        return EXIT_USAGE
+        click.UsageError(plain(error.format_message()), error.ctx).show()
+        return APP_USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; run the same command again to go on", err=True)
         return EXIT_INTERRUPTED
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         codes = {InvalidDataset: EXIT_INVALID_BIDS, NothingSelected: EXIT_NOTHING_SELECTED, Defect: EXIT_DEFECT}
-        return codes.get(type(error), EXIT_USAGE)
+        return codes.get(type(error), APP_USAGE)
     except OSError as error:
-        click.echo(f"error: {error.filename or 'output'}: {error.strerror or error}; check space and rights", err=True)
+        if error.errno in FULL and error.filename:
+            click.echo(plain(f"error: {full_disk(error.filename)}"), err=True)
+            return EXIT_CANNOT_WRITE
+        line = f"error: {error.filename or 'output'}: {error.strerror or error}; check space and rights"
+        click.echo(plain(line), err=True)
         return EXIT_CANNOT_WRITE
 
 

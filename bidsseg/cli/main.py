@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,34 +12,25 @@ import click
 
 from bidsseg import __version__
 from bidsseg.cli import training
+from bidsseg.cli.exit_codes import CLI_USAGE, EXIT_SOME_FAILED
 from bidsseg.cli.options import (
     DEVICE_OPTION,
-    EXIT_SOME_FAILED,
-    EXIT_USAGE,
     MIRROR_OPTION,
     MODEL_OPTION,
+    OVERWRITE_OPTION,
     THREADS_OPTION,
     OneLineErrors,
+    bias_correction_option,
     fail,
     model_named,
 )
-from bidsseg.errors import ALONE, UserError, one_line_errors
+from bidsseg.errors import ALONE, UserError, one_line_errors, plain
+from bidsseg.files import stem_of
+from bidsseg.quality.verdicts import in_words, tally, verdict_of
+from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
 
 if TYPE_CHECKING:
-    from bidsseg.labels import Scheme
-    from bidsseg.network.weights import Model
-
-
-@dataclass(frozen=True)
-class Request:
-    """What ``predict`` does with every scan; fields are its options."""
-
-    seg: Scheme
-    mirror: bool
-    bias_correction: bool
-    picture: bool
-    device: str
-    threads: int
+    from bidsseg.workflow.single_scan import SingleScanOptions
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,63 +49,85 @@ def main() -> None:
 )
 @click.option("--seg", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
 @MIRROR_OPTION
-@click.option("--bias-correction", is_flag=True, help="Run N4 first; rarely needed, the network has seen bias fields.")
+@bias_correction_option(BIAS_CORRECTION_OF_SINGLE_SCANS)
 @click.option("--picture/--no-picture", default=True, help="Write a PNG mosaic beside the labels.")
+@OVERWRITE_OPTION
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @MODEL_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
 def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: str | None, **chosen: Any) -> None:
-    """Label scans; volumes (TSV), brain mask and a picture lie beside each label image.
+    """Label scans; volumes (TSV), brain mask, verdict (JSON) and a picture lie beside each label image.
+
+    The verdict is also told: pass, check (look at the labels first) or fail, with its reasons.
+
+    Results of an earlier run are replaced, and are no scans: other files are neither.
 
     \b
     brainseg-cli predict scan.nii.gz -o seg.nii.gz
     brainseg-cli predict *_FLAIR.nii.gz -o labels/ --seg lobes
     """
     from bidsseg.network.device import choose_device
+    from bidsseg.workflow.single_scan import SingleScanOptions, label_scan
 
-    request = Request(**chosen)
+    options = SingleScanOptions(scheme=chosen.pop("seg"), **chosen)
     try:
-        targets = _targets(scans, output)
-        choose_device(request.device)
+        targets = _targets(scans, output, options)
+        choose_device(options.device)
         loaded = model_named(model)
     except UserError as error:
         fail(error)
-        sys.exit(EXIT_USAGE)
+        sys.exit(CLI_USAGE)
+    verdicts = []
     failed = 0
-    for scan, target in _tracked(list(zip(scans, targets, strict=True)), quiet):
+    for scan, target in _tracked(list(targets.items()), quiet):
         try:
             with one_line_errors(str(scan), ALONE):
-                _predict_one(scan, target, loaded, request)
+                quality = label_scan(scan, target, loaded, options)
         except UserError as error:
             fail(error)
             failed += 1
         else:
+            for warning in quality["Warnings"]:
+                click.echo(plain(f"warning: {scan}: {warning}"), err=True)
+            verdicts.append(verdict_of(quality))
             if not quiet:
-                click.echo(target)
+                click.echo(plain(str(target)))
+                click.echo(plain(f"{scan}: {in_words(quality)}"), err=True)
+    if len(scans) > 1 and not quiet:
+        click.echo(f"{len(verdicts)} done: {tally(verdicts)}" + (f"; {failed} failed" if failed else ""), err=True)
     sys.exit(EXIT_SOME_FAILED if failed else 0)
 
 
-def _targets(scans: tuple[Path, ...], output: Path | None) -> list[Path]:
-    """The label image of every scan; raises ``UserError`` where two would be one file or one would hide its scan."""
-    if len(scans) == 1 and output is not None and not output.is_dir():
-        if not output.name.endswith((".nii", ".nii.gz")):
-            raise UserError(f"{output}: not a NIfTI name; end it in .nii.gz, or create the folder first")
-        targets = [output]
-    else:
-        targets = [(output or scan.parent) / f"{stem_of(scan)}_dseg.nii.gz" for scan in scans]
-    for target, scan in zip(targets, scans, strict=True):
-        if target.resolve() == scan.resolve():
-            raise UserError(f"{target}: is the scan itself; choose another output")
-    twice = {str(target) for target in targets if targets.count(target) > 1}
+def _targets(given: tuple[Path, ...], output: Path | None, options: SingleScanOptions) -> dict[Path, Path]:
+    """The label image of every scan; results of an earlier run are left out where other scans remain.
+
+    Raises ``UserError`` where one file would be written twice, or would replace a scan.
+    """
+    from bidsseg.authorship import is_our_label_image, refuse_inputs
+
+    results = [path for path in given if is_our_label_image(path)] if len(given) > 1 else []
+    scans = [path for path in given if path not in results]
+    for path in results if scans else ():
+        click.echo(plain(f"{path}: left out, holds labels written by bidsseg"), err=True)
+    targets = dict(zip(scans, _labels_of(scans or list(given), output), strict=True))
+    itself = [target for scan, target in targets.items() if os.path.realpath(target) == os.path.realpath(scan)]
+    if itself:
+        raise UserError(f"{itself[0]}: is the scan itself; choose another output")
+    written = [path for target in targets.values() for path in options.files_of(target)]
+    twice = {str(path) for path in written if written.count(path) > 1}
     if twice:
         raise UserError(f"{min(twice)}: several scans would be written here; run them into different folders")
+    refuse_inputs(written, scans)
     return targets
 
 
-def stem_of(path: Path) -> str:
-    """A NIfTI file's name without .nii or .nii.gz."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+def _labels_of(scans: list[Path], output: Path | None) -> list[Path]:
+    if len(scans) == 1 and output is not None and not output.is_dir():
+        if not output.name.endswith((".nii", ".nii.gz")):
+            raise UserError(f"{output}: not a NIfTI name; end it in .nii.gz, or create the folder first")
+        return [output]
+    return [(output or scan.parent) / f"{stem_of(scan)}_dseg.nii.gz" for scan in scans]
 
 
 def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path, Path]]:
@@ -124,33 +137,6 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     from rich.progress import track
 
     return track(items, "Labelling", console=Console(stderr=True))
-
-
-def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> None:
-    from bidsseg.imaging.image import load, save
-    from bidsseg.network.inference import PredictOptions
-    from bidsseg.report.mosaic import mosaic
-    from bidsseg.segmentation.pipeline import answer, native, prepare
-    from bidsseg.segmentation.result import brain_mask, labels
-    from bidsseg.segmentation.volumes import write_volumes
-
-    image = load(scan)
-    prepared = prepare(image, request.bias_correction, request.threads or 2)
-    for warning in prepared.warnings:
-        click.echo(f"warning: {scan}: {warning}", err=True)
-    options = PredictOptions(request.device, request.threads, request.seg == "gyri", request.mirror)
-    found = native(answer(prepared, model, options), options.gyri)
-    codes = labels(found, request.seg)
-    beside = target.with_name(stem_of(target))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save(beside.with_name(beside.name + "_mask.nii.gz"), brain_mask(found), image.affine, image)
-        write_volumes(beside.with_name(beside.name + "_volumes.tsv"), found, (request.seg,))
-        if request.picture:
-            mosaic(beside.with_name(beside.name + ".png"), image, codes, request.seg)
-        save(target, codes, image.affine, image)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); free space or choose another -o") from error
 
 
 @main.command()
@@ -163,38 +149,53 @@ def _predict_one(scan: Path, target: Path, model: Model, request: Request) -> No
 @click.option("--min-volume", "min_volume_mm3", type=float, default=14.0, show_default=True, help="In mm3.")
 @click.option("--tolerance", "tolerance_mm", type=float, default=2.0, show_default=True, help="At ventricles, in mm.")
 @click.option("--bands", "bands_mm", type=float, multiple=True, help="Edges of distance bands from the ventricles, mm.")
+@OVERWRITE_OPTION
 @MODEL_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
-def lesions(scan: Path, mask: Path, output: Path | None, model: str | None, **chosen: Any) -> None:
+def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model: str | None, **chosen: Any) -> None:
     """Describe the lesions of MASK: regions, zones, distances, load per region (TSV and label images).
 
     \b
     brainseg-cli lesions FLAIR.nii.gz --mask lesions.nii.gz -o tables/ --bands 3 --bands 10
     """
+    from bidsseg.authorship import refuse_inputs, refuse_to_replace
+    from bidsseg.files import all_whole, leftovers_of, remove_temporaries
     from bidsseg.imaging.image import load
     from bidsseg.lesions.describe import lesion_features
+    from bidsseg.lesions.masks import is_probability
     from bidsseg.lesions.options import LesionOptions
     from bidsseg.lesions.records import findings
-    from bidsseg.lesions.tables import write_lesions
+    from bidsseg.lesions.tables import LESION_TABLES, lesion_files, write_lesions
     from bidsseg.network.inference import PredictOptions
     from bidsseg.report.lesion_mosaic import zone_mosaic
     from bidsseg.segmentation.pipeline import segment
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     options = LesionOptions(**chosen)
+    base = (output or scan.parent) / stem_of(scan)
+    files = [*lesion_files(base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
+    refuse_inputs(files, [scan, mask])
+    if not overwrite:
+        refuse_to_replace(files, LESION_TABLES)
+    with one_line_errors(str(mask), ALONE):
+        lesion_mask = load(mask, uniform_ok=True)
     with one_line_errors(str(scan), ALONE):
-        image, lesion_mask = load(scan), load(mask, uniform_ok=True)
-        report = lesion_features(image, lesion_mask, segment(image, model_named(model), predicting), options)
-        base = (output or scan.parent) / stem_of(scan)
-        written = [*write_lesions(report, image, base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
-        zone_mosaic(written[-1], image, report)
+        image = load(scan)
+        segmentation = segment(image, model_named(model), predicting, BIAS_CORRECTION_OF_SINGLE_SCANS)
+    with one_line_errors(str(mask), ALONE):
+        report = lesion_features(image, lesion_mask, segmentation, options, is_probability(mask.name))
+    with one_line_errors(str(scan), ALONE):
+        remove_temporaries(leftovers_of(files))
+        with all_whole(files) as (*tables, picture):
+            write_lesions(report, image, tables)
+            zone_mosaic(picture, image, report)
     for path, warnings in ((scan, image.warnings), (mask, (*lesion_mask.warnings, *report.warnings))):
         for warning in warnings:
-            click.echo(f"warning: {path}: {warning}", err=True)
+            click.echo(plain(f"warning: {path}: {warning}"), err=True)
     click.echo(findings(report.lesions, options))
-    for path in written:
-        click.echo(path)
+    for path in files:
+        click.echo(plain(str(path)))
 
 
 @main.command()

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bidsseg.errors import UserError
+from bidsseg.cli.exit_codes import EXIT_SOME_FAILED
+from bidsseg.cli.signals import cleaning_up_when_told_to_end
+from bidsseg.errors import FULL, UserError, full_disk, plain
 
 if TYPE_CHECKING:
     from bidsseg.network.weights import Model
 
-EXIT_SOME_FAILED = 1
-EXIT_USAGE = 2
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 MODEL_OPTION = click.option("--model", default=None, help="Name of a packaged model or a folder with weights and card.")
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 THREADS_OPTION = click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 takes all.")
 
+OVERWRITE_OPTION = click.option(
+    "--overwrite", is_flag=True, help="Also replace files that bidsseg did not write, or that were changed since."
+)
 MIRROR_OPTION = click.option(
     "--mirror", is_flag=True, help="Average with the answer to the mirror image: better, twice the network's time."
 )
+
+
+def bias_correction_option(default: bool, **how: Any) -> Callable[[Decorated], Decorated]:
+    """``--bias-correction`` and its opposite; ``how`` goes to click."""
+    text = "N4 before the segmentation."
+    return click.option("--bias-correction/--no-bias-correction", default=default, show_default=True, help=text, **how)
 
 
 class OneLineErrors(click.Group):
@@ -30,11 +41,18 @@ class OneLineErrors(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with cleaning_up_when_told_to_end():
+                return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(plain(error.format_message()), error.ctx) from None
         except UserError as error:
             told = error
         except OSError as error:
-            told = UserError(f"{error.filename or 'output'}: {error.strerror or error}; check space and rights")
+            told = UserError(
+                full_disk(error.filename)
+                if error.errno in FULL and error.filename
+                else f"{error.filename or 'output'}: {error.strerror or error}; check space and rights"
+            )
         fail(told)
         sys.exit(EXIT_SOME_FAILED)
 

@@ -10,21 +10,23 @@ from typing import Any
 
 import click
 
+from bidsseg.cli.exit_codes import CLI_USAGE
 from bidsseg.cli.options import (
     DEVICE_OPTION,
     EXISTING_FOLDER,
-    EXIT_USAGE,
     MIRROR_OPTION,
     MODEL_OPTION,
     THREADS_OPTION,
+    bias_correction_option,
     fail,
     model_named,
 )
 from bidsseg.errors import UserError
+from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
 
 
 @click.command()
-@click.argument("data", type=EXISTING_FOLDER)
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--hours", type=float, default=2.0, show_default=True, help="Training time in all, over every resume.")
 @click.option("--learning-rate", type=float, default=None, help="Peak learning rate of the convolutions.")
@@ -44,45 +46,67 @@ from bidsseg.errors import UserError
 @click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps, if not after --hours.")
 @click.option("--picture-minutes", type=float, default=15.0, show_default=True, help="Picture of a held-out scan.")
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="CPU threads.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples of a step.")
+@click.option("--seed", type=int, default=1, show_default=True, help="With --steps, the same seed gives the same run.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; samples are made there.")
+@click.option("--reproducible/--fastest", default=True, help="Same seed, same GPU, same run; or whatever is fastest.")
+@click.option("--channels-last", is_flag=True, help="Another order in memory, which may be faster on a GPU.")
+@click.option("--compiler", default="", help="Have torch compile the network, such as by inductor: slow at first.")
 def train(
-    data: Path,
-    out: Path,
-    hours: float,
-    init: str | None,
-    picture_minutes: float,
-    threads: int,
-    **chosen: Any,
+    data: Path, out: Path, hours: float, init: str | None, picture_minutes: float, device: str, **chosen: Any
 ) -> None:
-    """Train on DATA (see the README for its folders); checkpoints, log and finished model go to OUT.
+    """Train on DATA: a folder (see docs/training.md) or a file that ``pack`` wrote. Checkpoints and log go to OUT.
 
-    Running the same command again resumes. The finished model is OUT/model.
+    Running the same command again resumes. The finished model is OUT/model, and so is that of every checkpoint.
     """
     import logging
 
-    from bidsseg.train.data import load_lesions, load_subjects
-    from bidsseg.train.loop import Run, export, train
+    from bidsseg.train.loop import Run, State, export, train, training_device
     from bidsseg.train.monitor import Monitor
     from bidsseg.train.options import TrainOptions
+    from bidsseg.train.packing import subjects_and_lesions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = {name: value for name, value in chosen.items() if value is not None}
-    options = TrainOptions(hours=hours, threads=threads, **given)
+    options = TrainOptions(hours=hours, **given)
     start = None
     if options.init_share and not init:
         fail(UserError("--init-share: there are no weights to mix with; give --init MODEL, or leave it out"))
-        sys.exit(EXIT_USAGE)
+        sys.exit(CLI_USAGE)
     try:
         start = model_named(init) if init else None
+        place = training_device(device)
     except UserError as error:
         fail(error)
-        sys.exit(EXIT_USAGE)
-    run = Run(load_subjects(data, out / "cache"), load_lesions(data), out, options=options)
+        sys.exit(CLI_USAGE)
+    run = Run(*subjects_and_lesions(data, out / "cache"), out, options=options, device=place)
     if start is not None:
         run = replace(run, config=start.net.config, weights=start.net.state_dict())
-    with closing(Monitor(data, out, picture_minutes)) as monitor:
-        state = train(run, monitor)
     earlier = start.card.about.get("training", {}).get("runs", ()) if start else ()
-    export(run, state, out / "model", earlier)
+
+    def save(state: State) -> None:
+        export(run, state, out / "model", earlier)
+
+    with closing(Monitor(data, out, picture_minutes)) as monitor:
+        train(run, monitor, save)
+
+
+@click.command()
+@click.argument("data", type=EXISTING_FOLDER)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def pack(data: Path, file: Path) -> None:
+    """Write all that DATA has to learn from into one FILE, which ``train`` takes as its DATA.
+
+    Labels and masks are exact; scans are rounded to half the standard deviation of their noise. Held-out subjects are
+    left out.
+    """
+    from bidsseg.train.data import load_training_set
+    from bidsseg.train.packing import pack_training_set
+
+    lost = pack_training_set(load_training_set(data), file)
+    for scan in lost:
+        click.echo(f"{scan.name}: noise {scan.noise:.4g}, error of rounding {scan.error:.3f} of it")
+    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
 @click.command()
@@ -91,6 +115,10 @@ def train(
 @click.option("--axis", type=click.Choice(["axial", "coronal", "sagittal"]), default="axial", show_default=True)
 @click.option("--contrast", type=click.Choice(["as-is", "inverted", "flair"]), default="as-is", show_default=True)
 @click.option("--slices", type=click.IntRange(0), default=0, help="Keep only this many slices amid the brain.")
+@click.option(
+    "--gain", type=click.FloatRange(0, 1), default=0.0, help="Smooth gain from corner to corner, 0.25 is +-25 %."
+)
+@bias_correction_option(BIAS_CORRECTION_OF_SINGLE_SCANS)
 @click.option("--all", "standard", is_flag=True, help="Instead, every condition of the card, one after the other.")
 @click.option("--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="What to score.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="TSV with one row per scan and label.")
@@ -106,23 +134,31 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     """Score a model on the held-out scans of DATA (never used for training)."""
     from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, write_scores
     from bidsseg.evaluation.scores import evaluate as score
-    from bidsseg.network.card import DEFAULT_MODEL, add_accuracy, folder_of, write_readme
+    from bidsseg.network.card import (
+        ACCURACY_MARKS,
+        DEFAULT_MODEL,
+        accuracy_table,
+        add_accuracy,
+        folder_of,
+        write_readme,
+    )
     from bidsseg.network.inference import PredictOptions
     from bidsseg.train.held_out import validation_cases
 
+    corrected = chosen.pop("bias_correction")
     card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"), mirror=chosen.pop("mirror"))
     found: dict[str, list[Any]] = {}
     for condition in STANDARD_CONDITIONS if standard else (Condition(**chosen),):
         cases = validation_cases(data)
-        scores = score(cases, model_named(model), condition, schemes or ("regions", "lobar"), options)
-        name = condition.name + ", --mirror" * options.mirror
+        scores = score(cases, model_named(model), condition, schemes or ("regions", "lobar"), options, corrected)
+        name = condition.name + ", N4" * corrected + ", --mirror" * options.mirror
         _print_scores(name, scores)
         found[name] = scores
         if card or readme:
             measured = add_accuracy(folder_of(model or DEFAULT_MODEL), name, summary(scores))
             if readme:
-                write_readme(readme, measured)
+                write_readme(readme, accuracy_table(measured), ACCURACY_MARKS)
     if output:
         write_scores(output, found)
 
@@ -152,68 +188,138 @@ def _print_scores(title: str, scores: list[Any]) -> None:
     show_default=True,
     help="Segmentations done so far; an interrupted run goes on from here.",
 )
-@click.option("--fit-only", is_flag=True, help="Segment nothing, use the trials there are.")
+@click.option(
+    "--clinical",
+    type=click.Path(path_type=Path),
+    default=Path("quality_clinical.jsonl"),
+    show_default=True,
+    help="The same of the clinical scans of DATA, which are judged but not fitted.",
+)
+@click.option("--fit-only", is_flag=True, help="Segment nothing, use the trials and clinical scans there are.")
 @click.option("--card/--no-card", default=True, help="Write the calibration into the model's card.")
+@click.option(
+    "--readme", type=click.Path(exists=True, path_type=Path), help="Put how well the verdicts do into this file too."
+)
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes, one thread each.")
 @MODEL_OPTION
 @DEVICE_OPTION
-@THREADS_OPTION
 def calibrate(
-    data: Path, trials: Path, fit_only: bool, card: bool, model: str | None, device: str, threads: int
+    data: Path, trials: Path, clinical: Path, fit_only: bool, card: bool, workers: int, **chosen: Any
 ) -> None:
-    """Calibrate the quality control of a model on the held-out scans of DATA, damaged in many ways.
+    """Calibrate the quality control of a model on scans of every kind, clean and damaged, made of those of DATA.
 
-    Prints how well expected Dice and verdict do on scans, and kinds of damage, that were left out of the fit.
+    Prints how well expected Dice and verdict do on scans, and kinds of damage, that were left out of the fit, and the
+    verdicts on the clinical scans of DATA.
     """
-    from bidsseg.evaluation.calibration import calibrate as fit
-    from bidsseg.evaluation.damage_study import read_trials, run_study
-    from bidsseg.network.card import DEFAULT_MODEL, folder_of, set_quality
-    from bidsseg.network.inference import PredictOptions
-    from bidsseg.train.held_out import validation_cases
+    from dataclasses import replace
 
-    loaded = model_named(model)
+    from bidsseg.evaluation import clinical as real
+    from bidsseg.evaluation.calibration import calibrate as fit
+    from bidsseg.evaluation.damage_study import Means, read_trials, run_study
+    from bidsseg.network.card import (
+        DEFAULT_MODEL,
+        QUALITY_MARKS,
+        folder_of,
+        quality_table,
+        read_card,
+        set_quality,
+        write_readme,
+    )
+
+    model = chosen["model"] or DEFAULT_MODEL
+    sha256 = model_named(model).card.sha256
     if fit_only:
-        done = [trial for trial in read_trials(trials) if trial.weights_sha256 == loaded.card.sha256]
+        done = [trial for trial in read_trials(trials) if trial.weights_sha256 == sha256]
+        scans = [scan for scan in real.read_clinical(clinical) if scan.weights_sha256 == sha256]
     else:
-        options = PredictOptions(device, threads)
-        done = run_study(validation_cases(data), loaded, trials, options, lambda trial: click.echo(trial.line))
-    if len({trial.scan for trial in done}) < 2:
+        means = Means(data, model, chosen["device"], sha256)
+        done = run_study(means, trials, workers, lambda trial: click.echo(trial.line))
+        scans = real.run_clinical(means, clinical, workers, click.echo)
+    if len({trial.view.anatomy for trial in done}) < 2:
         raise UserError(f"{trials}: needs trials of at least two scans with these weights; leave out --fit-only")
     calibration, by_scan = fit(done)
+    judged = real.verdicts(scans, calibration)
+    calibration = replace(calibration, about={**calibration.about, "clinical scans": real.about(judged)})
     _print_trials(by_scan)
+    _print_clinical(judged)
     for name, told in calibration.about.items():
         click.echo(f"{name}: {told}" if not isinstance(told, dict) else f"{name}:")
         for key, value in told.items() if isinstance(told, dict) else ():
             click.echo(f"  {key}: {value}")
     if card:
-        set_quality(folder_of(model or DEFAULT_MODEL), calibration.as_json())
+        set_quality(folder_of(model), calibration.as_json())
+    if chosen["readme"]:
+        judged_by = replace(read_card(folder_of(model)), quality=calibration.as_json())
+        write_readme(chosen["readme"], quality_table(judged_by), QUALITY_MARKS)
 
 
 def _print_trials(foretold: list[Any]) -> None:
     """One line per kind and strength of damage."""
+    import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("damage", "Dice", "expected", "verdicts", title="Damaged scans, each judged without its own scan")
-    for name in dict.fromkeys(one.trial.damage.name for one in foretold):
+    from bidsseg.quality.verdicts import tally
+
+    table = Table("damage", "Dice", "expected", "reachable", "verdicts", title="Each judged without its own scan")
+    for name in sorted({one.trial.damage.name for one in foretold}):
         members = [one for one in foretold if one.trial.damage.name == name]
-        dice = " ".join(f"{one.trial.mean_dice:.2f}" for one in members)
-        expected = " ".join(f"{one.assessment.expected_dice or 0:.2f}" for one in members)
-        table.add_row(name, dice, expected, " ".join(one.assessment.verdict for one in members))
+        hoped = [one.assessment.expectation for one in members if one.assessment.expectation]
+        means = (
+            np.mean([one.trial.mean_dice for one in members]),
+            np.mean([one.dice for one in hoped]),
+            np.mean([one.reach for one in hoped]),
+        )
+        table.add_row(name, *(f"{mean:.2f}" for mean in means), tally(one.assessment.verdict for one in members))
+    Console().print(table)
+
+
+def _print_clinical(judged: list[Any]) -> None:
+    """One line per clinical scan."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("scan", "verdict", "expected", "reachable", "reasons", title="Clinical scans")
+    table.columns[0].overflow = "fold"
+    for scan, found in judged:
+        hoped = found.expectation
+        numbers = (f"{hoped.dice:.2f}", f"{hoped.reach:.2f}") if hoped else ("", "")
+        table.add_row(scan.name, found.verdict, *numbers, "; ".join(found.reasons))
     Console().print(table)
 
 
 @click.command()
 @click.argument("data", type=EXISTING_FOLDER)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: the package's own table.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: the package's own tables.")
 def reference(data: Path, output: Path | None) -> None:
-    """Measure the label maps of DATA that a model learns from: usual volumes, asymmetries and places of all labels."""
+    """Measure the label maps of DATA that a model learns from.
+
+    Writes the usual volumes, asymmetries and places of all labels, the usual ratio of grey to white matter of the
+    lobes, and the atlas that shows which way up a head lies.
+    """
     import logging
 
+    import numpy as np
+
     import bidsseg
-    from bidsseg.files import table, write_text
-    from bidsseg.train.reference import COLUMNS, reference_table
+    from bidsseg.files import table, whole, write_text
+    from bidsseg.quality.reorientation import ATLAS_FILE
+    from bidsseg.quality.usual import RATIOS_FILE, VOLUMES_FILE
+    from bidsseg.train.reference import (
+        COLUMNS,
+        RATIO_COLUMNS,
+        measured_brains,
+        ratio_table,
+        reference_table,
+        tissue_atlas,
+    )
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    path = output or Path(bidsseg.__file__).parent / "tables" / "reference_volumes.tsv"
-    write_text(path, table(COLUMNS, reference_table(data)))
-    click.echo(path)
+    folder = output or Path(bidsseg.__file__).parent / "tables"
+    volumes, ratios, atlas = (folder / name for name in (VOLUMES_FILE, RATIOS_FILE, ATLAS_FILE))
+    brains = measured_brains(data)
+    write_text(volumes, table(COLUMNS, reference_table(brains)))
+    write_text(ratios, table(RATIO_COLUMNS, ratio_table(brains)))
+    with whole(atlas) as path:
+        np.savez_compressed(path, frequency=tissue_atlas(data))
+    click.echo(f"{volumes}\n{ratios}\n{atlas}")

@@ -17,8 +17,8 @@ from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUE, Codes, Scheme, encode, label_table
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
+from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.segmentation.result import labels
 from bidsseg.train.data import Anatomy
 from bidsseg.train.held_out import Case
 
@@ -37,10 +37,13 @@ class Condition:
     contrast: Literal["as-is", "inverted", "flair"] = "as-is"
     slices: int = 0
     "Keep only this many slices around the middle of the brain; 0 keeps all."
+    gain: float = 0.0
+    "Brighten one corner of the scan by this share, darken the opposite one by as much, smoothly."
 
     @property
     def name(self) -> str:
         parts: list[str] = [self.contrast] if self.contrast != "as-is" else []
+        parts += [f"gain +-{self.gain:.0%}"] if self.gain else []
         whole = self.slice_mm == 1 and not self.slices
         parts.append("1 mm" if whole else f"{self.slice_mm:g} mm {self.axis} slices")
         return ", ".join(parts + ([f"{self.slices} of them"] if self.slices else []))
@@ -80,7 +83,7 @@ def reference_codes(anatomy: Anatomy, scheme: Scheme) -> Codes:
 
 def simulate(case: Case, condition: Condition) -> tuple[Image, Floats | None]:
     """The changed scan, and the matrix from its slices' axis to the slices (None where unchanged)."""
-    data, axis = recolour(case, condition.contrast), AXES[condition.axis]
+    data, axis = brightened(recolour(case, condition.contrast), condition.gain), AXES[condition.axis]
     n, affine = data.shape[axis], case.image.affine.copy()
     if condition.slice_mm == 1 and not condition.slices:
         return replace(case.image, data=data), None
@@ -111,6 +114,14 @@ def recolour(case: Case, contrast: str) -> Floats:
     return np.where(inside, np.interp(data, levels, values), 0).astype(np.float32)
 
 
+def brightened(data: Floats, gain: float) -> Floats:
+    """Grey values (I, J, K) times a smooth field, from 1 + gain in one corner of the image to 1 - gain in the other."""
+    if not gain:
+        return data
+    waves = np.ix_(*(np.cos(np.linspace(0, np.pi, n)) / data.ndim for n in data.shape))
+    return (data * (1 + gain * sum(waves))).astype(np.float32)
+
+
 def majority(codes: Codes, matrix: Floats | None, axis: int) -> Codes:
     """Labels of thick slices: for each voxel the label that fills most of it."""
     if matrix is None:
@@ -125,18 +136,23 @@ def majority(codes: Codes, matrix: Floats | None, axis: int) -> Codes:
 
 
 def evaluate(
-    cases: Iterable[Case], model: Model, condition: Condition, schemes: tuple[str, ...], options: PredictOptions
+    cases: Iterable[Case],
+    model: Model,
+    condition: Condition,
+    schemes: tuple[str, ...],
+    options: PredictOptions,
+    bias_correction: bool = BIAS_CORRECTION_OF_SINGLE_SCANS,
 ) -> list[Score]:
     """Segment every case under a condition and score each label of each scheme (regions, lobar, gyri)."""
     scores: list[Score] = []
     options = replace(options, gyri="gyri" in schemes)
     for case in cases:
         image, matrix = simulate(case, condition)
-        found = segment(image, model, options)
+        found = segment(image, model, options, bias_correction)
         for scheme in schemes:
             base: Scheme = "gyri" if scheme == "gyri" else "regions"
             reference = majority(reference_codes(case.anatomy, base), matrix, AXES[condition.axis])
-            pair = (reference, labels(found, base))
+            pair = (reference, found.labels(base))
             if scheme == LOBAR_SCHEME:
                 pair = (merge_lobes(pair[0]), merge_lobes(pair[1]))
             scores += [replace(score, case=case.name, scheme=scheme) for score in compare(*pair, image, base)]

@@ -8,6 +8,9 @@ import SimpleITK as sitk
 from bidsseg.imaging.arrays import Floats, along, resampling_matrix
 from bidsseg.imaging.image import Image
 
+LEAST_OF_FIELD = 1e-3
+"The least value of the field, as a share of its median: below it, only noise would be amplified."
+
 
 def correct_bias(image: Image, threads: int = 1) -> Image:
     """N4 bias field correction (Tustison et al. 2010, doi 10.1109/TMI.2010.2046908), fitted at about 4 mm.
@@ -28,7 +31,7 @@ def correct_bias(image: Image, threads: int = 1) -> Image:
         return image
     n4.Execute(small, sitk.OtsuThreshold(small, 0, 1))
     field = np.exp(_enlarged(n4.GetLogBiasFieldAsImage(small), scan))
-    flat = (signal / np.maximum(field, 1e-3) + darkest).astype(np.float32)
+    flat = (signal / np.maximum(field, LEAST_OF_FIELD * np.median(field)) + darkest).astype(np.float32)
     return Image(flat, image.affine, image.header, image.warnings)
 
 

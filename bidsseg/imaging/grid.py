@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
+from bidsseg.imaging.affines import voxel_spacing_mm
 from bidsseg.imaging.arrays import Box, Floats, along, as_float32, resampling_matrix
-from bidsseg.imaging.image import Image, voxel_spacing_mm
+
+if TYPE_CHECKING:
+    from bidsseg.imaging.image import Image
 
 SAME_SPACING = 2e-3
 "Spacings this close to 1 mm count as 1 mm: over 256 voxels that is a quarter of a voxel at the edge."
@@ -72,7 +75,7 @@ def grid_of(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
 
 def conform(image: Image) -> tuple[Floats, Grid]:
     """Resample a scan to 1 mm RAS: (I, J, K) float32 and its grid. Thick slices are interpolated linearly."""
-    grid = grid_of(image.data.shape, image.affine)
+    grid = image.grid
     volume: Floats = np.ascontiguousarray(apply_orientation(image.data, grid.orientation), dtype=np.float32)
     for axis in np.argsort(-grid.spacing_mm)[::-1]:  # finest first: it shrinks the volume
         volume = along(_to_grid(grid, int(axis)), volume, int(axis))

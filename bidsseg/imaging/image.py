@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import os
-import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from bidsseg.authorship import voxels_mark
 from bidsseg.errors import FileError
 from bidsseg.files import whole
+from bidsseg.imaging.affines import (
+    LONGEST_HEAD_MM,
+    SHORTEST_HEAD_MM,
+    corners_apart_mm,
+    in_mm,
+    placement,
+    voxel_spacing_mm,
+)
 from bidsseg.imaging.arrays import Floats, voxel_volume_mm3
+from bidsseg.imaging.formats import read_header, read_voxels
+from bidsseg.imaging.grid import Grid, grid_of
 
-Geometry = tuple[tuple[int, ...], NDArray[np.float64]]
+GridGeometry = tuple[tuple[int, ...], NDArray[np.float64]]
 "Shape of a volume, and its affine: 4x4, to RAS mm."
 SAME_MM = 0.1
-MAX_ASPECT = 1e3
-MAX_EXTENT_MM = 1000
-"Of a field of view; a larger one has its voxel size in other units, and no memory would hold it at 1 mm."
+SHORT_SIDE_MM = 60.0
+"A field of view with a shorter side may be a slab, or have a wrong voxel size."
+LARGEST_FIELD_MM3 = 40e6
+"The largest field of view, 342 mm cubed; if all of it is tissue, the network takes 4 GB at 1 mm."
+
+LARGEST_EXPONENT = 64
+"Grey values beyond this power of two, up or down, are scaled: sums and products of them would leave single precision."
 
 
 @dataclass(frozen=True)
@@ -44,8 +56,13 @@ class Image:
         """Distance of neighbouring voxels along each axis, (3,)."""
         return voxel_spacing_mm(self.affine)
 
+    @cached_property
+    def grid(self) -> Grid:
+        """The 1 mm RAS grid over the scan's field of view."""
+        return grid_of(self.data.shape, self.affine)
+
     @property
-    def geometry(self) -> Geometry:
+    def geometry(self) -> GridGeometry:
         return self.data.shape, self.affine
 
     @property
@@ -53,125 +70,66 @@ class Image:
         return voxel_volume_mm3(self.affine)
 
 
-def voxel_spacing_mm(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Column norms of the affine, (3,)."""
-    spacing: NDArray[np.float64] = np.sqrt((affine[:3, :3] ** 2).sum(0))
-    return spacing
+def at_1mm(data: Floats) -> Image:
+    """Grey values (I, J, K) made by a program, on the 1 mm RAS grid whose first voxel lies at 0."""
+    return Image(data, np.eye(4), nib.Nifti1Header())
 
 
 def load(path: Path | str, uniform_ok: bool = False) -> Image:
     """Read a NIfTI scan, repairing what can be repaired.
 
-    Raises ``FileError`` for what can't: no permission, not NIfTI, truncated, colour or complex values, several volumes,
-    a field of view beyond ``MAX_EXTENT_MM``, and, unless ``uniform_ok`` (a mask may be empty), one value everywhere.
+    Raises ``FileError`` for what can't: no permission, not NIfTI, damaged or cut short, colour or complex values,
+    several volumes, a field of view that is too large. Unless ``uniform_ok`` (a mask may be empty, and small), also for
+    one value everywhere and for a field of view too small for a brain.
     """
     path = Path(path)
-    if os.path.exists(path) and not os.access(path, os.R_OK):  # nibabel would take it for no NIfTI
-        raise FileError(path, "no permission to read it", "ask for access")
-    try:
-        stored = nib.load(path)
-        if not isinstance(stored, nib.Nifti1Pair):
-            raise FileError(path, f"a {type(stored).__name__}, not NIfTI", "convert it to NIfTI")
-        data, warnings = _voxels(path, stored)
-        if not uniform_ok and data.max() == data.min():
-            raise FileError(path, f"every voxel is {data.flat[0]:g}", "check the export")
-    except FileNotFoundError:
-        raise FileError(path, "no such file", "check the path") from None
-    except (ImageFileError, HeaderDataError) as error:
-        raise FileError(path, "not a readable NIfTI, or cut short", "copy or export it again") from error
-    except (EOFError, OSError, zlib.error, ValueError) as error:
-        raise FileError(path, f"damaged or truncated ({_one_line(error)})", "copy or export it again") from error
-    affine, affine_warnings = _usable_affine(stored.header, data.shape)
-    longest = max(voxel_spacing_mm(affine) * data.shape)
-    if longest > MAX_EXTENT_MM:
-        raise FileError(path, f"its field of view is {longest:.0f} mm long", "check the voxel size in its header")
-    header = stored.header.copy()
-    header.set_data_shape(data.shape)
-    return Image(data, affine, header, tuple(warnings + affine_warnings))
+    stored = read_header(path)
+    placed = placement(stored.fields, stored.shape)
+    warnings = [*stored.warnings, *placed.warnings, *_check_extent(path, stored.shape, placed.affine, uniform_ok)]
+    data, odd = read_voxels(stored)
+    bad = ~np.isfinite(data)
+    if bad.any():
+        odd.append(f"{int(bad.sum())} voxels were NaN or infinite; they count as 0")
+        data[bad] = 0
+    if not uniform_ok and data.max() == data.min():
+        raise FileError(path, f"every voxel is {data.flat[0]:g}", "check the export")
+    exponent = _exponent(data)
+    if not uniform_ok and abs(exponent) > LARGEST_EXPONENT:
+        data = np.ldexp(data, -exponent)
+        odd.append(f"grey values near the limits of single precision; they were divided by 2^{exponent}")
+    return Image(data, placed.affine, placed.header, (*odd, *warnings))
 
 
-def is_same_grid(one: Geometry, other: Geometry) -> bool:
+def _exponent(data: Floats) -> int:
+    """The power of two just above the largest magnitude."""
+    return int(np.frexp(max(abs(float(data.max())), abs(float(data.min()))))[1])
+
+
+def _check_extent(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64], any_small: bool) -> tuple[str, ...]:
+    """Raise ``FileError`` for a field of view that holds no head or that memory would not hold; warn of a short one."""
+    extent = voxel_spacing_mm(affine) * shape
+    found, advice = f"its field of view is {in_mm(extent)}", "check the voxel size in its header"
+    if extent.max() > LONGEST_HEAD_MM or extent.prod() > LARGEST_FIELD_MM3:
+        raise FileError(path, found, advice)
+    if any_small or extent.min() >= SHORT_SIDE_MM:
+        return ()
+    if extent.max() < SHORTEST_HEAD_MM:
+        raise FileError(path, f"{found}, too small for a brain", advice)
+    return (f"{found}; {advice}",)
+
+
+def is_same_grid(one: GridGeometry, other: GridGeometry) -> bool:
     """Whether two volumes have one grid, to a tenth of a millimetre at every corner."""
     return one[0] == other[0] and corners_apart_mm(one[1], other[1], one[0]) < SAME_MM
 
 
-def geometry(path: Path) -> Geometry | None:
+def read_geometry(path: Path) -> GridGeometry | None:
     """Shape and affine (4x4, RAS mm) from a scan's header alone; None where it cannot be read."""
     try:
-        stored = nib.load(path)
-        shape = (*stored.shape, 1, 1)[:3]
-        return shape, _usable_affine(stored.header, shape)[0]
-    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, AttributeError):
+        stored = read_header(path)
+    except FileError:
         return None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-def _voxels(path: Path, stored: Any) -> tuple[Floats, list[str]]:
-    """The volume as finite float32 (I, J, K), and what was repaired."""
-    if stored.get_data_dtype().fields is not None or stored.get_data_dtype().kind not in "iuf":
-        kind = "colour (RGB)" if stored.get_data_dtype().fields is not None else str(stored.get_data_dtype())
-        raise FileError(path, f"{kind} values", "give a scan with one number per voxel")
-    shape = stored.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) > 3:
-        raise FileError(path, f"{len(shape)}D with shape {shape}", "give one 3D volume, for instance the mean")
-    if min(shape, default=0) < 1 or len(shape) < 2:
-        raise FileError(path, f"shape {stored.shape}", "give a 3D volume")
-    shape = (*shape, 1)[:3]
-    data = np.asarray(stored.dataobj, dtype=np.float32).reshape(shape)
-    warnings = []
-    bad = ~np.isfinite(data)
-    if bad.any():
-        warnings.append(f"{int(bad.sum())} voxels were NaN or infinite; they count as 0")
-        data = np.where(bad, np.float32(0), data)
-    return data, warnings
-
-
-def _usable_affine(header: Any, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], list[str]]:
-    """The first of sform, qform and plain spacings that describes a grid."""
-    warnings = []
-    sform, sform_code = header.get_sform(coded=True)
-    try:
-        qform, qform_code = header.get_qform(coded=True)
-    except (HeaderDataError, ValueError):
-        qform, qform_code = None, 0
-        warnings.append("the qform is not a rotation; it was not used")
-    named = [("sform", sform, sform_code), ("qform", qform, qform_code)]
-    given = [(name, affine) for name, affine, code in named if code and affine is not None]
-    usable = [(name, np.asarray(affine, float)) for name, affine in given if is_usable(np.asarray(affine, float))]
-    if len(usable) < len(given):
-        warnings.append(
-            f"the {'/'.join(name for name, _ in given if name not in dict(usable))} is not an affine of full rank"
-        )
-    if len(usable) == 2 and corners_apart_mm(usable[0][1], usable[1][1], shape) > 1:
-        warnings.append("sform and qform disagree; the sform was used")
-    if usable:
-        return usable[0][1], warnings
-    spacing = np.array([float(z) if np.isfinite(z) and z > 0 else 1.0 for z in header.get_zooms()[:3]] + [1.0] * 3)[:3]
-    affine = np.diag((-spacing[0], spacing[1], spacing[2], 1.0))
-    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    warnings.append(
-        "no usable orientation in the header; assumed radiological axes (LAS), so left and right are a guess"
-    )
-    return affine, warnings
-
-
-def is_usable(affine: NDArray[np.float64]) -> bool:
-    """Whether a 4x4 affine is finite, of full rank, and has plausible voxels."""
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        return False
-    singular = np.linalg.svd(affine[:3, :3], compute_uv=False)
-    return bool(singular[-1] > 1e-4 and singular[0] / singular[-1] < MAX_ASPECT)
-
-
-def corners_apart_mm(a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]) -> float:
-    """How far two affines, 4x4, put a corner of a volume apart at most, along any axis of the world."""
-    corners = np.array(np.meshgrid(*((0, n - 1) for n in shape))).reshape(3, -1)
-    return float(np.abs((a - b)[:3, :3] @ corners + (a - b)[:3, 3:]).max())
+    return stored.shape, placement(stored.fields, stored.shape).affine
 
 
 def save(
@@ -200,6 +158,7 @@ def _nifti(
         header["scl_slope"], header["scl_inter"] = np.nan, np.nan
         header["cal_max"], header["cal_min"] = 0, 0
     image = nib.Nifti1Image(data, affine, header)
+    image.header["descrip"] = voxels_mark(data)
     if image.header.get_xyzt_units()[0] == "unknown":
         image.header.set_xyzt_units("mm")
     if data.ndim > 3:  # the fourth axis is no time, but validators ask for its unit

@@ -25,8 +25,8 @@ def sound_values(data: Floats) -> tuple[Floats, tuple[str, ...]]:
     of the other values. Absurd are a few per cent of the values that
     lie far beyond all others, and close together.
     """
-    unframed, framed = _without_frame(data)
-    sound, replaced = _without_absurd(unframed)
+    unspoilt, replaced = _without_absurd(data)
+    sound, framed = _without_frame(unspoilt)
     warnings = []
     if framed:
         warnings.append(f"a frame of the value {framed[0]:g} fills {framed[1]:.0%} of it; it counts as background")
@@ -69,8 +69,7 @@ def _without_absurd(data: Floats) -> tuple[Floats, float]:
         return data, 0.0
     box = ndimage.uniform_filter(sound.astype(np.float32), 3)
     mean = ndimage.uniform_filter(np.where(sound, data, np.float32(0)), 3) / np.maximum(box, 1 / 54)
-    # Amid a patch of absurd values there is no neighbour to ask.
-    alone = np.where(data > high, high, low).astype(np.float32)
+    alone = data[sound].min()  # amid a patch of absurd values, a marker mostly, there is no neighbour to ask
     return np.where(sound, data, np.where(box > 1 / 54, mean, alone)), share
 
 

@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from bidsseg.lesions.masks import Reals, apply, is_inside, look_up
+from bidsseg.lesions.options import ROUNDED_DOWN
 from bidsseg.lesions.records import Lesion, LesionReport
 from bidsseg.lesions.tables import region_names, write_table
 
@@ -204,7 +205,7 @@ def status_of(volume_before_mm3: float, volume_after_mm3: float, options: Change
         return "new"
     if volume_after_mm3 == 0:
         return "vanished"
-    least = max(options.min_change_fraction * volume_before_mm3, options.min_change_mm3) - 1e-6
+    least = max(options.min_change_fraction * volume_before_mm3, options.min_change_mm3) * ROUNDED_DOWN
     change = volume_after_mm3 - volume_before_mm3
     return "enlarged" if change >= least else "shrunken" if -change >= least else "stable"
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from bidsseg.imaging.image import voxel_spacing_mm
+from bidsseg.imaging.affines import voxel_spacing_mm
 from bidsseg.lesions.zones import CORTEX, VENTRICLES, WHITE_MATTER, is_any, tissues
 from bidsseg.segmentation.result import Segmentation
 

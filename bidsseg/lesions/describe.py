@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.errors import UserError
-from bidsseg.imaging.grid import grid_of
 from bidsseg.imaging.image import Image, is_same_grid
 from bidsseg.lesions.correction import correct_under_lesions
 from bidsseg.lesions.masks import (
@@ -24,7 +23,7 @@ from bidsseg.lesions.masks import (
     read_labels,
 )
 from bidsseg.lesions.measures import Walls, at_pieces, cubes_of, measured, measured_parts
-from bidsseg.lesions.options import LesionOptions
+from bidsseg.lesions.options import ROUNDED_DOWN, LesionOptions
 from bidsseg.lesions.parts import part_at, split
 from bidsseg.lesions.records import LesionReport, Pieces
 from bidsseg.segmentation.result import Segmentation
@@ -34,24 +33,29 @@ LARGEST_SHARE, LARGEST_ML = 0.5, 10.0
 
 
 def lesion_features(
-    image: Image, mask: Image, segmentation: Segmentation, options: LesionOptions | None = None
+    image: Image,
+    mask: Image,
+    segmentation: Segmentation,
+    options: LesionOptions | None = None,
+    named_probability: bool = False,
 ) -> LesionReport:
     """Place every lesion of ``mask`` in the regions of ``segmentation``.
 
     ``image`` is the scan whose grid the segmentation has, shapes (I, J, K); the mask may have another grid. Volumes are
     counted on the mask's grid and add up to its volume; all else is measured on the scan's 1 mm isotropic grid, with
-    components connected through faces, edges and corners (26), across thick slices through faces alone. Raises
-    ``ValueError`` if segmentation and scan differ in shape, ``UserError`` for mask values that mean nothing.
+    components connected through faces, edges and corners (26), across thick slices through faces alone. With
+    ``named_probability`` (the file is called ``_probseg``) whole numbers are no labels. Raises ``ValueError`` if
+    segmentation and scan differ in shape, ``UserError`` for mask values that mean nothing.
     """
     options = options or LesionOptions()
     if segmentation.tissue.shape != image.data.shape:
         raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
-    values, kind = read_labels(mask.data, options.threshold)
-    check_size(values, mask, segmentation)
-    placed = place(values, mask.affine, grid_of(image.data.shape, image.affine))
+    read = read_labels(mask.data, options.threshold, named_probability)
+    check_size(read.labels, mask, segmentation)
+    placed = place(read.labels, mask.affine, image.grid)
     on_scan = on_scan_grid(placed, image, is_same_grid(image.geometry, mask.geometry))
     corrected = correct_under_lesions(segmentation, on_scan > 0)
-    count = int((placed.volumes_mm3 >= options.min_volume_mm3 - 1e-6).sum())
+    count = int((placed.volumes_mm3 >= options.min_volume_mm3 * ROUNDED_DOWN).sum())
     part = split(placed, count, options)
     pieces = _pieces(placed, part, image)
     walls = Walls.of(corrected, image)
@@ -71,9 +75,9 @@ def lesion_features(
         corrected_voxels=int((corrected.tissue != segmentation.tissue).sum()),
         ventricle_mm=ventricle,
         cortex_mm=cortex,
-        kind=kind,
+        kind=read.kind,
         options=options,
-        warnings=mismatches(image, mask) + _misplaced(pieces, segmentation),
+        warnings=read.warnings + mismatches(image, mask) + _misplaced(pieces, segmentation),
     )
 
 

@@ -14,7 +14,7 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.distance import pdist
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.grid import conform, grid_of
+from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image
 from bidsseg.labels import code_lookup
 from bidsseg.lesions.masks import NEIGHBOURS, Ints, Placed, Reals, apply, look_up
@@ -32,7 +32,7 @@ from bidsseg.lesions.zones import (
     is_any,
     zone_of,
 )
-from bidsseg.segmentation.result import Segmentation, labels
+from bidsseg.segmentation.result import Segmentation
 
 NORMAL_WHITE_MATTER_MM = 3
 "What lesions dilated by as much, voxel by voxel through their faces, take in is not called normal-appearing."
@@ -49,7 +49,7 @@ class Near:
 
     def __init__(self, segmentation: Segmentation, image: Image, tissues: NDArray[np.intp]) -> None:
         self.mask = isotropic(is_any(segmentation.tissue, tissues), image)
-        self.affine = grid_of(image.data.shape, image.affine).affine
+        self.affine = image.grid.affine
         surface = np.argwhere(self.mask & ~ndimage.binary_erosion(self.mask))
         self.tree = None
         if len(surface):  # unbalanced: far faster for points in rows
@@ -86,7 +86,7 @@ def measured_parts(
 ) -> tuple[Part, ...]:
     """Where every part lies; ``cubes`` are its voxels on the isotropic grid, by part."""
     count = len(cubes)
-    regions = composition(pieces.part, pieces, labels(segmentation, "regions"), count)
+    regions = composition(pieces.part, pieces, segmentation.labels("regions"), count)
     lesion = np.zeros(count + 1, np.int32)
     lesion[pieces.part] = pieces.component
     found = []
@@ -123,7 +123,7 @@ def measured(
     count = max((part.lesion for part in parts), default=0)
     if count == 0:
         return ()
-    regions = composition(pieces.component, pieces, labels(segmentation, "regions"), count)
+    regions = composition(pieces.component, pieces, segmentation.labels("regions"), count)
     intensities = _relative_intensities(placed, image, segmentation, count)
     lesions = []
     for number in range(1, count + 1):
@@ -189,14 +189,18 @@ def cubes_of(
     by_part = zip(*(np.split(values[order], ends) for values in features), strict=True)
     tissues = composition(pieces.part, pieces, segmentation.tissue, count)
     compartments = np.stack([tissues[1:, COMPARTMENT[: tissues.shape[1]] == kind].sum(1) for kind in range(4)], 1)
-    return tuple(Cubes(*values, volumes) for values, volumes in zip(by_part, compartments, strict=True))
+    return tuple(
+        Cubes(where, to_ventricle, to_cortex, inside, at_surface, volumes)
+        for (where, to_ventricle, to_cortex, inside, at_surface), volumes in zip(by_part, compartments, strict=True)
+    )
 
 
 def _at_surface(numbers: Ints, indices: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Which voxels (N, 3) have a face beyond which another number lies, (N,)."""
     own = numbers[tuple(indices.T)]
     faces = NEIGHBOURS[np.abs(NEIGHBOURS).sum(1) == 1]
-    return np.any([look_up(numbers, indices + step) != own for step in faces], axis=0)
+    at_surface: NDArray[np.bool_] = np.any([look_up(numbers, indices + step) != own for step in faces], axis=0)
+    return at_surface
 
 
 def long_axis_mm(points_mm: Reals) -> float:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ROUNDED_DOWN = 1 - 1e-6
+"A least volume times this is reached by as many voxels of a size that a header rounds."
+
 
 @dataclass(frozen=True)
 class LesionOptions:

@@ -22,7 +22,7 @@ from bidsseg.lesions.masks import CONNECTIVITY, THICK_MM, Reals, apply
 from bidsseg.lesions.measures import at_pieces, composition
 from bidsseg.lesions.records import Lesion, LesionReport, Part, findings
 from bidsseg.lesions.zones import OUTSIDE, ZONES, zone_by_voxel
-from bidsseg.segmentation.result import Segmentation, labels
+from bidsseg.segmentation.result import Segmentation
 
 TOO_SMALL, NOT_IN_SCAN = "too-small", "outside-scan"
 LESION_CODES = (25, 57)
@@ -181,7 +181,7 @@ def not_in_scan_mm3(report: LesionReport) -> Reals:
 
 
 def _labels(report: LesionReport, scheme: Scheme) -> list[Load]:
-    codes = labels(report.segmentation, scheme)
+    codes = report.segmentation.labels(scheme)
     volumes = composition(report.pieces.component, report.pieces, codes, len(report.lesions))
     sizes = np.bincount(codes.reshape(-1)) * report.segmentation.voxel_volume_mm3
     names = {0: OUTSIDE} | {label.index: label.name for label in label_table(scheme)}
@@ -270,41 +270,54 @@ def region_names() -> dict[int, str]:
     return {0: OUTSIDE} | {label.index: label.name for label in label_table("regions")}
 
 
-def write_lesions(
-    report: LesionReport, image: Image, base: Path, sidecar: Mapping[str, Any] | None = None, space: str = ""
-) -> list[Path]:
-    """Write tables, data dictionaries and images; returns their paths.
+LESION_TABLES = (tuple(LESION_COLUMNS), tuple(PART_COLUMNS), tuple(LOAD_COLUMNS))
 
-    ``base`` is folder and name up to before ``_desc``; ``image`` the scan, for its header; ``sidecar`` is added to the
-    JSON of the images, ``space`` (``_space-orig``) to their names. Files: ``_desc-lesions_lesions.tsv``,
-    ``_desc-lesionparts_lesions.tsv``, ``_desc-lesionload_lesions.tsv``, ``_desc-lesions_dseg.nii.gz`` (number of the
-    lesion), ``_desc-lesionparts_dseg.nii.gz`` (number of the part) and ``_seg-regions_desc-lesions_dseg.nii.gz``
-    (regions, lesions as 25 left and 57 right), and a ``.json`` beside each.
+
+def write_lesions(
+    report: LesionReport, image: Image, files: Sequence[Path], sidecar: Mapping[str, Any] | None = None
+) -> None:
+    """Write tables, data dictionaries and images to ``files``, those of ``lesion_files``.
+
+    ``image`` is the scan, for its header; ``sidecar`` is added to the JSON of the images.
     """
-    folder, stem = base.parent, base.name
-    folder.mkdir(parents=True, exist_ok=True)
-    loads = [vars(load) for load in lesion_loads(report)]
-    written = write_table(folder / f"{stem}_desc-lesions_lesions.tsv", lesion_rows(report), LESION_COLUMNS)
-    written += write_table(folder / f"{stem}_desc-lesionparts_lesions.tsv", part_rows(report), PART_COLUMNS)
-    written += write_table(folder / f"{stem}_desc-lesionload_lesions.tsv", loads, LOAD_COLUMNS)
+    pairs = list(zip(files[::2], files[1::2], strict=True))
+    loads = [vars(row) for row in lesion_loads(report)]
+    tables = ((lesion_rows(report), LESION_COLUMNS), (part_rows(report), PART_COLUMNS), (loads, LOAD_COLUMNS))
+    for (table, _), (rows, columns) in zip(pairs, tables, strict=False):
+        write_table(table, rows, columns)
     described = {**summary(report), **(sidecar or {})}
-    regions = regions_with_lesions(report)
     images = (
-        ("_desc-lesions", report.labels, NUMBERS_ABOUT),
-        ("_desc-lesionparts", report.part_labels, PARTS_ABOUT),
-        ("_seg-regions_desc-lesions", regions, REGIONS_ABOUT),
+        (report.labels, NUMBERS_ABOUT),
+        (report.part_labels, PARTS_ABOUT),
+        (regions_with_lesions(report), REGIONS_ABOUT),
     )
-    for name, data, about in images:  # the description of seg-regions is at the root of a dataset
-        path = folder / f"{stem}{space}{name}_dseg.nii.gz"
+    for (path, about_path), (data, about) in zip(pairs[len(tables) :], images, strict=True):
         save(path, data, image.affine, like=image)
-        sidecar_path = folder / f"{stem}{space}{name}_dseg.json"
-        written += [path, _write_json(sidecar_path, {**about, **described})]
-    return written
+        _write_json(about_path, {**about, **described})
+
+
+def lesion_files(base: Path, space: str = "") -> list[Path]:
+    """All that ``write_lesions`` writes, each with a ``.json`` after it.
+
+    ``base`` is folder and name up to before ``_desc``, ``space`` (``_space-orig``) is added to the names of images.
+    In this order: ``_desc-lesions_lesions.tsv``, ``_desc-lesionparts_lesions.tsv``, ``_desc-lesionload_lesions.tsv``,
+    ``_desc-lesions_dseg.nii.gz`` (number of the lesion), ``_desc-lesionparts_dseg.nii.gz`` (number of the part) and
+    ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right).
+    """
+    tables = ("_desc-lesions_lesions", "_desc-lesionparts_lesions", "_desc-lesionload_lesions")
+    images = (
+        f"{space}_desc-lesions_dseg",
+        f"{space}_desc-lesionparts_dseg",
+        f"{space}_seg-regions_desc-lesions_dseg",
+    )
+    names = [name + ending for name in tables for ending in (".tsv", ".json")]
+    names += [name + ending for name in images for ending in (".nii.gz", ".json")]
+    return [base.with_name(base.name + name) for name in names]
 
 
 def regions_with_lesions(report: LesionReport) -> NDArray[np.uint16]:
     """The corrected region map with lesions painted over as 25 (left) and 57 (right)."""
-    codes = labels(report.segmentation, "regions")
+    codes = report.segmentation.labels("regions").copy()
     lesion = report.labels > 0
     codes[lesion] = np.array(LESION_CODES)[_sides(report.segmentation, np.argwhere(lesion))]
     return codes

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from bidsseg.errors import FileError
-from bidsseg.files import write_text
-from bidsseg.labels import TISSUES, gyri
+from bidsseg.files import json_content, write_text
+from bidsseg.labels import N_PARCELS, TISSUES, gyri
 from bidsseg.network.config import UNetConfig
 
 MODELS = Path(__file__).parent.parent / "models"
 DEFAULT_MODEL = "anycontrast"
 WEIGHTS = "weights.safetensors"
+MOST_LEVELS, WIDEST = 8, 1024
+"The deepest and the widest network that is accepted: 8 levels see 256 mm, and wider ones need too much memory."
 
 
 @dataclass(frozen=True)
@@ -36,25 +38,50 @@ class ModelCard:
     accuracy: dict[str, Any] = field(default_factory=dict)
     "Written by ``brainseg-cli evaluate --card``."
     quality: dict[str, Any] = field(default_factory=dict)
-    "How confidence becomes expected Dice (``bidsseg.quality.assessment.Calibration``); by ``brainseg-cli calibrate``."
+    "How confidence becomes expected Dice (``bidsseg.quality.expectation.Calibration``); by ``brainseg-cli calibrate``."
 
 
 def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):  # what lies there may be larger than memory
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def read_card(folder: Path) -> ModelCard:
     """The card of a model folder; raises ``FileError`` where it is missing or malformed."""
     path = folder / "card.json"
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        architecture = fields.pop("architecture")
-        config = UNetConfig(**{**architecture, "widths": tuple(architecture["widths"])})
-        for name in ("tissues", "parcels"):
-            fields[name] = tuple(fields[name])
-        return ModelCard(architecture=config, **fields)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _card_from(json_content(path))
+    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(path, f"not a model card ({error})", "install bidsseg again or check --model") from error
+
+
+def _card_from(content: Any) -> ModelCard:
+    """Raises one of many errors where anything is missing or not what it should be."""
+    fields = {**content, "architecture": _architecture_from(content["architecture"])}
+    for name in ("tissues", "parcels"):
+        fields[name] = tuple(_all_are(str, name, *fields[name]))
+    card = ModelCard(**fields)
+    _all_are(str, "a text", card.name, card.version, card.sha256, card.licence)
+    _all_are(dict, "about, accuracy or quality", card.about, card.accuracy, card.quality)
+    return card
+
+
+def _architecture_from(content: Any) -> UNetConfig:
+    config = UNetConfig(**{**content, "widths": tuple(content["widths"])})
+    sizes = (*config.widths, config.head_width, config.n_filters, config.n_tissues, config.n_parcels)
+    _all_are(int, "architecture", *sizes)
+    if not 1 <= len(config.widths) <= MOST_LEVELS or not all(1 <= size <= WIDEST for size in sizes):
+        raise ValueError("its architecture is out of bounds")
+    return config
+
+
+def _all_are(kind: type, what: str, *values: Any) -> tuple[Any, ...]:
+    if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
+        raise TypeError(f"{what} should be {kind.__name__}")
+    return values
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
@@ -70,11 +97,16 @@ def folder_of(name: str | Path = DEFAULT_MODEL) -> Path:
 def check_weights(folder: Path, card: ModelCard) -> Path:
     """The weights that belong to a card; raises ``FileError`` if they are missing, not those, or of other labels."""
     path = folder / WEIGHTS
-    if not path.exists():
+    if not path.is_file():
         raise FileError(path, "no such file", "install bidsseg again or check --model")
     if sha256_of(path) != card.sha256:
         raise FileError(path, "the SHA-256 is not that of the card", "install bidsseg again")
-    if card.tissues != TISSUES or card.parcels != tuple(gyrus.abbreviation for gyrus in gyri()):
+    heads = (card.architecture.n_tissues, card.architecture.n_parcels)
+    if (
+        heads != (len(TISSUES), N_PARCELS)
+        or card.tissues != TISSUES
+        or card.parcels != tuple(gyrus.abbreviation for gyrus in gyri())
+    ):
         raise FileError(folder / "card.json", "other labels than this version's", "use the version that made it")
     return path
 
@@ -95,14 +127,33 @@ def accuracy_table(card: ModelCard) -> str:
     return "\n".join(lines)
 
 
-def write_readme(path: Path, card: ModelCard) -> None:
-    """Put the accuracy table between the marks of a Markdown file; raises ``FileError`` where there are none."""
+QUALITY_MARKS = ("<!-- quality -->", "<!-- /quality -->")
+
+
+def quality_table(card: ModelCard) -> str:
+    """How well the verdicts do, as a Markdown table; empty without a calibration."""
+    about = card.quality.get("about", {})
+    studies = {name: rows for name, rows in about.items() if name.endswith("left out")}
+    if not studies:
+        return ""
+    named = [row for row, value in next(iter(studies.values())).items() if isinstance(value, str)]
+    lines = [f"| of {about['trials']} trials | {' | '.join(studies)} |", "| --- |" + " --- |" * len(studies)]
+    lines += [f"| {row} | {' | '.join(rows[row] for rows in studies.values())} |" for row in named]
+    clinical = about.get("clinical scans", {})
+    if clinical:
+        counts = ", ".join(f"{clinical[verdict]} {verdict}" for verdict in ("pass", "check", "fail"))
+        lines += ["", f"Of {clinical['scans']} clinical scans: {counts}."]
+    return "\n".join(lines)
+
+
+def write_readme(path: Path, content: str, marks: tuple[str, str]) -> None:
+    """Put a table between the marks of a Markdown file; raises ``FileError`` where there are none."""
     text = path.read_text(encoding="utf-8")
-    begin, end = (text.find(mark) for mark in ACCURACY_MARKS)
+    begin, end = (text.find(mark) for mark in marks)
     if not 0 <= begin < end:
-        raise FileError(path, "no accuracy marks", f"add lines {ACCURACY_MARKS[0]} and {ACCURACY_MARKS[1]}")
-    head = text[: begin + len(ACCURACY_MARKS[0])]
-    write_text(path, f"{head}\n{accuracy_table(card)}\n{text[end:]}")
+        raise FileError(path, f"no place for the table of {marks[0][5:-4]}", f"add lines {marks[0]} and {marks[1]}")
+    head = text[: begin + len(marks[0])]
+    write_text(path, f"{head}\n{content}\n{text[end:]}")
 
 
 def add_accuracy(folder: Path, condition: str, means: dict[str, Any]) -> ModelCard:

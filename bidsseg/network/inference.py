@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from bidsseg.files import reserve
 from bidsseg.imaging.arrays import Box, Floats, box_around, normalise
 from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
 from bidsseg.network.device import autocast, choose_device
-from bidsseg.network.unet import SUBVOXELS, Embedded, Features, UNet, padded_length
+from bidsseg.network.unet import SUBVOXELS, Features, HeadInputs, UNet, padded_length
 from bidsseg.network.weights import Model
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,13 @@ MORE_LOOKS = 4
 "After the first, at most."
 SETTLED = 0.8
 "Share of what was looked at that is found again, beyond which another look would change little."
+LOOK_MM = 4
+"Between the places where a first look asks what is there."
+SQUEEZED = 0.8
+"Brightest grey value of the brain below which the first look may have mistaken some of its border."
+ALIGNED = 4
+"""Boxes begin at multiples of so many voxels: what the network makes of a border depends on how it falls on the blocks
+of its levels, and a box that begins elsewhere by a voxel would change labels."""
 BRIDGE_MM = 2
 "What hangs on the brain by less than twice this is no part of it."
 ISLAND_SHARE = 0.1
@@ -95,16 +103,17 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
 
     The second look has the brain in the middle of the image, since neck and shoulders in view would change what the
     network's norms make of it; and its grey values span those of the brain, since a bright scalp would squeeze them.
-    Where much that is no brain was taken for it, in noise as bright as tissue, the second look finds less, and another
-    follows.
+    Where the brain took but a part of the scale, it is looked for once more on its own scale first. Where much that is
+    no brain was taken for it, in noise as bright as tissue, the second look finds less, and another follows.
     """
     net = model.net.to(device)
     with torch.inference_mode():
         grey = normalise(volume)
         look = _look(net, grey, box_around(grey > HEAD_THRESHOLD, HEAD_MARGIN_MM), options.mirror, passes=1)
+        if _is_squeezed(grey, look):
+            look = _look(net, *_next_view(volume, look), options.mirror, passes=1)
         for _ in range(MORE_LOOKS):
-            seen = look.box_of(box_around(look.near), volume.shape)
-            grey = normalise(volume, look.brain_in(volume.shape))
+            grey, seen = _next_view(volume, look)
             del look
             look = _look(net, grey, seen, options.mirror, PASSES)
             if _size(look.box_of(box_around(look.near), volume.shape)) > SETTLED * _size(seen):
@@ -117,6 +126,34 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     tissue, right, parcels = (channel[(slice(None), *inside)] for channel in channels)
     clean_islands(tissue)
     return Probabilities((box[0].start, box[1].start, box[2].start), tissue, right, parcels), grey
+
+
+def coarse_look(volume: Floats, model: Model, options: PredictOptions) -> Floats:
+    """A first look alone: tissue probabilities (19, i, j, k), ``LOOK_MM`` apart, of the head in a normalised volume."""
+    try:
+        return _coarse(choose_device(options.device), volume, model)
+    except torch.cuda.OutOfMemoryError:
+        return _coarse(torch.device("cpu"), volume, model)
+
+
+def _coarse(device: torch.device, volume: Floats, model: Model) -> Floats:
+    net = model.net.to(device)
+    padded, _ = _pad(volume, box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM), net.config.multiple)
+    with torch.inference_mode():
+        with autocast(device):
+            features = net.features(torch.from_numpy(padded).to(device)[None, None])
+        return _coarse_tissue(net, features)
+
+
+def _next_view(volume: Floats, look: _Look) -> tuple[Floats, Box]:
+    """What the look after this one sees: grey values that span those of the brain, and the box of what is near it."""
+    return normalise(volume, look.brain_in(volume.shape)), look.box_of(box_around(look.near), volume.shape)
+
+
+def _is_squeezed(grey: Floats, look: _Look) -> bool:
+    """Whether something outside the brain, a bright scalp mostly, takes much of the scale of 0-1."""
+    inside = grey[look.brain_in(grey.shape)]
+    return inside.size > 0 and float(np.percentile(inside, 99.5)) < SQUEEZED
 
 
 def _size(box: Box) -> int:
@@ -156,7 +193,7 @@ class _Look(NamedTuple):
 
 
 def _look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Look:
-    padded, before = _pad(volume[box], net.config.multiple)
+    padded, before = _pad(volume, box, net.config.multiple)
     device = net.hidden.weight.device
     scan = torch.from_numpy(padded).to(device)[None, None]
     with autocast(device):
@@ -200,11 +237,19 @@ def _along_axis(axis: int, first: int, last: int) -> Box:
     return i, j, k
 
 
-def _pad(volume: Floats, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
-    """Zeros around a volume, as evenly as can be, to what the network divides; and how many came before it."""
-    pads = [padded_length(n, multiple) - n for n in volume.shape]
-    before = np.array([p // 2 for p in pads])
-    return np.pad(volume, [(b, p - b) for p, b in zip(pads, before, strict=True)]), before
+def _pad(volume: Floats, box: Box, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
+    """A box of the volume amid zeros, as evenly as alignment lets, of sides that the network divides.
+
+    Returns it with the number of zeros before it along each axis.
+    """
+    pads = []
+    for side in box:
+        n = side.stop - side.start
+        shift = side.start % ALIGNED
+        total = padded_length(n + shift, multiple) - n
+        even = max(0, total // 2 - shift) // ALIGNED * ALIGNED + shift
+        pads.append((even, total - even))
+    return np.pad(volume[box], pads), np.array([before for before, _ in pads])
 
 
 def find_brain(net: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -213,18 +258,24 @@ def find_brain(net: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArra
     Near is within about ``BRAIN_MARGIN_MM``. The rest is background, which saves most of the heads' time, and pieces
     too small to be brain are left out.
     """
-    shape = features.fine.shape[1:]
-    blocks = torch.arange(features.n_blocks, device=features.fine.device).reshape(shape)[::2, ::2, ::2]
     # CSF is no sign of brain: dark air looks like it.
-    other = [
-        net.tissue_logits(net.embed(features, some)).softmax(1)[:, [0, TISSUE["csf"]]].sum(1).mean(0).cpu()
-        for some in torch.split(blocks.flatten(), BLOCKS_AT_ONCE)
-    ]
-    brain = _large_pieces((torch.cat(other) < 0.5).reshape(blocks.shape).numpy())
+    brain = _large_pieces(_coarse_tissue(net, features)[[0, TISSUE["csf"]]].sum(0) < 0.5)
     grown = (
         ndimage.binary_dilation(brain, np.ones((3, 3, 3)), iterations=BRAIN_MARGIN_MM // 4) if brain.any() else brain
     )
     return brain, grown.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+
+
+def _coarse_tissue(net: UNet, features: Features) -> Floats:
+    """Tissue probabilities (19, i, j, k) of every eighth block, ``LOOK_MM`` apart."""
+    shape = features.fine.shape[1:]
+    blocks = torch.arange(features.n_blocks, device=features.fine.device).reshape(shape)[::2, ::2, ::2]
+    found = [
+        net.tissue_logits(net.embed(features, some)).softmax(1).mean(0).cpu()
+        for some in torch.split(blocks.flatten(), BLOCKS_AT_ONCE)
+    ]
+    tissue: Floats = torch.cat(found, 1).reshape(-1, *blocks.shape).detach().numpy()
+    return tissue
 
 
 def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -310,10 +361,11 @@ def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:
     if scratch is None:
         return np.zeros(shape, np.float16)
     with tempfile.TemporaryFile(dir=scratch) as file:  # lives as long as the mapping
+        reserve(file, math.prod(shape) * np.dtype(np.float16).itemsize, scratch)
         return np.memmap(file, np.float16, "w+", shape=shape)
 
 
-def _heads(net: UNet, views: Sequence[Embedded], gyri: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _heads(net: UNet, views: Sequence[HeadInputs], gyri: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities of tissue (8, tissues, N), of the right side (8, 1, N) and of parcels (parcels, N) at N blocks.
 
     They are the mean over the views of the blocks: the scan's, and its mirror image's if given.
@@ -323,10 +375,14 @@ def _heads(net: UNet, views: Sequence[Embedded], gyri: bool) -> tuple[Tensor, Te
     parcels = torch.stack([net.parcel_logits(view.hidden).softmax(0) for view in views]).mean(0)
     if not gyri:
         parcels = torch.from_numpy(gyri_to_parts()).to(parcels) @ parcels[:N_GYRI]
-    return _mean(tissue), _mean([right, *(1 - other for other in of_mirror_image)]), parcels
+    return (
+        _average_with_mirror(tissue),
+        _average_with_mirror([right, *(1 - other for other in of_mirror_image)]),
+        parcels,
+    )
 
 
-def _mean(answers: Sequence[Tensor]) -> Tensor:
+def _average_with_mirror(answers: Sequence[Tensor]) -> Tensor:
     """Of (8, classes, N): the scan's alone, or with the mirror image's, whose sub-voxels lie the other way round."""
     own, *mirrored = answers
     for other in mirrored:

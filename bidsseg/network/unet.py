@@ -39,7 +39,7 @@ class Features(NamedTuple):
     """What the network's body gives to its heads."""
 
     fine: Tensor
-    "(C + 8 * cues, I/2, J/2, K/2): the top level, and what each of the blocks' sub-voxels looks like (``Embedded``)."
+    "(C + 8 * cues, I/2, J/2, K/2): the top level, and what each of the blocks' sub-voxels looks like (``HeadInputs``)."
     contexts: tuple[Tensor, ...]
     """Each (head_width, I/4, J/4, K/4): the hidden layer's input from all coarser levels; of one pass or more, the n-th
     moved by n blocks along every axis."""
@@ -49,7 +49,7 @@ class Features(NamedTuple):
         return self.fine[0].numel()
 
 
-class Embedded(NamedTuple):
+class HeadInputs(NamedTuple):
     """The heads' input at N blocks."""
 
     hidden: Tensor
@@ -98,21 +98,25 @@ class UNet(nn.Module):
         self.parcel_head = nn.Linear(config.head_width, config.n_parcels)
 
     def features(self, volume: Tensor, passes: int = 1) -> Features:
-        """(1, 1, I, J, K) at 1 mm -> what the heads need.
+        """(1, 1, I, J, K) at 1 mm -> what the heads need; see ``body``."""
+        return features_of(*self.body(volume, passes))[0]
+
+    def body(self, volumes: Tensor, passes: int = 1) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(B, 1, I, J, K) at 1 mm -> ``Features`` of B volumes, stacked: (B, C + 8 * cues, I/2, J/2, K/2) and contexts.
 
         With two passes the levels below the top see the scan once as it lies and once moved by one block, and the mean
         counts: what pooling makes of a border depends on how it falls on the coarse grid (Zhang 2019), and the mean of
         two such answers is better than either. It costs far less than to average two runs of the whole network.
         """
-        x = space_to_depth(volume)
+        x = space_to_depth(volumes)
         grey = 4 * (x - 0.3)  # 0-1 to the spread of normalised features
         top = self.encoder[0](x)
         found = [self._below_top(_moved(top, n)) for n in range(passes)]
         from_below = _mean([_moved(upward, -n) for n, (upward, _) in enumerate(found)])
         x = self.decoder[-1](from_below + top)
         filtered = F.leaky_relu(self.filters(grey), 0.01)
-        fine = torch.cat((x, grey.to(x.dtype), filtered.to(x.dtype)), 1)[0]
-        return Features(fine, tuple(context[0] for _, context in found))
+        fine = torch.cat((x, grey.to(x.dtype), filtered.to(x.dtype)), 1)
+        return fine, tuple(context for _, context in found)
 
     def _below_top(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The top level's encoding -> what the levels below add to it, on the same grid, and the heads' context."""
@@ -130,7 +134,7 @@ class UNet(nn.Module):
             context = _doubled(context, x) + to_hidden(x)
         return _doubled(to_top(x), skips.pop()), context
 
-    def embed(self, features: Features, blocks: Tensor) -> Embedded:
+    def embed(self, features: Features, blocks: Tensor) -> HeadInputs:
         """The heads' input at N blocks, given by their places in the flattened 2 mm grid.
 
         Features may be in half precision; it would save the heads no time.
@@ -142,9 +146,9 @@ class UNet(nn.Module):
         ]
         hidden = F.leaky_relu(_on_columns(self.hidden, fine) + _mean(context), 0.01)
         seen = fine[self.config.widths[0] :].float().reshape(-1, SUBVOXELS, len(blocks))
-        return Embedded(hidden, torch.cat((seen, seen[:1].square())))
+        return HeadInputs(hidden, torch.cat((seen, seen[:1].square())))
 
-    def tissue_logits(self, embedded: Embedded) -> Tensor:
+    def tissue_logits(self, embedded: HeadInputs) -> Tensor:
         """Float32 (8, n_tissues, N)."""
         logits = _by_subvoxel(_on_columns(self.tissue_head, embedded.hidden))
         slopes = _on_columns(self.slope_head, embedded.hidden).float()
@@ -159,6 +163,11 @@ class UNet(nn.Module):
     def parcel_logits(self, hidden: Tensor) -> Tensor:
         """(head_width, N) -> float32 (n_parcels, N), of whole blocks."""
         return _on_columns(self.parcel_head, hidden).float()
+
+
+def features_of(fine: Tensor, contexts: tuple[Tensor, ...]) -> list[Features]:
+    """Each volume's own features, of those that ``UNet.body`` stacked."""
+    return [Features(fine[n], tuple(context[n] for context in contexts)) for n in range(len(fine))]
 
 
 def padded_length(n: int, multiple: int) -> int:

@@ -7,10 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, float16
 
 from bidsseg.errors import FileError
+from bidsseg.files import whole
 from bidsseg.labels import TISSUES, gyri
 from bidsseg.network.card import (
     DEFAULT_MODEL,
@@ -36,14 +38,36 @@ class Model:
 
 @cache
 def load_model(name: str | Path = DEFAULT_MODEL) -> Model:
-    """Load weights once per process; raises ``FileError`` if they are missing or not those of the card."""
+    """Load a model, once per process.
+
+    Parameters
+    ----------
+    name : path-like, default: "anycontrast"
+        Name of a packaged model, or a folder with weights and card.
+
+    Returns
+    -------
+    Model
+        The network, and its card: training data, licence, accuracy.
+
+    Raises
+    ------
+    bidsseg.errors.FileError
+        If card or weights are missing, damaged, or do not belong together.
+
+    Examples
+    --------
+    >>> import bidsseg
+    >>> bidsseg.load_model("anycontrast").card.name
+    'anycontrast'
+    """
     folder = folder_of(name)
     card = read_card(folder)
     path = check_weights(folder, card)
-    net = UNet(card.architecture)
     try:
+        net = UNet(card.architecture)
         net.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    except RuntimeError as error:
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise FileError(path, "the weights do not fit the card's architecture", "install bidsseg again") from error
     return Model(net.eval().requires_grad_(False), card)
 
@@ -52,10 +76,10 @@ def save_model(
     folder: Path, weights: dict[str, Tensor], config: UNetConfig, version: str, about: dict[str, Any]
 ) -> None:
     """Write float16 weights and a card without accuracy."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / WEIGHTS
-    save_file({key: value.detach().to(float16).contiguous() for key, value in weights.items()}, path)
-    path.chmod(0o644)  # safetensors writes for the owner alone, but any user may run an installation
+    with whole(path) as temporary:
+        save_file({key: value.detach().to(float16).contiguous() for key, value in weights.items()}, temporary)
+        temporary.chmod(0o644)  # safetensors writes for the owner alone, but any user may run an installation
     parcels = tuple(gyrus.abbreviation for gyrus in gyri())
     card = ModelCard(folder.name, version, config, sha256_of(path), TISSUES, parcels, about=about)
     write_card(folder, card)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import overlap
-from bidsseg.imaging.image import Image
 from bidsseg.labels import Codes
+
+if TYPE_CHECKING:
+    from bidsseg.imaging.image import Image
 
 AGREEMENT = "ContrastAgreement"
 WITH = "ContrastAgreementWith"

@@ -21,6 +21,7 @@ from bidsseg.bids.session_order import in_time
 from bidsseg.labels import SCHEMES, label_table
 from bidsseg.lesions.changes import STATUSES
 from bidsseg.lesions.zones import OUTSIDE, ZONES
+from bidsseg.quality.verdicts import tally, verdict_of
 from bidsseg.report.charts import label_title
 from bidsseg.report.html import write_page
 
@@ -188,7 +189,7 @@ def write_group_page(path: Path, cohort: Cohort, problems: Sequence[str]) -> Non
         version=__version__,
         participants=len({entry.participant for entry in cohort.entries}),
         counts=Counter(entry.kind for entry in cohort.entries),
-        verdicts=Counter(v.lower() for e in cohort.entries if (v := e.quality.get("Verdict"))),
+        verdicts=tally(verdict_of(entry.quality) for entry in cohort.entries),
         outliers=outliers(cohort, z),
         outlying=OUTLYING,
         left_out=len(cohort.entries) - len(shown),

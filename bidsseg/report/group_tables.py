@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bidsseg.bids.dataset import NothingSelected
-from bidsseg.files import whole, write_json
+from bidsseg.errors import plain
+from bidsseg.files import harmless, json_content, whole, write_json
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
 from bidsseg.lesions.tables import LOAD_COLUMNS
 from bidsseg.report.group import LESIONS, Cohort, Entry, write_group_page
@@ -40,12 +40,13 @@ QC_DESCRIPTIONS = {
     "MeanConfidence": {"Description": "Mean probability of the chosen labels over the brain."},
     "EdgeFraction": {"Description": "Largest share of brain on a face of the field of view."},
     "ExpectedDice": {"Description": "Dice with a manual outline to be expected, mean over the regions."},
+    "ReachableDice": {"Description": "Dice that scans of this kind (slices, contrast, field of view) reach."},
     "LayoutDistanceMm": {
         "Description": "Distance of regions from their usual places relative to each other.",
         "Units": "mm",
     },
     "WhiteMatterUnevenness": {
-        "Description": "Variation of white matter over a few mm, against its contrast with cortex."
+        "Description": "Variation of white matter over a few mm, of the brain's grey values 0-1."
     },
     "ContrastAgreement": {"Description": "Mean Dice with the session's answers from other contrasts."},
     "Verdict": {"Description": "pass, check or fail."},
@@ -113,7 +114,7 @@ def run(out_dir: Path) -> None:
     _write_dictionaries(out_dir, gathered)
     write_group_page(out_dir / "group.html", gathered.cohort, gathered.problems)
     for problem in gathered.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        print(f"warning: {plain(problem)}", file=sys.stderr)
 
 
 def sources(out_dir: Path) -> Iterator[Source]:
@@ -143,8 +144,9 @@ def _told(gathered: Gathered, source: Source) -> Iterator[None]:
     """Turns a file that cannot be read into a line among the problems."""
     try:
         yield
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        gathered.problems.append(f"{source.scan}: left out ({type(error).__name__}: {error})")
+    except Exception as error:  # whatever one participant's files hold, the others are gathered
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        gathered.problems.append(f"{source.scan}: left out ({why})")
 
 
 def _open_table(files: ExitStack, path: Path, columns: Iterable[str]) -> TextIO:
@@ -156,7 +158,7 @@ def _open_table(files: ExitStack, path: Path, columns: Iterable[str]) -> TextIO:
 
 def _add_scan(gathered: Gathered, source: Source, table: TextIO) -> None:
     """One scan: its volumes go to the table and the page, its quality waits until all columns are known."""
-    quality = json.loads(source.path.read_text(encoding="utf-8"))
+    quality = json_content(source.path)
     if not isinstance(quality, dict):
         raise ValueError("the quality file is not a JSON object")
     volumes = source.path.with_name(source.path.name.removesuffix(QC_ENDING) + VOLUMES_ENDING)
@@ -178,7 +180,7 @@ def _add_lesions(gathered: Gathered, source: Source, table: TextIO) -> None:
 
 def _add_changes(gathered: Gathered, source: Source, table: TextIO) -> None:
     """Changes of a participant's lesions from session to session."""
-    content = json.loads(source.path.read_text(encoding="utf-8"))
+    content = json_content(source.path)
     path = source.path.with_name(source.scan + "_desc-lesionchanges_lesions.tsv")
     rows = rows_of(path, list(CHANGE_COLUMNS))
     counts = {
@@ -192,7 +194,7 @@ def _add_changes(gathered: Gathered, source: Source, table: TextIO) -> None:
 
 def _write_rows(table: TextIO, source: Source, rows: list[list[str]]) -> None:
     prefix = "\t".join(source.cells)
-    table.writelines(f"{prefix}\t" + "\t".join(row) + "\n" for row in rows)
+    table.writelines(f"{prefix}\t" + "\t".join(map(harmless, row)) + "\n" for row in rows)
 
 
 def rows_of(path: Path, columns: list[str]) -> list[list[str]]:
@@ -202,7 +204,7 @@ def rows_of(path: Path, columns: list[str]) -> list[list[str]]:
     if header.split("\t") != columns:
         found = csv.DictReader(io.StringIO(text), delimiter="\t")
         return [[row.get(column) or NA for column in columns] for row in found]
-    rows = [line.split("\t") for line in body.splitlines() if line]
+    rows = [line.split("\t") for line in body.replace("\r", "").split("\n") if line]
     if any(len(row) != len(columns) for row in rows):
         raise ValueError(f"{path.name} has rows of another length than its header")
     return rows
@@ -215,7 +217,7 @@ def told(quality: Mapping[str, Any]) -> dict[str, str]:
         if key in NOT_COLUMNS or isinstance(value, dict):
             continue
         text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
-        cells[key] = " ".join(text.split()) or NA
+        cells[harmless(key)] = harmless(text) or NA
     return cells
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from bidsseg.imaging.grid import grid_of
 from bidsseg.imaging.image import Image
 from bidsseg.lesions.records import LesionReport
 from bidsseg.lesions.zones import ZONES
@@ -36,7 +35,6 @@ from bidsseg.report.mosaic import (
     to_ras_order,
     write_png,
 )
-from bidsseg.segmentation.result import labels
 
 ZONE_COLORS = ("#e6194b", "#ffb000", "#3cb44b", "#00b5d8", "#c77dff", "#9a9a9a")
 "Of ``ZONES``, in their order; told apart on grey and on white, also without red or green."
@@ -54,9 +52,9 @@ def zone_mosaic(path: Path, image: Image, report: LesionReport) -> None:
 
     Shown are the slices that hold the most lesion, at some distance from one another, in the box of the brain.
     """
-    regions = labels(report.segmentation, "regions")
+    regions = report.segmentation.labels("regions")
     scene = scene_of(image, regions, "regions")
-    grid = grid_of(image.data.shape, image.affine)
+    grid = image.grid
     colors = np.array([(0, 0, 0), *(tuple(bytes.fromhex(color[1:])) for color in ZONE_COLORS)], np.uint8)
     scene = replace(scene, codes=to_ras_order(zone_codes(report), grid), colors=colors)
     strips = [strip for view in VIEWS for strip in _strips(scene, view)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bidsseg.bids.outputs import changes_marker
+from bidsseg.bids.outputs import changes_marker, listed
 from bidsseg.bids.session_order import in_time
 from bidsseg.files import read_json
 from bidsseg.lesions.changes import STATUSES
@@ -149,7 +149,7 @@ def session_lesions(out_dir: Path, summary: Path) -> SessionLesions:
     entities = [part for part in scan.split("_") if "-" in part and not part.startswith(("sub-", "ses-"))]
     session = session_of(summary)
     title = [f"Session {session}"] * bool(session) + [scan.rpartition("_")[2], *entities]
-    figures = (str(name) for name in content.get("Outputs", []) if str(name).endswith(".png"))
+    figures = (path.relative_to(out_dir).as_posix() for path in listed(out_dir, summary) if path.suffix == ".png")
     return SessionLesions(
         title=" · ".join(filter(None, title)),
         mask=str(content.get("Mask", "unknown")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from bidsseg.bids.outputs import Recipe
+from bidsseg.bids.outputs import OutputSettings
 
 N4 = "Tustison NJ et al. N4ITK: improved N3 bias correction. IEEE Trans Med Imaging 29, 2010. 10.1109/TMI.2010.2046908"
 UNET = "Ronneberger O, Fischer P, Brox T. U-Net. MICCAI 2015. 10.1007/978-3-319-24574-4_28"
@@ -37,7 +37,7 @@ ANATOMY = {
 
 
 def methods_text(
-    recipe: Recipe, modalities: tuple[str, ...], with_lesions: bool = False, with_fusion: bool = False
+    recipe: OutputSettings, modalities: tuple[str, ...], with_lesions: bool = False, with_fusion: bool = False
 ) -> str:
     """Markdown: what was done, with versions and references."""
     more = FUSION_TEXT * with_fusion + LESIONS_TEXT * with_lesions

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+from bidsseg.authorship import SOFTWARE
 from bidsseg.files import whole
 from bidsseg.imaging.arrays import Box, box_around, normalise
-from bidsseg.imaging.grid import Grid, grid_of
+from bidsseg.imaging.grid import Grid
 from bidsseg.imaging.image import Image
 from bidsseg.labels import Label, Scheme, label_table
 
@@ -100,7 +102,7 @@ def mosaic(path: Path, image: Image, codes: NDArray[np.uint16], scheme: Scheme) 
 
 def scene_of(image: Image, codes: NDArray[np.uint16], scheme: Scheme) -> Scene:
     """Bring a scan and its labels to RAS axis order and frame the labelled brain."""
-    grid = grid_of(image.data.shape, image.affine)
+    grid = image.grid
     ordered = to_ras_order(codes, grid)
     labelled = box_around(ordered > 0)
     box = widened(labelled, ordered.shape, grid.spacing_mm)
@@ -131,9 +133,10 @@ def grey_levels(volume: NDArray[np.float32], codes: NDArray[np.uint16], box: Box
     if inside.size < 100 or inside.min() == inside.max():
         return (normalise(np.ascontiguousarray(volume)) * 255).astype(np.uint8)
     low, high = np.percentile(inside[:: max(1, inside.size // 200_000)], (0.5, 99.7))
-    scale = 225 / max(float(high - low), 1e-6)  # head room: what is brighter than the brain still differs from it
+    width = float(high - low) or 1.0
     levels = np.zeros(volume.shape, np.uint8)  # the rest would cost twice as much as the box
-    levels[box] = np.clip((volume[box] - low) * scale + 15, 0, 255)
+    # head room: what is brighter than the brain still differs from it
+    levels[box] = np.clip((volume[box] - low) / width * 225 + 15, 0, 255)
     return levels
 
 
@@ -288,4 +291,6 @@ def write_png(path: Path, picture: Bytes) -> None:
     """Write the file whole or not at all."""
     with whole(path) as temporary:
         # Level 3 makes these pictures as small as 6 does, in half its time.
-        Pillow.fromarray(picture).save(temporary, format="PNG", compress_level=3)
+        about = PngInfo()
+        about.add_text("Software", SOFTWARE)
+        Pillow.fromarray(picture).save(temporary, format="PNG", compress_level=3, pnginfo=about)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +18,16 @@ from PIL import Image as Pillow
 
 from bidsseg import __version__
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import FUSED, Place, report_of
+from bidsseg.bids.outputs import FUSED, ScanOutputs, report_of
 from bidsseg.errors import FileError
+from bidsseg.files import json_content
 from bidsseg.imaging.image import Image, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
+from bidsseg.quality.verdicts import TITLES, verdict_of
 from bidsseg.report.charts import Chart, label_title, read_charts
 from bidsseg.report.html import NIIVUE, packed, write_page
 from bidsseg.report.lesions import SessionLesions, read_lesions, zones_of_lesions
-from bidsseg.report.viewer import Embedded, embed
+from bidsseg.report.viewer import ViewerVolumes, embed
 
 PAGE_BYTES = 14_500_000
 MARGIN_BYTES = 600_000
@@ -38,14 +39,14 @@ LESION_PICTURE_SHARE = 0.15
 PICTURE_QUALITIES = ((1900, 82), (1500, 78), (1100, 72), (800, 65))
 "(width in pixels, JPEG quality), best first."
 PROVENANCE = ("SoftwareVersion", "Model", "WeightsSHA256", "BiasFieldCorrection", "Sources")
-VERDICTS = {"pass": "Pass", "check": "Check", "fail": "Fail"}
 ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
     "ExpectedDice": ("Expected Dice", "With a manual outline, mean over the regions"),
+    "ReachableDice": ("Reachable Dice", "What scans of this kind reach: its slices, contrast and field of view"),
     "LayoutDistanceMm": ("Displacement, mm", "How far regions lie from their usual places relative to each other"),
     "WhiteMatterUnevenness": (
         "Unevenness",
-        "White matter's variation over a few mm, against its contrast with cortex; large under ghosts of movement",
+        "White matter's variation over a few mm, of the brain's grey values 0-1; large under ghosts of movement",
     ),
     "ContrastAgreement": ("Agreement", "Mean Dice with the session's answers from other contrasts"),
     "IntracranialVolumeMm3": ("Intracranial volume", "Brain and the fluid around it"),
@@ -69,7 +70,7 @@ class Section:
     """What the page tells of one scan."""
 
     anchor: str
-    place: Place
+    place: ScanOutputs
     quality: Mapping[str, Any]
     charts: list[Chart]
     problems: list[str]
@@ -85,8 +86,7 @@ class Section:
 
     @property
     def verdict(self) -> str | None:
-        found = str(self.quality.get("Verdict", "")).lower()
-        return found if found in VERDICTS else None
+        return verdict_of(self.quality) or None
 
     @property
     def notes(self) -> list[str]:
@@ -154,7 +154,7 @@ def participant_report(out_dir: Path, subject: str) -> Path:
         failures=failures(out_dir, subject),
         methods=methods(out_dir),
         provenance=PROVENANCE,
-        verdicts=VERDICTS,
+        verdicts=TITLES,
         niivue=packed(NIIVUE) if any(volumes) else "",
     )
     return path
@@ -173,12 +173,12 @@ def anchor_of(marker: Path) -> str:
 def section(out_dir: Path, marker: Path) -> Section:
     """Read a scan's quality and volumes; what cannot be read is told on the page."""
     stem, _, suffix = marker.name.removesuffix("_qc.json").rpartition("_desc-")
-    place = Place(parse_scan(Path(f"{stem}_{suffix}.nii.gz")), out_dir, out_dir)
+    place = ScanOutputs(parse_scan(Path(f"{stem}_{suffix}.nii.gz")), out_dir, out_dir)
     problems: list[str] = []
     quality: Mapping[str, Any] = {}
     charts: list[Chart] = []
     try:
-        quality = as_mapping(json.loads(marker.read_text(encoding="utf-8")))
+        quality = as_mapping(json_content(marker))
     except (OSError, ValueError) as error:
         problems.append(f"{marker.name} could not be read ({error})")
     table = place.file("volumes.tsv", desc=suffix)
@@ -257,7 +257,7 @@ def viewer_data(scan: Section, max_bytes: int) -> dict[str, Any] | None:
     return {"anchor": scan.anchor, "title": scan.title, "embedded": embedded, "data": data}
 
 
-def script_data(scan: Section, embedded: Embedded) -> dict[str, Any]:
+def script_data(scan: Section, embedded: ViewerVolumes) -> dict[str, Any]:
     """Tables for the viewer's script."""
     volumes = {chart.scheme: {s.code: s for row in chart.structures for s in row.sides} for chart in scan.charts}
     schemes = {}

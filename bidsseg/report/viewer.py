@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import along, box_around, resampling_matrix
-from bidsseg.imaging.grid import Grid, grid_of
+from bidsseg.imaging.grid import Grid
 from bidsseg.imaging.image import Image, nifti_bytes
 from bidsseg.report.mosaic import grey_levels, to_ras_order, widened
 
@@ -24,7 +24,7 @@ QUALITIES = ((1.0, 1), (1.0, 4), (1.5, 4), (2.0, 4), (3.0, 8))
 
 
 @dataclass(frozen=True)
-class Embedded:
+class ViewerVolumes:
     """A scan and its labels for a web page: base64 of gzipped NIfTI files."""
 
     grey: str
@@ -51,14 +51,14 @@ class Axis:
     "Whether the scan's own voxels are smaller than the shown ones."
 
 
-def embed(one_mm: Image, labels: Mapping[str, Image], max_bytes: int) -> Embedded | None:
+def embed(one_mm: Image, labels: Mapping[str, Image], max_bytes: int) -> ViewerVolumes | None:
     """Pack a scan (on its 1 mm grid) and its label images in the best quality that fits; None if none does.
 
     The labels lie on the scan's own grid. Shown voxels are never finer than the scan's: along thick slices, they are
     the slices themselves. Raises ``ValueError`` if the images do not belong together.
     """
     first = next(iter(labels.values()))
-    grid = grid_of(first.data.shape, first.affine)
+    grid = first.grid
     if one_mm.data.shape != grid.shape or any(label.data.shape != first.data.shape for label in labels.values()):
         raise ValueError(f"scan {one_mm.data.shape} and labels {first.data.shape} are not on matching grids")
     ordered = {name: to_ras_order(label.data, grid) for name, label in labels.items()}
@@ -71,7 +71,7 @@ def embed(one_mm: Image, labels: Mapping[str, Image], max_bytes: int) -> Embedde
 
 def _pack(
     volume: NDArray[np.float32], ordered: Mapping[str, NDArray[np.float32]], grid: Grid, quality: tuple[float, int]
-) -> Embedded:
+) -> ViewerVolumes:
     finest_mm, step = quality
     first = next(iter(ordered.values()))
     box = widened(box_around(first > 0), first.shape, grid.spacing_mm)
@@ -82,7 +82,7 @@ def _pack(
     rows, codes_of_row = rows_and_codes(shown)
     affine = shown_affine(axes, grid)
     i, j, k = (axis.spacing_mm for axis in axes)
-    return Embedded(as_text(grey, affine), as_text(rows, affine), codes_of_row, (i, j, k))
+    return ViewerVolumes(as_text(grey, affine), as_text(rows, affine), codes_of_row, (i, j, k))
 
 
 def shown_axis(side: slice, spacing_mm: float, finest_mm: float) -> Axis:

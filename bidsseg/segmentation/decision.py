@@ -28,7 +28,7 @@ class Decision(NamedTuple):
     confidence: NDArray[np.float16]
 
 
-def to_native(found: Probabilities, grid: Grid, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:
+def decide_on_native_grid(found: Probabilities, grid: Grid, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:
     """Decide every voxel on the scan's own grid, from probabilities resampled to it, ``max_floats`` at a time."""
     shape = grid.canonical_shape
     whole = Decision(

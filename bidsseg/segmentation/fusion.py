@@ -1,102 +1,165 @@
-"""Several contrasts of one session: one answer from the averaged probabilities, and how much single answers agree.
+"""Several contrasts of one session: one answer on the grid of each, from the averaged probabilities of all.
 
-Scans of a session are registered rigidly (``imaging.registration``); nothing is resampled but probabilities and labels.
+The contrasts are registered rigidly (``imaging.registration``); nothing is resampled but probabilities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
-from bidsseg.imaging.arrays import as_float32
-from bidsseg.imaging.grid import Grid, conform
+from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.grid import Grid
 from bidsseg.imaging.image import Image
 from bidsseg.imaging.registration import rigid_transform
-from bidsseg.network.inference import PredictOptions, Probabilities
-from bidsseg.network.weights import Model
-from bidsseg.segmentation.pipeline import answer
+from bidsseg.network.inference import Probabilities
+from bidsseg.segmentation.pipeline import Answer
 
-CHANNELS_AT_ONCE = 8
+CHANNELS_AT_ONCE = 20
+Matrix = NDArray[np.float64]
 
 
-def fuse(
-    image: Image, found: Probabilities, grid: Grid, others: Sequence[Image], model: Model, options: PredictOptions
-) -> Probabilities:
-    """Average the probabilities of a scan with those of other contrasts of the same head, on the scan's own 1 mm grid.
+@dataclass(frozen=True)
+class Contrast:
+    """One scan of a session, and what the network says of it; see ``contrast_of``."""
 
-    Where another scan does not reach, the rest count alone.
+    image: Image
+    "On the 1 mm grid."
+    grid: Grid
+    probabilities: Probabilities
+
+    @property
+    def brain(self) -> NDArray[np.bool_]:
+        """Where the brain is, (I, J, K) on the 1 mm grid."""
+        found = self.probabilities
+        mask = np.zeros(self.grid.shape, bool)
+        window = tuple(slice(o, o + n) for o, n in zip(found.origin, found.tissue.shape[1:], strict=True))
+        mask[window] = found.tissue[0] < 0.5
+        return mask
+
+
+def contrast_of(prepared: Image, answered: Answer) -> Contrast:
+    """A prepared scan, on any grid, with what the network said of it."""
+    on_grid = replace(prepared, data=answered.conformed, affine=answered.grid.affine)
+    return Contrast(on_grid, answered.grid, answered.probabilities)
+
+
+def register(fixed: Contrast, moving: Contrast, threads: int) -> Matrix:
+    """The rigid transform, 4x4, from RAS mm of one contrast to RAS mm of another."""
+    return rigid_transform(fixed.image, moving.image, fixed.brain, max(1, threads))
+
+
+def fuse(own: Contrast, others: Sequence[tuple[Contrast, Matrix]], threads: int = 0) -> Probabilities:
+    """Average a contrast's probabilities with those of others, on its own 1 mm grid.
+
+    Each of the others comes with the transform from RAS mm of ``own`` to its RAS mm. Where another contrast does not
+    reach, the rest count alone; where it reaches beyond the box of its brain, it says background. 0 threads take all.
     """
-    means = [as_float32(part) for part in _parts(found)]
-    count = np.ones(found.tissue.shape[1:], np.float32)
-    fixed, mask = _at_1mm(image, found, grid)
-    for other in others:
-        of_other = answer(other, model, options)
-        to_other = rigid_transform(fixed, other, mask, max(1, options.threads))
-        voxels = np.linalg.inv(of_other.grid.affine) @ to_other @ grid.affine
-        places = _places(voxels, found)
-        reached = _within(places, of_other.grid.shape)
-        count += reached
-        answered = of_other.probabilities
-        for mean, part in zip(means, _parts(answered), strict=True):
-            outside = 1.0 if part is answered.tissue else 0.0  # beyond the box of its brain a scan says background
-            _add(mean, part, answered.origin, places, reached, outside)
-    tissue, right, parcels = ((mean / count).astype(np.float16) for mean in means)
-    return Probabilities(found.origin, tissue, right, parcels)
+    if threads:
+        torch.set_num_threads(threads)
+    found = own.probabilities
+    indices = []
+    uncertain = found.tissue[0] < 1
+    for other, to_other in others:
+        matrix = np.linalg.inv(other.grid.affine) @ to_other @ own.grid.affine
+        indices.append(_indices(matrix, found))
+        uncertain |= _uncertain_at(other.probabilities, indices[-1])
+    voxels = np.flatnonzero(uncertain)
+    samples = [
+        _sample(other, [axis.reshape(-1)[voxels] for axis in there])
+        for (other, _), there in zip(others, indices, strict=True)
+    ]
+    means = (_averaged(name, found, samples, torch.from_numpy(voxels)) for name in ("tissue", "right", "parcels"))
+    return Probabilities(found.origin, *means)
 
 
-def _parts(found: Probabilities) -> tuple[NDArray[np.float16], ...]:
-    return found.tissue, found.right, found.parcels
+def _averaged(name: str, found: Probabilities, samples: Sequence[_Sample], voxels: Tensor) -> NDArray[np.float16]:
+    """The mean of a field of ``Probabilities`` (C, I, J, K) at some voxels, flat; its own values elsewhere.
 
-
-def _at_1mm(image: Image, found: Probabilities, grid: Grid) -> tuple[Image, NDArray[np.bool_]]:
-    """The scan on its 1 mm grid, and where its brain is."""
-    mask = np.zeros(grid.shape, bool)
-    window = tuple(slice(o, o + n) for o, n in zip(found.origin, found.tissue.shape[1:], strict=True))
-    mask[window] = found.tissue[0] < 0.5
-    return replace(image, data=conform(image)[0], affine=grid.affine), mask
-
-
-def _places(voxels: NDArray[np.float64], found: Probabilities) -> Tensor:
-    """Indices (I, J, K, 3) on the other 1 mm grid of the voxels of the box."""
-    axes = [torch.arange(n, dtype=torch.float32) + o for o, n in zip(found.origin, found.tissue.shape[1:], strict=True)]
-    own = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    matrix = torch.from_numpy(voxels.astype(np.float32))
-    return own @ matrix[:3, :3].T + matrix[:3, 3]
-
-
-def _within(places: Tensor, shape: Sequence[int]) -> NDArray[np.float32]:
-    """1 where a place is within a grid of this shape, 0 elsewhere."""
-    last = torch.tensor([n - 0.5 for n in shape])
-    inside: NDArray[np.float32] = ((places >= -0.5) & (places <= last)).all(-1).float().numpy()
-    return inside
-
-
-def _add(
-    mean: NDArray[np.float32],
-    part: NDArray[np.float16],
-    origin: tuple[int, int, int],
-    places: Tensor,
-    reached: NDArray[np.float32],
-    outside: float,
-) -> None:
-    """Add the channels (C, i, j, k) of another scan's box, trilinear, where it reaches.
-
-    Beyond its box the first channel is ``outside``, the others 0.
+    A few channels at a time, by torch, whose conversions from and to float16 are several times as fast as numpy's.
     """
-    size = torch.tensor(part.shape[1:], dtype=torch.float32)
-    unit = ((places - torch.tensor(origin, dtype=torch.float32)) * 2 + 1) / size - 1
-    where = unit.flip(-1)[None]  # grid_sample wants the last axis first
-    for first in range(0, len(part), CHANNELS_AT_ONCE):
-        chunk = torch.from_numpy(as_float32(part[first : first + CHANNELS_AT_ONCE]))[None]
-        if first == 0:
-            chunk[:, 0] -= outside
-        sampled = F.grid_sample(chunk, where, mode="bilinear", padding_mode="zeros", align_corners=False)[0].numpy()
-        if first == 0:
-            sampled[0] += outside
-        mean[first : first + CHANNELS_AT_ONCE] += sampled * reached
+    result: NDArray[np.float16] = getattr(found, name).copy()
+    channels = torch.from_numpy(result).flatten(1)
+    count = 1 + sum(sample.reached for sample in samples)
+    for first in range(0, len(channels), CHANNELS_AT_ONCE):
+        some = slice(first, first + CHANNELS_AT_ONCE)
+        beyond = 1.0 if name == "tissue" and first == 0 else 0.0
+        total = channels[some].index_select(1, voxels).float()
+        for sample in samples:
+            total += sample.of(getattr(sample.source, name)[some], beyond)
+        channels[some].index_copy_(1, voxels, (total / count).half())
+    return result
+
+
+def _indices(matrix: Matrix, found: Probabilities) -> list[Floats]:
+    """Indices on another 1 mm grid, for each of its axes (I, J, K), of the voxels of a box."""
+    i, j, k = np.ix_(*(np.arange(n) + o for o, n in zip(found.origin, found.tissue.shape[1:], strict=True)))
+    return [(row[0] * i + row[1] * j + row[2] * k + row[3]).astype(np.float32) for row in matrix[:3]]
+
+
+def _uncertain_at(found: Probabilities, indices: Sequence[Floats]) -> NDArray[np.bool_]:
+    """Where sampling a contrast at these indices of its 1 mm grid meets anything but certain background."""
+    around = np.pad(ndimage.binary_dilation(np.pad(found.tissue[0] < 1, 1), np.ones((3, 3, 3))), 1)
+    nearest = [
+        np.clip(np.rint(axis).astype(np.int32) - o + 2, 0, n - 1)
+        for axis, o, n in zip(indices, found.origin, around.shape, strict=True)
+    ]
+    uncertain: NDArray[np.bool_] = around[tuple(nearest)]
+    return uncertain
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """How to interpolate a contrast's probabilities at M points, trilinear."""
+
+    source: Probabilities
+    answered: Tensor
+    "(N,) voxels of its box, flat, where it says more than certain background."
+    rows: Tensor
+    "(M, 8), for the corners around each point: one more than the place in ``answered``, 0 for other voxels."
+    weights: Tensor
+    "(M, 8)"
+    reached: Tensor
+    "(M,) 1 where the contrast's field of view reaches, 0 elsewhere."
+
+    def of(self, channels: NDArray[np.float16], beyond: float) -> Tensor:
+        """(C, M) from channels (C, I, J, K), 0 where it does not reach.
+
+        ``beyond`` is the first channel's value where there is nothing but background; that of the others is 0.
+        """
+        table = torch.zeros((len(self.answered) + 1, len(channels)))
+        table[0, 0] = beyond
+        table[1:] = torch.from_numpy(channels).flatten(1).index_select(1, self.answered).T
+        return F.embedding_bag(self.rows, table, per_sample_weights=self.weights, mode="sum").T * self.reached
+
+
+def _sample(contrast: Contrast, indices: Sequence[Floats]) -> _Sample:
+    """Interpolation at indices (M,) of the contrast's 1 mm grid, given for each axis."""
+    found = contrast.probabilities
+    reached = np.ones(len(indices[0]), bool)
+    for axis, n in zip(indices, contrast.grid.shape, strict=True):
+        reached &= (axis >= -0.5) & (axis <= n - 0.5)
+    answered = np.flatnonzero((found.tissue[0] < 1) | (found.right[0] > 0))
+    row_of = np.zeros(found.tissue[0].size, np.int32)
+    row_of[answered] = np.arange(1, len(answered) + 1)
+    padded = np.pad(row_of.reshape(found.tissue.shape[1:]), 1)
+    inside = [
+        np.clip(axis - o + 1, 0, n - 1.001) for axis, o, n in zip(indices, found.origin, padded.shape, strict=True)
+    ]
+    low = [axis.astype(np.int32) for axis in inside]
+    shares = [axis - below for axis, below in zip(inside, low, strict=True)]
+    rows, weights = np.empty((len(reached), 8), np.int32), np.empty((len(reached), 8), np.float32)
+    for corner, steps in enumerate(product((0, 1), repeat=3)):
+        rows[:, corner] = padded[tuple(below + step for below, step in zip(low, steps, strict=True))]
+        i, j, k = (share if step else 1 - share for share, step in zip(shares, steps, strict=True))
+        weights[:, corner] = i * j * k
+    arrays = (answered, rows, weights, reached.astype(np.float32))
+    return _Sample(found, *map(torch.from_numpy, arrays))

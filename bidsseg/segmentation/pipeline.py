@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.bias import correct_bias
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid, conform
 from bidsseg.imaging.image import Image
 from bidsseg.imaging.sound import sound_values
 from bidsseg.network.inference import PredictOptions, Probabilities, infer
 from bidsseg.network.weights import Model
-from bidsseg.segmentation.decision import to_native
+from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.result import Segmentation
 
 
@@ -24,8 +23,10 @@ from bidsseg.segmentation.result import Segmentation
 class Answer:
     """What the network says of a scan."""
 
+    conformed: Floats
+    "(I, J, K): the prepared scan on the 1 mm RAS grid, with its own grey values."
     volume: Floats
-    "(I, J, K): grey values on the 1 mm RAS grid as the network saw them, 0-1."
+    "(I, J, K): the same as the network saw it, 0-1."
     grid: Grid
     probabilities: Probabilities
 
@@ -34,7 +35,11 @@ def prepare(image: Image, bias_correction: bool, threads: int = 1) -> Image:
     """The scan with absurd grey values replaced and, where asked for, its bias field corrected."""
     data, warnings = sound_values(image.data)
     sound = replace(image, data=data, warnings=(*image.warnings, *warnings))
-    return correct_bias(sound, threads) if bias_correction else sound
+    if not bias_correction:
+        return sound
+    from bidsseg.imaging.bias import correct_bias  # and SimpleITK, which nothing else here needs
+
+    return correct_bias(sound, threads)
 
 
 def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
@@ -43,12 +48,12 @@ def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
         torch.set_num_threads(options.threads)
     conformed, grid = conform(image)
     probabilities, volume = infer(conformed, model, options)
-    return Answer(volume, grid, probabilities)
+    return Answer(conformed, volume, grid, probabilities)
 
 
 def native(found: Answer, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:
     """Decide every voxel of the scan's own grid."""
-    return to_native(found.probabilities, found.grid, gyri, max_floats)
+    return decide_on_native_grid(found.probabilities, found.grid, gyri, max_floats)
 
 
 def segment(image: Image, model: Model, options: PredictOptions, bias_correction: bool = False) -> Segmentation:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bidsseg.files import reserve
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_native_axes
 from bidsseg.labels import N_PARCELS, TISSUES, Scheme, code_lookup, label_table, part_codes
@@ -55,4 +56,7 @@ def write_probabilities(
 
 
 def _memory_map(path: Path, shape: tuple[int, ...]) -> Any:
-    return np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    mapped = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    with path.open("r+b") as file:
+        reserve(file, path.stat().st_size, path)
+    return mapped

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import voxel_volume_mm3
+from bidsseg.imaging.image import Image, save
 from bidsseg.labels import Codes, Scheme, code_lookup, encode
+from bidsseg.segmentation.volumes import Volume, volumes_of
+
+if TYPE_CHECKING:
+    from bidsseg.quality.assessment import Assessment
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The anatomy of every voxel of a scan, in the scan's own axes; shapes (I, J, K)."""
+    """The anatomy of every voxel of a scan, in the scan's own axes; shapes (I, J, K).
+
+    The label images of all schemes follow from ``tissue``, ``side`` and ``parcel``, so they cannot contradict each
+    other.
+
+    Examples
+    --------
+    >>> import bidsseg
+    >>> scan = bidsseg.load_image("sub-02_T1w.nii.gz")
+    >>> seg = bidsseg.segment(scan)
+    >>> seg.labels("regions").shape == scan.data.shape
+    True
+    >>> brainstem = next(row for row in seg.volumes("regions") if row.label.name == "Brain-Stem")
+    >>> 15_000 < brainstem.volume_mm3 < 35_000
+    True
+    >>> seg.save("sub-02_dseg.nii.gz", "regions")
+    """
 
     tissue: NDArray[np.uint8]
     side: NDArray[np.uint8]
@@ -26,17 +49,88 @@ class Segmentation:
     has_gyri: bool
     edge_fraction: float = 0.0
     "Largest share of brain on a face of the field of view: large where the scan cuts the brain."
+    scan: Image | None = None
+    "The scan that was segmented, where it is at hand: saved images take units and form codes from its header."
+    assessment: Assessment | None = None
+    "The verdict on this segmentation and its reasons, where it was judged."
 
     @property
     def voxel_volume_mm3(self) -> float:
         return voxel_volume_mm3(self.affine)
 
+    @property
+    def brain_mask(self) -> NDArray[np.bool_]:
+        """Whether each voxel shows brain or the cerebrospinal fluid around it, (I, J, K)."""
+        return self.tissue > 0
 
-def labels(segmentation: Segmentation, scheme: Scheme) -> Codes:
-    """The label map of a scheme; raises ``ValueError`` for gyri that were not computed."""
-    if scheme == "gyri" and not segmentation.has_gyri:
-        raise ValueError("this segmentation was made without gyri")
-    return encode(segmentation.tissue, segmentation.side, segmentation.parcel, scheme)
+    @cached_property
+    def _label_maps(self) -> dict[Scheme, Codes]:
+        return {}
+
+    def labels(self, scheme: Scheme) -> Codes:
+        """The label of every voxel in one scheme, computed once.
+
+        Parameters
+        ----------
+        scheme : {"regions", "lobes", "gyri"}
+            Which division of the brain.
+
+        Returns
+        -------
+        numpy.ndarray
+            (I, J, K) uint16, read-only; 0 is background, the other codes are those of ``label_table``.
+
+        Raises
+        ------
+        ValueError
+            For gyri, where the scan was segmented without them.
+        """
+        if scheme == "gyri" and not self.has_gyri:
+            raise ValueError("this segmentation was made without gyri")
+        if scheme not in self._label_maps:
+            codes = encode(self.tissue, self.side, self.parcel, scheme)
+            codes.flags.writeable = False  # all callers share it
+            self._label_maps[scheme] = codes
+        return self._label_maps[scheme]
+
+    def volumes(self, scheme: Scheme) -> tuple[Volume, ...]:
+        """The volume of every label of one scheme, also of those without voxels.
+
+        Parameters
+        ----------
+        scheme : {"regions", "lobes", "gyri"}
+            Which division of the brain.
+
+        Returns
+        -------
+        tuple of Volume
+            In the order of ``label_table``; volumes in mm3.
+
+        Raises
+        ------
+        ValueError
+            For gyri, where the scan was segmented without them.
+        """
+        return volumes_of(self.labels(scheme), self.confidence, self.voxel_volume_mm3, scheme)
+
+    def save(self, path: Path | str, scheme: Scheme) -> None:
+        """Write the label image of one scheme, on the scan's own grid.
+
+        Parameters
+        ----------
+        path : path-like
+            NIfTI file to write or replace, ending in .nii or .nii.gz.
+        scheme : {"regions", "lobes", "gyri"}
+            Which division of the brain.
+
+        Raises
+        ------
+        ValueError
+            For gyri, where the scan was segmented without them.
+        OSError
+            If the file cannot be written.
+        """
+        save(Path(path), self.labels(scheme), self.affine, self.scan)
 
 
 def from_labels(regions: Codes, lobes: Codes, affine: NDArray[np.float64]) -> Segmentation:
@@ -63,8 +157,3 @@ def _factors_of_codes() -> dict[int, tuple[int, int, int]]:
     found, first = np.unique(pairs, return_index=True)
     places = np.stack(np.unravel_index(first, pairs.shape), 1)
     return {int(pair): (int(t), int(s), int(p)) for pair, (t, s, p) in zip(found, places, strict=True)}
-
-
-def brain_mask(segmentation: Segmentation) -> NDArray[np.uint8]:
-    """1 for brain and the CSF around it, 0 elsewhere."""
-    return (segmentation.tissue > 0).astype(np.uint8)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bidsseg.files import write_text
-from bidsseg.labels import Label, Scheme, label_table
-from bidsseg.segmentation.result import Segmentation, labels
+from bidsseg.labels import Codes, Label, Scheme, label_table
 
 VOLUME_COLUMNS = {
     "scheme": "Which division of the brain the row belongs to: regions, lobes or gyri.",
@@ -37,28 +38,27 @@ class Volume:
     "Mean probability of the chosen tissue over the label's voxels; nan where there are none."
 
 
-def volumes(segmentation: Segmentation, scheme: Scheme) -> list[Volume]:
-    """Volume of every label of the scheme, also of those not found."""
-    codes = labels(segmentation, scheme)
+def volumes_of(
+    codes: Codes, confidence: NDArray[np.floating[Any]], voxel_volume_mm3: float, scheme: Scheme
+) -> tuple[Volume, ...]:
+    """The volume of every label of a scheme, also of those not found, from codes and confidence, both (I, J, K)."""
     found = codes > 0
-    codes, confident = codes[found], segmentation.confidence[found]
+    inside, confident = codes[found], confidence[found]
     size = max(label.index for label in label_table(scheme)) + 1
-    counts = np.bincount(codes, minlength=size)
-    sums = np.bincount(codes, confident.astype(np.float64), minlength=size)
-    total = max(len(codes), 1)
-    voxel = segmentation.voxel_volume_mm3
+    counts = np.bincount(inside, minlength=size)
+    sums = np.bincount(inside, confident.astype(np.float64), minlength=size)
+    total = max(len(inside), 1)
     rows = []
     for label in label_table(scheme):
         n = int(counts[label.index])
-        confidence = float(sums[label.index] / n) if n else float("nan")
-        rows.append(Volume(label, n, n * voxel, n / total, confidence))
-    return rows
+        mean = float(sums[label.index] / n) if n else float("nan")
+        rows.append(Volume(label, n, n * voxel_volume_mm3, n / total, mean))
+    return tuple(rows)
 
 
 def write_volumes(
     path: Path,
-    segmentation: Segmentation,
-    schemes: tuple[Scheme, ...],
+    by_scheme: Mapping[Scheme, Sequence[Volume]],
     expected_dice: Mapping[str, Mapping[int, float]] | None = None,
 ) -> None:
     """Tab-separated volumes of every label of the schemes; columns as in ``VOLUME_COLUMNS``.
@@ -66,9 +66,9 @@ def write_volumes(
     ``expected_dice`` is by scheme and code, see ``bidsseg.quality.assessment``.
     """
     lines = ["\t".join(VOLUME_COLUMNS)]
-    for scheme in schemes:
+    for scheme, rows in by_scheme.items():
         expected = (expected_dice or {}).get(scheme, {})
-        for row in volumes(segmentation, scheme):
+        for row in rows:
             label, confidence = row.label, f"{row.confidence:.4f}" if row.voxels else "n/a"
             numbers = (row.voxels, f"{row.volume_mm3:.2f}", f"{row.fraction_of_intracranial:.6f}", confidence)
             worth = f"{expected[label.index]:.3f}" if row.voxels and label.index in expected else "n/a"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from bidsseg.labels import TISSUE, TISSUES
+from bidsseg.train.chance import Chance, upload
 from bidsseg.train.data import LESION_KIND, OUTER_CODES
 
 N_KINDS = 16
+FIXED_POINT = 1 << 16
+"Steps of grey value 1 in exact sums."
 # Grey-value classes: one per tissue, then one per kind of tissue outside the brain (or inside, for plexus and lesion).
 N_CLASSES = len(TISSUES) + N_KINDS
 
@@ -21,58 +25,68 @@ def _classes(packed: Tensor) -> Tensor:
     return torch.where(kind > 0, kind + (len(TISSUES) - 1), packed & 31).to(torch.int32)
 
 
-def render(packed: Tensor, scan: Tensor | None, p_recolour: float, difficulty: float, rng: Generator) -> Tensor:
-    """Grey values for every voxel: a real scan, possibly recoloured, or classes with random means and noise."""
-    classes = _classes(packed)
-    means, deviations = _palette(rng)
-    noise = torch.randn(classes.shape)
+def render(packed: Tensor, scan: Tensor | None, p_recolour: float, difficulty: float, chance: Chance) -> Tensor:
+    """Grey values (I, J, K) float32: a real scan, possibly recoloured, or classes with random means and noise."""
+    rng = chance.rng
+    classes = _classes(packed)  # (I, J, K) int32
+    means, deviations = upload(np.stack(_palette(rng)), packed.device)  # (N_CLASSES,) each
+    painted = chance.normal(packed.shape).mul_(deviations[classes]).add_(means[classes])
     if scan is None:
-        return torch.from_numpy(means)[classes] + noise.mul_(torch.from_numpy(deviations)[classes])
-    inside = (packed & 31) != 0
-    tissue_means = _class_means(scan, classes)
-    outer = torch.from_numpy(means)[classes] + noise.mul_(torch.from_numpy(deviations)[classes])
-    lesion_mean = tissue_means[TISSUE["white-matter"]] * rng.uniform(0.5, 0.9)
+        return painted
+    scan_means = _class_means(scan, classes)  # (N_CLASSES,)
+    white = scan_means[TISSUE["white-matter"]]
+    lesioned = _shift_lesions(scan, classes, (rng.uniform(0.5, 0.9) - 1) * white)
     if rng.random() < p_recolour:
         how = rng.choice(3, p=(0.25, 0.6, 0.15))
         if how == 0:
-            texture = scan - torch.from_numpy(tissue_means)[classes]
-            coloured = torch.from_numpy(means)[classes] + rng.uniform(0.2, 1.2) * rng.choice([-1, 1]) * texture
+            texture = scan - scan_means[classes]
+            coloured = means[classes] + rng.uniform(0.2, 1.2) * int(rng.choice([-1, 1])) * texture
+        elif how == 1:
+            coloured = remap(lesioned, scan_means, means, rng)
         else:
-            lesioned = _darken_lesions(scan, classes, lesion_mean, tissue_means)
-            coloured = remap(lesioned, tissue_means, means, rng) if how == 1 else 1.2 - lesioned.clamp(0, 1.3)
+            coloured = 1.2 - lesioned.clamp(0, 1.3)
     else:
-        coloured = _darken_lesions(scan, classes, lesion_mean, tissue_means).clamp(0, 1.3)
-        coloured = coloured.pow(float(np.exp(rng.uniform(-0.6, 0.6) * difficulty)))
-    return torch.where(inside, coloured, outer)
+        coloured = lesioned.clamp(0, 1.3).pow(float(np.exp(rng.uniform(-0.6, 0.6) * difficulty)))
+    return torch.where((packed & 31) != 0, coloured, painted)
 
 
-def _class_means(scan: Tensor, classes: Tensor) -> NDArray[np.float32]:
-    """Mean of the scan per class (N_CLASSES,); lesions count as the white matter they were painted on."""
-    flat, step = classes.reshape(-1), 7
-    sums = torch.bincount(flat[::step], scan.reshape(-1)[::step], N_CLASSES)
-    counts = torch.bincount(flat[::step], minlength=N_CLASSES)
-    means = (sums / counts.clamp(min=1)).numpy().astype(np.float32)
+def _class_means(scan: Tensor, classes: Tensor) -> Tensor:
+    """Mean of the scan per class (N_CLASSES,); lesions count as the white matter they were painted on.
+
+    Sums of integers, since those of floats depend on the order, which on a GPU is another at every run.
+    """
+    some, grey = classes.reshape(-1)[::7].long(), (scan.reshape(-1)[::7] * FIXED_POINT).long()
+    sums = grey.new_zeros(2, N_CLASSES)
+    sums[0].index_add_(0, some, grey)
+    sums[1].index_add_(0, some, torch.ones_like(grey))
+    means = (sums[0] / (sums[1].clamp(min=1) * FIXED_POINT)).float()
     means[len(TISSUES) - 1 + LESION_KIND] = means[TISSUE["white-matter"]]
     return means
 
 
-def _darken_lesions(scan: Tensor, classes: Tensor, level: float, tissue_means: NDArray[np.float32]) -> Tensor:
-    """The scan with the white matter under painted lesions moved to another mean; its texture stays."""
-    lesion = classes == len(TISSUES) - 1 + LESION_KIND
-    return torch.where(lesion, scan + (level - float(tissue_means[TISSUE["white-matter"]])), scan)
+def _shift_lesions(scan: Tensor, classes: Tensor, shift: Tensor) -> Tensor:
+    """The scan with another mean in the white matter under painted lesions; its texture stays."""
+    return torch.where(classes == len(TISSUES) - 1 + LESION_KIND, scan + shift, scan)
 
 
-def remap(scan: Tensor, tissue_means: NDArray[np.float32], means: NDArray[np.float32], rng: Generator) -> Tensor:
+def remap(scan: Tensor, scan_means: Tensor, means: Tensor, rng: Generator) -> Tensor:
     """Another contrast by a curve through grey values: fluid, grey and white matter go to their new means.
 
-    Unlike new means per tissue it moves partial volumes and structures between two tissues along.
+    Unlike new means per tissue it moves partial volumes and structures between two tissues along. The curve is linear
+    between its five knots; where hardly any ventricle is seen, there are four: the fluid's falls on the first.
     """
     tissues = [TISSUE[name] for name in ("lateral-ventricle", "cortex", "white-matter")]
-    levels = np.maximum.accumulate([0.0, *np.maximum(tissue_means[tissues], 0.02), 1.3])
-    values = [0.0, *means[tissues], means[TISSUE["white-matter"]] + rng.normal(0, 0.15)]
-    if levels[1] >= levels[2]:  # hardly any ventricle is seen
-        levels, values = np.delete(levels, 1), [values[0], *values[2:]]
-    return torch.from_numpy(np.interp(scan.numpy(), levels, values).astype(np.float32))
+    old = torch.stack([scan_means[tissue] for tissue in tissues]).clamp(min=0.02)
+    new = torch.stack([means[tissue] for tissue in tissues])
+    beyond = new[2:] + rng.normal(0, 0.15)
+    levels = F.pad(F.pad(old, (1, 0)), (0, 1), value=1.3).cummax(0).values  # (5,)
+    values = torch.cat((F.pad(new, (1, 0)), beyond))
+    fluid_seen = levels[1] < levels[2]
+    levels[1], values[1] = levels[1] * fluid_seen, values[1] * fluid_seen
+    slopes = values.diff() / levels.diff().clamp(min=1e-6)
+    scan = scan.clamp(0, 1.3)
+    knot = torch.bucketize(scan, levels[1:-1], out_int32=True)  # of the piece, 0-3
+    return (scan - levels[knot]).mul_(slopes[knot]).add_(values[knot])
 
 
 # Rough contrasts of clinical sequences, relative grey values 0-1; jittered at every use.

@@ -8,7 +8,8 @@ the whole anatomy.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from bidsseg.labels import (
 logger = logging.getLogger(__name__)
 
 VALIDATION_SUBJECTS = ("sub-1015", "sub-1017", "sub-1036")
+VALIDATION_PATIENTS = ("sub-02", "sub-05", "sub-07")
 CHOROID_KIND, VESSEL_KIND, LESION_KIND = 13, 14, 15
 OUTER_CODES = (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530, 85)
 HEADS_PER_BRAIN = 2
@@ -101,11 +103,43 @@ class Subject:
     "(2, 3) first and last voxel of the brain without CSF."
 
 
+@dataclass(frozen=True)
+class Patient:
+    """Clinical scans and manual masks of one patient, all on one grid (I, J, K), as they come."""
+
+    name: str
+    scans: dict[str, NDArray[np.float32]]
+    "By suffix: FLAIR, T1w, T2w."
+    masks: dict[str, NDArray[np.bool_]]
+    "By label: lesion, ventricle, caps."
+    affine: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """All that a network learns from."""
+
+    heads: list[Subject]
+    "Label maps of whole heads, without scans."
+    brains: list[Subject]
+    "Scans and labels of brains, without anything around them."
+    lesions: list[NDArray[np.uint8]]
+    "Masks in MNI152 space."
+    patients: list[Patient]
+
+
 def pack(anatomy: Anatomy, kind: NDArray[np.uint8] | int = 0) -> NDArray[np.int16]:
     """Factor volumes and kinds into one int16 volume."""
     parcel = np.where(anatomy.parcel == UNKNOWN_PARCEL, 63, anatomy.parcel).astype(np.uint16)
     packed = anatomy.tissue.astype(np.uint16) | (anatomy.side.astype(np.uint16) << 5) | (parcel << 6)
     return (packed | (np.asarray(kind, np.uint16) << 12)).view(np.int16)
+
+
+def unpack(packed: NDArray[np.int16]) -> Anatomy:
+    """The factor volumes of a packed one; the kinds are lost."""
+    bits = packed.view(np.uint16)
+    tissue, side, parcel = ((bits >> first & mask).astype(np.uint8) for first, mask in ((0, 31), (5, 1), (6, 63)))
+    return Anatomy(tissue, side, np.where(parcel == 63, UNKNOWN_PARCEL, parcel).astype(np.uint8))
 
 
 def load_ras(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -258,22 +292,20 @@ def head_maps(data: Path) -> list[Path]:
 def _found(paths: list[Path], data: Path, what: str) -> list[Path]:
     """The paths; raises ``UserError`` where there are none, since nothing can be learned or measured then."""
     if not paths:
-        raise UserError(f"{data}: no {what}; give the folder that the README describes")
+        raise UserError(f"{data}: no {what}; give the folder that docs/training.md describes")
     return paths
 
 
 def load_subjects(data: Path, cache: Path) -> list[Subject]:
-    """All training subjects; built once, kept in ``cache`` as .npz."""
+    """All training subjects of a folder; built once, kept in ``cache`` as .npz."""
     cache.mkdir(parents=True, exist_ok=True)
-    found = sorted(cache.glob("*.npz"))
     if not (cache / "complete").exists():
-        for subject in _build_subjects(data):
+        for subject in together(load_heads(data), load_brains(data)):
             logger.info("prepared %s", subject.name)
             image = np.zeros(0, np.float16) if subject.image is None else subject.image
             np.savez(cache / f"{subject.name}.npz", packed=subject.packed, image=image, box=subject.box)
         (cache / "complete").touch()
-        found = sorted(cache.glob("*.npz"))
-    return [_read(path) for path in found]
+    return [_read(path) for path in sorted(cache.glob("*.npz"))]
 
 
 def _read(path: Path) -> Subject:
@@ -282,17 +314,66 @@ def _read(path: Path) -> Subject:
         return Subject(path.stem, stored["packed"], image, stored["box"])
 
 
-def _build_subjects(data: Path) -> Iterable[Subject]:
-    heads = [load_head(path) for path in head_maps(data)]
+def together(heads: Sequence[Subject], brains: Sequence[Subject]) -> Iterator[Subject]:
+    """The heads, and every brain amid the surroundings of some of them."""
     yield from heads
-    for number, folder in enumerate(brain_folders(data, validation=False)):
-        anatomy, scan = load_brain(folder)
-        for turn in range(HEADS_PER_BRAIN):
-            head = heads[(number * HEADS_PER_BRAIN + turn) % len(heads)]
-            yield crop_to_brain(into_head(anatomy, scan, head, f"{folder.name}_in_{head.name}"))
+    pairs = [
+        (brain, heads[(number * HEADS_PER_BRAIN + turn) % len(heads)])
+        for number, brain in enumerate(brains)
+        for turn in range(HEADS_PER_BRAIN)
+    ]
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(_amid, pairs)
+
+
+def _amid(pair: tuple[Subject, Subject]) -> Subject:
+    brain, head = pair
+    assert brain.image is not None
+    joined = into_head(unpack(brain.packed), brain.image, head, f"{brain.name}_in_{head.name}")
+    return crop_to_brain(joined)
+
+
+def load_heads(data: Path) -> list[Subject]:
+    """The whole-head label maps."""
+    return [load_head(path) for path in head_maps(data)]
+
+
+def load_brains(data: Path) -> list[Subject]:
+    """The brains with a scan and manual labels, and nothing around them."""
+    found = ((folder.name, *load_brain(folder)) for folder in brain_folders(data, validation=False))
+    return [Subject(name, pack(anatomy), scan, brain_box(anatomy.tissue)) for name, anatomy, scan in found]
 
 
 def load_lesions(data: Path) -> list[NDArray[np.uint8]]:
     """The MS lesion masks in MNI152 space (Lesjak et al. 2017), RAS, as uint8."""
     paths = sorted((data / "ms-lesions-mni").glob("*label-lesion_mask.nii.gz"))
     return [(load_ras(path)[0] > 0).astype(np.uint8) for path in paths]
+
+
+def load_patients(data: Path) -> list[Patient]:
+    """The patients with clinical scans and manual masks that are for training; none where the folder is not there."""
+    folders = sorted((data / "ms-clinical-lesions").glob("sub-*"))
+    return [_patient(folder) for folder in folders if folder.name not in VALIDATION_PATIENTS]
+
+
+def _patient(folder: Path) -> Patient:
+    scans = {path.name.split("_")[-1].split(".")[0]: path for path in sorted(folder.glob("anat/*.nii.gz"))}
+    manual = folder.parent / "derivatives" / "manual" / folder.name / "anat"
+    masks = {path.name.split("label-")[1].split("_")[0]: path for path in sorted(manual.glob("*_mask.nii.gz"))}
+    images = {name: nib.load(path) for name, path in (scans | masks).items()}
+    reference = next(iter(images.values()))
+    for image in images.values():
+        if image.shape != reference.shape or not np.allclose(image.affine, reference.affine, atol=1e-3):
+            raise UserError(f"{image.get_filename()}: not on the grid of {reference.get_filename()}; resample it")
+    values = {name: np.asarray(image.dataobj, np.float32) for name, image in images.items()}
+    return Patient(
+        folder.name,
+        {name: values[name] for name in scans},
+        {name: values[name] > 0 for name in masks},
+        reference.affine,
+    )
+
+
+def load_training_set(data: Path) -> TrainingSet:
+    """All that a folder, as the README describes it, has to learn from."""
+    return TrainingSet(load_heads(data), load_brains(data), load_lesions(data), load_patients(data))

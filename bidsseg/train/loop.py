@@ -1,4 +1,4 @@
-"""The training loop: resumable, on a CPU, in a given number of hours.
+"""The training loop: resumable, on a CPU or a GPU, in a given number of hours.
 
 All schedules (learning rate, difficulty, class balance) follow the share of the given training time that has passed,
 so that a slow machine and a fast one both end with a finished model.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import itertools
 import logging
 import math
 import multiprocessing
@@ -28,16 +29,25 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from bidsseg import __version__
 from bidsseg.network.config import UNetConfig
-from bidsseg.network.unet import UNet
+from bidsseg.network.device import choose_device
+from bidsseg.network.unet import UNet, features_of
 from bidsseg.network.weights import save_model
 from bidsseg.train.about import ABOUT
+from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import Subject
 from bidsseg.train.losses import TISSUE_FREQUENCIES, choose_targets, class_weights, losses
 from bidsseg.train.muon import Muon
 from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Recipe, Sample, draw
+from bidsseg.train.synthesis import Material, Sample, SynthesisSettings, draw
 
 logger = logging.getLogger(__name__)
+
+BodyFeatures = tuple[Tensor, tuple[Tensor, ...]]
+Body = Callable[[Tensor], BodyFeatures]
+COMPILED_TOGETHER = 2
+"Samples of one pass through a compiled body: compiled once, for one number."
+GPU_LOG_STEPS = 10
+"A GPU's losses are read once in so many steps, because the host waits for them."
 
 
 class SampleStream(IterableDataset[Sample]):
@@ -45,26 +55,23 @@ class SampleStream(IterableDataset[Sample]):
 
     def __init__(
         self,
-        subjects: list[Subject],
-        lesions: list[NDArray[np.uint8]],
-        recipe: Recipe,
+        material: Material,
+        recipe: SynthesisSettings,
         progress: Synchronized[float],
         options: TrainOptions,
         first: int,
     ) -> None:
-        self.subjects, self.lesions, self.recipe, self.progress = subjects, lesions, recipe, progress
+        self.material, self.recipe, self.progress = material, recipe, progress
         self.options, self.first = options, first
 
     def __iter__(self) -> Iterator[Sample]:
-        torch.set_num_threads(1)
         info = torch.utils.data.get_worker_info()
         worker, step = (0, 1) if info is None else (info.id, info.num_workers)
-        number = self.first + worker
-        while True:
-            rng = np.random.default_rng((self.options.seed, number))
-            torch.manual_seed(int(rng.integers(2**31)))
-            yield draw(self.subjects, self.lesions, self.recipe, self.difficulty(), rng)
-            number += step
+        if info is not None:
+            torch.set_num_threads(1)
+        for number in itertools.count(self.first + worker, step):
+            chance = Chance.of((self.options.seed, number), self.material.device)
+            yield draw(self.material, self.recipe, self.difficulty(), chance)
 
     def difficulty(self) -> float:
         when = (0.0, self.options.peak, 1.0)
@@ -78,18 +85,37 @@ class State:
     net: UNet
     average: dict[str, Tensor]
     optimisers: tuple[torch.optim.Optimizer, ...]
+    body: Body
+    "The network's body as it is run, perhaps compiled; not in the checkpoint."
     step: int = 0
     seconds: float = 0.0
 
 
-def new_state(config: UNetConfig, options: TrainOptions, weights: dict[str, Tensor] | None = None) -> State:
-    """Fresh weights, or those given."""
+def new_state(
+    config: UNetConfig, options: TrainOptions, weights: dict[str, Tensor] | None = None, device: torch.device = CPU
+) -> State:
+    """Fresh weights, or those given, on a device."""
     torch.manual_seed(options.seed)
     net = UNet(config)
     if weights is not None:
         net.load_state_dict(weights)
+    net.to(device, memory_format=torch.channels_last_3d if options.channels_last else torch.preserve_format)  # type: ignore[call-overload]
     average = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    return State(net, average, optimisers_for(net, options))
+    return State(net, average, optimisers_for(net, options), net.body)
+
+
+def compiled(body: Body, backend: str, shape: tuple[int, int, int]) -> Body:
+    """A body that torch compiles for pairs of whole samples, and runs as it is for anything else.
+
+    Slabs come in a score of shapes, each of which would take longer to compile than it then saves.
+    """
+    fast, pair = torch.compile(body, backend=backend, dynamic=False), (COMPILED_TOGETHER, 1, *shape)
+
+    def run(volumes: Tensor) -> BodyFeatures:
+        result: BodyFeatures = (fast if volumes.shape == pair else body)(volumes)
+        return result
+
+    return run
 
 
 def optimisers_for(net: UNet, options: TrainOptions) -> tuple[torch.optim.Optimizer, ...]:
@@ -119,7 +145,8 @@ def restore_state(state: State, path: Path) -> None:
     with safe_open(path, "pt") as opened:
         meta = opened.metadata()
     state.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
-    state.average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
+    for name, value in state.average.items():
+        value.copy_(tensors[f"average.{name}"])
     for which, optimiser in enumerate(state.optimisers):
         stored = optimiser.state_dict()
         for key, value in tensors.items():
@@ -136,6 +163,13 @@ def schedule(options: TrainOptions, step: int, progress: float) -> float:
     return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
+def training_device(name: str) -> torch.device:
+    """The device asked for; auto is the GPU if there is one that CUDA runs on. See ``choose_device`` for errors."""
+    if name == "auto":
+        return torch.device("cuda") if torch.cuda.is_available() else CPU
+    return choose_device(name)
+
+
 @dataclass(frozen=True)
 class Run:
     """What to train, on what, where."""
@@ -145,15 +179,19 @@ class Run:
     out: Path
     "Checkpoint and log go here."
     config: UNetConfig = field(default_factory=UNetConfig)
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: SynthesisSettings = field(default_factory=SynthesisSettings)
     options: TrainOptions = field(default_factory=TrainOptions)
     weights: dict[str, Tensor] | None = None
     "To start from; None for random ones."
+    device: torch.device = CPU
+    "Where samples are made and learned from."
 
 
 def start_or_resume(run: Run) -> State:
     """The state of the output folder's checkpoint, or a new one."""
-    state = new_state(run.config, run.options, run.weights)
+    state = new_state(run.config, run.options, run.weights, run.device)
+    if run.options.compiler:
+        state.body = compiled(state.net.body, run.options.compiler, run.recipe.shape)
     checkpoint = run.out / "checkpoint.safetensors"
     if checkpoint.exists():
         restore_state(state, checkpoint)
@@ -167,61 +205,121 @@ def share_done(state: State, options: TrainOptions) -> float:
     return max(state.seconds / (options.hours * 3600), by_steps)
 
 
-def train(run: Run, on_step: Callable[[State, dict[str, float]], None] = lambda state, row: None) -> State:
-    """Train until ``options.hours`` are used up, resuming from the checkpoint where there is one."""
+def train(
+    run: Run,
+    on_step: Callable[[State, dict[str, float]], None] = lambda state, row: None,
+    on_save: Callable[[State], None] = lambda state: None,
+) -> State:
+    """Train until ``options.hours`` are used up, resuming from the checkpoint where there is one.
+
+    ``on_step`` is called after every step that is logged, ``on_save`` after every checkpoint.
+    """
     options = run.options
     torch.set_num_threads(options.threads)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = options.reproducible, not options.reproducible
     run.out.mkdir(parents=True, exist_ok=True)
     state = start_or_resume(run)
     progress = multiprocessing.Value(ctypes.c_double, share_done(state, options))
-    samples = SampleStream(run.subjects, run.lesions, run.recipe, progress, options, state.step)
-    generator = torch.Generator().manual_seed(options.seed + state.step)
+    samples = sample_batches(run, progress, state.step)
+    generator = torch.Generator(run.device).manual_seed(options.seed + state.step)
     last_save = last = time.monotonic()
-    for sample in DataLoader(
-        samples, batch_size=None, num_workers=options.workers, prefetch_factor=3 if options.workers else None
-    ):
-        done = float(progress.value)
-        if done >= 1:
-            break
-        parts = train_step(state, sample, options, done, generator)
+    while (done := float(progress.value)) < 1:
+        parts = train_step(state, next(samples), options, done, generator)
         now = time.monotonic()
         state.seconds, last, state.step = state.seconds + now - last, now, state.step + 1
         progress.value = share_done(state, options)
-        row = {"step": state.step, "hours": round(state.seconds / 3600, 4), "progress": round(done, 4)} | parts
-        append_row(run.out / "log.csv", row)
-        on_step(state, row)
+        if run.device.type == "cpu" or state.step % GPU_LOG_STEPS == 0:
+            losses = {name: round(value.item(), 4) for name, value in parts.items()}
+            row = {"step": state.step, "hours": round(state.seconds / 3600, 4), "progress": round(done, 4)} | losses
+            append_row(run.out / "log.csv", row)
+            on_step(state, row)
         if now - last_save > options.checkpoint_s:
             save_state(state, run.out)
+            on_save(state)
             last_save = time.monotonic()
     save_state(state, run.out)
+    on_save(state)
     return state
 
 
+def sample_batches(run: Run, progress: Synchronized[float], steps_done: int) -> Iterator[list[Sample]]:
+    """What each step learns from: drawn ahead by worker processes on a CPU, in this process on a GPU."""
+    options = run.options
+    material = Material.on(run.device, run.subjects, run.lesions)
+    stream = SampleStream(material, run.recipe, progress, options, steps_done * options.batch)
+    workers = options.workers if run.device.type == "cpu" else 0
+    loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=3 if workers else None)
+    samples = iter(loader)
+    while True:
+        yield list(itertools.islice(samples, options.batch))
+
+
 def train_step(
-    state: State, sample: Sample, options: TrainOptions, progress: float, generator: torch.Generator
-) -> dict[str, float]:
-    """One optimiser step on one sample; the losses as numbers."""
+    state: State, samples: Sequence[Sample], options: TrainOptions, progress: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """One optimiser step on the mean of the samples' losses; the losses, still on the device.
+
+    Nothing here waits for the device.
+    """
+    set_learning_rates(state, options, progress)
+    try:
+        parts = set_gradients(state, samples, options, progress, generator)
+    except Exception as error:  # compilers raise many kinds, on the way forward or back
+        if state.body == state.net.body:
+            raise
+        logger.warning("cannot compile the network, going on without: %s", str(error).split("\n", 1)[0])
+        state.body = state.net.body
+        parts = set_gradients(state, samples, options, progress, generator)
+    update(state, options)
+    return parts
+
+
+def set_gradients(
+    state: State, samples: Sequence[Sample], options: TrainOptions, progress: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Those of the mean of the samples' losses, which it returns."""
+    exponent = options.balance[0] + (options.balance[1] - options.balance[0]) * progress
+    class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent).to(generator.device, non_blocking=True)
+    state.net.zero_grad(set_to_none=True)
+    found: list[dict[str, Tensor]] = []
+    for group in groups_of_one_shape(samples, COMPILED_TOGETHER if options.compiler else len(samples)):
+        targets = [choose_targets(sample, options, generator) for sample in group]
+        images = torch.stack([sample.image.float() for sample in group])[:, None]  # (B, 1, I, J, K)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            features = features_of(*state.body(images))
+            parts = [losses(state.net, *both, class_weight) for both in zip(features, targets, strict=True)]
+        total = torch.stack([loss for of_sample in parts for loss in of_sample.values()]).sum() / len(samples)
+        total.backward()  # type: ignore[no-untyped-call]
+        found += [{name: loss.detach() for name, loss in of_sample.items()} for of_sample in parts]
+    return {name: torch.stack([parts[name] for parts in found]).mean() for name in found[0]}
+
+
+def set_learning_rates(state: State, options: TrainOptions, progress: float) -> None:
+    """Those of this step."""
     factor = schedule(options, state.step, progress)
     for optimiser, peak in zip(state.optimisers, (options.learning_rate, options.head_learning_rate), strict=True):
         for group in optimiser.param_groups:
             group["lr"] = peak * factor
-    exponent = options.balance[0] + (options.balance[1] - options.balance[0]) * progress
-    class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent)
-    targets = choose_targets(sample.packed, sample.weight, options, generator)
-    with torch.autocast("cpu", torch.bfloat16):
-        features = state.net.features(sample.image.float()[None, None])
-        parts = losses(state.net, features, targets, class_weight)
-    total = sum(parts.values(), torch.zeros(()))
-    state.net.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), 2.0)
-    if torch.isfinite(norm):
-        for optimiser in state.optimisers:
-            optimiser.step()
+
+
+def groups_of_one_shape(samples: Sequence[Sample], most: int) -> list[list[Sample]]:
+    """Samples that can go through the body together, so many at most; shapes in the order in which they come first."""
+    by_shape: dict[torch.Size, list[Sample]] = {}
+    for sample in samples:
+        by_shape.setdefault(sample.image.shape, []).append(sample)
+    return [group[n : n + most] for group in by_shape.values() for n in range(0, len(group), most)]
+
+
+def update(state: State, options: TrainOptions) -> None:
+    """Step along the gradients, and move the average on; what is no number in a gradient counts as 0."""
+    gradients = [weight.grad for weight in state.net.parameters() if weight.grad is not None]
+    for gradient in gradients:
+        gradient.nan_to_num_(0, 0, 0)
+    torch.nn.utils.clip_grad_norm_(state.net.parameters(), 2.0)
+    for optimiser in state.optimisers:
+        optimiser.step()
     decay = min(options.ema, (1 + state.step) / (10 + state.step))
-    for name, value in state.net.state_dict().items():
-        state.average[name].lerp_(value, 1 - decay)
-    return {name: round(value.item(), 4) for name, value in parts.items()}
+    torch._foreach_lerp_(list(state.average.values()), list(state.net.state_dict().values()), 1 - decay)
 
 
 LOG_COLUMNS = ("step", "hours", "progress", "tissue", "dice", "side", "parcel")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, TISSUE
+from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, TISSUES
 from bidsseg.network.unet import Features, UNet, space_to_depth
+from bidsseg.train.chance import upload
 from bidsseg.train.data import LESION_KIND
 from bidsseg.train.options import TrainOptions
+from bidsseg.train.synthesis import Sample
 
 UNKNOWN = 63
 IGNORE = -100
@@ -24,78 +28,98 @@ TISSUE_FREQUENCIES = (
 
 @dataclass(frozen=True)
 class Targets:
-    """Sub-voxel targets (8, N) of N blocks, and the blocks' places in the flattened 2 mm grid."""
+    """Sub-voxel targets (8, N) of N blocks, and the blocks' places in the flattened 2 mm grid.
+
+    N does not depend on what the sample shows, so that no GPU has to be asked how many there are; blocks that it cannot
+    offer, such as lesions where none are painted, have targets that the losses ignore.
+    """
 
     blocks: Tensor
     tissue: Tensor
+    "int64, or IGNORE."
     side: Tensor
     "Float 0 left, 1 right, nan where there is no side."
     with_parcel: Tensor
-    "Which of the N learn parcels."
+    "Which of the N learn parcels, (M,)."
     parcel: Tensor
-    "(8, len(with_parcel))"
+    "(8, M) int64, or IGNORE."
 
 
-def choose_targets(packed: Tensor, weight: Tensor, options: TrainOptions, generator: torch.Generator) -> Targets:
-    """Draw the blocks a step learns from: (I, J, K) packed voxels and where there is image."""
-    voxels = space_to_depth(packed[None, None])[0].flatten(1)  # (8, blocks)
-    seen = space_to_depth(weight[None, None])[0].flatten(1)
-    tissue = (voxels & 31).to(torch.uint8)
-    usable = seen.all(0)
-    brain = torch.nonzero(usable & (tissue != 0).any(0))[:, 0]
-    kind = (voxels >> 12) & 15
-    lesion = torch.nonzero(usable & (kind == LESION_KIND).any(0))[:, 0]
-    outer = torch.nonzero(usable & ((tissue == 0) & (kind != 0)).any(0))[:, 0]
-    anywhere = torch.nonzero(usable)[:, 0]
-    blocks = torch.cat(
-        [
-            pool[torch.randint(len(pool), (count,), generator=generator)] if len(pool) else pool
-            for pool, count in (
-                (lesion, options.lesion_blocks),
-                (brain, options.brain_blocks),
-                (outer, options.outer_blocks),
-                (anywhere, options.any_blocks),
-            )
-        ]
+def choose_targets(sample: Sample, options: TrainOptions, generator: torch.Generator) -> Targets:
+    """Draw the blocks that a step learns from a sample."""
+    voxels = space_to_depth(sample.packed[None, None])[0].flatten(1)  # (8, blocks)
+    usable = space_to_depth(sample.weight[None, None])[0].flatten(1).all(0)  # (blocks,)
+    tissue, kind = voxels & 31, (voxels >> 12) & 15
+    pools = (
+        (usable & (kind == LESION_KIND).any(0), options.lesion_blocks),
+        (usable & (tissue != 0).any(0), options.brain_blocks),
+        (usable & ((tissue == 0) & (kind != 0)).any(0), options.outer_blocks if sample.head else 0),
+        (usable, options.any_blocks),
     )
-    chosen = voxels[:, blocks]
+    drawn = [_pick(pool, count, generator) for pool, count in pools]
+    blocks, found = (torch.cat(parts) for parts in zip(*drawn, strict=True))  # (N,) each
+    chosen = voxels[:, blocks]  # (8, N)
     tissue = (chosen & 31).long()
-    side = ((chosen >> 5) & 1).float()
-    side[torch.isin(tissue, torch.tensor([TISSUE[name] for name in MIDLINE_TISSUES]))] = torch.nan
+    side = ((chosen >> 5) & 1).float().masked_fill(_which(MIDLINE_TISSUES, tissue) | ~found, torch.nan)
     parcel = ((chosen >> 6) & 63).long()
-    lobar = torch.tensor([TISSUE[name] for name in (*LOBAR_TISSUES, "cerebellum-cortex")])
-    parcel[(parcel == UNKNOWN) | ~torch.isin(tissue, lobar)] = IGNORE
-    with_parcel = torch.nonzero((parcel != IGNORE).any(0))[: options.parcel_blocks, 0]
-    return Targets(blocks, tissue, side, with_parcel, parcel[:, with_parcel])
+    known = _which((*LOBAR_TISSUES, "cerebellum-cortex"), tissue) & (parcel != UNKNOWN) & found
+    parcel = parcel.masked_fill(~known, IGNORE)
+    with_parcel = known.any(0).logical_not().byte().argsort(stable=True)[: options.parcel_blocks]
+    return Targets(blocks, tissue.masked_fill(~found, IGNORE), side, with_parcel, parcel[:, with_parcel])
+
+
+def _pick(pool: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Places of blocks drawn from a mask, with replacement, and whether they are in it: not if it is empty."""
+    passed = pool.cumsum(0, dtype=torch.int32)
+    ranks = torch.rand(count, generator=generator, device=pool.device).mul(passed[-1]).int()
+    places = torch.searchsorted(passed, ranks, right=True).clamp(max=len(pool) - 1)
+    return places, pool[places]
+
+
+def _which(names: Sequence[str], tissue: Tensor) -> Tensor:
+    """Where there is one of these tissues."""
+    return upload(np.isin(TISSUES, names), tissue.device)[tissue]
 
 
 def losses(net: UNet, features: Features, targets: Targets, class_weight: Tensor) -> dict[str, Tensor]:
-    """Tissue cross-entropy and Dice, side and parcel cross-entropies."""
+    """Tissue cross-entropy and Dice, side and parcel cross-entropies of one sample; 0 where there is no target."""
     embedded = net.embed(features, targets.blocks)
     log_p = F.log_softmax(net.tissue_logits(embedded), 1)  # (8, T, N)
-    found = {
-        "tissue": F.nll_loss(log_p, targets.tissue, class_weight),
+    side = net.side_logits(embedded.hidden)[:, 0]  # (8, N)
+    has_side = ~targets.side.isnan()
+    wrong = F.binary_cross_entropy_with_logits(side, targets.side.nan_to_num(0), has_side.float(), reduction="sum")
+    of_blocks = net.parcel_logits(embedded.hidden[:, targets.with_parcel])  # (P, M), which the sub-voxels share
+    log_parcel = F.log_softmax(of_blocks, 0).expand(len(targets.parcel), -1, -1)  # (8, P, M)
+    return {
+        "tissue": _cross_entropy(log_p, targets.tissue, class_weight),
         "dice": soft_dice_loss(log_p.exp(), targets.tissue),
+        "side": wrong / has_side.sum().clamp(min=1),
+        "parcel": _cross_entropy(log_parcel, targets.parcel, torch.ones_like(of_blocks[:, 0])),
     }
-    has_side = ~torch.isnan(targets.side)
-    if has_side.any():
-        logits = net.side_logits(embedded.hidden)[:, 0]
-        found["side"] = F.binary_cross_entropy_with_logits(logits[has_side], targets.side[has_side])
-    if len(targets.with_parcel):
-        of_blocks = net.parcel_logits(embedded.hidden[:, targets.with_parcel])
-        parcel = of_blocks.expand(len(targets.parcel), -1, -1)  # what the sub-voxels share
-        found["parcel"] = F.cross_entropy(parcel, targets.parcel, ignore_index=IGNORE)
-    return found
+
+
+def _cross_entropy(log_p: Tensor, truth: Tensor, class_weight: Tensor) -> Tensor:
+    """Weighted mean over targets that are classes; (B, C, N) against (B, N).
+
+    ``torch.nn.functional.nll_loss`` adds up in another order at every run on a GPU.
+    """
+    known = truth.clamp(min=0)
+    weight = class_weight[known] * (truth >= 0)
+    return -(log_p.gather(1, known[:, None])[:, 0] * weight).sum() / weight.sum().clamp(min=1)
 
 
 def soft_dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """1 - the mean soft Dice over the classes present (Milletari et al. 2016); (B, C, N) against (B, N)."""
-    classes = probabilities.shape[1]
-    right = probabilities.gather(1, truth[:, None])[:, 0]
-    overlap = torch.zeros(classes).index_add(0, truth.flatten(), right.flatten())
-    size = torch.bincount(truth.flatten(), minlength=classes)
-    dice = (2 * overlap + 1) / (probabilities.sum((0, 2)) + size + 1)
-    return 1 - dice[size > 0].mean()
+    """1 - the mean soft Dice over the classes present (Milletari et al. 2016).
+
+    (B, C, N) against (B, N); targets that are no class, such as IGNORE, do not count.
+    """
+    classes = torch.arange(probabilities.shape[1], device=truth.device)
+    is_class = truth[:, None] == classes[:, None]  # (B, C, N)
+    size = is_class.sum((0, 2))
+    total = (probabilities * (truth >= 0)[:, None]).sum((0, 2))
+    dice = (2 * (probabilities * is_class).sum((0, 2)) + 1) / (total + size + 1)
+    present = size > 0
+    return 1 - (dice * present).sum() / present.sum()
 
 
 def class_weights(frequencies: Tensor, exponent: float) -> Tensor:

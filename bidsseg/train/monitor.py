@@ -14,16 +14,15 @@ from bidsseg.network.unet import UNet
 from bidsseg.network.weights import Model
 from bidsseg.report.mosaic import mosaic
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.segmentation.result import labels
 from bidsseg.train.held_out import validation_cases
 from bidsseg.train.loop import State
 
 
 class Monitor:
-    """Called after every step."""
+    """Called after every step that is logged. A packed training set holds no scan to picture."""
 
     def __init__(self, data: Path, out: Path, minutes: float) -> None:
-        self.case = next(islice(validation_cases(data), 1), None)
+        self.case = next(islice(validation_cases(data), 1), None) if data.is_dir() else None
         self.out, self.seconds, self.last = out, minutes * 60, time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"))
         self.progress = Progress(*columns, TimeElapsedColumn())
@@ -46,7 +45,7 @@ class Monitor:
         card = ModelCard("training", "", state.net.config, "")
         found = segment(self.case.image, Model(net, card), PredictOptions("cpu"))
         path = self.out / f"step-{state.step:06d}.png"
-        mosaic(path, self.case.image, labels(found, "regions"), "regions")
+        mosaic(path, self.case.image, found.labels("regions"), "regions")
 
     def close(self) -> None:
         self.progress.stop()

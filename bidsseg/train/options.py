@@ -39,6 +39,14 @@ class TrainOptions:
     init_share: float = 0.0
     """Of the weights a run started from in those it ends with, 0-1: the mean of two minima, each reached at a falling
     rate, is flatter and generalises better than either (Izmailov et al. 2018, arXiv:1803.05407)."""
+    batch: int = 1
+    "Samples of a step."
+    channels_last: bool = False
+    "Keep the channels of a voxel together in memory."
+    compiler: str = ""
+    "Torch's backend to compile the network's body with, such as inductor; none if empty."
+    reproducible: bool = True
+    "Have cuDNN take only algorithms that give the same result at every run, and not try which is fastest."
     checkpoint_s: float = 240.0
     seed: int = 1
     workers: int = 1

@@ -4,13 +4,15 @@ The idea is SynthSeg's (Billot et al. 2023, doi 10.1016/j.media.2023.102789): a 
 resolution and field of view in random renderings of label maps is not surprised by a real scanner. Here real scans are
 mixed in, with their contrast bent, because they carry the texture that label maps lack.
 
-Everything works on one fixed 1 mm grid of ``Recipe.shape``. Resolution is simulated by one matrix per axis, the same
-that resamples scans at inference.
+Everything works on one fixed 1 mm grid of ``SynthesisSettings.shape``. Resolution is simulated by one matrix per axis,
+the same that resamples scans at inference. All volumes stay on the device of the material they are made from: on a GPU
+nothing waits for the host, nor the host for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,17 +21,27 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bidsseg.imaging.arrays import along, normalise, resampling_matrix
+from bidsseg.imaging.arrays import Floats, along, resampling_matrix
 from bidsseg.labels import TISSUE
 from bidsseg.network.unet import padded_length
+from bidsseg.train.chance import Chance, upload
 from bidsseg.train.contrast import render
 from bidsseg.train.data import LESION_KIND, Subject
+
+Floats64 = NDArray[np.float64]
 
 COARSE = (6, 7, 6)
 MIDDLE_MM = 35.0
 "Width of the part of the head that swells; about the reach of the lateral ventricles."
+SIDE_BIT = 1 << 5
+LESION_BITS = (LESION_KIND << 12) - (1 << 16)
+"Of a packed voxel, as a signed 16-bit number."
+STRIPPED = 0.02
+"Grey value up to which a brain-extracted scan shows no brain."
 KNOWN_MM = 4
 "Steps in which the brain is known at inference."
+SORTED = 200_000
+"About as many voxels are enough for percentiles."
 SLICE_MM = 8
 "A slab no wider than this is one slice."
 MNI_BRAIN_BOX = np.array([[28.0, 29.0, 17.0], [154.0, 188.0, 142.0]])
@@ -37,7 +49,7 @@ MNI_BRAIN_BOX = np.array([[28.0, 29.0, 17.0], [154.0, 188.0, 142.0]])
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SynthesisSettings:
     """How far samples stray from the real scans; every probability and amplitude is scaled by ``difficulty``."""
 
     shape: tuple[int, int, int] = (160, 192, 160)
@@ -71,6 +83,37 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A subject on the device where samples are made; see ``bidsseg.train.data.Subject``."""
+
+    packed: Tensor
+    "(I, J, K) int16"
+    scan: Tensor | None
+    "(I, J, K) float16"
+    box: NDArray[np.float64]
+    "(2, 3), on the host."
+
+
+@dataclass(frozen=True)
+class Material:
+    """What samples are made from, all on one device."""
+
+    sources: list[Source]
+    lesions: list[Tensor]
+    "(I, J, K) uint8 each, masks in MNI space."
+    device: torch.device
+
+    @classmethod
+    def on(cls, device: torch.device, subjects: Sequence[Subject], lesions: Sequence[NDArray[np.uint8]]) -> Material:
+        """Subjects and lesion masks carried to a device; on the CPU they share the memory of those given."""
+        sources = [
+            Source(upload(s.packed, device), None if s.image is None else upload(s.image, device), s.box)
+            for s in subjects
+        ]
+        return cls(sources, [upload(mask, device) for mask in lesions], device)
+
+
+@dataclass(frozen=True)
 class Sample:
     """One training example; shapes (I, J, K)."""
 
@@ -80,47 +123,38 @@ class Sample:
     "int16, see ``bidsseg.train.data``."
     weight: Tensor
     "bool: where there is image, so that cut-off anatomy is not asked for."
+    head: bool = True
+    "Whether it shows more than an extracted brain; on the host."
 
 
-def draw(
-    subjects: list[Subject],
-    lesions: list[NDArray[np.uint8]],
-    recipe: Recipe,
-    difficulty: float,
-    rng: Generator,
-) -> Sample:
+def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chance: Chance) -> Sample:
     """One random sample; ``difficulty`` runs from 0 (almost the real scans) to 1 (the full recipe)."""
+    rng = chance.rng
     real = rng.random() > recipe.p_synthetic * (0.25 + 0.75 * difficulty)
-    candidates = [s for s in subjects if s.image is not None or not real]
-    subject = candidates[rng.integers(len(candidates))]
+    candidates = [source for source in material.sources if source.scan is not None or not real]
+    source = candidates[rng.integers(len(candidates))]
     still = real and rng.random() < recipe.p_still
-    grid = _own_voxels(subject, recipe) if still else _sampling_grid(subject, recipe, difficulty, rng)
-    flip = rng.random() < 0.5
+    grid = _own_voxels(source.box, recipe) if still else _sampling_grid(source.box, recipe, difficulty, rng)
+    if flip := rng.random() < 0.5:
+        grid = grid[:, ::-1]
+    packed = _gather(source.packed, _upsample(grid, recipe.shape, material.device))  # (I, J, K) int16
     if flip:
-        grid = grid.flip(1)
-    coordinates = _upsample(grid, recipe.shape)  # (3, I, J, K)
-    packed = _gather(torch.from_numpy(subject.packed), coordinates)
-    if flip:
-        packed = torch.where(packed != 0, packed ^ 32, packed)
-    if lesions and rng.random() < recipe.p_lesions * (0.5 + 0.5 * difficulty):
-        for patient in rng.choice(len(lesions), min(len(lesions), int(rng.integers(1, 4))), replace=False):
-            packed = _paint_lesions(packed, grid, subject, lesions[patient], recipe.shape)
-    del coordinates
-    scan = _interpolate(subject.image, grid, recipe.shape) if real and subject.image is not None else None
+        packed = torch.where(packed != 0, packed ^ SIDE_BIT, packed)
+    if material.lesions and rng.random() < recipe.p_lesions * (0.5 + 0.5 * difficulty):
+        count = len(material.lesions)
+        for patient in rng.choice(count, min(count, int(rng.integers(1, 4))), replace=False):
+            packed = _paint_lesions(packed, grid, source.box, material.lesions[patient])
+    scan = _interpolate(source.scan, grid, recipe.shape) if real and source.scan is not None else None
     head = rng.random() < recipe.p_head
-    if not head:
-        packed = torch.where((packed & 31) == 0, 0, packed) if scan is None else _strip(packed, scan)
-    image = render(packed, scan, recipe.p_recolour * (0.4 + 0.6 * difficulty), difficulty, rng)
-    image = _degrade(image, recipe, difficulty, rng)
-    return _finish(image, packed, recipe, difficulty, rng)
+    if not head:  # the extracted brain
+        inside = (packed & 31) != 0 if scan is None else scan > STRIPPED
+        packed = torch.where(inside, packed, 0)
+    image = render(packed, scan, recipe.p_recolour * (0.4 + 0.6 * difficulty), difficulty, chance)
+    image = _degrade(image, recipe, difficulty, chance)
+    return replace(_finish(image, packed, recipe, difficulty, rng), head=head)
 
 
-def _strip(packed: Tensor, scan: Tensor) -> Tensor:
-    """Keep what the brain extraction of the real scan kept."""
-    return torch.where(scan > 0.02, packed, 0)
-
-
-def _sampling_grid(subject: Subject, recipe: Recipe, difficulty: float, rng: Generator) -> Tensor:
+def _sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Floats64:
     """Coarse map (3, *COARSE) from output voxels to source voxels: a random affine and a random smooth warp."""
     amount = 0.3 + 0.7 * difficulty
     points = _from_middle(recipe)
@@ -130,90 +164,93 @@ def _sampling_grid(subject: Subject, recipe: Recipe, difficulty: float, rng: Gen
     )
     shear = np.eye(3) + rng.uniform(-0.06, 0.06, (3, 3)) * amount * (1 - np.eye(3))
     matrix = _rotation(angles) @ shear @ np.diag(scale)
-    centre = subject.box.mean(0) + rng.uniform(-1, 1, 3) * recipe.shift_mm * amount * np.array([0.6, 1, 1])
+    centre = box.mean(0) + rng.uniform(-1, 1, 3) * recipe.shift_mm * amount * np.array([0.6, 1, 1])
     warp = rng.normal(0, 1, (3, *COARSE)) * rng.uniform(0, recipe.warp_mm) * amount
     if rng.random() < recipe.p_swollen:
         near_middle = np.exp(-(points**2).sum(0) / (2 * MIDDLE_MM**2))
         points = points * (1 - rng.uniform(-0.4, 1) * recipe.swelling * amount * near_middle)
-    grid = np.einsum("ab,bijk->aijk", matrix, points) + centre[:, None, None, None] + warp
-    return torch.from_numpy(grid.astype(np.float32))
+    grid: Floats64 = np.einsum("ab,bijk->aijk", matrix, points) + centre[:, None, None, None] + warp
+    return grid
 
 
-def _own_voxels(subject: Subject, recipe: Recipe) -> Tensor:
+def _own_voxels(box: Floats64, recipe: SynthesisSettings) -> Floats64:
     """The map that moves the brain's box to the middle of the output by whole voxels; like ``_sampling_grid``."""
     half_voxel = (np.array(recipe.shape) - 1) / 2 % 1
-    centre = np.floor(subject.box.mean(0)) + half_voxel
-    return torch.from_numpy((_from_middle(recipe) + centre[:, None, None, None]).astype(np.float32))
+    centre = np.floor(box.mean(0)) + half_voxel
+    grid: Floats64 = _from_middle(recipe) + centre[:, None, None, None]
+    return grid
 
 
-def _from_middle(recipe: Recipe) -> NDArray[np.float64]:
+def _from_middle(recipe: SynthesisSettings) -> Floats64:
     """(3, *COARSE): mm from the middle of the output."""
     axes = [np.linspace(-(n - 1) / 2, (n - 1) / 2, c) for n, c in zip(recipe.shape, COARSE, strict=True)]
     return np.stack(np.meshgrid(*axes, indexing="ij"))
 
 
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rotation(angles: Floats64) -> Floats64:
     (ca, cb, cc), (sa, sb, sc) = np.cos(angles), np.sin(angles)
     about_i = np.array([[1, 0, 0], [0, ca, -sa], [0, sa, ca]])
     about_j = np.array([[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]])
     about_k = np.array([[cc, -sc, 0], [sc, cc, 0], [0, 0, 1]])
-    rotation: NDArray[np.float64] = about_i @ about_j @ about_k
+    rotation: Floats64 = about_i @ about_j @ about_k
     return rotation
 
 
-def _upsample(coarse: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """(C, i, j, k) -> (C, I, J, K), trilinear with aligned corners, so that affine maps stay exact.
+def _upsample(coarse: Floats64, shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    """(C, i, j, k) on the host -> float32 (C, I, J, K) there, trilinear with aligned corners: affine maps stay exact.
 
     One matrix per axis takes a third of the time of ``torch.nn.functional.interpolate``.
     """
+    fine = upload(coarse.astype(np.float32), device)
     for axis, (n, size) in enumerate(zip(shape, coarse.shape[1:], strict=True)):
-        coarse = along(torch.from_numpy(resampling_matrix(np.linspace(0, size - 1, n), size, 1.0)), coarse, axis)
-    return coarse
+        matrix = resampling_matrix(np.linspace(0, size - 1, n), size, 1.0)
+        fine = along(upload(matrix, device), fine, axis)
+    return fine
 
 
 def _gather(volume: Tensor, coordinates: Tensor) -> Tensor:
     """Nearest neighbours; outside the volume the border counts, which is air in training subjects."""
-    flat = torch.zeros(coordinates.shape[1:], dtype=torch.int32)
+    flat = coordinates.new_zeros(coordinates.shape[1:], dtype=torch.int32)
     for axis, size in enumerate(volume.shape):
         index = coordinates[axis].add(0.5).to(torch.int32).clamp_(0, size - 1)
         flat = flat.mul_(size).add_(index)
     return volume.reshape(-1)[flat.reshape(-1)].reshape(flat.shape)
 
 
-def _interpolate(image: NDArray[np.float16], grid: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Trilinear; (I, J, K) image where a coarse map (3, i, j, k) of its voxels says, on a grid of this shape."""
-    size = torch.tensor(image.shape, dtype=torch.float32)
-    unit = grid * (2 / (size - 1))[:, None, None, None] - 1
-    where = _upsample(unit.flip(0), shape).permute(1, 2, 3, 0)[None]  # grid_sample wants the last axis first
-    volume = torch.from_numpy(image).float()[None, None]
+def _interpolate(scan: Tensor, grid: Floats64, shape: tuple[int, int, int]) -> Tensor:
+    """Trilinear; a scan (I, J, K) where a coarse map (3, i, j, k) of its voxels says, on a grid of this shape."""
+    unit = grid * (2 / (np.array(scan.shape) - 1))[:, None, None, None] - 1
+    where = _upsample(unit[::-1], shape, scan.device).permute(1, 2, 3, 0)[None]  # grid_sample wants the last axis first
+    volume = scan.float()[None, None]
     return F.grid_sample(volume, where, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0]
 
 
-def _paint_lesions(
-    packed: Tensor, grid: Tensor, subject: Subject, mask: NDArray[np.uint8], shape: tuple[int, int, int]
-) -> Tensor:
+def _paint_lesions(packed: Tensor, grid: Floats64, box: Floats64, mask: Tensor) -> Tensor:
     """Turn white matter into lesion where a patient's mask, fitted to the subject's brain box, says so."""
-    scale = (MNI_BRAIN_BOX[1] - MNI_BRAIN_BOX[0]) / (subject.box[1] - subject.box[0])
-    offset = MNI_BRAIN_BOX[0] - subject.box[0] * scale
-    as_column = [torch.from_numpy(v.astype(np.float32))[:, None, None, None] for v in (scale, offset)]
-    there = _gather(torch.from_numpy(mask), _upsample(grid * as_column[0] + as_column[1], shape)) > 0
+    scale = (MNI_BRAIN_BOX[1] - MNI_BRAIN_BOX[0]) / (box[1] - box[0])
+    offset = MNI_BRAIN_BOX[0] - box[0] * scale
+    i, j, k = packed.shape
+    in_mask = grid * scale[:, None, None, None] + offset[:, None, None, None]
+    there = _gather(mask, _upsample(in_mask, (i, j, k), packed.device)) > 0
     lesion = there & ((packed & 31) == TISSUE["white-matter"]) & ((packed >> 12) & 15 == 0)
-    return torch.where(lesion, packed | torch.tensor(LESION_KIND << 12, dtype=torch.int32).to(torch.int16), packed)
+    return torch.where(lesion, packed | LESION_BITS, packed)
 
 
-def _degrade(image: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -> Tensor:
+def _degrade(image: Tensor, recipe: SynthesisSettings, difficulty: float, chance: Chance) -> Tensor:
     """Bias field, in-plane blur, thick slices, ghosts, noise."""
+    rng = chance.rng
     strength = rng.uniform(0, 0.5) * (0.3 + 0.7 * difficulty)
-    field = torch.from_numpy(rng.normal(0, strength, (1, 3, 4, 3)).astype(np.float32))
-    image = image * _upsample(field, recipe.shape)[0].exp_()
+    field = _upsample(rng.normal(0, strength, (1, 3, 4, 3)), recipe.shape, image.device)  # (1, I, J, K)
+    image = image * field[0].exp_()
     thick = int(rng.integers(3)) if rng.random() < recipe.p_slices * (0.2 + 0.8 * difficulty) else -1
     for axis in range(3):
         spacing = rng.uniform(2, recipe.max_slice_mm) if axis == thick else rng.uniform(0.5, 1.0 + 0.6 * difficulty)
         if spacing > 1:
-            image = along(slice_matrix(recipe.shape[axis], spacing, rng.uniform(0.6, 1.0), rng.uniform()), image, axis)
+            matrix = slice_matrix(recipe.shape[axis], spacing, rng.uniform(0.6, 1.0), rng.uniform())
+            image = along(upload(matrix, image.device), image, axis)
     if rng.random() < recipe.p_moved * (0.4 + 0.6 * difficulty):
         image = _move(image, rng.uniform(0, recipe.movement_mm), rng)
-    return image.add_(torch.randn(image.shape), alpha=rng.uniform(0, 0.05) * (0.3 + 0.7 * difficulty))
+    return image.add_(chance.normal(image.shape), alpha=rng.uniform(0, 0.05) * (0.3 + 0.7 * difficulty))
 
 
 def _move(image: Tensor, movement_mm: float, rng: Generator) -> Tensor:
@@ -224,64 +261,87 @@ def _move(image: Tensor, movement_mm: float, rng: Generator) -> Tensor:
     line = np.arange(lines.shape[axis])
     moments = np.sort(rng.integers(n // 24, n // 2, 4))
     places = np.concatenate(([0.0], rng.normal(0, movement_mm, len(moments))))[np.searchsorted(moments, line, "right")]
-    turn = torch.from_numpy(np.exp(-2j * np.pi * line / n * places).astype(np.complex64))
+    turn = upload(np.exp(-2j * np.pi * line / n * places).astype(np.complex64), image.device)
     lines = lines * turn.reshape([-1 if a == axis else 1 for a in range(3)])
     moved: Tensor = torch.fft.irfft(lines, n=n, dim=axis)
     return moved.abs()
 
 
-def slice_matrix(n: int, spacing_mm: float, fill: float, offset: float) -> Tensor:
+def slice_matrix(n: int, spacing_mm: float, fill: float, offset: float) -> Floats:
     """(n, n): 1 mm samples -> slices ``spacing_mm`` apart that cover ``fill`` of it -> 1 mm again, as at inference."""
     count = max(1, int((n - 1 - offset * spacing_mm) // spacing_mm) + 1)
     centres = (offset + np.arange(count, dtype=np.float64)) * spacing_mm
     down = resampling_matrix(centres, n, max(1.0, spacing_mm * fill))
     up = resampling_matrix((np.arange(n) - centres[0]) / spacing_mm, count, 1 / spacing_mm)
-    return torch.from_numpy(up @ down)
+    both: Floats = up @ down
+    return both
 
 
-def _finish(image: Tensor, packed: Tensor, recipe: Recipe, difficulty: float, rng: Generator) -> Sample:
-    """Cut the field of view, normalise as at inference."""
+def _finish(image: Tensor, packed: Tensor, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Sample:
+    """Cut the field of view, normalise and pad as at inference."""
+    axis, start, keep = 0, 0, recipe.shape[0]
     if rng.random() < recipe.p_cropped * (0.4 + 0.6 * difficulty):
-        return _slab(image, packed, recipe, rng)
-    weight = torch.ones(image.shape, dtype=torch.bool)
-    return Sample(_normalised(image, packed, recipe, rng), packed, weight)
-
-
-def _normalised(image: Tensor, packed: Tensor, recipe: Recipe, rng: Generator) -> Tensor:
-    """Grey values as one of the looks at inference sees them: float16, normalised on the image or on the brain.
-
-    At inference the brain is known in steps of 4 mm, from one block in each; so it is here.
-    """
-    if rng.random() < recipe.p_first_look:
-        return torch.from_numpy(normalise(image.numpy())).half()
-    brain = ((packed & 31) != 0) & ((packed & 31) != TISSUE["csf"])
-    starts = [int(start) for start in rng.integers(0, KNOWN_MM, 3)]
-    for axis, start in enumerate(starts):
-        n = brain.shape[axis]
-        asked = (torch.arange(n) // KNOWN_MM * KNOWN_MM + start).clamp(max=n - 1)
-        brain = brain.index_select(axis, asked)
-    return torch.from_numpy(normalise(image.numpy(), brain.numpy())).half()
-
-
-def _slab(image: Tensor, packed: Tensor, recipe: Recipe, rng: Generator) -> Sample:
-    """What a few slices show, padded as at inference."""
-    axis = int(rng.choice(3, p=(0.15, 0.2, 0.65)))
-    length = recipe.shape[axis]
-    keep = int(np.exp(rng.uniform(np.log(4), np.log(0.9 * length))))
-    start = int(rng.integers(0, length - keep) if keep > length // 3 else rng.normal(0.5, 0.15) * length)
-    start = min(max(start, 0), length - keep)
+        axis, start, keep = _slab(recipe, rng)
     seen = image.narrow(axis, start, keep)
     if keep <= SLICE_MM:
         seen = seen.mean(axis, keepdim=True).expand_as(seen)
     total = padded_length(keep, recipe.multiple)
     before = (total - keep) // 2
-    shape = [total if a == axis else n for a, n in enumerate(image.shape)]
-    result = Sample(
-        torch.zeros(shape, dtype=torch.float16),
-        torch.zeros(shape, dtype=packed.dtype),
-        torch.zeros(shape, dtype=torch.bool),
+    pads = [0, 0] * (2 - axis) + [before, total - keep - before]  # of the last axis first
+    labels = packed.narrow(axis, start, keep)
+    parts = (_normalised(seen, labels, recipe, rng), labels, torch.ones_like(seen, dtype=torch.bool))
+    grey, labels, weight = (F.pad(part, pads) if total > keep else part for part in parts)
+    return Sample(grey, labels, weight)
+
+
+def _slab(recipe: SynthesisSettings, rng: Generator) -> tuple[int, int, int]:
+    """The axis across a few slices, the first voxel along it that they show, and how many they show."""
+    axis = int(rng.choice(3, p=(0.15, 0.2, 0.65)))
+    length = recipe.shape[axis]
+    keep = int(np.exp(rng.uniform(np.log(4), np.log(0.9 * length))))
+    start = int(rng.integers(0, length - keep) if keep > length // 3 else rng.normal(0.5, 0.15) * length)
+    return axis, min(max(start, 0), length - keep), keep
+
+
+def _normalised(image: Tensor, packed: Tensor, recipe: SynthesisSettings, rng: Generator) -> Tensor:
+    """Grey values as one of the looks at inference sees them: float16, normalised on the image or on the brain.
+
+    At inference the brain is known in steps of 4 mm, from one block in each; so it is here.
+    """
+    if rng.random() < recipe.p_first_look:
+        return normalise_here(image).half()
+    brain = ((packed & 31) != 0) & ((packed & 31) != TISSUE["csf"])
+    for axis, start in enumerate(rng.integers(0, KNOWN_MM, 3)):
+        n = brain.shape[axis]
+        asked = np.minimum(np.arange(n) // KNOWN_MM * KNOWN_MM + start, n - 1)
+        brain = brain.index_select(axis, upload(asked, brain.device))
+    return normalise_here(image, brain).half()
+
+
+def normalise_here(image: Tensor, inside: Tensor | None = None) -> Tensor:
+    """``bidsseg.imaging.arrays.normalise`` on the image's own device, which it does not wait for.
+
+    Sorting finds percentiles of a number of voxels that only the device knows; it takes a fifth of the voxels for that.
+    """
+    darkest = image.min()
+    low, high = _span(image, image > darkest)
+    if inside is not None:
+        of_inside = _span(image, inside)
+        several = of_inside[1] > of_inside[0]
+        low, high = (torch.where(several, one, other) for one, other in zip(of_inside, (low, high), strict=True))
+    scaled = ((image - low) / (high - low)).clamp(0, 1)
+    return torch.where(high > low, scaled, (image > darkest).float())
+
+
+def _span(image: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """The 0.5th and 99.5th percentile of the voxels that count; twice the same where there are none."""
+    step = max(1, image.numel() // SORTED)
+    counted = counted.reshape(-1)[::step]
+    ordered = torch.where(counted, image.reshape(-1)[::step], torch.inf).sort().values
+    last = counted.sum().sub(1).clamp(min=0)
+    places = (last.double() * share for share in (0.005, 0.995))
+    low, high = (
+        ordered.take(place.floor().long()).lerp(ordered.take(place.ceil().long()), place.frac().float())
+        for place in places
     )
-    result.image.narrow(axis, before, keep)[:] = _normalised(seen, packed.narrow(axis, start, keep), recipe, rng)
-    result.packed.narrow(axis, before, keep)[:] = packed.narrow(axis, start, keep)
-    result.weight.narrow(axis, before, keep)[:] = True
-    return result
+    return low.nan_to_num(0, 0, 0), high.nan_to_num(0, 0, 0)

@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bidsseg.errors import plain
+from bidsseg.quality.verdicts import tally
+
 STYLES = {
     "done": "green",
     "complete": "dim",
@@ -23,8 +26,9 @@ STYLES = {
     "no mask": "dim",
     "lesions failed": "red",
 }
+VERDICT_STYLES = {"pass": "green", "check": "yellow", "fail": "red"}
 NEVER_HIDDEN = ("failed", "not tried", "to do", "lesions failed")
-Result = Literal["ok", "failed", "lesions failed"]
+RunStatus = Literal["ok", "failed", "lesions failed"]
 "How a run went; only scans fail it, or else only lesion masks."
 ROWS_AT_MOST = 60
 "Of scans that need no attention; beyond this they are only counted."
@@ -38,34 +42,49 @@ class Row:
     result: str
     "A key of ``STYLES``."
     why: str = ""
+    verdict: str = ""
+    "Of a segmented scan: a key of ``bidsseg.quality.verdicts.TITLES``."
 
 
-def finish(rows: Sequence[Row], warnings: Sequence[str]) -> Result:
+def summary(rows: Sequence[Row]) -> str:
+    """How many rows have each result, and each verdict, for instance "27 done: 20 pass, 5 check, 2 fail; 1 failed"."""
+    parts = []
+    for result, count in Counter(row.result for row in rows).items():
+        verdicts = tally(row.verdict for row in rows if row.result == result)
+        parts.append(f"{count} {result}" + (f": {verdicts}" if verdicts else ""))
+    return "; ".join(parts)
+
+
+def finish(rows: Sequence[Row], warnings: Sequence[str]) -> RunStatus:
     """Print errors, warnings and the table; returns how it went."""
     counts = Counter(row.result for row in rows)
     if rows:
-        Console(soft_wrap=False).print(_table(rows, counts))
+        Console(soft_wrap=False).print(_table(rows))
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {plain(warning)}", file=sys.stderr)
     for row in rows:
         if row.result in ("failed", "lesions failed"):
-            print(f"error: {row.why}", file=sys.stderr)
+            print(f"error: {plain(row.why)}", file=sys.stderr)
     if counts["failed"] or counts["not tried"]:
         return "failed"
     return "lesions failed" if counts["lesions failed"] else "ok"
 
 
-def _table(rows: Sequence[Row], counts: Counter[str]) -> Table:
-    caption = ", ".join(f"{count} {result}" for result, count in counts.items())
-    table = Table("scan", "result", "why", caption=caption, caption_justify="left")
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table("scan", "result", "verdict", "why", caption=summary(rows), caption_justify="left")
     quiet = len(rows) > ROWS_AT_MOST
     for row in sorted(rows, key=lambda row: row.name):
-        if quiet and row.result not in NEVER_HIDDEN and not (row.result == "done" and row.why):
+        if quiet and not _needs_attention(row):
             continue
         path, colon, rest = row.why.partition(": ")
         why = rest if colon and path.startswith("/") else row.why
-        table.add_row(row.name, Text(row.result, STYLES[row.result]), Text(why))
+        verdict = Text(row.verdict, VERDICT_STYLES.get(row.verdict, ""))
+        table.add_row(Text(plain(row.name)), Text(row.result, STYLES[row.result]), verdict, Text(plain(why)))
     return table
+
+
+def _needs_attention(row: Row) -> bool:
+    return row.result in NEVER_HIDDEN or row.verdict in ("check", "fail") or (row.result == "done" and bool(row.why))
 
 
 @contextmanager
@@ -83,6 +102,6 @@ def progress(total: int) -> Iterator[Any]:
 
     def line(name: str, good: bool) -> None:
         count[good] += 1
-        print(f"[{count.total()}/{total}] {name} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
+        print(f"[{count.total()}/{total}] {plain(name)} {'done' if good else 'failed'}", file=sys.stderr, flush=True)
 
     yield line

@@ -7,24 +7,25 @@ goes first, since another recipe may write less.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bidsseg.bids.outputs import Place, Recipe, remove_outputs
+import numpy as np
+
+from bidsseg.authorship import refuse_to_replace
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs, listed, remove_outputs
 from bidsseg.bids.root_files import LABELS_ABOUT
 from bidsseg.files import write_json
+from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.image import Image, save
 from bidsseg.labels import Scheme, label_table
-
-if TYPE_CHECKING:
-    from bidsseg.imaging.image import Image
-    from bidsseg.quality.assessment import Assessment
-    from bidsseg.quality.evidence import Evidence
-    from bidsseg.segmentation.result import Segmentation
+from bidsseg.quality.assessment import Assessment, quality_file
+from bidsseg.quality.evidence import Evidence
+from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
 MASK_LABEL = "brain"
@@ -32,19 +33,18 @@ MASK_LABEL = "brain"
 
 PROBABILITIES_ABOUT = "Probability of each label of the {0}, one volume for each row of seg-{0}_dseg.tsv."
 PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to 1 mm."
-LEFTOVER_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
-class Result:
+class ScanResult:
     """What was computed for one scan."""
 
     image: Image
     "As stored."
-    corrected: Image
-    "After bias field correction, on the same grid."
     native: Segmentation
     "On the scan's own grid."
+    conformed: Floats
+    "The scan as prepared for the network, (I, J, K) on the 1 mm grid."
     one_mm: Segmentation | None = None
     "On the 1 mm grid, where asked for."
     probabilities: Mapping[tuple[str, str], Path] = field(default_factory=dict)
@@ -53,41 +53,82 @@ class Result:
     "What the network's probabilities tell about its answer, and what is thought of it."
 
 
-def write_scan(place: Place, recipe: Recipe, result: Result, threads: int = 1) -> Path:
+def write_scan(place: ScanOutputs, recipe: OutputSettings, result: ScanResult, threads: int = 1) -> Path:
     """Write all derivatives of a scan and return its marker, which is written last."""
     remove_outputs(place.out, place.marker)
-    _remove_leftovers(place.marker.parent)
     writer = _Writer(place, recipe, [])
+    try:
+        _write_all(writer, result, threads)
+    except BaseException:  # half of a scan is of no use, and takes room
+        for path in writer.written:
+            path.unlink(missing_ok=True)
+        raise
+    return place.marker
+
+
+def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
+    for scheme in writer.recipe.schemes:  # once, before threads ask for it at the same time
+        result.native.labels(scheme)
     with ThreadPoolExecutor(threads) as pool:  # most of the time goes into compression, which threads share well
         pictures = pool.submit(_write_figures, writer, result)
         others = [
             pool.submit(_write_labels, writer, result, space, segmentation)
             for space, segmentation in (("orig", result.native), ("1mm", result.one_mm))
-            if space in recipe.spaces and segmentation is not None
+            if space in writer.recipe.spaces and segmentation is not None
         ]
-        if not place.partners:  # else it is there already, from the scan by itself
+        if not writer.place.partners:  # else it is there already, from the scan by itself
             others.append(pool.submit(_write_preprocessed, writer, result))
         others.append(pool.submit(_write_volumes, writer, result))
     for done in others:
         done.result()
     _write_marker(writer, result, [*result.image.warnings, *pictures.result()])
-    return place.marker
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of runs that were killed; young ones may belong to a run that goes on."""
-    for path in folder.glob(".????????.*"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
-                path.unlink()
+def refuse_to_replace_of(place: ScanOutputs, recipe: OutputSettings) -> None:
+    """Raise ``UserError`` where what ``write_scan`` replaces is not as bidsseg wrote it."""
+    images = [path for path in listed(place.out, place.marker) if path.name.endswith(".nii.gz")]
+    refuse_to_replace([*images, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
+
+
+def outputs_of(place: ScanOutputs, recipe: OutputSettings) -> list[Path]:
+    """All files of a scan but its marker, whether they are there or not."""
+    images = [] if place.partners else [_preprocessed_file(place)]
+    for space in recipe.spaces:
+        images.append(_mask_file(place, space))
+        for scheme in recipe.schemes:
+            images.append(_labels_file(place, space, scheme))
+            images += [_labels_file(place, space, scheme, "probseg")] if recipe.probseg else []
+    volumes = _volumes_file(place)
+    figures = [place.figure(scheme) for scheme in recipe.schemes]
+    return [*images, *map(_sidecar_of, images), volumes, volumes.with_suffix(".json"), *figures]
+
+
+def _labels_file(place: ScanOutputs, space: str, scheme: Scheme, ending: str = "dseg") -> Path:
+    return place.file(f"{ending}.nii.gz", seg=scheme, desc=place.scan.suffix, **_space_entities(space))
+
+
+def _mask_file(place: ScanOutputs, space: str) -> Path:
+    return place.file("mask.nii.gz", label=MASK_LABEL, desc=place.scan.suffix, **_space_entities(space))
+
+
+def _preprocessed_file(place: ScanOutputs) -> Path:
+    return place.file(f"{place.scan.suffix}.nii.gz", desc="preproc", **_space_entities("1mm"))
+
+
+def _volumes_file(place: ScanOutputs) -> Path:
+    return place.file("volumes.tsv", desc=place.scan.suffix)
+
+
+def _sidecar_of(image: Path) -> Path:
+    return image.with_name(image.name.removesuffix(".nii.gz") + ".json")
 
 
 @dataclass(frozen=True)
 class _Writer:
     """Where to write, with which provenance, and what has been written."""
 
-    place: Place
-    recipe: Recipe
+    place: ScanOutputs
+    recipe: OutputSettings
     written: list[Path]
 
     def metadata(self, **more: Any) -> dict[str, Any]:
@@ -95,15 +136,13 @@ class _Writer:
         return {**more, **provenance}
 
     def image(self, path: Path, data: Any, like: Image, sidecar: dict[str, Any], slope: float | None = None) -> None:
-        from bidsseg.imaging.image import save
-
-        save(path, data, like.affine, like, slope)
-        self.json(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), sidecar)
         self.written.append(path)
+        save(path, data, like.affine, like, slope)
+        self.json(_sidecar_of(path), sidecar)
 
     def json(self, path: Path, content: dict[str, Any]) -> None:
-        write_json(path, content)
         self.written.append(path)
+        write_json(path, content)
 
 
 def _space_entities(space: str) -> dict[str, str]:
@@ -115,34 +154,28 @@ def _reference(space: str) -> dict[str, Any]:
     return {"SpatialReference": "orig", **({"Resolution": {"1mm": ONE_MM}} if space == "1mm" else {})}
 
 
-def _write_labels(writer: _Writer, result: Result, space: str, segmentation: Segmentation) -> None:
+def _write_labels(writer: _Writer, result: ScanResult, space: str, segmentation: Segmentation) -> None:
     """Label images of all schemes, and the brain mask, in one space."""
-    from bidsseg.segmentation.result import brain_mask, labels
-
     place, like = writer.place, _on_grid_of(result, space)
-    entities = _space_entities(space)
     for scheme in writer.recipe.schemes:
-        path = place.file("dseg.nii.gz", seg=scheme, desc=place.scan.suffix, **entities)
+        path = _labels_file(place, space, scheme)
         sidecar = writer.metadata(
             Description=LABELS_ABOUT.format(scheme),
             **_reference(space),
         )
-        writer.image(path, labels(segmentation, scheme), like, sidecar)
+        writer.image(path, segmentation.labels(scheme), like, sidecar)
         if (space, scheme) in result.probabilities:
             _write_probabilities(writer, result.probabilities[space, scheme], space, scheme, like)
-    path = place.file("mask.nii.gz", label=MASK_LABEL, desc=place.scan.suffix, **entities)
+    path = _mask_file(place, space)
     sidecar = writer.metadata(
         Type="Brain", Description="Brain and the cerebrospinal fluid around it.", **_reference(space)
     )
-    writer.image(path, brain_mask(segmentation), like, sidecar)
+    writer.image(path, segmentation.brain_mask.astype(np.uint8), like, sidecar)
 
 
 def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Scheme, like: Image) -> None:
     """The probability of each label as one volume of a 4D image, in the order of the label table."""
-    import numpy as np
-
-    place = writer.place
-    path = place.file("probseg.nii.gz", seg=scheme, desc=place.scan.suffix, **_space_entities(space))
+    path = _labels_file(writer.place, space, scheme, "probseg")
     sidecar = writer.metadata(
         Description=PROBABILITIES_ABOUT.format(scheme),
         LabelMap=[label.abbreviation for label in label_table(scheme)],
@@ -152,61 +185,49 @@ def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Sche
     writer.image(path, volumes, like, sidecar, slope=1 / 255)
 
 
-def _on_grid_of(result: Result, space: str) -> Image:
+def _on_grid_of(result: ScanResult, space: str) -> Image:
     """An image whose affine and header fit a space; its voxels don't matter."""
-    from bidsseg.imaging.grid import grid_of
-
     if space == "orig":
         return result.image
-    return replace(result.image, affine=grid_of(result.image.data.shape, result.image.affine).affine)
+    return replace(result.image, affine=result.image.grid.affine)
 
 
-def _write_preprocessed(writer: _Writer, result: Result) -> None:
+def _write_preprocessed(writer: _Writer, result: ScanResult) -> None:
     """The scan as the network saw it: bias corrected, at 1 mm."""
-    from bidsseg.imaging.grid import conform
-
-    volume, _ = conform(result.corrected)
-    path = writer.place.file(f"{writer.place.scan.suffix}.nii.gz", desc="preproc", **_space_entities("1mm"))
+    path = _preprocessed_file(writer.place)
     sidecar = writer.metadata(SkullStripped=False, Description=PREPROCESSED, **_reference("1mm"))
-    writer.image(path, volume, _on_grid_of(result, "1mm"), sidecar)
+    writer.image(path, result.conformed, _on_grid_of(result, "1mm"), sidecar)
 
 
-def _write_volumes(writer: _Writer, result: Result) -> None:
-    from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
-
-    path = writer.place.file("volumes.tsv", desc=writer.place.scan.suffix)
+def _write_volumes(writer: _Writer, result: ScanResult) -> None:
+    path = _volumes_file(writer.place)
     expected = result.judged[1].expected if result.judged else None
-    write_volumes(path, result.native, writer.recipe.schemes, expected)
     writer.written.append(path)
+    by_scheme = {scheme: result.native.volumes(scheme) for scheme in writer.recipe.schemes}
+    write_volumes(path, by_scheme, expected)
     columns = {name: {"Description": description} for name, description in VOLUME_COLUMNS.items()}
     writer.json(path.with_suffix(".json"), {**columns, **writer.metadata()})
 
 
-def _write_figures(writer: _Writer, result: Result) -> list[str]:
+def _write_figures(writer: _Writer, result: ScanResult) -> list[str]:
     """Pictures of all schemes; returns what went wrong, since a scan without a picture is still segmented."""
     try:
         from bidsseg.report.mosaic import mosaic
-        from bidsseg.segmentation.result import labels
 
         for scheme in writer.recipe.schemes:
             path = writer.place.figure(scheme)
-            mosaic(path, result.image, labels(result.native, scheme), scheme)
+            mosaic(path, result.image, result.native.labels(scheme), scheme)
             writer.written.append(path)
     except Exception as error:
         return [f"no picture ({type(error).__name__}: {error})"]
     return []
 
 
-def _write_marker(writer: _Writer, result: Result, warnings: Sequence[str]) -> None:
-    from bidsseg.quality.assessment import quality, quality_json
-
+def _write_marker(writer: _Writer, result: ScanResult, warnings: Sequence[str]) -> None:
     place = writer.place
     outputs = sorted(path.relative_to(place.out).as_posix() for path in writer.written)
     content = {
-        **(quality_json(*result.judged) if result.judged else {}),
-        **quality(result.native),
-        "Warnings": list(warnings),
-        **writer.metadata(),
+        **quality_file(result.judged, result.native, warnings, writer.metadata()),
         **place.source_state(),
         "Outputs": outputs,
     }

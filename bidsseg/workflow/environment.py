@@ -6,12 +6,12 @@ import os
 import shutil
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 from bidsseg.errors import Defect, UserError
 from bidsseg.files import write_text
+from bidsseg.workflow.workers import Resources
 
 
 @contextmanager
@@ -28,9 +28,12 @@ def defects_logged(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def environment(work: Path, threads: int) -> Iterator[None]:
-    """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included."""
-    config = str(work / f"config-{uuid4().hex[:8]}")  # of this run: others may share the work folder
+def environment(how: Resources, threads: int) -> Iterator[None]:
+    """Keep libraries off the home folder and the network, and to their share of the CPUs, workers included.
+
+    At the end, what only this run needed is removed.
+    """
+    config = str(how.scratch / "config")
     changes = {"NIPYPE_NO_ET": "1", "NO_ET": "1", "NIPYPE_CONFIG_DIR": config, "MPLCONFIGDIR": config}
     changes |= {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
     changes |= {"LOGNAME": os.environ.get("LOGNAME", "bidsseg")}  # nipype names cluster jobs by it, and needs it
@@ -44,4 +47,7 @@ def environment(work: Path, threads: int) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        shutil.rmtree(config, ignore_errors=True)
+        shutil.rmtree(how.scratch, ignore_errors=True)
+        if not how.kept:
+            with suppress(OSError):  # not there, or another run's files are in it
+                how.work_dir.rmdir()

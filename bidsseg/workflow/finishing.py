@@ -11,24 +11,27 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.contrasts import other_contrasts, session_key
-from bidsseg.bids.outputs import Place, report_of
+from bidsseg.bids.outputs import ScanOutputs, report_of
+from bidsseg.errors import named
 from bidsseg.files import read_json, write_json
 from bidsseg.quality.agreement import WITH, with_agreement
+from bidsseg.workflow.workers import end_processes, end_with_parent
 
 
-def compare_sessions(places: Sequence[Place], threads: int, workers: int) -> list[str]:
+def compare_sessions(places: Sequence[ScanOutputs], threads: int, workers: int) -> list[str]:
     """How much the contrasts of each session agree, several sessions at once; returns a line for each failure."""
     groups = sessions_to_compare(places)
     job = partial(_compare_session, threads=threads)
     return in_processes(job, groups, workers, "some sessions are not compared, as a process was killed")
 
 
-def _compare_session(group: Sequence[Place], threads: int) -> str | None:
+def _compare_session(group: Sequence[ScanOutputs], threads: int) -> str | None:
     try:
         compare_session(group, threads)
     except Exception as error:
-        return f"{group[0].scan.stem}: not compared with other contrasts ({type(error).__name__}: {error})"
+        return f"{group[0].scan.stem}: not compared with other contrasts ({named(error)})"
     return None
 
 
@@ -45,10 +48,10 @@ def report_is_stale(out: Path, subject: str) -> bool:
     return any(result.stat().st_mtime > written for result in results)
 
 
-def write_reports(out: Path, subjects: Sequence[str], workers: int) -> list[str]:
+def write_reports(out: Path, subjects: Sequence[str], workers: int, overwrite: bool = False) -> list[str]:
     """The reports of some participants, several at once; returns a line for each that could not be written."""
     killed = "some reports are missing, as a process was killed; give --reports-only to write them"
-    return in_processes(partial(_write_report, out), subjects, workers, killed)
+    return in_processes(partial(_write_report, out, overwrite), subjects, workers, killed)
 
 
 def in_processes(job: Callable[[Any], str | None], items: Sequence[Any], workers: int, killed: str) -> list[str]:
@@ -56,32 +59,36 @@ def in_processes(job: Callable[[Any], str | None], items: Sequence[Any], workers
     if min(workers, len(items)) < 2:
         return list(filter(None, map(job, items)))
     spawned = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=spawned, initializer=end_with_parent)
     try:
-        with ProcessPoolExecutor(min(workers, len(items)), mp_context=spawned) as pool:
-            return list(filter(None, pool.map(job, items)))
+        return list(filter(None, pool.map(job, items)))
     except BrokenProcessPool:
         return [killed]
+    finally:
+        end_processes(pool)
 
 
-def _write_report(out: Path, subject: str) -> str | None:
+def _write_report(out: Path, overwrite: bool, subject: str) -> str | None:
     try:
         from bidsseg.report.participant import participant_report
 
+        if not overwrite:
+            refuse_to_replace([report_of(out, subject)])
         participant_report(out, subject)
     except Exception as error:
-        return f"sub-{subject}: no report ({type(error).__name__}: {error})"
+        return f"sub-{subject}: no report ({named(error)})"
     return None
 
 
-def sessions_to_compare(places: Iterable[Place]) -> list[list[Place]]:
+def sessions_to_compare(places: Iterable[ScanOutputs]) -> list[list[ScanOutputs]]:
     """Sessions with several contrasts, all segmented, whose quality files lack a part of their agreement."""
-    groups: dict[tuple[Path, str, str | None], list[Place]] = {}
+    groups: dict[tuple[Path, str, str | None], list[ScanOutputs]] = {}
     for place in other_contrasts(places):
         groups.setdefault(session_key(place), []).append(place)
     return [group for group in groups.values() if _is_incomplete(group)]
 
 
-def _is_incomplete(group: Sequence[Place]) -> bool:
+def _is_incomplete(group: Sequence[ScanOutputs]) -> bool:
     """A scan done again has a fresh quality file, without agreement."""
     qualities = {place: read_json(place.marker) for place in group}
     if not all(qualities.values()):
@@ -90,7 +97,7 @@ def _is_incomplete(group: Sequence[Place]) -> bool:
     return any({other.scan.stem for other in others[place]} != set(qualities[place].get(WITH, {})) for place in group)
 
 
-def compare_session(group: Sequence[Place], threads: int) -> None:
+def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
     """Register a session's scans and write into their quality files how much their regions, or lobes, agree."""
     from bidsseg.imaging.image import load
     from bidsseg.quality.agreement import register_answers
@@ -110,7 +117,7 @@ def compare_session(group: Sequence[Place], threads: int) -> None:
         write_json(place.marker, with_agreement(read_json(place.marker), by_other))
 
 
-def _label_image(place: Place) -> Path | None:
+def _label_image(place: ScanOutputs) -> Path | None:
     """The coarsest division of the cortex there is; gyri differ too much to tell a bad answer."""
     for scheme in ("regions", "lobes", "gyri"):
         path = place.file("dseg.nii.gz", space="orig", seg=scheme, desc=place.scan.suffix)

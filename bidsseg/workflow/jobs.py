@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsseg.bids.contrasts import fused_place
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import Place, Recipe
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 
 if TYPE_CHECKING:
     from bidsseg.lesions.options import LesionOptions
@@ -25,26 +25,40 @@ class Job:
     model: str
     "Name or folder."
     recipe: dict[str, Any]
-    "Fields of ``Recipe``."
+    "Fields of ``OutputSettings``."
     device: str = "auto"
     threads: int = 1
     partners: Sequence[str] = ()
     "Scans of other contrasts of the session, to average probabilities with."
     low_memory: bool = False
+    keep_answer: bool = False
+    "Also keep what the network said, to be fused with other contrasts."
+    overwrite: bool = False
+    "Also what bidsseg did not write."
 
     @property
-    def place(self) -> Place:
-        place = Place(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
+    def place(self) -> ScanOutputs:
+        place = ScanOutputs(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
         return fused_place(place, [Path(path) for path in self.partners]) if self.partners else place
 
-    def made_with(self) -> Recipe:
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The scan, and its partners."""
+        return (self.scan, *self.partners)
+
+    def alone(self, scan: str) -> Job:
+        """The job of one of the sources by itself, whose answer is kept."""
+        return replace(self, scan=scan, partners=(), keep_answer=True)
+
+    def made_with(self) -> OutputSettings:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.recipe.items()}
-        return Recipe(**fields)
+        return OutputSettings(**fields)
 
 
-def job_for(place: Place, recipe: Recipe, model: str, device: str, threads: int, low_memory: bool = False) -> Job:
+def job_for(place: ScanOutputs, recipe: OutputSettings, model: str, **how: Any) -> Job:
+    """``how`` are the remaining fields of the job."""
     paths = str(place.scan.path), str(place.dataset), str(place.out)
-    return Job(*paths, model, asdict(recipe), device, threads, [str(path) for path in place.partners], low_memory)
+    return Job(*paths, model, asdict(recipe), partners=[str(path) for path in place.partners], **how)
 
 
 @dataclass(frozen=True)
@@ -64,10 +78,12 @@ class LesionJob:
     options: dict[str, Any]
     "Fields of ``LesionOptions``."
     threads: int = 1
+    overwrite: bool = False
+    "Also what bidsseg did not write."
 
     @property
-    def places(self) -> tuple[Place, ...]:
-        return tuple(Place(parse_scan(Path(scan)), Path(self.dataset), Path(self.out)) for scan in self.scans)
+    def places(self) -> tuple[ScanOutputs, ...]:
+        return tuple(ScanOutputs(parse_scan(Path(scan)), Path(self.dataset), Path(self.out)) for scan in self.scans)
 
     @property
     def subject(self) -> str:

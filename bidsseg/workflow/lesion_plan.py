@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count, groupby
 from pathlib import Path
 
-from bidsseg.bids.lesion_masks import Search, choose, find_masks
+from bidsseg.bids.lesion_masks import MaskSearch, choose, find_masks
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import Place, Recipe, is_complete, lesion_log, lesion_marker, report_of
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, lesion_log, lesion_marker, report_of
 from bidsseg.bids.root_files import links_in
 from bidsseg.bids.session_order import in_time
 from bidsseg.errors import UserError
-from bidsseg.files import table, write_text
+from bidsseg.files import json_content, table, write_text
 from bidsseg.labels import label_table
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.tables import LESION_CODES
@@ -25,13 +24,13 @@ REASON = "Error: "
 
 
 @dataclass(frozen=True)
-class LesionRequest:
+class LesionPlanInputs:
     """What the user asked for."""
 
-    search: Search
+    search: MaskSearch
     "Folders are absolute."
     options: LesionOptions
-    recipe: Recipe
+    recipe: OutputSettings
     "Of the segmentations that lesions are placed in."
     dataset: Path
     out: Path
@@ -67,13 +66,15 @@ def link_names(derivatives: Sequence[Path], known: Mapping[str, str]) -> dict[Pa
     return {path: by_uri.get(path.as_uri()) or next(free) for path in derivatives}
 
 
-def finished(request: LesionRequest, subject: str) -> list[Place]:
+def finished(request: LesionPlanInputs, subject: str) -> list[ScanOutputs]:
     """The participant's scans that have been segmented with this recipe, also in earlier runs, by session."""
     places = []
     for marker in sorted((request.out / f"sub-{subject}").glob("**/anat/sub-*_qc.json")):
         try:
-            source = json.loads(marker.read_text(encoding="utf-8"))["Sources"][0].removeprefix("bids:raw:")
-            place = Place(parse_scan(request.dataset / source), request.dataset, request.out)
+            source = json_content(marker)["Sources"][0].removeprefix("bids:raw:")
+            if not (request.dataset / source).is_relative_to(request.dataset) or ".." in Path(source).parts:
+                continue
+            place = ScanOutputs(parse_scan(request.dataset / source), request.dataset, request.out)
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             continue
         if place.marker == marker and is_complete(place, request.recipe):
@@ -81,7 +82,7 @@ def finished(request: LesionRequest, subject: str) -> list[Place]:
     return by_session(places)
 
 
-def by_session(places: Sequence[Place]) -> list[Place]:
+def by_session(places: Sequence[ScanOutputs]) -> list[ScanOutputs]:
     """A participant's scans, those of the earliest session first."""
     if not places:
         return []
@@ -89,7 +90,7 @@ def by_session(places: Sequence[Place]) -> list[Place]:
     return sorted(places, key=lambda place: (order.index(place.scan.session or ""), place.scan.stem))
 
 
-def plan(found: Mapping[str, Sequence[Place]], request: LesionRequest, overwrite: bool, dry_run: bool) -> Plan:
+def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, overwrite: bool, dry_run: bool) -> Plan:
     """Pair scans and masks, and tell what is up to date; ``found`` holds the scans of each subject, by session.
 
     Removes results whose mask is there no more, unless it is a dry run.
@@ -98,7 +99,7 @@ def plan(found: Mapping[str, Sequence[Place]], request: LesionRequest, overwrite
     complete: list[LesionJob] = []
     told: list[Told] = []
     for subject, scans in found.items():
-        pairs: list[tuple[Place, Path]] = []
+        pairs: list[tuple[ScanOutputs, Path]] = []
         removed = False
         for session, group in groupby(scans, key=lambda place: place.scan.session):
             places = list(group)
@@ -117,7 +118,7 @@ def plan(found: Mapping[str, Sequence[Place]], request: LesionRequest, overwrite
         if removed:
             report_of(request.out, subject).unlink(missing_ok=True)  # it shows them; the run writes it anew
         if pairs:
-            job = _job(pairs, request)
+            job = _job(pairs, request, overwrite)
             (complete if not overwrite and is_done(job) else jobs).append(job)
     return Plan(tuple(jobs), tuple(complete), tuple(told))
 
@@ -126,20 +127,20 @@ def _name(subject: str, session: str | None) -> str:
     return f"sub-{subject}" + (f"_ses-{session}" if session else "") + " lesions"
 
 
-def _pair(places: Sequence[Place], masks: Sequence[Path]) -> tuple[Place, Path] | None:
+def _pair(places: Sequence[ScanOutputs], masks: Sequence[Path]) -> tuple[ScanOutputs, Path] | None:
     found = choose([place.scan for place in places], masks)
     if found is None:
         return None
     return next(place for place in places if place.scan == found[0]), found[1]
 
 
-def _remove_others(places: Sequence[Place], pair: tuple[Place, Path] | None) -> bool:
+def _remove_others(places: Sequence[ScanOutputs], pair: tuple[ScanOutputs, Path] | None) -> bool:
     kept = lesion_marker(pair[0]) if pair else None
     removed = [remove_lesions(place) for place in places if lesion_marker(place) != kept]
     return any(removed)
 
 
-def _job(pairs: Sequence[tuple[Place, Path]], request: LesionRequest) -> LesionJob:
+def _job(pairs: Sequence[tuple[ScanOutputs, Path]], request: LesionPlanInputs, overwrite: bool) -> LesionJob:
     links = link_names(request.search.derivatives, links_in(request.out))
     return LesionJob(
         dataset=str(request.dataset),
@@ -150,6 +151,7 @@ def _job(pairs: Sequence[tuple[Place, Path]], request: LesionRequest) -> LesionJ
         mask_uris=tuple(_uri(mask, links) for _, mask in pairs),
         options=asdict(request.options),
         threads=request.threads,
+        overwrite=overwrite,
     )
 
 
@@ -174,7 +176,7 @@ def outcomes(job: LesionJob, error: str | None) -> list[Told]:
         elif error is not None or not lesion_marker(place).exists():
             told.append(Told(name, "lesions failed", f"{mask}: {error or 'not finished'}"))
         else:
-            found = json.loads(lesion_marker(place).read_text(encoding="utf-8"))
+            found = json_content(lesion_marker(place))
             told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
     return told
 

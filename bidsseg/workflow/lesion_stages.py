@@ -17,29 +17,47 @@ from typing import Any
 
 import numpy as np
 
+from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.outputs import (
     NEEDED_SCHEMES,
-    Place,
+    ScanOutputs,
+    all_there,
     changes_base,
     changes_marker,
     label_image,
     lesion_figure,
     lesion_log,
     lesion_marker,
+    listed,
     remove_outputs,
 )
 from bidsseg.errors import UserError, one_line_errors
-from bidsseg.files import read_json, write_json, write_text
+from bidsseg.files import all_whole, read_json, write_json, write_text
 from bidsseg.imaging.image import Image, load
-from bidsseg.lesions.changes import Session, change_counts, follow, write_changes
+from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import LesionReport
-from bidsseg.lesions.tables import summary, write_lesions
+from bidsseg.lesions.tables import LESION_TABLES, lesion_files, summary, write_lesions
 from bidsseg.segmentation.result import Segmentation, from_labels
 from bidsseg.workflow.jobs import LesionJob
 
+SPACE = "_space-orig"
+"In the names of images of lesions."
 
-def origin(place: Place, mask: str, job: LesionJob) -> dict[str, Any]:
+
+def lesions_base(place: ScanOutputs) -> Path:
+    """Folder and name, up to before ``_desc``, of what concerns a scan's lesions."""
+    marker = lesion_marker(place)
+    return marker.with_name(marker.name.removesuffix("_desc-lesionsummary_lesions.json"))
+
+
+def changes_table(out: Path, subject: str) -> Path:
+    base = changes_base(out, subject)
+    return base.with_name(f"{base.name}_desc-lesionchanges_lesions.tsv")
+
+
+def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
     """All that the lesions of a scan depend on. Raises ``OSError`` where something is missing."""
     return {
         "SoftwareVersion": job.version,
@@ -67,17 +85,28 @@ def is_done(job: LesionJob) -> bool:
     return scans and changes.get("Scans") == [place.scan.stem for place in job.places]
 
 
-def _is_current(place: Place, mask: str, job: LesionJob) -> bool:
-    found = read_json(lesion_marker(place))
-    there = all((place.out / name).exists() for name in found.get("Outputs", ["missing"]))
-    return there and found.get("Origin") == origin(place, mask, job)
+def _is_current(place: ScanOutputs, mask: str, job: LesionJob) -> bool:
+    there = all_there(place.out, lesion_marker(place))
+    return there and read_json(lesion_marker(place)).get("Origin") == origin(place, mask, job)
 
 
-def remove_lesions(place: Place) -> bool:
+def remove_lesions(place: ScanOutputs) -> bool:
     """Remove what a mask led to, be it a result or a failure; whether there was anything."""
     failed = lesion_log(place).exists()
     lesion_log(place).unlink(missing_ok=True)
     return remove_outputs(place.out, lesion_marker(place)) or failed
+
+
+def make_room(place: ScanOutputs, overwrite: bool) -> None:
+    """Remove what is to be written anew; raises ``UserError`` where some of it is not ours, unless ``overwrite``."""
+    if not overwrite:
+        expected = [
+            *lesion_files(lesions_base(place), SPACE),
+            lesion_figure(place),
+            *listed(place.out, lesion_marker(place)),
+        ]
+        refuse_to_replace(expected, LESION_TABLES)
+    remove_lesions(place)
 
 
 def remove_changes(out: Path, subject: str) -> bool:
@@ -92,10 +121,12 @@ def describe_participant(fields: dict[str, Any]) -> str:
     stems: list[str] = []
     first: tuple[Image, Segmentation] | None = None
     for number, place in enumerate(job.places):
-        remove_lesions(place)
         try:
             with one_line_errors(job.masks[number]):
+                make_room(place, job.overwrite)
+            with one_line_errors(str(place.scan.path)):
                 image = load(place.scan.path)
+            with one_line_errors(job.masks[number]):
                 report = describe(place, image, number, job)
                 matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
         except UserError:
@@ -105,6 +136,9 @@ def describe_participant(fields: dict[str, Any]) -> str:
         name = place.scan.session or place.scan.stem
         sessions.append(Session(name, slim(report), matrix))
         stems.append(place.scan.stem)
+    if not job.overwrite:
+        table = changes_table(Path(job.out), job.subject)
+        refuse_to_replace([table, table.with_suffix(".json")], [tuple(CHANGE_COLUMNS)])
     describe_changes(Path(job.out), job.subject, sessions, stems)
     return job.subject
 
@@ -125,17 +159,17 @@ def slim(report: LesionReport) -> LesionReport:
     )
 
 
-def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionReport:
+def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> LesionReport:
     """Measure the lesions of one scan and write all about them."""
     regions, lobes = (load(label_image(place, scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
     segmentation = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
     mask = load(job.masks[number], uniform_ok=True)
-    report = lesion_features(image, mask, segmentation, job.made_with)
+    report = lesion_features(image, mask, segmentation, job.made_with, is_probability(job.masks[number]))
     uris = [job.mask_uris[number], place.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
-    base = lesion_marker(place)
-    base = base.with_name(base.name.removesuffix("_desc-lesionsummary_lesions.json"))
-    written = write_lesions(report, image, base, sidecar, "_space-orig")
+    written = lesion_files(lesions_base(place), SPACE)
+    with all_whole(written) as new:
+        write_lesions(report, image, new, sidecar)
     warnings = [*(f"lesion mask: {line}" for line in mask.warnings), *report.warnings]
     written += _write_figure(place, image, report, warnings)
     content = {
@@ -150,7 +184,7 @@ def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionR
     return report
 
 
-def _write_figure(place: Place, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:
+def _write_figure(place: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:
     """The picture of zones; tables without it are worth having."""
     try:
         from bidsseg.report.lesion_mosaic import zone_mosaic

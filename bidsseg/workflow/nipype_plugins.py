@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -16,11 +17,11 @@ from nipype import logging as nipype_logging
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from nipype.pipeline.plugins.slurm import SLURMPlugin
 
-from bidsseg.errors import UserError
-from bidsseg.workflow.workers import WORKER_DIED, Execution, WorkerPool
+from bidsseg.errors import UserError, root_of
+from bidsseg.workflow.workers import WORKER_DIED, Resources, WorkerPool
 
 JOB_DIED = "its cluster job ended without a result, most likely for want of time or memory; ask for more in sbatch_args"
-STAGES = ("outputs", "segmentation", "n4", "lesions")
+STAGES = ("outputs", "fusion", "segmentation", "n4", "lesions")
 "Last first: a scan begun is finished before another begins, which keeps the work folder small."
 
 
@@ -40,7 +41,7 @@ class Slurm(SLURMPlugin):  # type: ignore[misc]
         return result
 
 
-def monitor_resources(how: Execution) -> None:
+def monitor_resources(how: Resources) -> None:
     """Switch nipype's resource monitor; raises ``UserError`` where it cannot work."""
     if how.resource_monitor and how.plugin:
         raise UserError("--resource-monitor does not work with --use-plugin; ask the cluster, say with sacct")
@@ -49,12 +50,15 @@ def monitor_resources(how: Execution) -> None:
     config.resource_monitor = how.resource_monitor
 
 
-def run_in_worker(how: Execution, folder: Path, node: Any, updatehash: bool, task: int) -> dict[str, Any]:
+def run_in_worker(how: Resources, folder: Path, node: Any, updatehash: bool, task: int) -> dict[str, Any]:
     """Run a node; ``folder`` becomes the current one, because nipype's resource monitor writes there."""
     os.chdir(folder)
     set_up_logging(how.verbose)
     monitor_resources(how)
-    result: dict[str, Any] = run_node(node, updatehash, task)
+    try:
+        result: dict[str, Any] = run_node(node, updatehash, task)
+    except Exception as error:  # nipype looks for the node's files after an error; on a full disk there are none
+        return {"result": None, "traceback": traceback.format_exception(root_of(error)), "taskid": task}
     return result
 
 
@@ -71,6 +75,8 @@ class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]
         self.pool.shutdown()
         self._workers = pool
         self._folder = folder
+        self.unwritten: dict[str, str] = {}
+        "Tracebacks, by the node's name, that the disk had no room for."
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1
@@ -93,6 +99,13 @@ class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]
                 "traceback": [f"bidsseg.errors.UserError: {reason}\n"],
                 "taskid": task,
             }
+
+    def _report_crash(self, node: Any, result: dict[str, Any] | None = None) -> Any:
+        try:
+            return super()._report_crash(node, result=result)
+        except OSError:
+            self.unwritten[node.fullname] = "".join((result or {}).get("traceback") or traceback.format_exc())
+            return None
 
     def _postrun_check(self) -> None:
         """The workers go on to the next batch."""

@@ -5,21 +5,22 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
+from bidsseg.bids.contrasts import session_key
 from bidsseg.bids.outputs import is_complete
+from bidsseg.errors import full_disk
 from bidsseg.files import write_text
 from bidsseg.workflow.jobs import Job, LesionJob
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
-from bidsseg.workflow.workers import MEMORY_GB, WORKER_DIED, Execution, WorkerPool
+from bidsseg.workflow.workers import MEMORY_GB, WORKER_DIED, Resources, WorkerPool
 
 ROOT = "bidsseg"
 SCANS_PER_WORKER = 16
@@ -28,6 +29,7 @@ FUSION_GB = 2.0
 "More, for a scan whose probabilities are averaged with others'."
 REASON = re.compile(r"^\s*bidsseg\.errors\.\w+: (.*)$", re.MULTILINE)
 LAST_ERROR = re.compile(r"^\s*((?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt|Pool): .*)$", re.MULTILINE)
+NO_SPACE = re.compile(r"(?:No space left on device|Disk quota exceeded)(?:: '(.+)')?$")
 LAST_STAGES = ("outputs", "lesions")
 OnScan = Callable[[str, bool], None]
 "Told the name of a scan that has ended, and whether it went well."
@@ -55,8 +57,7 @@ def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator
     if how.write_graph and jobs:
         write_graph(jobs[0], how)
     with closing(Runner(pool, on_scan)) as runner:
-        for first in range(0, len(jobs), size):
-            batch = jobs[first : first + size]
+        for batch in batches(jobs, size):
             if failed and how.stop_on_first_crash:
                 yield from (Outcome(job, "not tried, as another scan failed", stopped=True) for job in batch)
                 continue
@@ -89,7 +90,7 @@ def run_lesion_jobs(
             yield from runner.run_lesions([job])
 
 
-def write_graph(job: Job, how: Execution) -> None:
+def write_graph(job: Job, how: Resources) -> None:
     """A scan's workflow as logs/graph.dot, and as graph.svg where Graphviz is installed."""
     path = how.logs / "graph.dot"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,41 +107,44 @@ class Runner:
         self.how = how = pool.how
         self.on_scan = on_scan
         self.stems: dict[str, str] = {}
+        self.parts: dict[str, tuple[str, ...]] = {}
+        "By the name of a job's workflow, the workflows that its results come from."
+        self.ended: set[str] = set()
         self.failed: set[str] = set()
-        self.scratch = how.work_dir / f"run-{uuid4().hex[:8]}"  # in containers, process ids are not unique
-        self.scratch.mkdir(parents=True)
+        self.unwritten: dict[str, str] = {}
+        self.scratch = how.scratch
+        self.scratch.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
         """End the workers and remove what is only of use during the run."""
         self.pool.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
-        if not self.how.keep_work:
-            if self.how.plugin:  # the scripts that nipype submitted
-                shutil.rmtree(self.how.work_dir / ROOT / "batch", ignore_errors=True)
-            (self.how.work_dir / ROOT / "resource_monitor.json").unlink(missing_ok=True)  # logs/resources.tsv has it
-            for folder in (self.how.work_dir / ROOT, self.how.work_dir):
-                with suppress(OSError):
-                    folder.rmdir()
+        if not self.how.kept:
+            with suppress(OSError):  # another run's files are in it
+                self.how.work_dir.rmdir()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run one batch; every job gets an outcome."""
-        self.failed = set()
-        self.stems = {workflow_name(job): job.place.scan.stem for job in jobs}
+        self._expect({workflow_name(job): parts_of(job) for job in jobs})
+        self.stems = {name: stem for job in jobs for name, stem in stems_of(job).items()}
         error = self._execute(build_workflow(jobs, self.how))
         crashes = self._crashes()
         return [self._outcome(job, crashes, error) for job in jobs]
 
+    def _expect(self, parts: dict[str, tuple[str, ...]]) -> None:
+        self.parts, self.ended, self.failed = parts, set(), set()
+
     def run_lesions(self, jobs: Sequence[LesionJob]) -> list[tuple[LesionJob, str | None]]:
         """Describe the lesions of participants; returns each with what ended it, None if nothing did."""
-        self.failed = set()
         self.stems = {f"lesions_{job.subject}": f"sub-{job.subject} lesions" for job in jobs}
-        workflow = Workflow(name=ROOT, base_dir=str(self.how.work_dir))
+        self._expect({name: (name,) for name in self.stems})
+        workflow = Workflow(name=ROOT, base_dir=str(self.how.nodes))
         workflow.add_nodes([lesion_workflow(job, self.how) for job in jobs])
         error = self._execute(workflow)
         crashes = self._crashes()
         return [(job, self._lesion_error(job, crashes.get(f"lesions_{job.subject}"), error)) for job in jobs]
 
-    def _lesion_error(self, job: LesionJob, crash: Path | None, error: str) -> str | None:
+    def _lesion_error(self, job: LesionJob, crash: str | None, error: str) -> str | None:
         """What ended a participant's lesions; of a crash the masks' logs tell too."""
         from bidsseg.bids.outputs import lesion_log, lesion_marker
         from bidsseg.workflow.lesion_stages import is_done
@@ -148,12 +152,10 @@ class Runner:
         if crash is None:
             told = is_done(job) or any(lesion_log(place).exists() for place in job.places)
             return None if told else error
-        text = crash.read_text(encoding="utf-8", errors="replace")
-        crash.unlink()
-        reason = str((LAST_ERROR.findall(text) or [error])[-1])
+        reason = with_advice(str((LAST_ERROR.findall(crash) or [error])[-1]), self.how.work_dir)
         for place in job.places:
             if not lesion_marker(place).exists():
-                write_text(lesion_log(place), f"{text.rstrip()}\nError: {reason}\n")
+                _write_log(lesion_log(place), f"{crash.rstrip()}\nError: {reason}\n")
         return reason
 
     def _execute(self, workflow: Workflow) -> str:
@@ -161,14 +163,16 @@ class Runner:
         workflow.config = self._config()
         try:
             if not self.how.plugin:
-                workflow.run(plugin=MultiProcInPool(self.pool, self.scratch, self._status))
+                plugin = MultiProcInPool(self.pool, self.scratch, self._status)
+                self.unwritten = plugin.unwritten
+                workflow.run(plugin=plugin)
             else:
                 arguments = {**self.how.plugin.get("plugin_args", {}), "status_callback": self._status}
                 name = self.how.plugin["plugin"]
                 plugin = Slurm(plugin_args=arguments) if name == "SLURM" else name
                 workflow.run(plugin=plugin, plugin_args=arguments)
         except Exception as unexpected:  # nipype's summary of the nodes that failed; each has a crash file
-            return " ".join(str(unexpected).split())[:200]
+            return with_advice(" ".join(str(unexpected).split())[:200], self.how.work_dir)
         return "not finished, as another scan failed"
 
     def _config(self) -> dict[str, Any]:
@@ -188,35 +192,48 @@ class Runner:
         good = status == "end" and node.name in LAST_STAGES and name not in self.failed  # Linear "ends" what it skips
         if status == "end" and self.how.resource_monitor:
             note_resources(self.how.logs / "resources.tsv", self.stems[name], node)
-        if status == "exception" or good:
-            self.failed |= {name} if status == "exception" else set()
-            self._clean(name)
-            self.on_scan(self.stems[name], good)
+        if status == "exception":
+            self._end([job for job, parts in self.parts.items() if name in parts], good=False)
+        elif good:
+            self._end([name], good=True)
 
-    def _crashes(self) -> dict[str, Path]:
-        """The crash file of each workflow that failed."""
+    def _end(self, jobs: Sequence[str], good: bool) -> None:
+        """Tell of jobs that have ended, and remove the folders that no other job needs."""
+        for job in jobs:
+            if job not in self.ended:
+                self.ended.add(job)
+                self.failed |= set() if good else {job}
+                self.on_scan(self.stems[job], good)
+        needed = {part for job, parts in self.parts.items() if job not in self.ended for part in parts}
+        for part in {part for job in jobs for part in self.parts[job]} - needed:
+            self._clean(part)
+
+    def _crashes(self) -> dict[str, str]:
+        """What the crash file of each workflow says that failed; the files are removed."""
         found = {}
         for path in self.scratch.glob("crash-*"):
-            name = re.match(rf"Node: {ROOT}\.(\w+)\.", path.read_text(encoding="utf-8", errors="replace"))
+            text = path.read_text(encoding="utf-8", errors="replace")
+            path.unlink()
+            name = re.match(rf"Node: {ROOT}\.(\w+)\.", text)
             if name:
-                found[name[1]] = path
-        return found
+                found[name[1]] = text
+        return {**found, **{name.split(".")[1]: text for name, text in self.unwritten.items()}}
 
-    def _outcome(self, job: Job, crashes: dict[str, Path], error: str) -> Outcome:
-        crash = crashes.get(workflow_name(job))
+    def _outcome(self, job: Job, crashes: dict[str, str], error: str) -> Outcome:
+        log = self.how.logs / f"{job.place.scan.stem}_error.txt"
+        crash = next((crashes[part] for part in parts_of(job) if part in crashes), None)
         if crash is not None:
-            reason = reason_in(crash.read_text(encoding="utf-8", errors="replace"), job)
-            self.how.logs.mkdir(parents=True, exist_ok=True)
-            shutil.move(crash, self.how.logs / f"{job.place.scan.stem}_error.txt")
+            reason = reason_in(crash, job, self.how.work_dir)
+            _write_log(log, f"{crash.rstrip()}\nError: {reason}\n")
             return Outcome(job, reason)
         if is_complete(job.place, job.made_with()):
-            (self.how.logs / f"{job.place.scan.stem}_error.txt").unlink(missing_ok=True)
+            log.unlink(missing_ok=True)
             return Outcome(job)
         return Outcome(job, f"{job.scan}: {error}", stopped=self.how.stop_on_first_crash)
 
     def _clean(self, name: str) -> None:
-        if not self.how.keep_work:
-            shutil.rmtree(self.how.work_dir / ROOT / name, ignore_errors=True)
+        if not self.how.kept:
+            shutil.rmtree(self.how.nodes / ROOT / name, ignore_errors=True)
 
 
 RESOURCES = {"seconds": "duration", "peak_memory_gb": "mem_peak_gb", "cpu_percent": "cpu_percent"}
@@ -235,49 +252,140 @@ def note_resources(path: Path, scan: str, node: Any) -> None:
         handle.write("\t".join([scan, node.name, *numbers]) + "\n")
 
 
-def reason_in(crash: str, job: Job) -> str:
-    """The one line of a crash file that a user needs."""
+def _write_log(path: Path, text: str) -> None:
+    """A log that the disk has no room for is done without: the run goes on, and says what happened."""
+    with suppress(OSError):
+        write_text(path, text)
+
+
+def with_advice(reason: str, work: Path) -> str:
+    """The reason; of a full disk, also which one it is: that of the file it names, else of the work folder."""
+    full = NO_SPACE.search(reason)
+    return full_disk(full[1] or work) if full else reason
+
+
+def reason_in(crash: str, job: Job, work: Path) -> str:
+    """The one line of a crash file that a user needs; ``work`` is the folder that nipype writes in."""
     found = REASON.findall(crash)
     if found:
         reason = str(found[-1])
         return reason if job.scan in reason else f"{job.scan}: {reason}"
     other = LAST_ERROR.findall(crash)
-    return f"{job.scan}: {other[-1] if other else 'failed without a message; see the log'}"
+    return f"{job.scan}: {with_advice(other[-1], work) if other else 'failed without a message; see the log'}"
 
 
-def build_workflow(jobs: Sequence[Job], how: Execution) -> Workflow:
-    """One workflow that holds one of three nodes for each scan."""
-    workflow = Workflow(name=ROOT, base_dir=str(how.work_dir))
-    workflow.add_nodes([scan_workflow(job, how) for job in jobs])
+def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
+    """The jobs, some at a time, those of one session together: at least ``size`` but for the last."""
+    sessions: dict[tuple[Path, str, str | None], list[Job]] = {}
+    for job in jobs:
+        sessions.setdefault(session_key(job.place), []).append(job)
+    batch: list[Job] = []
+    for session in sessions.values():
+        batch += session
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def build_workflow(jobs: Sequence[Job], how: Resources) -> Workflow:
+    """One workflow that holds one of three nodes for each scan, and one for the contrasts of each session to fuse."""
+    workflow = Workflow(name=ROOT, base_dir=str(how.nodes))
+    sessions: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.partners:
+            sessions.setdefault(fusion_name(job), []).append(job)
+    asked = {scan: job.alone(scan) for session in sessions.values() for job in session for scan in job.sources}
+    scans = {job.scan: scan_workflow(asked.get(job.scan, job), how) for job in jobs if not job.partners}
+    scans |= {scan: scan_workflow(job, how, outputs=False) for scan, job in asked.items() if scan not in scans}
+    workflow.add_nodes(list(scans.values()))
+    for name, session in sessions.items():
+        _add_session(workflow, name, session, scans, how)
     return workflow
+
+
+def _add_session(
+    workflow: Workflow, name: str, session: Sequence[Job], scans: Mapping[str, Workflow], how: Resources
+) -> None:
+    """Fuse the contrasts of a session: a node that has the answers to all of them, and one that writes for each job."""
+    sources = list(dict.fromkeys(scan for job in session for scan in job.sources))
+    answers = [f"answer{number}" for number in range(len(sources))]
+    function = Function(input_names=["jobs", "scans", *answers], output_names=["out"], function=_fusion)
+    fusion = Node(function, name="fusion", **_share(how, FUSION_GB))
+    fusion.inputs.jobs = [asdict(job) for job in session]
+    fusion.inputs.scans = sources
+    together = Workflow(name=name)
+    together.add_nodes([fusion])
+    for scan, answer in zip(sources, answers, strict=True):
+        workflow.connect(scans[scan], "segmentation.out", together, f"fusion.{answer}")
+    for job in session:
+        outputs = _outputs_node(job, _fused_outputs, how)
+        fused = Workflow(name=workflow_name(job))
+        fused.add_nodes([outputs])
+        workflow.connect(scans[job.scan], "n4.out", fused, "outputs.corrected")
+        workflow.connect(together, "fusion.out", fused, "outputs.fused")
 
 
 def workflow_name(job: Job) -> str:
     return re.sub(r"\W", "_", job.place.scan.stem)
 
 
-def scan_workflow(job: Job, how: Execution) -> Workflow:
-    """Bias field correction, segmentation, outputs. Outputs are written whatever nipype finds in its cache."""
-    memory_gb = how.scan_gb + (FUSION_GB if job.partners else 0)
-    share = {"n_procs": how.threads, "mem_gb": min(memory_gb, how.memory_gb or memory_gb)}
-    n4, segmentation, outputs = (
-        Node(Function(function=function, output_names=["out"]), name=function.__name__.strip("_"), **share)
-        for function in (_n4, _segmentation, _outputs)
+def fusion_name(job: Job) -> str:
+    """The name of what fuses the contrasts of a job's session."""
+    scan = job.place.scan
+    return re.sub(r"\W", "_", f"fusion_{scan.subject}_{scan.session}")
+
+
+def stems_of(job: Job) -> dict[str, str]:
+    """The workflows that a job's results come from, its own first, and the scan that each is about."""
+    own = {workflow_name(job): job.place.scan.stem}
+    if not job.partners:
+        return own
+    sources = [job.alone(scan) for scan in job.sources]
+    alone = {workflow_name(source): source.place.scan.stem for source in sources}
+    return {**own, fusion_name(job): job.place.scan.stem, **alone}
+
+
+def parts_of(job: Job) -> tuple[str, ...]:
+    """The names of the workflows that a job's results come from, its own first."""
+    return tuple(stems_of(job))
+
+
+def scan_workflow(job: Job, how: Resources, outputs: bool = True) -> Workflow:
+    """Bias field correction, segmentation, and outputs; these are written whatever nipype finds in its cache."""
+    n4, segmentation = (
+        Node(Function(function=function, output_names=["out"]), name=function.__name__.strip("_"), **_share(how))
+        for function in (_n4, _segmentation)
     )
-    for node in (n4, segmentation, outputs):
+    for node in (n4, segmentation):
         node.inputs.job = asdict(job)
     stat = Path(job.scan).stat() if Path(job.scan).exists() else None
     n4.inputs.stamp = [stat.st_size, stat.st_mtime_ns] if stat else []
     segmentation.inputs.use_gpu = how.gpus > 0  # nipype knows nodes for the GPU by the name of this input
-    outputs.overwrite = True
     workflow = Workflow(name=workflow_name(job))
     workflow.connect(n4, "out", segmentation, "corrected")
-    workflow.connect(n4, "out", outputs, "corrected")
-    workflow.connect(segmentation, "out", outputs, "segmentation")
+    if outputs:
+        written = _outputs_node(job, _outputs, how)
+        workflow.connect(n4, "out", written, "corrected")
+        workflow.connect(segmentation, "out", written, "segmentation")
     return workflow
 
 
-def lesion_workflow(job: LesionJob, how: Execution) -> Workflow:
+def _outputs_node(job: Job, function: Callable[..., str], how: Resources) -> Node:
+    node = Node(Function(function=function, output_names=["out"]), name="outputs", **_share(how))
+    node.inputs.job = asdict(job)
+    node.overwrite = True
+    return node
+
+
+def _share(how: Resources, more_gb: float = 0.0) -> dict[str, float]:
+    """CPUs and memory of a node."""
+    memory_gb = how.scan_gb + more_gb
+    return {"n_procs": how.threads, "mem_gb": min(memory_gb, how.memory_gb or memory_gb)}
+
+
+def lesion_workflow(job: LesionJob, how: Resources) -> Workflow:
     """The lesions of one participant, in one node: its sessions are compared."""
     share = {"n_procs": how.threads, "mem_gb": min(MEMORY_GB, how.memory_gb or MEMORY_GB)}
     node = Node(Function(function=_lesions, output_names=["out"]), name="lesions", **share)
@@ -297,20 +405,37 @@ def _lesions(job: dict) -> str:  # type: ignore[type-arg]
 def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
-    from bidsseg.workflow.scan_stages import prepare
+    from bidsseg.workflow.scan_stages import bias_stage
 
-    return prepare(job, Path.cwd())
+    return bias_stage(job, Path.cwd())
 
 
 def _segmentation(job: dict, corrected: str, use_gpu: bool) -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
-    from bidsseg.workflow.scan_stages import segment
+    from bidsseg.workflow.scan_stages import segmentation_stage
 
-    return segment(job, corrected, Path.cwd())
+    return segmentation_stage(job, corrected, Path.cwd())
 
 
 def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: ignore[type-arg]
-    from bidsseg.workflow.scan_stages import write
+    from bidsseg.workflow.scan_stages import output_stage
 
-    return write(job, corrected, segmentation)
+    return output_stage(job, corrected, segmentation)
+
+
+def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
+
+    from bidsseg.workflow.scan_stages import fuse_session
+
+    by_scan = {scan: answers[f"answer{number}"] for number, scan in enumerate(scans)}
+    return fuse_session(jobs, by_scan, Path.cwd())
+
+
+def _fused_outputs(job: dict, corrected: str, fused: str) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
+
+    from bidsseg.workflow.scan_stages import SEGMENTATION, fused_folder, output_stage
+
+    return output_stage(job, corrected, str(fused_folder(Path(fused), job) / SEGMENTATION))

@@ -9,7 +9,7 @@ from bidsseg.labels import Scheme
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """What the user asked for; fields are the options."""
 
     bids_dir: Path

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import sys
 import threading
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsseg import __version__
 from bidsseg.bids.contrasts import fused_places
-from bidsseg.bids.dataset import Found, NothingSelected, Selection, find_scans, read_filters
-from bidsseg.bids.outputs import FUSED, Place, Recipe, is_complete
-from bidsseg.bids.root_files import copy_session_times, links_in, write_root
+from bidsseg.bids.dataset import Found, NothingSelected, ScanSelection, find_scans, read_filters
+from bidsseg.bids.outputs import FUSED, OutputSettings, ScanOutputs, is_complete
+from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_dataset, write_root
 from bidsseg.errors import UserError
-from bidsseg.files import write_text
+from bidsseg.files import json_content, read_json, write_text
 from bidsseg.labels import SCHEMES
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
-from bidsseg.workflow.console import Result, Row, finish, progress
+from bidsseg.quality.verdicts import reasons_of, verdict_of
+from bidsseg.workflow.claims import Claims
+from bidsseg.workflow.console import Row, RunStatus, finish, progress
 from bidsseg.workflow.environment import defects_logged, environment
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
-from bidsseg.workflow.options import Options
-from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Execution, WorkerPool
+from bidsseg.workflow.options import RunOptions
+from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Resources, WorkerPool
 
 if TYPE_CHECKING:
-    from bidsseg.workflow.lesion_plan import LesionRequest
+    from bidsseg.workflow.lesion_plan import LesionPlanInputs
 
 
 def run_group(out: Path) -> None:
@@ -40,7 +44,7 @@ def run_group(out: Path) -> None:
         run(out.resolve())
 
 
-def run_participants(options: Options) -> Result:
+def run_participants(options: RunOptions) -> RunStatus:
     """Segment the scans the options select, and describe their lesions; returns how it went.
 
     Raises ``UserError`` for what the user must change first, ``OSError`` where the output cannot be written.
@@ -49,23 +53,25 @@ def run_participants(options: Options) -> Result:
         return _run_participants(options)
 
 
-def _run_participants(options: Options) -> Result:
+def _run_participants(options: RunOptions) -> RunStatus:
     _check_folders(options)
     how = _execution(options)
-    with environment(how.work_dir, options.omp_nthreads), closing(WorkerPool(how)) as pool:
-        if not (options.dry_run or options.reports_only or how.plugin):
-            pool.start()  # takes as long as finding the scans
-        result = _find_and_run(options, pool)
-    if not how.keep_work:
-        with suppress(OSError):  # not there, not empty, or removed by another run
-            how.work_dir.rmdir()
-    return result
+    if options.dry_run:
+        return _find_and_run(options, WorkerPool(how), None)
+    with Claims(options.out_dir.resolve(), how.work_dir, how.run) as claims:
+        if options.work_dir:
+            how = replace(how, kept=folder_of_pair(options.bids_dir.resolve(), options.out_dir.resolve()))
+        with environment(how, options.omp_nthreads), closing(WorkerPool(how)) as pool:
+            if not (options.reports_only or how.plugin):
+                pool.start()  # takes as long as finding the scans
+            return _find_and_run(options, pool, claims)
 
 
-def _find_and_run(options: Options, pool: WorkerPool) -> Result:
+def _find_and_run(options: RunOptions, pool: WorkerPool, claims: Claims | None) -> RunStatus:
+    """Find the scans, and run those that are not complete; without ``claims``, only say which these are."""
     dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     filters = read_filters(options.bids_filter_file) if options.bids_filter_file else {}
-    selection = Selection(
+    selection = ScanSelection(
         options.participant_label,
         options.session_label,
         options.modality,
@@ -75,32 +81,64 @@ def _find_and_run(options: Options, pool: WorkerPool) -> Result:
         out,
     )
     found = find_scans(dataset, selection)
-    single = [Place(scan, dataset, out) for scan in found.scans]
+    if not options.overwrite:
+        refuse_other_dataset(out)
+    single = [ScanOutputs(scan, dataset, out) for scan in found.scans]
     places = [*single, *(fused_places(single) if options.fuse else ())]
     subjects = sorted({place.scan.subject for place in places})
     if options.reports_only:
-        return finish([Row("reports", "failed", line) for line in write_reports(out, subjects, options.workers)], [])
+        lines = write_reports(out, subjects, options.workers, options.overwrite)
+        return finish([Row("reports", "failed", line) for line in lines], [])
     recipe = recipe_of(options)
-    complete = [] if options.overwrite else [place for place in places if is_complete(place, recipe)]
-    skipped = set(complete)
-    to_do = [place for place in places if place not in skipped]
-    rows = [*(Row(place.scan.stem, "complete", "skipped") for place in complete), *_rows_without_run(found, selection)]
-    if options.dry_run:
-        rows += [Row(place.scan.stem, "to do") for place in to_do]
-        return finish(rows + _lesions(single, recipe, options, pool), [])
+    rows = _rows_without_run(found, selection)
+    problems = [f"{path}: left out: {why}" for path, why in found.left_out]
+    if claims is None:
+        complete, to_do = _sorted_out(places, recipe, options)
+        rows += [*complete, *(Row(place.scan.stem, "to do") for place in to_do)]
+        return finish(rows + _lesions(single, recipe, options, pool), problems)
     fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
     write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
     _write_citation(out, recipe, options)
-    copy_session_times(dataset, out, subjects)
-    rows += _run(to_do, recipe, options, pool) if to_do else []
-    problems = compare_sessions(single, options.omp_nthreads, options.workers)
-    rows += _lesions(single, recipe, options, pool)
-    stale = [subject for subject in subjects if report_is_stale(out, subject)]
-    rows += [Row("reports", "failed", line) for line in write_reports(out, stale, options.workers)]
+    for mine in claims.in_turns(subjects, lambda line: _wait(line, pool)):
+        copy_session_times(dataset, out, mine)
+        done, failed = _run_all_of([place for place in places if place.scan.subject in mine], recipe, options, pool)
+        rows, problems = rows + done, problems + failed
     return finish(rows, problems)
 
 
-def recipe_of(options: Options) -> Recipe:
+def _wait(line: str, pool: WorkerPool) -> None:
+    pool.close()  # for hours, perhaps
+    print(line, file=sys.stderr, flush=True)
+
+
+def _sorted_out(
+    places: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions
+) -> tuple[list[Row], list[ScanOutputs]]:
+    """Rows about the scans that are complete, and the scans that are not."""
+    complete = {place for place in places if is_complete(place, recipe)} if not options.overwrite else set()
+    skipped = [Row(place.scan.stem, "complete", "skipped") for place in places if place in complete]
+    return skipped, [place for place in places if place not in complete]
+
+
+def _run_all_of(
+    places: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool
+) -> tuple[list[Row], list[str]]:
+    """Everything about some participants: scans, comparisons, lesions, reports; returns rows and warnings."""
+    out = options.out_dir.resolve()
+    rows, to_do = _sorted_out(places, recipe, options)
+    rows += _run(to_do, recipe, options, pool) if to_do else []
+    single = [place for place in places if not place.partners]
+    problems = compare_sessions(single, options.omp_nthreads, options.workers)
+    rows = _with_verdicts(rows, places)
+    rows += _lesions(single, recipe, options, pool)
+    subjects = sorted({place.scan.subject for place in places})
+    stale = [subject for subject in subjects if report_is_stale(out, subject)]
+    lines = write_reports(out, stale, options.workers, options.overwrite)
+    rows += [Row("reports", "failed", line) for line in lines]
+    return rows, problems
+
+
+def recipe_of(options: RunOptions) -> OutputSettings:
     """The recipe the options ask for; raises ``UserError`` for a model that is not there."""
     folder = folder_of(options.model or DEFAULT_MODEL)
     card = read_card(folder)
@@ -112,10 +150,10 @@ def recipe_of(options: Options) -> Recipe:
         schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
         spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
     how = (options.bias_correction, schemes, spaces, options.probseg, options.mirror)
-    return Recipe(__version__, card.name, card.sha256, *how)
+    return OutputSettings(__version__, card.name, card.sha256, *how)
 
 
-def _check_folders(options: Options) -> None:
+def _check_folders(options: RunOptions) -> None:
     """Keep the input read-only."""
     dataset, out = options.bids_dir.resolve(), options.out_dir.resolve()
     if out == dataset:
@@ -130,13 +168,13 @@ def _check_folders(options: Options) -> None:
         raise NotADirectoryError(20, "is a file, not a folder", str(options.out_dir))
 
 
-def _rows_without_run(found: Found, selection: Selection) -> list[Row]:
+def _rows_without_run(found: Found, selection: ScanSelection) -> list[Row]:
     unusable = [Row(path.name, "failed", f"{path}: {why}") for path, why in found.unusable]
     why = f"none selected{selection.advice_on_index}"
     return unusable + [Row(f"sub-{label}", "no scans", why) for label in found.empty_participants]
 
 
-def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
+def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
     """Run the workflows."""
     from bidsseg.workflow.jobs import job_for
     from bidsseg.workflow.nipype_workflow import run_jobs
@@ -144,18 +182,20 @@ def _run(to_do: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerP
     # Reports are written last; what they need is imported while the workers are busy.
     threading.Thread(target=import_module, args=("bidsseg.report.participant",), daemon=True).start()
     model = str(folder_of(options.model or DEFAULT_MODEL).resolve())
-    jobs = [job_for(place, recipe, model, options.device, options.omp_nthreads, options.low_mem) for place in to_do]
+    how = {"device": options.device, "threads": options.omp_nthreads}
+    how |= {"low_memory": options.low_mem, "overwrite": options.overwrite}
+    jobs = [job_for(place, recipe, model, **how) for place in to_do]
     with progress(len(jobs)) as on_scan:
         outcomes = list(run_jobs(jobs, pool, on_scan))
     rows = []
     for outcome in outcomes:
         place = outcome.job.place
         result = "done" if outcome.error is None else "not tried" if outcome.stopped else "failed"
-        rows.append(Row(place.scan.stem, result, outcome.error or _warnings(place)))
+        rows.append(Row(place.scan.stem, result, outcome.error or ""))
     return rows
 
 
-def _links(options: Options) -> dict[str, str]:
+def _links(options: RunOptions) -> dict[str, str]:
     """URIs of the datasets with masks, by the names they have in BIDS URIs."""
     if not options.derivatives:
         return {}
@@ -165,7 +205,7 @@ def _links(options: Options) -> dict[str, str]:
     return {name: path.as_uri() for path, name in names.items()}
 
 
-def _lesions(places: Sequence[Place], recipe: Recipe, options: Options, pool: WorkerPool) -> list[Row]:
+def _lesions(places: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
     """Describe the lesions of all segmented scans that have a mask, or tell what is to do."""
     if not options.derivatives:
         return []
@@ -191,10 +231,10 @@ def _lesions(places: Sequence[Place], recipe: Recipe, options: Options, pool: Wo
     return [Row(line.name, line.result, line.why) for line in told]
 
 
-def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
-    from bidsseg.bids.lesion_masks import Search
+def _lesion_request(recipe: OutputSettings, options: RunOptions) -> LesionPlanInputs:
+    from bidsseg.bids.lesion_masks import MaskSearch
     from bidsseg.lesions.options import LesionOptions
-    from bidsseg.workflow.lesion_plan import LesionRequest
+    from bidsseg.workflow.lesion_plan import LesionPlanInputs
 
     out = options.out_dir.resolve()
     chosen = LesionOptions(
@@ -203,12 +243,12 @@ def _lesion_request(recipe: Recipe, options: Options) -> LesionRequest:
         tolerance_mm=options.lesion_tolerance,
         bands_mm=tuple(sorted(options.lesion_bands)),
     )
-    search = Search(tuple(path.resolve() for path in options.derivatives), options.lesion_pattern, out)
-    return LesionRequest(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
+    search = MaskSearch(tuple(path.resolve() for path in options.derivatives), options.lesion_pattern, out)
+    return LesionPlanInputs(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
 
 
-def _execution(options: Options) -> Execution:
-    return Execution(
+def _execution(options: RunOptions) -> Resources:
+    return Resources(
         work_dir=(options.work_dir or options.out_dir / "work").resolve(),
         logs=options.out_dir.resolve() / "logs",
         nprocs=options.nprocs,
@@ -216,7 +256,6 @@ def _execution(options: Options) -> Execution:
         memory_gb=options.mem_gb,
         gpus=count_gpus(options.device),
         plugin=_read_plugin(options.use_plugin) if options.use_plugin else {},
-        keep_work=options.work_dir is not None,
         stop_on_first_crash=options.stop_on_first_crash,
         verbose=options.verbose,
         scan_gb=LOW_MEMORY_GB if options.low_mem else MEMORY_GB,
@@ -225,9 +264,18 @@ def _execution(options: Options) -> Execution:
     )
 
 
+def folder_of_pair(dataset: Path, out: Path) -> str:
+    """Names the folder for intermediate files of runs from a dataset into an OUT.
+
+    Devices and inodes count, too, since containers call all datasets /data.
+    """
+    places = [(str(path), path.stat().st_dev, path.stat().st_ino) for path in (dataset, out) if path.exists()]
+    return f"bidsseg-{hashlib.sha256(repr(places).encode()).hexdigest()[:16]}"
+
+
 def _read_plugin(path: Path) -> dict[str, Any]:
     try:
-        plugin = json.loads(path.read_text(encoding="utf-8"))
+        plugin = json_content(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); check --use-plugin") from error
     if not isinstance(plugin, dict) or "plugin" not in plugin:
@@ -235,15 +283,20 @@ def _read_plugin(path: Path) -> dict[str, Any]:
     return plugin
 
 
-def _warnings(place: Place) -> str:
-    """What was noticed while a scan was done."""
-    try:
-        return "; ".join(json.loads(place.marker.read_text(encoding="utf-8"))["Warnings"])
-    except (OSError, ValueError, KeyError):
-        return ""
+def _with_verdicts(rows: Sequence[Row], places: Sequence[ScanOutputs]) -> list[Row]:
+    """The rows of segmented scans with their verdicts, and the reasons and warnings; contrasts are compared by now."""
+    markers = {place.scan.stem: place.marker for place in places}
+    judged = []
+    for row in rows:
+        if row.result in ("done", "complete") and row.name in markers:
+            quality = read_json(markers[row.name])
+            noticed = [*reasons_of(quality), *map(str, quality.get("Warnings", ()))] if row.result == "done" else []
+            row = replace(row, verdict=verdict_of(quality), why="; ".join(noticed) or row.why)
+        judged.append(row)
+    return judged
 
 
-def _write_citation(out: Path, recipe: Recipe, options: Options) -> None:
+def _write_citation(out: Path, recipe: OutputSettings, options: RunOptions) -> None:
     from bidsseg.report.methods import methods_text
 
     text = methods_text(recipe, options.modality, bool(options.derivatives), options.fuse)

@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bidsseg.errors import FileError, one_line_errors
-from bidsseg.files import write_json
+from bidsseg.errors import one_line_errors
+from bidsseg.files import json_content, write_json
 from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.network.card import folder_of, read_card
-from bidsseg.network.inference import PredictOptions
+from bidsseg.network.inference import PredictOptions, Probabilities
 from bidsseg.network.weights import load_model
-from bidsseg.quality.assessment import Assessment, assess, calibration_from, geometry
+from bidsseg.quality.assessment import Assessment, assess
+from bidsseg.quality.coverage import geometry
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
-from bidsseg.quality.reorientation import better_orientation
-from bidsseg.segmentation.decision import to_native
-from bidsseg.segmentation.fusion import fuse
-from bidsseg.segmentation.pipeline import answer
-from bidsseg.segmentation.pipeline import prepare as prepare_voxels
+from bidsseg.quality.expectation import calibration_from
+from bidsseg.quality.judgement import examine
+from bidsseg.segmentation.decision import decide_on_native_grid
+from bidsseg.segmentation.fusion import contrast_of, fuse, register
+from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.workflow.derivatives import Result, write_scan
+from bidsseg.workflow.derivatives import ScanResult, refuse_to_replace_of, write_scan
 from bidsseg.workflow.jobs import Job
 
-EVIDENCE, WARNINGS = "evidence.json", "warnings.json"
+EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
+CONFORMED = "conformed.npy"
+ANSWER = ("tissue", "right", "parcels")
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
-def prepare(job: dict[str, Any], folder: Path) -> str:
-    """Read and prepare the scan; returns the path of the prepared image."""
+def bias_stage(job: dict[str, Any], folder: Path) -> str:
+    """Read and prepare the scan; returns the path of the prepared image.
+
+    Raises ``UserError`` first where the results would replace what bidsseg did not write.
+    """
     with one_line_errors(job["scan"]):
+        if not job["overwrite"]:
+            refuse_to_replace_of(Job(**job).place, Job(**job).made_with())
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
         write_json(folder / WARNINGS, {"Warnings": image.warnings})
         corrected = folder / "corrected.nii"
@@ -45,59 +54,106 @@ def prepare(job: dict[str, Any], folder: Path) -> str:
 
 def read(scan: str, bias_correction: bool, threads: int) -> Image:
     """A scan, prepared for the network."""
-    path = Path(scan)
-    if path.is_symlink() and not path.exists():
-        raise FileError(path, "a link to content that is not here", "fetch it, for instance by datalad get")
-    return prepare_voxels(load(path), bias_correction, threads)
+    return prepare(load(scan), bias_correction, threads)
 
 
-def segment(job: dict[str, Any], corrected: str, folder: Path) -> str:
+def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str:
     """Segment the corrected image in all spaces asked for; returns the path of the voxels' anatomy (.npz)."""
     with one_line_errors(job["scan"]):
         recipe = job["recipe"]
-        gyri = "gyri" in recipe["schemes"]
         scratch = folder if job["low_memory"] else None
-        options = PredictOptions(job["device"], job["threads"], gyri, recipe["mirror"], scratch)
-        floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
+        options = PredictOptions(job["device"], job["threads"], "gyri" in recipe["schemes"], recipe["mirror"], scratch)
         image, model = load(corrected), load_model(job["model"])
         of_scan = answer(image, model, options)
-        volume, grid, found = of_scan.volume, of_scan.grid, of_scan.probabilities
-        evidence = collect(found, volume)
-        if job["partners"]:
-            others = [read(path, recipe["bias_correction"], job["threads"]) for path in job["partners"]]
-            found = fuse(image, found, grid, others, model, options)
-            evidence = as_sure_as(collect(found, volume), evidence)
-        grids = {"orig": grid, "1mm": grid_of(volume.shape, grid.affine)}
-        spaces = dict.fromkeys(("orig", *recipe["spaces"]))
-        answers = {space: to_native(found, grids[space], gyri, floats) for space in spaces}
-        for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
-            write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
-        # a fused scan was asked already, by itself
-        alone = calibration_from(model.card.quality) if not job["partners"] else None
-        if alone and assess(evidence, geometry(image), alone).verdict == "fail":
-            better = better_orientation(volume, evidence, model, replace(options, gyri=False, mirror=False), alone)
-            evidence = replace(evidence, better_turned=better)
-        write_json(folder / EVIDENCE, evidence.as_json())
-        path = folder / "segmentation.npz"
-        save_segmentations(path, answers)
-        return str(path)
+        evidence = examine(of_scan, model, options)
+        if job["keep_answer"]:
+            keep_answer(folder, corrected, of_scan)
+        return _decided(job, of_scan, evidence, folder)
 
 
-def write(job: dict[str, Any], corrected: str, segmentation: str) -> str:
+def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], folder: Path) -> str:
+    """Average the answers to the contrasts of a session, for each of the jobs; returns the folder with its own folders.
+
+    ``answers`` has, by scan, what ``segmentation_stage`` returned. Each pair of contrasts is registered once.
+    """
+    with one_line_errors(jobs[0]["scan"]):
+        kept = {scan: kept_answer(Path(path).parent) for scan, path in answers.items()}
+        contrasts = {scan: contrast_of(image, found) for scan, (image, found) in kept.items()}
+        transforms: dict[tuple[str, str], NDArray[np.float64]] = {}
+        for job in jobs:
+            own = job["scan"]
+            for other in job["partners"]:
+                if (own, other) not in transforms:
+                    transforms[own, other] = register(contrasts[own], contrasts[other], job["threads"])
+                    transforms[other, own] = np.asarray(np.linalg.inv(transforms[own, other]), np.float64)
+            others = [(contrasts[other], transforms[own, other]) for other in job["partners"]]
+            found = fuse(contrasts[own], others, job["threads"])
+            fused = replace(kept[own][1], probabilities=found)
+            alone = read_evidence(Path(answers[own]).parent)
+            target = fused_folder(folder, job)
+            target.mkdir(exist_ok=True)
+            _decided(job, fused, as_sure_as(collect(found, fused.volume), alone), target)
+        return str(folder)
+
+
+def fused_folder(folder: Path, job: dict[str, Any]) -> Path:
+    """Where ``fuse_session`` leaves what it found for a job."""
+    return folder / Job(**job).place.scan.stem
+
+
+def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: Path) -> str:
+    """Decide all voxels, in all spaces asked for, and keep them, and the evidence, in a folder; returns their path."""
+    recipe, found, grid = job["recipe"], answered.probabilities, answered.grid
+    floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
+    grids = {"orig": grid, "1mm": grid_of(answered.volume.shape, grid.affine)}
+    spaces = dict.fromkeys(("orig", *recipe["spaces"]))
+    decided = {
+        space: decide_on_native_grid(found, grids[space], "gyri" in recipe["schemes"], floats) for space in spaces
+    }
+    for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
+        write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
+    write_json(folder / EVIDENCE, evidence.as_json())
+    np.save(folder / CONFORMED, answered.conformed)
+    path = folder / SEGMENTATION
+    save_segmentations(path, decided)
+    return str(path)
+
+
+def keep_answer(folder: Path, corrected: str, answered: Answer) -> None:
+    """Keep what the network said of a corrected image in files of a folder."""
+    for name in ANSWER:
+        np.save(folder / f"answer-{name}.npy", getattr(answered.probabilities, name))
+    np.save(folder / "answer-volume.npy", answered.volume)
+    np.save(folder / "answer-conformed.npy", answered.conformed)
+    write_json(folder / "answer.json", {"corrected": corrected, "origin": answered.probabilities.origin})
+
+
+def kept_answer(folder: Path) -> tuple[Image, Answer]:
+    """The corrected image, and what ``keep_answer`` kept; the probabilities stay in their files until they are used."""
+    about = json_content(folder / "answer.json")
+    i, j, k = about["origin"]
+    parts = [np.load(folder / f"answer-{name}.npy", mmap_mode="c") for name in ANSWER]
+    conformed, volume = (np.load(folder / f"answer-{name}.npy") for name in ("conformed", "volume"))
+    image = load(about["corrected"])
+    return image, Answer(conformed, volume, image.grid, Probabilities((i, j, k), *parts))
+
+
+def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
     """Write all derivatives; returns the path of the file that marks the scan as complete."""
     with one_line_errors(job["scan"]):
         answers = load_segmentations(Path(segmentation))
-        warnings = json.loads(Path(corrected).with_name(WARNINGS).read_text(encoding="utf-8"))["Warnings"]
+        warnings = json_content(Path(corrected).with_name(WARNINGS))["Warnings"]
         image = replace(load(job["scan"]), warnings=tuple(warnings))
-        smooth = load(corrected)
         work = Job(**job)
-        corrected_image = Image(smooth.data, image.affine, image.header)
-        judged = judge(Path(segmentation).with_name(EVIDENCE), image, work.model)
+        judged = judge(Path(segmentation).parent, image, work.model)
         recipe = work.made_with()
         folder = Path(segmentation).parent
         wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
-        result = Result(image, corrected_image, answers["orig"], answers.get("1mm"), probabilities, judged)
+        if not work.overwrite:  # they may have been written meanwhile
+            refuse_to_replace_of(work.place, recipe)
+        conformed = np.load(folder / CONFORMED, mmap_mode="r")
+        result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged)
         return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 
 
@@ -105,10 +161,15 @@ def probabilities_file(folder: Path, space: str, scheme: str) -> Path:
     return folder / f"probabilities-{space}-{scheme}.npy"
 
 
-def judge(evidence: Path, image: Image, model: str) -> tuple[Evidence, Assessment]:
+def judge(folder: Path, image: Image, model: str) -> tuple[Evidence, Assessment]:
     """What the stored evidence says, by the calibration in the model's card."""
-    found = evidence_from(json.loads(evidence.read_text(encoding="utf-8")))
+    found = read_evidence(folder)
     return found, assess(found, geometry(image), calibration_from(read_card(folder_of(model)).quality))
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """The evidence that a stage left in its folder."""
+    return evidence_from(json_content(folder / EVIDENCE))
 
 
 def save_segmentations(path: Path, answers: dict[str, Segmentation]) -> None:

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from bidsseg.cli.bids_app import (
+from bidsseg.cli.bids_app import run, spread
+from bidsseg.cli.exit_codes import (
+    APP_USAGE,
     EXIT_CANNOT_WRITE,
     EXIT_DEFECT,
     EXIT_INVALID_BIDS,
     EXIT_NOTHING_SELECTED,
     EXIT_OK,
     EXIT_SOME_FAILED,
-    EXIT_USAGE,
-    run,
-    spread,
 )
+from bidsseg.files import read_json
 from bidsseg.network.device import count_gpus
+from bidsseg.quality.verdicts import tally
 from bidsseg.workflow.nipype_plugins import JOB_DIED
 from tests.conftest import Dataset, Run, write_scan
 
@@ -83,7 +84,7 @@ def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None
 def test_wrong_usage(dataset: Dataset, tmp_path: Path, args: list[str], message: str,
                      capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     root = dataset("sub-01_T1w.nii.gz")
-    assert run([str(root), str(tmp_path / "out"), "participant", *args]) == EXIT_USAGE
+    assert run([str(root), str(tmp_path / "out"), "participant", *args]) == APP_USAGE
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -97,7 +98,7 @@ def test_the_input_is_only_read(dataset: Dataset, tmp_path: Path, option: str, i
     before = sorted(root.rglob("*"))
     out = root / inside if option == "out" else tmp_path / "out"
     options = [] if option == "out" else [option, str(root / inside)]
-    assert run([str(root), str(out), "participant", *options]) == EXIT_USAGE
+    assert run([str(root), str(out), "participant", *options]) == APP_USAGE
     assert sorted(root.rglob("*")) == before
 
 
@@ -182,6 +183,78 @@ def test_running_again_does_only_what_is_missing(dataset: Dataset, tmp_path: Pat
     assert not third.items() & _times(out).items()
 
 
+@pytest.mark.parametrize("given", [["01,02"], ["sub-01,sub-02"], ["01", "02"], ["01 02"], ["01,", "02", "01"]])
+def test_labels_may_be_parted_by_commas(
+    given: list[str], dataset: Dataset, app: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset(*(f"sub-0{number}_T1w.nii.gz" for number in (1, 2, 3)))
+    assert app(root, "--dry-run", "--participant-label", *given) == EXIT_OK
+    assert "2 to do" in capsys.readouterr().out
+
+
+def test_dropped_names_are_warned_of(dataset: Dataset, app: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    root = dataset("sub-01_T1w.nii.gz", "sub-02_FLAIR.nii.gz")
+    (root / "sub-01" / "anat" / "sub-01_FLAIR.NII.GZ").touch()
+    assert app(root, "--dry-run") == EXIT_OK
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {root}/sub-01/anat/sub-01_FLAIR.NII.GZ: left out: not a valid BIDS name")
+
+
+def test_a_label_image_corrected_by_hand_stays_until_overwritten(
+    dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"), tmp_path / "out"
+    assert app(root, "--seg", "lobes") == EXIT_OK
+    path = out / "sub-01" / "anat" / "sub-01_space-orig_seg-lobes_desc-T1w_dseg.nii.gz"
+    stored = nib.load(path)
+    corrected = np.asarray(stored.dataobj).copy()
+    corrected[0, 0, 0] = 1
+    nib.save(nib.Nifti1Image(corrected, stored.affine, stored.header), path)
+    content = path.read_bytes()
+    assert app(root, "--seg", "lobes", "--mirror") == EXIT_SOME_FAILED
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"{path}: was not written by bidsseg, or was changed since" in line
+    assert path.read_bytes() == content
+    assert app(root, "--seg", "lobes", "--mirror", "--overwrite") == EXIT_OK
+    assert path.read_bytes() != content
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--reports-only"]])
+def test_another_programs_folder_is_no_output(
+    options: list[str], dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = dataset("sub-01_T1w.nii.gz"), tmp_path / "out"
+    out.mkdir()
+    (out / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "fMRIPrep"}]}')
+    (out / "sub-01.html").write_text("theirs")
+    assert app(root, *options) == APP_USAGE
+    assert "holds a dataset of fMRIPrep" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ["dataset_description.json", "sub-01.html"]
+
+
+def test_a_page_of_others_is_no_report(dataset: Dataset, tmp_path: Path, app: Run,
+                                       capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    root, page = dataset("sub-01_T1w.nii.gz"), tmp_path / "out" / "sub-01.html"
+    page.parent.mkdir()
+    page.write_text("<html>theirs</html>")
+    assert app(root, "--seg", "lobes") == EXIT_SOME_FAILED
+    assert f"{page}: was not written by bidsseg" in capsys.readouterr().err
+    assert page.read_text() == "<html>theirs</html>"
+    assert app(root, "--seg", "lobes", "--reports-only", "--overwrite") == EXIT_OK
+    assert app(root, "--seg", "lobes", "--reports-only") == EXIT_OK
+
+
+def test_a_marker_that_names_a_foreign_file_does_no_harm(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    root, out = dataset("sub-01_T1w.nii.gz"), tmp_path / "out"
+    (tmp_path / "victim").touch()
+    marker = out / "sub-01" / "anat" / "sub-01_desc-T1w_qc.json"
+    marker.parent.mkdir(parents=True)
+    marker.write_text('{"Outputs": ["../victim"], "Sources": ["bids:raw:../x_T1w.nii"]}')
+    assert app(root, "--seg", "lobes") == EXIT_OK
+    assert (tmp_path / "victim").exists()
+    assert len(labels(out)) == 1
+
+
 def test_nothing_is_written_elsewhere(dataset: Dataset, tmp_path: Path, app: Run,
                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     home = tmp_path / "home"
@@ -257,7 +330,8 @@ def test_the_command_in_processes_of_its_own(dataset: Dataset, tmp_path: Path, t
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=here)
     assert done.returncode == EXIT_OK, done.stderr
     assert len(labels(out)) == 2
-    assert "2 done" in done.stdout
+    verdicts = tally(read_json(path)["Verdict"] for path in out.rglob("*_qc.json"))
+    assert f"2 done: {verdicts}" in done.stdout
     methods = (out / "logs" / "CITATION.md").read_text()
     assert "N4" in methods
     assert "BrainCOLOR" not in methods

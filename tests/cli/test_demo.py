@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bidsseg.bids.dataset import Selection, find_scans
+from bidsseg.bids.dataset import ScanSelection, find_scans
 from bidsseg.cli import bids_app, demo
-from bidsseg.cli.demo import average_slices, make_dataset, run_demo
+from bidsseg.cli.demo import average_slices, is_demo, make_dataset, run_demo
 from bidsseg.errors import UserError
 from bidsseg.imaging.image import load
 
@@ -19,7 +19,7 @@ def test_slices_are_averaged() -> None:
 
 def test_the_dataset_holds_one_head_twice(tmp_path: Path) -> None:
     make_dataset(tmp_path)
-    found = find_scans(tmp_path, Selection())
+    found = find_scans(tmp_path, ScanSelection())
     thin, thick = (load(scan.path) for scan in found.scans)
     np.testing.assert_allclose(thin.spacing_mm, (1, 1, 1))
     np.testing.assert_allclose(thick.spacing_mm, (1, 1, 6))
@@ -47,3 +47,12 @@ def test_the_demo_runs_the_app_and_says_where_the_pictures_are(
     else:
         run_demo(tmp_path)
         assert "a.png" in capsys.readouterr().out
+
+
+def test_the_demo_leaves_other_data_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert is_demo(tmp_path / "data")
+    (tmp_path / "data" / "dataset_description.json").write_text('{"Name": "patients"}')
+    with pytest.raises(UserError, match="holds other data"):
+        run_demo(tmp_path)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["dataset_description.json"]

@@ -10,9 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bidsseg.cli.main import main
+from bidsseg.files import read_json, stem_of
 from bidsseg.imaging.image import load
 from bidsseg.labels import Scheme, label_table
 from bidsseg.network.card import read_card
+from bidsseg.quality.verdicts import in_words, tally
 from tests.conftest import write_scan
 from tests.phantoms import head
 
@@ -26,7 +28,10 @@ def test_one_scan_to_one_named_file(tiny_model: Path, tmp_path: Path) -> None:
     found = run("predict", scan, "-o", tmp_path / "out" / "seg.nii.gz", "--model", tiny_model, "--threads", 1)
     assert found.exit_code == 0, found.output
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["seg.nii.gz", "seg.png", "seg_mask.nii.gz", "seg_volumes.tsv"]
+    assert written == ["seg.nii.gz", "seg.png", "seg_mask.nii.gz", "seg_qc.json", "seg_volumes.tsv"]
+    quality = read_json(tmp_path / "out" / "seg_qc.json")
+    assert quality["Model"] == "tiny"
+    assert f"{scan}: {in_words(quality)}" in found.stderr.splitlines()
     labels, original = nib.load(tmp_path / "out" / "seg.nii.gz"), nib.load(scan)
     assert labels.shape == original.shape
     np.testing.assert_array_equal(labels.affine, original.affine)
@@ -44,12 +49,22 @@ def test_several_scans_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tiny_mod
     assert len(errors) == 1
     assert "cut short" in errors[0]
     assert "Traceback" not in found.output
+    verdicts = tally(read_json(path)["Verdict"] for path in (tmp_path / "out").glob("*_qc.json"))
+    assert found.stderr.splitlines()[-1] == f"2 done: {verdicts}; 1 failed"
     assert {p.name for p in (tmp_path / "out").glob("*_dseg.nii.gz")} == {"a_dseg.nii.gz", "c_dseg.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a.nii.gz", "a"), ("A.NII.GZ", "A"), ("a.b.nii", "a.b"), ("a.gz", "a"), ("a", "a"), ("n.img", "n.img")],
+)
+def test_stems(name: str, stem: str) -> None:
+    assert stem_of(Path(name)) == stem
 
 
 @pytest.mark.parametrize("scheme", ["regions", "lobes", "gyri"])
 def test_schemes(scheme: Scheme, tiny_model: Path, tmp_path: Path) -> None:
-    scan = write_scan(tmp_path / "scan.nii.gz")
+    scan = write_scan(tmp_path / "scan.nii.gz", (32, 31, 30))
     found = run("predict", scan, "--seg", scheme, "--model", tiny_model, "--quiet", "--no-picture", "--threads", 1)
     assert found.exit_code == 0, found.output
     assert found.output == ""
@@ -129,7 +144,7 @@ def test_evaluate_fills_rows_of_card_and_readme(tiny_model: Path, tmp_path: Path
     model, readme = tmp_path / "model", tmp_path / "README.md"
     shutil.copytree(tiny_model, model)
     readme.write_text("before\n<!-- accuracy -->\n<!-- /accuracy -->\nafter\n")
-    manual = np.full((20, 20, 20), 58, np.int16)  # BrainCOLOR's left putamen
+    manual = np.full((40, 20, 20), 58, np.int16)  # BrainCOLOR's left putamen
     for name, values in (("T1w", head(manual.shape, np.eye(4)).data), ("dseg", manual)):
         path = tmp_path / "data" / "miccai2012-train" / "sub-1015" / f"sub-1015_{name}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,8 +200,10 @@ def test_a_scan_too_large_for_memory_does_not_stop_the_rest(tiny_model: Path, tm
     (tmp_path / "huge.nii").write_bytes(huge.binaryblock + bytes(400))
     found = run("predict", tmp_path / "huge.nii", scan, "--model", tiny_model, "--no-picture", "--threads", 1)
     assert found.exit_code == 1
-    (line,) = found.stderr.splitlines()
-    assert "huge.nii" in line
+    error, verdict, summary = (line for line in found.stderr.splitlines() if not line.startswith("warning: "))
+    assert "huge.nii: 32767 x 32767 x 32767 voxels" in error
+    assert str(scan) in verdict
+    assert summary.endswith("1 failed")
     assert (tmp_path / "scan_dseg.nii.gz").exists()
 
 
@@ -198,3 +215,86 @@ def test_lesions_into_a_folder_that_cannot_be_written(tiny_model: Path, tmp_path
     assert found.exit_code == 1
     (line,) = found.stderr.splitlines()
     assert str(tmp_path / "file") in line
+
+
+def _lesion_mask(scan: Path, path: Path) -> Path:
+    stored = nib.load(scan)
+    mask = np.zeros(stored.shape, np.uint8)
+    mask[10:14, 10:13, 9:12] = 1
+    nib.save(nib.Nifti1Image(mask, stored.affine), path)
+    return path
+
+
+def _states(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "arguments", "says"),
+    [
+        ("a_mask.nii.gz", "predict a_mask.nii.gz -o a.nii.gz", "a_mask.nii.gz: would be replaced, but is an input"),
+        ("a_dseg.nii.gz", "predict a.nii.gz a_dseg.nii.gz", "a_dseg.nii.gz: would be replaced, but is an input"),
+        ("a_dseg.nii.gz", "predict a.nii.gz", "a_dseg.nii.gz: was not written by bidsseg"),
+        ("a_dseg_mask.nii.gz", "predict a.nii.gz", "a_dseg_mask.nii.gz: was not written by bidsseg"),
+        ("a_dseg_volumes.tsv", "predict a.nii.gz", "a_dseg_volumes.tsv: was not written by bidsseg"),
+        ("a_dseg.png", "predict a.nii.gz", "a_dseg.png: was not written by bidsseg"),
+        ("m.nii.gz", "lesions a.nii.gz --mask a_desc-lesions_dseg.nii.gz", "would be replaced, but is an input"),
+        ("a_desc-lesions_dseg.nii.gz", "lesions a.nii.gz --mask m.nii.gz", "was not written by bidsseg"),
+        ("a_desc-lesions_lesions.tsv", "lesions a.nii.gz --mask m.nii.gz", "was not written by bidsseg"),
+    ],
+)
+def test_neither_inputs_nor_others_files_are_replaced(
+    theirs: str, arguments: str, says: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = write_scan(tmp_path / "a.nii.gz")
+    for name in {"m.nii.gz", "a_desc-lesions_dseg.nii.gz"} if "--mask" in arguments else ():
+        _lesion_mask(scan, tmp_path / name)
+    if not theirs.endswith(".nii.gz"):
+        (tmp_path / theirs).write_text("mine\n")
+    elif not (tmp_path / theirs).exists():
+        write_scan(tmp_path / theirs, seed=1)
+    if "m.nii.gz" in arguments and "desc-lesions_dseg" not in theirs:
+        (tmp_path / "a_desc-lesions_dseg.nii.gz").unlink()
+    monkeypatch.chdir(tmp_path)
+    before = _states(tmp_path)
+    found = run(*arguments.split(), "--model", tiny_model, "--threads", 1)
+    assert found.exit_code != 0
+    [line] = found.stderr.splitlines()
+    assert says in line
+    assert _states(tmp_path) == before
+    if "not written" in says:
+        assert run(*arguments.split(), "--overwrite", "--model", tiny_model, "--threads", 1).exit_code == 0
+        assert _states(tmp_path)[theirs] != before[theirs]
+
+
+def test_predict_of_all_images_run_again_takes_its_results_for_results(tiny_model: Path, tmp_path: Path) -> None:
+    scans = [write_scan(tmp_path / f"{name}.nii.gz", seed=seed) for seed, name in enumerate("ab")]
+    quick = ("--model", tiny_model, "--threads", 1)
+    assert run("predict", *scans, *quick).exit_code == 0
+    before = _states(tmp_path)
+    assert len(before) == 2 * 6
+    again = run("predict", *sorted(tmp_path.glob("*.nii.gz")), *quick)
+    assert again.exit_code == 0
+    left_out = [line.partition(": ")[0] for line in again.stderr.splitlines() if "left out" in line]
+    names = [f"{name}_dseg{kind}.nii.gz" for name in "ab" for kind in ("", "_mask")]
+    assert left_out == [str(tmp_path / name) for name in names]
+    assert _states(tmp_path).keys() == before.keys()
+
+
+def test_a_label_image_corrected_by_hand_is_not_replaced(tiny_model: Path, tmp_path: Path) -> None:
+    scan, quick = write_scan(tmp_path / "a.nii.gz"), ("--model", tiny_model, "--threads", 1)
+    assert run("predict", scan, *quick).exit_code == 0
+    labels = nib.load(tmp_path / "a_dseg.nii.gz")
+    corrected = np.asarray(labels.dataobj).copy()
+    corrected[12, 11, 10] += 1
+    nib.save(nib.Nifti1Image(corrected, labels.affine, labels.header), tmp_path / "a_dseg.nii.gz")
+    again = run("predict", scan, *quick)
+    assert again.exit_code == 1
+    assert "a_dseg.nii.gz: was not written by bidsseg, or was changed since" in again.stderr
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "a_dseg.nii.gz").dataobj), corrected)
+
+
+def test_lesions_run_again_replaces_its_own(tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "a.nii.gz")
+    command = ("lesions", scan, "--mask", _lesion_mask(scan, tmp_path / "m.nii.gz"), "--model", tiny_model)
+    assert [run(*command).exit_code for _ in range(2)] == [0, 0]

@@ -6,6 +6,7 @@ import pytest
 
 from bidsseg.evaluation.scores import (
     Condition,
+    brightened,
     compare,
     evaluate,
     hausdorff95_mm,
@@ -129,3 +130,10 @@ def test_evaluation_runs_from_scan_to_table(tiny_model: Path, tmp_path: Path) ->
     )
     write_scores(tmp_path / "scores.tsv", {"5 mm": scores, "7 mm": scores})
     assert len((tmp_path / "scores.tsv").read_text().splitlines()) == 1 + 2 * len(scores)
+
+
+def test_gain_goes_smoothly_from_one_corner_to_the_other() -> None:
+    found = brightened(np.ones((5, 7, 9), np.float32), 0.25)
+    assert [float(found[at]) for at in ((0, 0, 0), (2, 3, 4), (4, 6, 8))] == pytest.approx([1.25, 1, 0.75])
+    assert np.abs(np.diff(found, axis=0)).max() < 0.06
+    assert Condition(gain=0.25).name == "gain +-25%, 1 mm"

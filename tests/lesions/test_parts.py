@@ -97,7 +97,7 @@ SIDES, ROWS_MM, HEIGHTS_MM = (-1, 1), (-12, 0, 12), (4, 6, 8)
 
 
 def chain(spacing: Spacing, side: int, row: float, height: float) -> list[np.ndarray]:
-    """Balls 1 mm into the ventricle, in the middle of white matter, and 2 mm into the cortex; and a wall joining them."""
+    """Balls 1 mm into the ventricle, amid white matter, and 2 mm into the cortex; and a wall joining them."""
     radius = 4 if row else 5
     centres = [side * x for x in (5 + radius, 21, 38 - radius)]
     low, high = sorted(side * x for x in (8, 34))

@@ -14,11 +14,13 @@ from bidsseg.labels import TISSUE, TISSUES, lobe_parts
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.device import choose_device
 from bidsseg.network.inference import (
+    ALIGNED,
     PASSES,
     PredictOptions,
     Probabilities,
     _heads_near_brain,
     _Look,
+    _pad,
     clean_islands,
     find_brain,
     infer,
@@ -261,5 +263,39 @@ def test_looks_again_while_much_less_is_found(
         return found._replace(near=near)
 
     monkeypatch.setattr(bidsseg.network.inference, "_look", look)
-    infer(np.ones((64, 64, 64), np.float32), load_model(tiny_model), PredictOptions("cpu", 1))
+    even = np.random.default_rng(0).random((64, 64, 64), np.float32)
+    infer(even, load_model(tiny_model), PredictOptions("cpu", 1))
     assert passes_of == [1, *[PASSES] * (looks - 1)]
+
+
+@pytest.mark.parametrize(("scalp", "passes"), [(1.1, [1, PASSES]), (3.0, [1, 1, PASSES])])
+def test_a_brain_squeezed_by_its_scalp_is_looked_for_once_more(
+    scalp: float, passes: list[int], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = np.random.default_rng(0).random((96, 96, 96), np.float32)
+    volume[:16] = scalp
+    inside = np.zeros(volume.shape, bool)
+    inside[32:64, 32:64, 32:64] = True
+    real = bidsseg.network.inference._look
+    passes_of: list[int] = []
+
+    def look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Look:
+        passes_of.append(passes)
+        return real(net, volume, box, mirror, passes)
+
+    monkeypatch.setattr(bidsseg.network.inference, "_look", look)
+    monkeypatch.setattr(bidsseg.network.inference._Look, "brain_in", lambda look, shape: inside)
+    monkeypatch.setattr(bidsseg.network.inference, "SETTLED", 0.0)
+    infer(volume, load_model(tiny_model), PredictOptions("cpu", 1))
+    assert passes_of == passes
+
+
+@pytest.mark.parametrize("start", range(8))
+@pytest.mark.parametrize("length", [1, 16, 31, 64])
+def test_boxes_are_padded_evenly_from_aligned_voxels(start: int, length: int) -> None:
+    volume = np.ones((80, 8, 8), np.float32)
+    padded, before = _pad(volume, (slice(start, start + length), slice(0, 8), slice(0, 8)), 16)
+    assert all(n % 16 == 0 for n in padded.shape)
+    assert (start - before[0]) % ALIGNED == 0
+    assert (padded[before[0] : before[0] + length].sum(), padded.sum()) == (length * 64, length * 64)
+    assert abs(padded.shape[0] - length - 2 * before[0]) <= 2 * ALIGNED

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bidsseg.network.config import UNetConfig
-from bidsseg.network.unet import Embedded, Features, UNet, space_to_depth
+from bidsseg.network.unet import Features, HeadInputs, UNet, space_to_depth
 
 SMALL = UNetConfig(widths=(4, 6, 8), head_width=5)
 
@@ -74,7 +74,7 @@ def test_tissues_are_told_apart_by_each_sub_voxels_own_grey_value() -> None:
         prior[:] = -100
         for tissue, mean in ((1, -1.0), (2, 2.0)):  # log of exp(-(g - mean)^2 / 2), opened out
             prior[:, tissue], of_tissue[0, tissue], of_tissue[-1, tissue] = -(mean**2) / 2, mean, -0.5
-    logits = net.tissue_logits(Embedded(torch.zeros(SMALL.head_width, 1), cues))[..., 0]
+    logits = net.tissue_logits(HeadInputs(torch.zeros(SMALL.head_width, 1), cues))[..., 0]
     assert logits.argmax(1).tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
     assert torch.allclose(logits[:, 2] - logits[:, 1], 3 * (grey - 0.5))
 

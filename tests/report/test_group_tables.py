@@ -168,6 +168,30 @@ def test_what_cannot_be_read_is_left_out_and_told(
     assert "sub-03_FLAIR: left out" in (tmp_path / "group.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("ending", ["desc-FLAIR_volumes.tsv", "desc-FLAIR_qc.json", "desc-lesionload_lesions.tsv"])
+@pytest.mark.parametrize(
+    "text", ["a\tb\n" + "x" * 200_000, '"', "\0", "[" * 100_000, '{"a": 1e999}', "\t\t\n" * 9, "scheme\tindex\nx\ty\n"]
+)
+def test_the_odd_files_of_one_participant_leave_the_others_alone(ending: str, text: str, tmp_path: Path) -> None:
+    for participant in ("01", "02"):
+        add_scan(tmp_path, participant)
+    (tmp_path / "sub-01" / "anat" / f"sub-01_{ending}").write_text(text)
+    (tmp_path / "sub-01" / "sub-01_sessions.tsv").write_text(text)
+    run(tmp_path)
+    assert {row["scan"] for row in table(tmp_path / "group_volumes.tsv")} >= {"sub-02_FLAIR"}
+
+
+def test_no_cell_of_the_tables_is_a_formula(tmp_path: Path) -> None:
+    marker = add_scan(tmp_path, "01")
+    write_text(marker, json.dumps({**json.loads(marker.read_text()), "Model": "=1+1", "@x": -1.5, "Warnings": ["+a"]}))
+    volumes = marker.with_name("sub-01_desc-FLAIR_volumes.tsv")
+    write_text(volumes, volumes.read_text().replace("Left-Thalamus", "@Left\u2028Thalamus"))
+    run(tmp_path)
+    [quality] = table(tmp_path / "group_qc.tsv")
+    assert (quality["Model"], quality["Warnings"], quality["'@x"]) == ("'=1+1", "'+a", "-1.5")
+    assert "'@Left Thalamus" in {row["name"] for row in table(tmp_path / "group_volumes.tsv")}
+
+
 def test_tables_of_other_versions_are_matched_by_name(tmp_path: Path) -> None:
     write_text(tmp_path / "x.tsv", "name\tnew\tindex\na\t1\t2\n")
     assert rows_of(tmp_path / "x.tsv", ["index", "name", "gone"]) == [["2", "a", "n/a"]]

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from bidsseg.bids.outputs import Recipe
+from bidsseg.bids.outputs import OutputSettings
 from bidsseg.report.methods import methods_text
 
-RECIPE = Recipe("1.0", "net", "0" * 64)
+RECIPE = OutputSettings("1.0", "net", "0" * 64)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ RECIPE = Recipe("1.0", "net", "0" * 64)
 def test_the_text_names_what_was_done_and_every_source_once(
     bias_correction: bool, lesions: bool, fusion: bool, named: list[str], unnamed: list[str]
 ) -> None:
-    recipe = Recipe(RECIPE.version, RECIPE.model, RECIPE.weights_sha256, bias_correction)
+    recipe = OutputSettings(RECIPE.version, RECIPE.model, RECIPE.weights_sha256, bias_correction)
     text = methods_text(recipe, ("T1w",), lesions, fusion)
     references = text.partition("# References")[2].strip().splitlines()
     assert len(references) == len(set(references))

@@ -14,7 +14,7 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from numpy.typing import NDArray
 
 from bidsseg.bids.names import Scan
-from bidsseg.bids.outputs import Place, Recipe
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 from bidsseg.files import write_text
 from bidsseg.imaging.grid import conform, grid_of
 from bidsseg.imaging.image import Image
@@ -26,10 +26,10 @@ from bidsseg.report.lesions import lesion_table
 from bidsseg.report.participant import MARGIN_BYTES, measure, participant_report
 from bidsseg.report.viewer import as_text, embed, rows_and_codes, shown_axis
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.workflow.derivatives import Result, write_scan
+from bidsseg.workflow.derivatives import ScanResult, write_scan
 from tests.browser import CHROMIUM, browser
 
-RECIPE = Recipe("0.1.0", "small", "0" * 64, schemes=("regions", "lobes"))
+RECIPE = OutputSettings("0.1.0", "small", "0" * 64, schemes=("regions", "lobes"))
 RIGHT = 100
 NASTY = "<script>alert('&\"')</script>"
 SHAPE, SPACING_MM = (44, 50, 9), (1.5, 1.5, 5.0)
@@ -52,7 +52,9 @@ def phantom(seed: int = 0) -> tuple[Image, Segmentation]:
     return image, Segmentation(tissue, side, parcel, confidence, affine, True)
 
 
-def add_scan(out: Path, session: str | None = "1", suffix: str = "FLAIR", warnings: tuple[str, ...] = ()) -> Place:
+def add_scan(
+    out: Path, session: str | None = "1", suffix: str = "FLAIR", warnings: tuple[str, ...] = ()
+) -> ScanOutputs:
     """Write the derivatives of a phantom."""
     image, segmentation = phantom()
     entities = (("sub", "01"), *((("ses", session),) if session else ()))
@@ -60,13 +62,13 @@ def add_scan(out: Path, session: str | None = "1", suffix: str = "FLAIR", warnin
     source = out.parent / "raw" / name
     source.parent.mkdir(exist_ok=True)
     source.write_bytes(b"scan")
-    place = Place(Scan(source, entities, suffix), out.parent / "raw", out)
+    place = ScanOutputs(Scan(source, entities, suffix), out.parent / "raw", out)
     image = Image(image.data, image.affine, image.header, warnings)
-    write_scan(place, RECIPE, Result(image, image, segmentation))
+    write_scan(place, RECIPE, ScanResult(image, segmentation, conform(image)[0]))
     return place
 
 
-def add_lesions(place: Place, name: str = "deep-white-matter") -> Path:
+def add_lesions(place: ScanOutputs, name: str = "deep-white-matter") -> Path:
     """A table of two lesions and their image."""
     folder, stem = place.marker.parent, "sub-01_ses-1_desc-lesions"
     rows = [("lesion", "volume_mm3", "zone", "main_region"), ("1", "33.75", name, "wm-lh-frontal-lobe")]
@@ -128,7 +130,7 @@ def test_failed_scans_are_told(tmp_path: Path) -> None:
     assert "No scan of this participant has been segmented" in text
 
 
-def add_summary(place: Place) -> None:
+def add_summary(place: ScanOutputs) -> None:
     """What goes with the lesions of ``add_lesions``, and the changes since another session."""
     folder = place.marker.parent
     columns = (

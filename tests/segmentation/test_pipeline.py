@@ -8,7 +8,6 @@ from bidsseg.imaging.image import Image
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.segmentation.result import labels
 from tests.phantoms import ORIENTATIONS, head
 
 
@@ -17,12 +16,12 @@ def test_48_orientations_give_the_same_labels(spacing: tuple[float, ...], tiny_m
     model, options = load_model(tiny_model), PredictOptions("cpu", threads=1)
     affine = np.diag((*spacing, 1.0))
     scan = head((30, 26, 14), affine)
-    reference = labels(segment(scan, model, options), "regions")
+    reference = segment(scan, model, options).labels("regions")
     assert len(np.unique(reference)) > 3
     for orientation in ORIENTATIONS:
         turned = np.ascontiguousarray(apply_orientation(scan.data, orientation))
         image = Image(turned, affine @ inv_ornt_aff(orientation, scan.data.shape), scan.header)
-        found = labels(segment(image, model, options), "regions")
+        found = segment(image, model, options).labels("regions")
         assert found.shape == turned.shape
         assert (found == apply_orientation(reference, orientation)).mean() >= 0.999
 
@@ -43,5 +42,5 @@ def test_probabilities_in_files_are_the_same_and_leave_nothing_behind(tiny_model
         for scratch in (None, tmp_path)
     )
     for scheme in ("regions", "gyri"):
-        np.testing.assert_array_equal(labels(plain, scheme), labels(filed, scheme))
+        np.testing.assert_array_equal(plain.labels(scheme), filed.labels(scheme))
     assert list(tmp_path.iterdir()) == []

@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from bidsseg.imaging.arrays import normalise
 from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.weights import load_model
+from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import FATTY, N_CLASSES, _palette, remap
 from bidsseg.train.data import (
     LESION_KIND,
@@ -22,13 +26,25 @@ from bidsseg.train.data import (
     into_head,
     pack,
 )
-from bidsseg.train.loop import Run, export, final_weights, new_state, schedule, train
-from bidsseg.train.losses import IGNORE, choose_targets, class_weights, soft_dice_loss
+from bidsseg.train.loop import (
+    Run,
+    export,
+    final_weights,
+    groups_of_one_shape,
+    new_state,
+    schedule,
+    set_gradients,
+    train,
+    update,
+)
+from bidsseg.train.losses import IGNORE, _cross_entropy, _pick, choose_targets, class_weights, losses, soft_dice_loss
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import (
     MNI_BRAIN_BOX,
     SLICE_MM,
-    Recipe,
+    Material,
+    Sample,
+    SynthesisSettings,
     _gather,
     _move,
     _normalised,
@@ -36,11 +52,12 @@ from bidsseg.train.synthesis import (
     _sampling_grid,
     _upsample,
     draw,
+    normalise_here,
     slice_matrix,
 )
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
-RECIPE = Recipe(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
+RECIPE = SynthesisSettings(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
 
 
 def ball(size: int = 40) -> Subject:
@@ -55,6 +72,14 @@ def ball(size: int = 40) -> Subject:
     parcel = np.where(tissue > 0, GYRUS["SFG"], UNKNOWN_PARCEL).astype(np.uint8)
     scan = np.select([tissue == 2, tissue == 1, tissue == 7], [0.9, 0.6, 0.2], 0).astype(np.float16)
     return Subject("ball", pack(Anatomy(tissue, side, parcel), kind), scan, brain_box(tissue))
+
+
+def seen_whole(packed: Tensor) -> Sample:
+    return Sample(packed.half(), packed, torch.ones(packed.shape, dtype=torch.bool))
+
+
+def material(*lesions: NDArray[np.uint8]) -> Material:
+    return Material.on(CPU, [ball()], lesions)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +149,7 @@ def test_validation_subjects_never_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize("difficulty", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("seed", range(6))
 def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: int) -> None:
-    torch.manual_seed(seed)
-    sample = draw([ball()], [], RECIPE, difficulty, np.random.default_rng(seed))
+    sample = draw(material(), RECIPE, difficulty, Chance.of(seed))
     assert sample.image.shape == sample.packed.shape == sample.weight.shape
     assert all(n in (16, 20, 24, 28, 32) for n in sample.image.shape)
     assert sample.image.min() >= 0
@@ -135,10 +159,82 @@ def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: 
     assert not sample.image[~sample.weight].any()
 
 
+# What this recipe gave while its volumes were numpy's and its noise torch's global one: number of the sample,
+# shape, voxels of white matter, cortex, CSF and lesion, mean and standard deviation of the image, its middle voxel.
+EVERYTHING = replace(RECIPE, p_lesions=1.0, p_moved=0.5, p_still=0.3)
+FIRST_SAMPLES = [
+    (0, (32, 32, 32), (1440, 5461, 4835, 596), (0.2233, 0.3088, 0.7847)),
+    (1, (32, 32, 32), (1152, 4180, 3736, 477), (0.3578, 0.3035, 0.1404)),
+    (2, (32, 32, 16), (698, 1611, 1155, 320), (0.0917, 0.2063, 0.6060)),
+    (3, (32, 32, 32), (912, 3312, 2984, 344), (0.1260, 0.1973, 0.7822)),
+    (4, (32, 32, 32), (1119, 3840, 3278, 481), (0.1078, 0.2110, 0.4419)),
+    (5, (32, 32, 16), (207, 1286, 1242, 80), (0.0883, 0.1932, 0.3042)),
+    (6, (32, 32, 32), (2465, 7922, 6332, 972), (0.5988, 0.2182, 0.9043)),
+    (7, (32, 32, 16), (949, 2464, 1648, 415), (0.1224, 0.2079, 0.9619)),
+    (8, (32, 32, 16), (344, 1452, 1360, 128), (0.2692, 0.2730, 0.7134)),
+    (9, (32, 32, 32), (821, 3023, 2762, 351), (0.1056, 0.1975, 0.8052)),
+    (10, (32, 32, 32), (912, 3312, 2984, 344), (0.0880, 0.1802, 0.9146)),
+    (11, (32, 32, 32), (729, 2738, 2491, 295), (0.1074, 0.1822, 0.9155)),
+    (12, (32, 32, 24), (912, 3312, 2952, 344), (0.1885, 0.2200, 0.0557)),
+    (13, (32, 32, 32), (903, 3255, 2933, 380), (0.2591, 0.2678, 0.5894)),
+    (14, (32, 32, 16), (1674, 4654, 3070, 700), (0.2879, 0.1993, 0.1903)),
+    (15, (32, 32, 32), (1624, 5840, 5192, 688), (0.2023, 0.2793, 0.6919)),
+    (16, (32, 16, 32), (57, 650, 783, 22), (0.1749, 0.1660, 0.5854)),
+    (17, (32, 32, 32), (1152, 4129, 3699, 484), (0.2214, 0.2998, 0.0072)),
+    (18, (32, 32, 32), (924, 3448, 3131, 435), (0.2511, 0.2516, 0.5737)),
+    (19, (32, 32, 16), (0, 506, 939, 0), (0.0709, 0.1590, 0.8706)),
+]
+
+
+def half_a_head_of_lesions() -> NDArray[np.uint8]:
+    mask = np.zeros((MNI_BRAIN_BOX[1] + 20).astype(int), np.uint8)
+    mask[: len(mask) // 2] = 1
+    return mask
+
+
+@pytest.mark.parametrize(("number", "shape", "voxels", "greys"), FIRST_SAMPLES)
+def test_samples_are_those_of_the_first_synthesis(
+    number: int, shape: tuple[int, ...], voxels: tuple[int, ...], greys: tuple[float, ...]
+) -> None:
+    sample = draw(material(half_a_head_of_lesions()), EVERYTHING, 1.0, Chance.of((7, number)))
+    assert sample.image.shape == shape
+    tissue = sample.packed & 31
+    counts = [(tissue == kind).sum().item() for kind in (TISSUE["white-matter"], TISSUE["cortex"], TISSUE["csf"])]
+    lesion = ((sample.packed >> 12) & 15 == LESION_KIND).sum().item()
+    assert (*counts, lesion) == voxels
+    image = sample.image.float()
+    middle = image[tuple(n // 2 for n in shape)]
+    assert [image.mean().item(), image.std(correction=0).item(), middle.item()] == pytest.approx(greys, abs=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("number", range(12))
+def test_samples_of_a_gpu_are_those_of_the_cpu_but_for_noise(number: int) -> None:
+    drawn = []
+    for device in (CPU, torch.device("cuda")):
+        made_there = Material.on(device, [ball()], [half_a_head_of_lesions()])
+        drawn += [draw(made_there, EVERYTHING, 1.0, Chance.of((7, number), device)) for _ in range(2)]
+    for one, again in (drawn[:2], drawn[2:]):
+        assert torch.equal(one.image, again.image)
+    there, here = drawn[2], drawn[0]
+    assert (there.packed.cpu() != here.packed).float().mean() < 1e-3
+    assert torch.equal(there.weight.cpu(), here.weight)
+    assert there.image.float().mean().item() == pytest.approx(here.image.float().mean().item(), abs=0.01)
+    assert there.image.float().std().item() == pytest.approx(here.image.float().std().item(), abs=0.01)
+
+
+@pytest.mark.parametrize("difficulty", [0.0, 1.0])
+def test_one_seed_and_number_give_one_sample(difficulty: float) -> None:
+    one, same, other = (draw(material(), RECIPE, difficulty, Chance.of((3, n))) for n in (5, 5, 6))
+    assert torch.equal(one.image, same.image)
+    assert torch.equal(one.packed, same.packed)
+    assert one.image.shape != other.image.shape or not torch.equal(one.image, other.image)
+
+
 def test_a_flip_swaps_the_sides() -> None:
     """Whatever the draw, left lies on the left: low i."""
     for seed in range(8):
-        sample = draw([ball()], [], replace(RECIPE, p_cropped=0), 0.0, np.random.default_rng(seed))
+        sample = draw(material(), replace(RECIPE, p_cropped=0), 0.0, Chance.of(seed))
         brain = ((sample.packed & 31) == TISSUE["white-matter"]).numpy()
         side = ((sample.packed >> 5) & 1).numpy().astype(bool)
         i = np.arange(32)[:, None, None] * np.ones_like(brain)
@@ -149,7 +245,7 @@ def test_lesions_are_painted_into_white_matter_only() -> None:
     shape = tuple((MNI_BRAIN_BOX[1] + 20).astype(int))
     everywhere: NDArray[np.uint8] = np.ones(shape, np.uint8)
     recipe = replace(RECIPE, p_lesions=10.0, p_synthetic=0.0, p_cropped=0)
-    packed = draw([ball()], [everywhere], recipe, 0.0, np.random.default_rng(0)).packed.numpy()
+    packed = draw(material(everywhere), recipe, 0.0, Chance.of(0)).packed.numpy()
     lesion = ((packed.view(np.uint16) >> 12) & 15) == LESION_KIND
     white = (packed & 31) == TISSUE["white-matter"]
     np.testing.assert_array_equal(lesion, white)
@@ -158,7 +254,7 @@ def test_lesions_are_painted_into_white_matter_only() -> None:
 def test_slabs_show_whole_sections_and_are_padded_as_at_inference() -> None:
     recipe, thin = replace(RECIPE, p_cropped=10.0), 0
     for seed in range(12):
-        sample = draw([ball()], [], recipe, 0.5, np.random.default_rng(seed))
+        sample = draw(material(), recipe, 0.5, Chance.of(seed))
         seen = np.argwhere(sample.weight.numpy())
         extent = seen.max(0) - seen.min(0) + 1
         assert len(seen) == extent.prod()
@@ -173,7 +269,7 @@ def test_slabs_show_whole_sections_and_are_padded_as_at_inference() -> None:
 
 
 def test_a_remapped_scan_has_the_new_means_and_keeps_partial_volumes_between_them() -> None:
-    old, new = np.zeros(N_CLASSES, np.float32), np.zeros(N_CLASSES, np.float32)
+    old, new = torch.zeros(N_CLASSES), torch.zeros(N_CLASSES)
     for name, before, after in (("lateral-ventricle", 0.2, 0.9), ("cortex", 0.6, 0.5), ("white-matter", 0.8, 0.3)):
         old[TISSUE[name]], new[TISSUE[name]] = before, after
     scan = torch.tensor([0.0, 0.2, 0.4, 0.6, 0.7, 0.8])
@@ -182,9 +278,9 @@ def test_a_remapped_scan_has_the_new_means_and_keeps_partial_volumes_between_the
 
 
 def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
-    plain = Recipe(rotation_deg=0, scaling=0, shift_mm=0, warp_mm=0, p_swollen=0)
+    plain = SynthesisSettings(rotation_deg=0, scaling=0, shift_mm=0, warp_mm=0, p_swollen=0)
     grids = [
-        _sampling_grid(ball(), recipe, 1.0, np.random.default_rng(2)).numpy()
+        _sampling_grid(ball().box, recipe, 1.0, np.random.default_rng(2))
         for recipe in (plain, replace(plain, p_swollen=1.0))
     ]
     moved = np.linalg.norm(grids[1] - grids[0], axis=0)
@@ -195,7 +291,8 @@ def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
 @pytest.mark.parametrize(("size", "first"), [(40, 4), (41, 5)])
 def test_a_still_scan_keeps_its_own_voxels(size: int, first: int) -> None:
     subject = ball(size)
-    still = _gather(torch.from_numpy(subject.packed), _upsample(_own_voxels(subject, RECIPE), RECIPE.shape))
+    grid = _upsample(_own_voxels(subject.box, RECIPE), RECIPE.shape, CPU)
+    still = _gather(torch.from_numpy(subject.packed), grid)
     expected = subject.packed[(slice(first, first + 32),) * 3]
     np.testing.assert_array_equal(still.numpy(), expected)
 
@@ -217,7 +314,7 @@ def test_ghosts_spread_along_one_axis() -> None:
 def test_slices_blur_along_their_axis() -> None:
     # 4 mm slices, each the mean of its 4 samples: an edge between slices becomes a ramp
     edge = torch.cat((torch.zeros(16), torch.ones(16)))
-    seen = slice_matrix(32, 4.0, 1.0, 0.375) @ edge  # the first slice's centre at 1.5: samples 0-3
+    seen = torch.from_numpy(slice_matrix(32, 4.0, 1.0, 0.375)) @ edge  # the first slice's centre at 1.5: samples 0-3
     assert seen[:14].max() == 0
     assert seen[18:].min() == 1
     assert 0.3 < seen[15] < 0.5
@@ -226,8 +323,8 @@ def test_slices_blur_along_their_axis() -> None:
 def test_targets_are_those_of_the_drawn_blocks() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     weight = torch.ones(packed.shape, dtype=torch.bool)
-    options = TrainOptions(brain_blocks=50, outer_blocks=30, any_blocks=10, parcel_blocks=20)
-    targets = choose_targets(packed, weight, options, torch.Generator().manual_seed(0))
+    options = TrainOptions(lesion_blocks=0, brain_blocks=50, outer_blocks=30, any_blocks=10, parcel_blocks=20)
+    targets = choose_targets(Sample(packed.half(), packed, weight), options, torch.Generator().manual_seed(0))
     assert targets.tissue.shape == (8, 90)
     assert targets.parcel.shape == (8, 20)
     assert (targets.tissue[:, :50] > 0).any(0).all()
@@ -236,23 +333,117 @@ def test_targets_are_those_of_the_drawn_blocks() -> None:
     assert set(np.unique(targets.parcel.numpy()).tolist()) <= {IGNORE, GYRUS["SFG"]}
 
 
+def test_of_an_extracted_brain_no_blocks_are_asked_outside() -> None:
+    sample = replace(seen_whole(torch.from_numpy(ball(16).packed.copy())), head=False)
+    options = TrainOptions(lesion_blocks=0, brain_blocks=50, outer_blocks=30, any_blocks=10)
+    assert choose_targets(sample, options, torch.Generator().manual_seed(0)).tissue.shape == (8, 60)
+
+
 def test_painted_lesions_are_drawn_on_purpose_and_learn_gyri_first() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     white = torch.nonzero((packed & 31) == TISSUE["white-matter"])[:1]
     packed[tuple(white.T)] |= LESION_KIND << 12
     options = TrainOptions(lesion_blocks=5, brain_blocks=20, outer_blocks=0, any_blocks=0, parcel_blocks=5)
-    targets = choose_targets(packed, torch.ones(packed.shape, dtype=torch.bool), options, torch.Generator())
+    targets = choose_targets(seen_whole(packed), options, torch.Generator())
     i, j, k = (white[0] // 2).tolist()
     assert targets.blocks[:5].tolist() == 5 * [(i * 8 + j) * 8 + k]
     assert targets.with_parcel.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
+def test_blocks_are_drawn_evenly_from_a_pool_and_from_an_empty_one_in_name_alone(share: float) -> None:
+    pool = torch.rand(5000, generator=torch.Generator().manual_seed(1)) < share
+    places, found = _pick(pool, 20_000, torch.Generator().manual_seed(2))
+    assert found.all() if share else not found.any()
+    counts = torch.bincount(places, minlength=len(pool))
+    if share:
+        expected = len(places) / pool.sum()
+        assert not counts[~pool].any()
+        assert (counts[pool] - expected).abs().max() < 6 * expected**0.5 + 1
+
+
+def test_what_a_sample_does_not_offer_costs_nothing() -> None:
+    """Air alone: no brain, lesion, side or parcel to learn, and no number that is none."""
+    air = torch.zeros(16, 16, 16, dtype=torch.int16)
+    targets = choose_targets(seen_whole(air), TrainOptions(), torch.Generator().manual_seed(0))
+    assert (targets.tissue[:, :-2000] == IGNORE).all()
+    assert (targets.tissue[:, -2000:] == 0).all()
+    net = new_state(UNetConfig(widths=(8, 8), head_width=16), TrainOptions()).net
+    found = losses(net, net.features(torch.rand(1, 1, 16, 16, 16)), targets, torch.ones(len(TISSUES)))
+    assert found["side"] == 0
+    assert found["parcel"] == 0
+    assert all(torch.isfinite(loss) for loss in found.values())
+
+
+def test_losses_are_torchs_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_p = torch.randn(2, 5, 30, generator=generator).log_softmax(1)
+    truth = torch.randint(0, 5, (2, 30), generator=generator)
+    truth[0, :7] = IGNORE
+    weight = torch.rand(5, generator=generator) + 0.5
+    expected = torch.nn.functional.nll_loss(log_p, truth, weight, ignore_index=IGNORE)
+    assert _cross_entropy(log_p, truth, weight) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_step_on_samples_of_several_shapes_is_the_mean_of_their_own() -> None:
+    recipe = replace(RECIPE, p_cropped=1.0)
+    samples = [draw(material(), recipe, 0.5, Chance.of(seed)) for seed in range(5)]
+    samples.append(samples[0])
+    options = TrainOptions(brain_blocks=300, outer_blocks=50, any_blocks=50, lesion_blocks=10, parcel_blocks=100)
+    groups = groups_of_one_shape(samples, len(samples))
+    assert 1 < len(groups) < len(samples)
+    in_order = [sample for group in groups for sample in group]
+    state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
+
+    def gradients(steps: list[list[Sample]]) -> list[Tensor]:
+        generator, found = torch.Generator().manual_seed(0), []
+        for step in steps:
+            set_gradients(state, step, options, 0.5, generator)
+            found.append(torch.cat([w.grad.flatten() for w in state.net.parameters() if w.grad is not None]))
+        return found
+
+    (together,) = gradients([in_order])
+    alone = torch.stack(gradients([[sample] for sample in in_order])).mean(0)
+    assert torch.norm(together - alone) < 0.02 * torch.norm(alone)  # bfloat16 rounds
+
+
+def test_no_number_is_read_back_while_samples_are_made_and_learned_from() -> None:
+    """A GPU would have to be waited for; fake tensors have shapes and no values, and refuse."""
+    options = TrainOptions()
+    state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
+    made_from = material(half_a_head_of_lesions())
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        samples = [draw(made_from, EVERYTHING, 1.0, Chance.of((7, number))) for number in range(20)]
+        parts = set_gradients(state, samples[:3], options, 0.5, torch.Generator().manual_seed(0))
+        update(state, options)
+        with pytest.raises(DataDependentOutputException):
+            parts["tissue"].item()
+
+
+def test_a_step_that_cannot_be_compiled_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    passes = []
+
+    def failing(volumes: Tensor) -> Tensor:
+        passes.append(volumes.shape)
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda body, **how: failing)
+    options = TrainOptions(steps=2, batch=5, workers=0, threads=1, compiler="some", brain_blocks=100, outer_blocks=10)
+    recipe = replace(RECIPE, p_cropped=0)
+    state = train(Run([ball()], [], tmp_path, UNetConfig(widths=(8, 8), head_width=16), recipe, options))
+    assert passes == [(2, 1, 32, 32, 32)]
+    assert "no compiler" in caplog.text
+    assert state.step == 2
 
 
 def test_nothing_is_learned_where_there_is_no_image() -> None:
     packed = torch.from_numpy(ball(16).packed.copy())
     weight = torch.zeros(packed.shape, dtype=torch.bool)
     weight[..., :8] = True
-    options = TrainOptions(brain_blocks=200, outer_blocks=50, any_blocks=50)
-    targets = choose_targets(packed, weight, options, torch.Generator().manual_seed(0))
+    options = TrainOptions(lesion_blocks=0, brain_blocks=200, outer_blocks=50, any_blocks=50)
+    targets = choose_targets(Sample(packed.half(), packed, weight), options, torch.Generator().manual_seed(0))
     assert (targets.blocks % 8 < 4).all()  # the third axis of the 8x8x8 blocks
 
 
@@ -327,6 +518,16 @@ def test_grey_values_span_the_brain_but_for_the_first_look(p_first_look: float, 
     found = _normalised(image.clone(), packed, recipe, np.random.default_rng(0))
     brightest = float(found[8:24, 8:24, 8:24].max())
     assert brightest == (1 if spans_the_brain else pytest.approx(0.5, abs=0.02))
+
+
+@pytest.mark.parametrize("filled", ["brain", "nothing", "one value", "no mask"])
+@pytest.mark.parametrize("image", ["noise", "constant", "two values"])
+def test_grey_values_are_those_of_inference(filled: str, image: str) -> None:
+    noise = torch.randn(20, 20, 20, generator=torch.Generator().manual_seed(0))
+    volume = {"noise": noise, "constant": torch.full_like(noise, 3), "two values": (noise > 0).float()}[image]
+    mask = {"brain": noise > -0.5, "nothing": noise > 99, "one value": noise == noise.max(), "no mask": None}[filled]
+    expected = normalise(volume.numpy(), None if mask is None else mask.numpy())
+    np.testing.assert_allclose(normalise_here(volume, mask), expected, atol=1e-5)
 
 
 def test_fat_is_brighter_than_white_matter_in_many_palettes() -> None:

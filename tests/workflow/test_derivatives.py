@@ -10,19 +10,28 @@ import pytest
 from numpy.typing import NDArray
 
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import Place, Recipe, is_complete
-from bidsseg.bids.root_files import bids_tissue, links_in, write_root
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, remove_outputs
+from bidsseg.bids.root_files import (
+    BIDSIGNORE,
+    bids_tissue,
+    copy_session_times,
+    links_in,
+    refuse_other_dataset,
+    write_root,
+)
+from bidsseg.bids.session_order import in_time, sessions_table
+from bidsseg.errors import UserError
 from bidsseg.files import table
-from bidsseg.imaging.grid import grid_of
+from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.report import mosaic as pictures
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.workflow import derivatives
-from bidsseg.workflow.derivatives import Result, write_scan
+from bidsseg.workflow.derivatives import ScanResult, outputs_of, refuse_to_replace_of, write_scan
 from tests.conftest import write_scan as write_image
 
-RECIPE = Recipe("1", "tiny", "abc", schemes=("regions", "lobes"))
+RECIPE = OutputSettings("1", "tiny", "abc", schemes=("regions", "lobes"))
 
 
 def blocks(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Segmentation:
@@ -42,18 +51,19 @@ def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    path = write_image(tmp_path / "data" / "sub-01" / "anat" / "sub-01_run-2_T1w.nii.gz", (8, 9, 10))
-    return Place(parse_scan(path), tmp_path / "data", tmp_path / "out")
+def place(tmp_path: Path) -> ScanOutputs:
+    path = write_image(tmp_path / "data" / "sub-01" / "anat" / "sub-01_run-2_T1w.nii.gz", (20, 9, 10))
+    return ScanOutputs(parse_scan(path), tmp_path / "data", tmp_path / "out")
 
 
-def result_for(place: Place) -> Result:
+def result_for(place: ScanOutputs) -> ScanResult:
     image = load(place.scan.path)
-    grid = grid_of(image.data.shape, image.affine)
-    return Result(image, image, blocks(image.data.shape, image.affine), blocks(grid.shape, grid.affine))
+    grid = image.grid
+    native, one_mm = (blocks(shape, affine) for shape, affine in (image.geometry, (grid.shape, grid.affine)))
+    return ScanResult(image, native, conform(image)[0], one_mm)
 
 
-def test_all_files_of_a_scan_are_written(place: Place) -> None:
+def test_all_files_of_a_scan_are_written(place: ScanOutputs) -> None:
     marker = write_scan(place, RECIPE, result_for(place))
     folder = place.out / "sub-01" / "anat"
     names = {
@@ -69,7 +79,7 @@ def test_all_files_of_a_scan_are_written(place: Place) -> None:
     assert marker == folder / "sub-01_run-2_desc-T1w_qc.json"
 
 
-def test_labels_lie_on_the_scans_own_grid(place: Place) -> None:
+def test_labels_lie_on_the_scans_own_grid(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     scan = load(place.scan.path)
     labels = load(place.file("dseg.nii.gz", space="orig", seg="regions", desc="T1w"))
@@ -79,7 +89,7 @@ def test_labels_lie_on_the_scans_own_grid(place: Place) -> None:
     assert labels.data.any()
 
 
-def test_one_millimetre_labels_lie_on_the_grid_of_the_preprocessed_image(place: Place) -> None:
+def test_one_millimetre_labels_lie_on_the_grid_of_the_preprocessed_image(place: ScanOutputs) -> None:
     write_scan(place, replace(RECIPE, spaces=("1mm",)), result_for(place))
     one_mm = {"space": "individual", "res": "1mm"}
     labels = load(place.file("dseg.nii.gz", seg="regions", desc="T1w", **one_mm))
@@ -90,7 +100,7 @@ def test_one_millimetre_labels_lie_on_the_grid_of_the_preprocessed_image(place: 
     assert not place.file("dseg.nii.gz", space="orig", seg="regions", desc="T1w").exists()
 
 
-def test_sidecars_tell_where_an_image_comes_from(place: Place) -> None:
+def test_sidecars_tell_where_an_image_comes_from(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     path = place.file("T1w.json", space="individual", res="1mm", desc="preproc")
     sidecar = json.loads(path.read_text())
@@ -100,13 +110,13 @@ def test_sidecars_tell_where_an_image_comes_from(place: Place) -> None:
     assert sidecar["WeightsSHA256"] == "abc"
 
 
-def test_volumes_are_those_of_the_scans_own_grid(place: Place) -> None:
+def test_volumes_are_those_of_the_scans_own_grid(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     lines = place.file("volumes.tsv", desc="T1w").read_text().splitlines()
     rows = [dict(zip(lines[0].split("\t"), line.split("\t"), strict=True)) for line in lines[1:]]
     found = [row for row in rows if row["voxels"] != "0"]
     assert {row["scheme"] for row in rows} == {"regions", "lobes"}
-    assert [float(row["volume_mm3"]) for row in found] == [4 * 9 * 10 * 8.0] * 2
+    assert [float(row["volume_mm3"]) for row in found] == [10 * 9 * 10 * 8.0] * 2
 
 
 @pytest.mark.parametrize(
@@ -120,13 +130,13 @@ def test_volumes_are_those_of_the_scans_own_grid(place: Place) -> None:
         {"mirror": True},
     ],
 )
-def test_another_recipe_is_done_again(place: Place, change: dict[str, object]) -> None:
+def test_another_recipe_is_done_again(place: ScanOutputs, change: dict[str, object]) -> None:
     write_scan(place, RECIPE, result_for(place))
     assert is_complete(place, RECIPE)
     assert not is_complete(place, replace(RECIPE, **change))  # type: ignore[arg-type]
 
 
-def test_a_missing_output_or_another_scan_is_done_again(place: Place) -> None:
+def test_a_missing_output_or_another_scan_is_done_again(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     mask = place.file("mask.nii.gz", space="orig", label="brain", desc="T1w")
     mask.rename(mask.with_name("kept"))
@@ -137,7 +147,7 @@ def test_a_missing_output_or_another_scan_is_done_again(place: Place) -> None:
     assert not is_complete(place, RECIPE)
 
 
-def test_a_mended_header_is_done_again(place: Place) -> None:
+def test_a_mended_header_is_done_again(place: ScanOutputs) -> None:
     scan = replace(place.scan, path=place.scan.path.with_suffix(""))  # uncompressed: it keeps its size
     place = replace(place, scan=scan)
     loaded = nib.load(write_image(scan.path), mmap=False)  # it is written over
@@ -150,7 +160,7 @@ def test_a_mended_header_is_done_again(place: Place) -> None:
     assert not is_complete(place, RECIPE)
 
 
-def test_another_recipe_leaves_nothing_of_the_former(place: Place) -> None:
+def test_another_recipe_leaves_nothing_of_the_former(place: ScanOutputs) -> None:
     write_scan(place, RECIPE, result_for(place))
     fewer = replace(RECIPE, schemes=("regions",))
     write_scan(place, fewer, result_for(place))
@@ -160,7 +170,7 @@ def test_another_recipe_leaves_nothing_of_the_former(place: Place) -> None:
     assert not [name for name in left if "seg-lobes" in name]
 
 
-def test_an_interrupted_scan_is_not_complete(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_scan_is_not_complete(place: ScanOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
     write_scan(place, RECIPE, result_for(place))
 
     def interrupt(*_: object) -> None:
@@ -175,13 +185,92 @@ def test_an_interrupted_scan_is_not_complete(place: Place, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"SoftwareVersion": "1"}'])
-def test_a_damaged_marker_is_not_complete(place: Place, text: str) -> None:
+def test_a_damaged_marker_is_not_complete(place: ScanOutputs, text: str) -> None:
     write_scan(place, RECIPE, result_for(place))
     place.marker.write_text(text)
     assert not is_complete(place, RECIPE)
 
 
-def test_a_picture_that_fails_is_a_warning(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["../victim", "{abs}", "sub-02/anat/victim", "sub-01/../victim", "sub-01/away/victim"])
+def test_a_marker_that_names_others_files_removes_none_and_is_not_complete(place: ScanOutputs, name: str) -> None:
+    (place.out / "sub-02" / "anat").mkdir(parents=True)
+    (place.out / "sub-01").mkdir()
+    (place.out / "sub-01" / "away").symlink_to(place.out.parent)
+    victims = [place.out.parent / "victim", place.out / "victim", place.out / "sub-02" / "anat" / "victim"]
+    for victim in victims:
+        victim.touch()
+    write_scan(place, RECIPE, result_for(place))
+    marker = json.loads(place.marker.read_text())
+    marker["Outputs"].append(name.format(abs=victims[0]))
+    place.marker.write_text(json.dumps(marker))
+    assert not is_complete(place, RECIPE)
+    assert remove_outputs(place.out, place.marker)
+    assert all(victim.exists() for victim in victims)
+    assert not list(place.out.rglob("*_dseg.nii.gz"))
+
+
+@pytest.mark.parametrize("outputs", [None, 3, "sub-01", [1, None], [["a"]], ["\0"], {"a": 1}])
+def test_a_marker_that_lists_no_names_is_not_complete(place: ScanOutputs, outputs: object) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    marker = json.loads(place.marker.read_text())
+    place.marker.write_text(json.dumps({**marker, "Outputs": outputs}))
+    assert not is_complete(place, RECIPE)
+    assert remove_outputs(place.out, place.marker)
+
+
+def _change(path: Path) -> None:
+    stored = nib.load(path)
+    changed = np.asarray(stored.dataobj).copy()
+    changed[0, 0, 0] += 1
+    nib.save(nib.Nifti1Image(changed, stored.affine, stored.header), path)
+
+
+def test_what_others_changed_is_refused_and_not_removed(place: ScanOutputs) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    for path in place.out.rglob("*.png"):  # those of this test are not ours
+        path.unlink()
+    refuse_to_replace_of(place, RECIPE)
+    labels = place.file("dseg.nii.gz", space="orig", seg="lobes", desc="T1w")
+    _change(labels)
+    for recipe in (RECIPE, replace(RECIPE, schemes=("regions",))):
+        with pytest.raises(UserError, match=f"{labels}: was not written by bidsseg, or was changed since"):
+            refuse_to_replace_of(place, recipe)
+    remove_outputs(place.out, place.marker)
+    assert [path.name for path in place.out.rglob("*.nii.gz")] == [labels.name]
+
+
+@pytest.mark.parametrize("name", ["dseg.nii.gz", "probseg.nii.gz", "dseg.json"])
+def test_what_others_wrote_is_refused(place: ScanOutputs, name: str) -> None:
+    recipe = replace(RECIPE, probseg=True)
+    refuse_to_replace_of(place, recipe)
+    path = place.file(name, space="orig", seg="lobes", desc="T1w")
+    path.parent.mkdir(parents=True)
+    path.write_text("theirs")
+    with pytest.raises(UserError, match="was not written by bidsseg"):
+        refuse_to_replace_of(place, recipe)
+
+
+def test_everything_that_is_written_is_expected(place: ScanOutputs) -> None:
+    recipe = replace(RECIPE, spaces=("orig", "1mm"))
+    write_scan(place, recipe, result_for(place))
+    written = {path for path in place.out.rglob("*") if path.is_file()} - {place.marker}
+    assert written == {path for path in outputs_of(place, recipe) if path.suffix != ".png"}
+
+
+def test_a_scan_that_fails_while_it_is_written_leaves_nothing(
+    place: ScanOutputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, *_: object) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(derivatives, "write_volumes", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_scan(place, RECIPE, result_for(place))
+    assert [path for path in place.out.rglob("*") if path.is_file() and path.suffix != ".png"] == []
+
+
+def test_a_picture_that_fails_is_a_warning(place: ScanOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no ink")
 
@@ -239,3 +328,89 @@ def test_every_gyrus_is_cortex() -> None:
 
 def test_tables_say_na() -> None:
     assert table(("a", "b", "c"), [(1, "", None), (float("nan"), 0, "x")]) == "a\tb\tc\n1\tn/a\tn/a\nn/a\t0\tx\n"
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+cmd", "'+cmd"),
+        ("-1+1", "'-1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'=1"),
+        ("-0.5", "-0.5"),
+        ("+1e3", "+1e3"),
+        ("a\tb\r\nc", "a b c"),
+        ("ses-1", "ses-1"),
+    ],
+)
+def test_no_cell_is_a_formula_or_breaks_its_row(cell: str, written: str) -> None:
+    assert table(("a",), [(cell,)]) == f"a\n{written}\n"
+
+
+SECRET = "root:x:0:0:root\n"
+TIMES = "session_id\tacq_time\tnote\nses-b\t2020-01-02T03:04:05\t=1+1\nses-a\t2021-01-02T03:04:05\t@x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "copied"),
+    [
+        (TIMES, "session_id\tacq_time\nses-a\t2021-01-02T03:04:05\nses-b\t2020-01-02T03:04:05\n"),
+        ("session_id\tacq_time\n=1+1\t2020-01-02\nses-a\t=1+1\n", None),
+        ("session_id\tnote\nses-a\t1\n", None),
+        (SECRET, None),
+        ("", None),
+        (TIMES.replace("=1+1", "x" * 200_000), TIMES.partition("\tnote")[0]),
+    ],
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_of_tables_of_sessions_only_labels_and_times_are_copied(
+    linked: bool, text: str, copied: str | None, tmp_path: Path
+) -> None:
+    stored = tmp_path / ("elsewhere" if linked else "data/sub-01/sub-01_sessions.tsv")
+    (tmp_path / "data" / "sub-01").mkdir(parents=True)
+    stored.write_text(text)
+    if linked:
+        sessions_table(tmp_path / "data", "01").symlink_to(stored)
+    copy_session_times(tmp_path / "data", tmp_path / "out", ["01"])
+    target = sessions_table(tmp_path / "out", "01")
+    assert target.exists() == (copied is not None)
+    if copied is not None:
+        assert target.read_text().startswith(copied)
+        assert not any(sign in target.read_text() for sign in "=@x")
+        assert in_time(tmp_path / "data", "01", "ab") == in_time(tmp_path / "out", "01", "ab") == ["b", "a"]
+
+
+def test_what_users_wrote_at_the_root_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "README").write_text("About my patients.\n")
+    (out / ".bidsignore").write_text("mine/\n*.html\n")
+    for _ in range(2):
+        write_root(out, tmp_path, RECIPE, ("T1w",))
+    assert (out / "README").read_text() == "About my patients.\n"
+    lines = (out / ".bidsignore").read_text().splitlines()
+    assert lines[:2] == ["mine/", "*.html"]
+    assert len(set(lines)) == len(lines) == len({*BIDSIGNORE, "mine/"})
+
+
+@pytest.mark.parametrize(
+    ("description", "whose"),
+    [
+        ('{"GeneratedBy": [{"Name": "fMRIPrep"}]}', "fMRIPrep"),
+        ('{"Name": "raw"}', "somebody else"),
+        ("[", "somebody else"),
+        ('{"GeneratedBy": [{"Name": "bidsseg"}]}', None),
+        (None, None),
+    ],
+)
+def test_the_dataset_of_another_program_is_left_alone(
+    description: str | None, whose: str | None, tmp_path: Path
+) -> None:
+    if description is not None:
+        (tmp_path / "dataset_description.json").write_text(description)
+    if whose is None:
+        refuse_other_dataset(tmp_path)
+        return
+    with pytest.raises(UserError, match=f"holds a dataset of {whose}"):
+        refuse_other_dataset(tmp_path)

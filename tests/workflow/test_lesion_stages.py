@@ -12,10 +12,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bidsseg.bids.lesion_masks import Search, choose, find_masks
+from bidsseg.bids.lesion_masks import MaskSearch, choose, find_masks
 from bidsseg.bids.names import parse_scan
 from bidsseg.bids.session_order import natural
-from bidsseg.cli.bids_app import EXIT_LESIONS_FAILED, EXIT_OK
+from bidsseg.cli.exit_codes import EXIT_LESIONS_FAILED, EXIT_OK
 from bidsseg.errors import UserError
 from bidsseg.workflow.lesion_plan import link_names
 from tests.conftest import Dataset, Run
@@ -238,7 +238,7 @@ def derivatives(tmp_path: Path) -> Path:
 )
 def test_masks_and_scans(derivatives: Path, scans: str, pattern: str | None, expected: tuple[str, str] | None) -> None:
     found = [parse_scan(derivatives / f"{name}.nii.gz") for name in scans.split()]
-    search = Search((derivatives,), pattern, derivatives / "own")
+    search = MaskSearch((derivatives,), pattern, derivatives / "own")
     pair = choose(found, find_masks(search, found[0].subject, found[0].session))
     assert (pair and (NAMES[pair[1].relative_to(derivatives).as_posix()], pair[0].suffix)) == expected
 
@@ -253,7 +253,7 @@ def test_the_grid_decides_where_names_do_not(tmp_path: Path) -> None:
 def test_several_masks(derivatives: Path) -> None:
     scans = [parse_scan(derivatives / "sub-01_ses-5_T1w.nii.gz")]
     with pytest.raises(UserError, match="2 lesion masks"):
-        choose(scans, find_masks(Search((derivatives,)), "01", "5"))
+        choose(scans, find_masks(MaskSearch((derivatives,)), "01", "5"))
 
 
 def test_masks_behind_links_are_found_and_hidden_files_are_none(derivatives: Path, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_masks_behind_links_are_found_and_hidden_files_are_none(derivatives: Pat
     session.symlink_to(tmp_path / "elsewhere")
     (session / "anat" / "._sub-01_ses-1_label-lesion_mask.nii.gz").touch()
     (session / "anat" / "back").symlink_to(session)
-    [mask] = find_masks(Search((derivatives,)), "01", "1")
+    [mask] = find_masks(MaskSearch((derivatives,)), "01", "1")
     assert mask == session / "anat" / "sub-01_ses-1_label-lesion_mask.nii.gz"
 
 

@@ -11,8 +11,8 @@ import pytest
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
-from bidsseg.bids.dataset import Selection, find_scans
-from bidsseg.bids.outputs import Place, Recipe, is_complete, lesion_marker
+from bidsseg.bids.dataset import ScanSelection, find_scans
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, lesion_marker
 from bidsseg.errors import UserError
 from bidsseg.files import write_json
 from bidsseg.lesions.options import LesionOptions
@@ -27,35 +27,35 @@ from bidsseg.workflow.nipype_workflow import (
     scan_workflow,
     workflow_name,
 )
-from bidsseg.workflow.workers import WORKER_DIED, Execution, WorkerPool, gpu_of_worker
+from bidsseg.workflow.workers import WORKER_DIED, Resources, WorkerPool, gpu_of_worker
 from tests.conftest import Dataset
 
 LINEAR = {"plugin": "Linear"}
 
 
 @pytest.fixture
-def how(tmp_path: Path) -> Execution:
+def how(tmp_path: Path) -> Resources:
     (tmp_path / "work").mkdir()
-    return Execution(tmp_path / "work", tmp_path / "out" / "logs", plugin=LINEAR)
+    return Resources(tmp_path / "work", tmp_path / "out" / "logs", plugin=LINEAR)
 
 
 @pytest.fixture
 def jobs(dataset: Dataset, tiny_model: Path, tmp_path: Path) -> Callable[..., list[Job]]:
     def make(*names: str, model: Path = tiny_model) -> list[Job]:
         root = dataset(*names)
-        recipe = Recipe("1", "tiny", "abc", bias_correction=False, schemes=("lobes",))
-        places = [Place(scan, root, tmp_path / "out") for scan in find_scans(root, Selection()).scans]
-        return [job_for(place, recipe, str(model), "cpu", 1) for place in places]
+        recipe = OutputSettings("1", "tiny", "abc", bias_correction=False, schemes=("lobes",))
+        places = [ScanOutputs(scan, root, tmp_path / "out") for scan in find_scans(root, ScanSelection()).scans]
+        return [job_for(place, recipe, str(model), device="cpu", threads=1) for place in places]
 
     return make
 
 
-def run(jobs: list[Job], how: Execution) -> tuple[list[Outcome], list[tuple[str, bool]]]:
+def run(jobs: list[Job], how: Resources) -> tuple[list[Outcome], list[tuple[str, bool]]]:
     told: list[tuple[str, bool]] = []
     return list(run_jobs(jobs, WorkerPool(how), lambda name, good: told.append((name, good)))), told
 
 
-def test_every_scan_gets_an_outcome_and_the_bad_one_a_reason(jobs: Callable[..., list[Job]], how: Execution) -> None:
+def test_every_scan_gets_an_outcome_and_the_bad_one_a_reason(jobs: Callable[..., list[Job]], how: Resources) -> None:
     three = jobs("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz", "sub-03_run-1_FLAIR.nii")
     bad = Path(three[1].scan)
     bad.write_bytes(bad.read_bytes()[:3000])
@@ -70,7 +70,7 @@ def test_every_scan_gets_an_outcome_and_the_bad_one_a_reason(jobs: Callable[...,
     assert not how.work_dir.exists()
 
 
-def test_the_resource_monitor_says_where_it_cannot_work(how: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_resource_monitor_says_where_it_cannot_work(how: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = replace(how, resource_monitor=True)
     with pytest.raises(UserError, match="sacct"):
         monitor_resources(watched)
@@ -79,7 +79,7 @@ def test_the_resource_monitor_says_where_it_cannot_work(how: Execution, monkeypa
         monitor_resources(replace(watched, plugin={}))
 
 
-def test_a_log_goes_when_its_scan_succeeds(jobs: Callable[..., list[Job]], how: Execution) -> None:
+def test_a_log_goes_when_its_scan_succeeds(jobs: Callable[..., list[Job]], how: Resources) -> None:
     [job] = jobs("sub-01_T1w.nii.gz")
     good = Path(job.scan).read_bytes()
     Path(job.scan).write_bytes(good[:3000])
@@ -90,17 +90,17 @@ def test_a_log_goes_when_its_scan_succeeds(jobs: Callable[..., list[Job]], how: 
     assert not list(how.logs.iterdir())
 
 
-def test_a_broken_model_fails_in_one_line(jobs: Callable[..., list[Job]], how: Execution, tmp_path: Path) -> None:
+def test_a_broken_model_fails_in_one_line(jobs: Callable[..., list[Job]], how: Resources, tmp_path: Path) -> None:
     [outcome], _ = run(jobs("sub-01_T1w.nii.gz", model=tmp_path / "nowhere"), how)
     assert outcome.error is not None
     assert "not a model card" in outcome.error
     assert "sub-01_T1w.nii.gz" in outcome.error
 
 
-def test_stop_on_first_crash(jobs: Callable[..., list[Job]], how: Execution) -> None:
+def test_stop_on_first_crash(jobs: Callable[..., list[Job]], how: Resources) -> None:
     first, second = jobs("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
     Path(first.scan).write_bytes(b"no image")
-    stopping = Execution(how.work_dir, how.logs, plugin=LINEAR, stop_on_first_crash=True)
+    stopping = Resources(how.work_dir, how.logs, plugin=LINEAR, stop_on_first_crash=True)
     outcomes, _ = run([first, second], stopping)
     assert outcomes[0].error is not None
     assert not outcomes[0].stopped
@@ -109,15 +109,15 @@ def test_stop_on_first_crash(jobs: Callable[..., list[Job]], how: Execution) -> 
 
 
 def test_outputs_are_written_again_though_the_work_folder_knows_them(
-    jobs: Callable[..., list[Job]], how: Execution
+    jobs: Callable[..., list[Job]], how: Resources
 ) -> None:
     [job] = jobs("sub-01_T1w.nii.gz")
-    keeping = Execution(how.work_dir, how.logs, plugin=LINEAR, keep_work=True)
+    keeping = Resources(how.work_dir, how.logs, plugin=LINEAR, kept="kept")
     assert run([job], keeping)[0] == [Outcome(job)]
     job.place.marker.unlink()
     assert run([job], keeping)[0] == [Outcome(job)]
     assert job.place.marker.exists()
-    assert (how.work_dir / "bidsseg" / workflow_name(job) / "segmentation" / "segmentation.npz").exists()
+    assert (keeping.nodes / "bidsseg" / workflow_name(job) / "segmentation" / "segmentation.npz").exists()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_outputs_are_written_again_though_the_work_folder_knows_them(
     ],
 )
 def test_reasons_are_found_in_crash_files(crash: str, reason: str) -> None:
-    assert reason_in(crash, Job("/data/sub-01_T1w.nii", "/data", "/out", "m", {})) == reason
+    assert reason_in(crash, Job("/data/sub-01_T1w.nii", "/data", "/out", "m", {}), Path("/work")) == reason
 
 
 def _die() -> str:
@@ -163,7 +163,7 @@ def _graph(folder: Path, **functions: Callable[[], str]) -> Workflow:
 
 
 def test_a_killed_worker_fails_its_scan_and_is_replaced(tmp_path: Path) -> None:
-    how = Execution(tmp_path, tmp_path)
+    how = Resources(tmp_path, tmp_path)
     ended: list[tuple[str, str]] = []
 
     def status(node: Any, event: str) -> None:
@@ -185,7 +185,7 @@ def test_a_killed_worker_fails_its_scan_and_is_replaced(tmp_path: Path) -> None:
 
 
 def test_scans_whose_worker_died_are_tried_once_more_alone(
-    jobs: Callable[..., list[Job]], how: Execution, monkeypatch: pytest.MonkeyPatch
+    jobs: Callable[..., list[Job]], how: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
 
@@ -211,13 +211,13 @@ def lesion_jobs(tmp_path: Path) -> list[LesionJob]:
     ]
 
 
-def run_lesions(jobs: list[LesionJob], how: Execution) -> list[str | None]:
+def run_lesions(jobs: list[LesionJob], how: Resources) -> list[str | None]:
     with closing(WorkerPool(how)) as pool:
         return [error for _, error in run_lesion_jobs(jobs, pool, lambda name, good: None)]
 
 
 def test_lesions_whose_worker_died_are_tried_once_more_alone(
-    lesion_jobs: list[LesionJob], how: Execution, monkeypatch: pytest.MonkeyPatch
+    lesion_jobs: list[LesionJob], how: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def execute(self: Runner, workflow: Workflow) -> str:
         names = [node.name for node in workflow._graph]
@@ -236,7 +236,7 @@ def test_lesions_whose_worker_died_are_tried_once_more_alone(
 
 
 def test_lesions_that_were_never_run_are_not_done(
-    lesion_jobs: list[LesionJob], how: Execution, monkeypatch: pytest.MonkeyPatch
+    lesion_jobs: list[LesionJob], how: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for job in lesion_jobs:
         write_json(lesion_marker(job.places[0]), {"Findings": "of an earlier mask", "Outputs": []})
@@ -259,7 +259,7 @@ def test_workers_share_the_gpus(gpus: int, visible: str, chosen: list[str]) -> N
 
 @pytest.mark.parametrize("gpus", [0, 2])
 def test_only_the_segmentation_waits_for_a_gpu(gpus: int, jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
-    how = Execution(tmp_path, tmp_path, threads=4, gpus=gpus)
+    how = Resources(tmp_path, tmp_path, threads=4, gpus=gpus)
     [job] = jobs("sub-01_T1w.nii.gz")
     nodes = scan_workflow(job, how)._graph.nodes
     assert [node.name for node in nodes if node.is_gpu_node()] == (["segmentation"] if gpus else [])

@@ -1,0 +1,562 @@
+"""What a GPU does with the network, and a training on it, on a machine that has PyTorch and CUDA and little else.
+
+    PYTHONPATH=. python benchmarks/gpu.py measure PACK RESULTS
+    PYTHONPATH=. python benchmarks/gpu.py train PACK RESULTS --minutes 8 --init anycontrast --set batch=4
+
+PACK is a file that ``brainseg-cli pack DATA PACK`` wrote. The script runs from a checkout; nothing of it need be
+installed. It takes Python 3.12 and PyTorch 2.11 or newer, and numpy, scipy, safetensors, pillow, click and rich, which
+come with most images for PyTorch, and nibabel. Where there is no network, wheels travel: on a machine that has one,
+``pip download --only-binary=:all: --no-deps --python-version 3.12 --platform manylinux2014_x86_64 -d wheels nibabel``,
+and there ``pip install --no-index --no-deps --target site wheels/*.whl`` with ``site`` on PYTHONPATH.
+
+``measure`` takes about two minutes; a part that fails or finds no time left says so and the others go on. ``train``
+learns for the given minutes; every minute it writes a checkpoint into the scratch folder and the averaged weights,
+float16 with their card, into RESULTS/model, which ``--model`` and ``--init`` take. All schedules follow the share of
+the minutes. Both end with a short table, which is in RESULTS too. ``--tiny --device cpu`` tries everything in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import itertools
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from bidsseg.imaging.grid import conform
+from bidsseg.imaging.image import Image, load
+from bidsseg.network import inference
+from bidsseg.network.config import UNetConfig
+from bidsseg.network.inference import PredictOptions, infer
+from bidsseg.network.weights import load_model, save_model
+from bidsseg.report.mosaic import mosaic
+from bidsseg.segmentation.decision import decide_on_native_grid
+from bidsseg.segmentation.pipeline import prepare, segment
+from bidsseg.train.chance import CPU, Chance
+from bidsseg.train.contrast import render
+from bidsseg.train.loop import Run, State, export, new_state, sample_batches, start_or_resume, train, train_step
+from bidsseg.train.options import TrainOptions
+from bidsseg.train.packing import subjects_of, unpack_training_set
+from bidsseg.train.synthesis import Material, SynthesisSettings, draw
+
+MIB = 1 << 20
+Row = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is that is measured."""
+
+    batches: tuple[int, ...] = (1, 2, 4, 8)
+    compiler: str = "inductor"
+    seconds: float = 4.0
+    "Of training steps, for each way of training."
+    scans: int = 40
+    processes: int = 4
+    agreeing_samples: int = 6
+    budget_s: float = 120.0
+    "No part begins later than this."
+    head_mm: int = 300
+    "Whole heads are cut to so much around the middle."
+    config: UNetConfig = field(default_factory=UNetConfig)
+    recipe: SynthesisSettings = field(default_factory=SynthesisSettings)
+    options: TrainOptions = field(default_factory=TrainOptions)
+
+
+TINY = Scale(
+    batches=(1, 2),
+    compiler="",  # to start a compiler takes longer than all the rest
+    seconds=0.1,
+    scans=2,
+    processes=1,
+    agreeing_samples=2,
+    budget_s=600.0,
+    head_mm=64,
+    config=UNetConfig((4, 4), 8),
+    recipe=SynthesisSettings((32, 32, 32), shift_mm=2, warp_mm=1, multiple=4),
+    options=TrainOptions(
+        brain_blocks=200, outer_blocks=20, any_blocks=20, lesion_blocks=10, parcel_blocks=50, threads=1
+    ),
+)
+
+
+class Measurement:
+    """What the parts share: the material, the device, and two whole scans to label."""
+
+    def __init__(self, given: argparse.Namespace, scratch: Path) -> None:
+        self.scale = TINY if given.tiny else Scale()
+        self.device, self.scratch = torch.device(given.device), scratch
+        self.known = unpack_training_set(given.pack)
+        self.subjects = subjects_of(self.known)
+        self.model = given.model or (tiny_model(self.scale.config, scratch) if given.tiny else None)
+        self.heads = [
+            whole_head(subject, seed, self.scale.head_mm)
+            for seed, subject in enumerate(self.subjects)
+            if subject.image is not None
+        ]
+        patients = [Image(scan, p.affine, nib.Nifti1Header()) for p in self.known.patients for scan in p.scans.values()]
+        self.clinical = patients or self.heads
+
+    def run(self, batch: int = 1, **options: Any) -> Run:
+        chosen = replace(self.scale.options, hours=1e3, batch=batch, workers=0, warmup_steps=1, **options)
+        return Run(
+            self.subjects,
+            self.known.lesions,
+            self.scratch,
+            self.scale.config,
+            self.scale.recipe,
+            chosen,
+            None,
+            self.device,
+        )
+
+    def load_model(self) -> Any:
+        """Anew at every call, because a network moves between devices."""
+        load_model.cache_clear()
+        return load_model(self.model) if self.model else load_model()
+
+
+def tiny_model(config: UNetConfig, folder: Path) -> Path:
+    save_model(folder / "tiny", new_state(config, TrainOptions()).net.state_dict(), config, "0", {})
+    return folder / "tiny"
+
+
+def whole_head(subject: Any, seed: int, mm: int) -> Image:
+    """A real brain amid rendered surroundings, at 1 mm."""
+    packed, scan = torch.from_numpy(subject.packed), torch.from_numpy(subject.image).float()
+    grey = render(packed, scan, p_recolour=0, difficulty=0, chance=Chance.of(seed)).numpy()
+    cuts = tuple(slice(max(0, (n - mm) // 2), (n + mm) // 2) for n in grey.shape)
+    return Image(grey[cuts], np.eye(4), nib.Nifti1Header())
+
+
+# ---- parts of measure: each yields rows of (what, value) ----------------------------------------------------------
+
+
+def machine(at: Measurement) -> Iterator[Row]:
+    """What it ran on."""
+    name = torch.cuda.get_device_name(at.device) if at.device.type == "cuda" else "CPU"
+    yield "machine", f"{name}, torch {torch.__version__}, {os.cpu_count()} CPU cores"
+
+
+def training(at: Measurement) -> Iterator[Row]:
+    """Steps and samples a second, made and learned from, by size of the batch and by ways to run the network."""
+    ways: list[dict[str, Any]] = [{"batch": batch} for batch in at.scale.batches]
+    largest = at.scale.batches[-1]
+    ways += [{"batch": largest, "reproducible": False}, {"batch": largest, "channels_last": True}]
+    for way in ways:
+        yield f"training, {named(way)}", speed(at, **way)
+    yield "samples made alone", samples_alone(at)
+
+
+def compiled_training(at: Measurement) -> Iterator[Row]:
+    """The same with the network compiled, which takes long at first."""
+    way = {"batch": at.scale.batches[-1], "compiler": at.scale.compiler}
+    yield f"training, {named(way)}", speed(at, warm_up=6, **way)
+
+
+def named(way: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}".replace("_", " ") for name, value in way.items())
+
+
+def speed(at: Measurement, warm_up: int = 2, **way: Any) -> str:
+    """Steps a second after some to warm up, from drawing samples to the weights' update."""
+    run = at.run(**way)
+    options = run.options
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = options.reproducible, not options.reproducible
+    state = start_or_resume(run)
+    generator = torch.Generator(at.device).manual_seed(1)
+    samples = sample_batches(run, multiprocessing.Value(ctypes.c_double, 0.5), 0)
+    forget_memory(at.device)
+    started = finished = warmed = time.perf_counter()
+    for step in itertools.count():
+        train_step(state, next(samples), options, 0.5, generator)
+        if step < warm_up:
+            started = warmed = waited(at.device)
+        finished = time.perf_counter() if step % 4 else waited(at.device)
+        if step > warm_up and finished - started > at.scale.seconds:
+            break
+    finished = waited(at.device)
+    steps = step + 1 - warm_up
+    rate = steps / (finished - warmed)
+    return f"{rate:.2f} steps/s, {rate * options.batch:.1f} samples/s, peak {peak_mib(at.device)} MiB"
+
+
+def samples_alone(at: Measurement) -> str:
+    """Samples a second without learning from them."""
+    samples = sample_batches(at.run(batch=8), multiprocessing.Value(ctypes.c_double, 0.5), 0)
+    next(samples)
+    started, drawn = waited(at.device), 0
+    while time.perf_counter() - started < at.scale.seconds / 2:
+        drawn += len(next(samples))
+        waited(at.device)
+    return f"{drawn / (time.perf_counter() - started):.1f} samples/s"
+
+
+def agreement_of_samples(at: Measurement) -> Iterator[Row]:
+    """Labels and grey values of samples made on the device and on the CPU, of one number each."""
+    labels_differ, means, deviations = [], [], []
+    here, there = (
+        Material.on(device, at.subjects[:4] + at.subjects[-4:], at.known.lesions) for device in (CPU, at.device)
+    )
+    for number in range(at.scale.agreeing_samples):
+        one, other = (draw(m, at.scale.recipe, 1.0, Chance.of((1, number), m.device)) for m in (here, there))
+        labels_differ.append((one.packed != other.packed.cpu()).float().mean().item())
+        means.append(abs(one.image.float().mean() - other.image.float().mean().cpu()).item())
+        deviations.append(abs(one.image.float().std() - other.image.float().std().cpu()).item())
+    yield "samples against the CPU's", f"{max(labels_differ):.2e} of labels differ at most"
+    yield "their grey values", f"mean by {max(means):.4f}, standard deviation by {max(deviations):.4f} at most"
+
+
+def reproducibility(at: Measurement) -> Iterator[Row]:
+    """Whether two runs of one seed end with the same weights, and whether a step waits for the device."""
+    run = at.run(batch=2, steps=3)
+    ends = []
+    for name in ("once", "again"):
+        end = train(replace(run, out=at.scratch / name))
+        ends.append(torch.cat([value.flatten().cpu() for value in end.net.state_dict().values()]))
+    difference = (ends[0] - ends[1]).abs().max().item()
+    yield "two runs of one seed", "the same weights" if difference == 0 else f"weights differ by up to {difference:.1e}"
+    if at.device.type == "cuda":
+        yield "waits for the GPU in a step", waits(at, run)
+
+
+def waits(at: Measurement, run: Run) -> str:
+    """The first thing in a step that waits, if any."""
+    state, generator = start_or_resume(run), torch.Generator(at.device).manual_seed(1)
+    samples = sample_batches(run, multiprocessing.Value(ctypes.c_double, 0.5), 0)
+    train_step(state, next(samples), run.options, 0.5, generator)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(state, next(samples), run.options, 0.5, generator)
+    except RuntimeError as error:
+        ours = [call for call in traceback.extract_tb(error.__traceback__) if "bidsseg" in call.filename]
+        return f"in {ours[-1].name}, line {ours[-1].lineno}" if ours else str(error)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return "none"
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Float32 in the network, without the shortcut of tf32."""
+    usual, tf32 = inference._autocast, torch.backends.cudnn.allow_tf32
+    inference._autocast = lambda device: torch.autocast(device.type, torch.bfloat16, enabled=False)
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        inference._autocast, torch.backends.cudnn.allow_tf32 = usual, tf32
+
+
+def agreement_of_labels(at: Measurement) -> Iterator[Row]:
+    """Share of the brain's voxels to which the device gives another region than the CPU in float32."""
+    for name, image in (("whole head", at.heads[0]), ("clinical scan", at.clinical[0])):
+        with full_precision():
+            reference = segment(image, at.load_model(), PredictOptions("cpu")).labels("regions")
+            exact = segment(image, at.load_model(), PredictOptions(str(at.device))).labels("regions")
+        half = segment(image, at.load_model(), PredictOptions(str(at.device))).labels("regions")
+        for precision, found in (("float32", exact), ("bfloat16", half)):
+            brain = (found > 0) | (reference > 0)
+            yield (
+                f"{name}, {precision} against the CPU",
+                f"{(found != reference)[brain].mean():.3%} of the brain differs",
+            )
+
+
+def forward(at: Measurement) -> Iterator[Row]:
+    """Time and memory of a whole head at 1 mm, from grey values to probabilities."""
+    volume, model = conform(at.heads[0])[0], at.load_model()
+    infer(volume, model, PredictOptions(str(at.device)))
+    forget_memory(at.device)
+    seconds = []
+    for _ in range(3):
+        started = waited(at.device)
+        infer(volume, model, PredictOptions(str(at.device)))
+        seconds.append(waited(at.device) - started)
+    size = " x ".join(map(str, volume.shape))
+    yield f"probabilities of {size} mm", f"{min(seconds):.3f} s, peak {peak_mib(at.device)} MiB"
+
+
+def memory_ladder(at: Measurement) -> Iterator[Row]:
+    """What happens when the device's memory is short, by limits on what this process may take."""
+    if at.device.type != "cuda":
+        yield "memory ladder", "needs a GPU"
+        return
+    volume, options = conform(at.heads[0])[0], PredictOptions(str(at.device))
+    forget_memory(at.device)
+    whole, _ = infer(volume, at.load_model(), options)
+    peak, total = torch.cuda.max_memory_allocated(at.device), torch.cuda.get_device_properties(at.device).total_memory
+    for share in (0.8, 0.1):
+        heard = Heard()
+        logging.getLogger("bidsseg.network.inference").addHandler(heard)
+        forget_memory(at.device)
+        torch.cuda.set_per_process_memory_fraction(share * peak / total, at.device)
+        try:
+            found, _ = infer(volume, at.load_model(), options)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, at.device)
+            logging.getLogger("bidsseg.network.inference").removeHandler(heard)
+        differ = f"{share_of_brain_that_differs(whole, found, volume.shape):.2%} of the brain differs"
+        yield f"{share * peak / MIB:.0f} MiB for {peak / MIB:.0f}", "; ".join([*heard.messages, differ])
+
+
+class Heard(logging.Handler):
+    """The warnings of a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def share_of_brain_that_differs(one: Any, other: Any, shape: tuple[int, ...]) -> float:
+    tissues = []
+    for found in (one, other):
+        tissue = np.zeros(shape, np.uint8)
+        box = tuple(slice(o, o + n) for o, n in zip(found.origin, found.tissue.shape[1:], strict=True))
+        tissue[box] = found.tissue.argmax(0)
+        tissues.append(tissue)
+    brain = (tissues[0] > 0) | (tissues[1] > 0)
+    return float((tissues[0] != tissues[1])[brain].mean()) if brain.any() else 0.0
+
+
+def stages_of_predict(at: Measurement) -> Iterator[Row]:
+    """Seconds of each stage of one scan, so that one sees which limits many."""
+    model, threads = at.load_model(), max(1, (os.cpu_count() or 1) // at.scale.processes)
+    torch.set_num_threads(threads)
+    segment(at.clinical[0], model, PredictOptions(str(at.device)))
+    for name, image in (("clinical scan", at.clinical[0]), ("whole head", at.heads[0])):
+        path = at.scratch / "stages.nii.gz"
+        nib.save(nib.Nifti1Image(image.data, image.affine), path)
+        marks = [("", waited(at.device))]
+        read = load(path)
+        marks.append(("read", waited(at.device)))
+        volume, grid = conform(prepare(read, bias_correction=False))
+        marks.append(("conform", waited(at.device)))
+        found, _ = infer(volume, model, PredictOptions(str(at.device)))
+        marks.append(("network", waited(at.device)))
+        native = decide_on_native_grid(found, grid, False)
+        codes = native.labels("regions")
+        marks.append(("back to the scan's grid", waited(at.device)))
+        nib.save(nib.Nifti1Image(codes, image.affine), path)
+        nib.save(nib.Nifti1Image(native.brain_mask.astype(np.uint8), image.affine), path)
+        marks.append(("write", waited(at.device)))
+        mosaic(at.scratch / "stages.png", read, codes, "regions")
+        marks.append(("picture", waited(at.device)))
+        seconds = [(stage, after - before) for (_, before), (stage, after) in itertools.pairwise(marks)]
+        yield f"stages, {name}", ", ".join(f"{stage} {s:.2f} s" for stage, s in seconds)
+
+
+def many_scans(at: Measurement) -> Iterator[Row]:
+    """Scans a minute of ``brainseg-cli predict``, in several processes at once, start and all."""
+    folder, scale = at.scratch / "scans", at.scale
+    folder.mkdir()
+    images = at.clinical[: scale.scans]
+    for number, image in enumerate(images):
+        nib.save(nib.Nifti1Image(image.data, image.affine), folder / f"{number}.nii.gz")
+    paths = [folder / f"{number}.nii.gz" for number in range(scale.scans)]
+    for number, path in enumerate(paths[len(images) :]):
+        shutil.copyfile(paths[number % len(images)], path)
+    threads = max(1, (os.cpu_count() or 1) // scale.processes)
+    command = [
+        sys.executable,
+        "-m",
+        "bidsseg.cli.main",
+        "predict",
+        "-q",
+        "--device",
+        str(at.device),
+        "--threads",
+        str(threads),
+    ]
+    command += ["-o", str(at.scratch / "labels")] + (["--model", str(at.model)] if at.model else [])
+    started = time.perf_counter()
+    running = [
+        subprocess.Popen([*command, *map(str, paths[first :: scale.processes])]) for first in range(scale.processes)
+    ]
+    failed = sum(process.wait() != 0 for process in running)
+    minutes = (time.perf_counter() - started) / 60
+    rate = f"{scale.scans / minutes:.0f} scans a minute" if not failed else f"{failed} processes failed"
+    yield f"predict, {scale.scans} scans, {scale.processes} processes of {threads} threads", rate
+
+
+PARTS: tuple[Callable[[Measurement], Iterator[Row]], ...] = (
+    machine,
+    training,
+    agreement_of_samples,
+    reproducibility,
+    agreement_of_labels,
+    forward,
+    memory_ladder,
+    stages_of_predict,
+    many_scans,
+    compiled_training,
+)
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Run all parts; rows are written as they come, so that a cut loses only what had not been measured."""
+    began = time.perf_counter()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        at = Measurement(given, Path(folder))
+        rows.append(("unpacked", f"{time.perf_counter() - began:.1f} s"))
+        for part in PARTS:
+            if time.perf_counter() - began > at.scale.budget_s:
+                rows.append((part.__name__, "not measured: no time left"))
+                continue
+            started = time.perf_counter()
+            try:
+                for row in part(at):
+                    rows.append(row)
+                    print(*row, sep=": ", flush=True)
+            except Exception as error:  # the others go on
+                logging.exception("%s", part.__name__)
+                rows.append((part.__name__, f"failed: {error}".split("\n", 1)[0]))
+            rows.append((f"({part.__name__} took", f"{time.perf_counter() - started:.1f} s)"))
+            write_rows(given.results, "measure", rows)
+    write_rows(given.results, "measure", rows)
+    show(rows)
+
+
+# ---- train -----------------------------------------------------------------------------------------------------------
+
+
+def learn(given: argparse.Namespace) -> None:
+    """Train for the given minutes."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    scale, scratch = TINY if given.tiny else Scale(), given.scratch or given.results / "checkpoint"
+    start = load_model(given.init) if given.init else None
+    known = unpack_training_set(given.pack)
+    options = replace(scale.options, hours=given.minutes / 60, checkpoint_s=60, workers=0, warmup_steps=100)
+    run = Run(
+        subjects_of(known),
+        known.lesions,
+        scratch,
+        start.net.config if start else scale.config,
+        changed(scale.recipe, given.recipe),
+        changed(options, given.set),
+        start.net.state_dict() if start else None,
+        torch.device(given.device),
+    )
+    earlier = start.card.about.get("training", {}).get("runs", ()) if start else ()
+
+    def save(state: State) -> None:
+        export(run, state, given.results / "model", earlier)
+        shutil.copyfile(scratch / "log.csv", given.results / "log.csv")
+        print(f"{state.seconds / 60:.1f} minutes, {state.step} steps, saved", flush=True)
+
+    state = train(run, on_save=save)
+    samples = state.step * run.options.batch
+    rows = [
+        *machine_rows(given.device),
+        ("learned", f"{state.seconds / 60:.2f} minutes, {state.step} steps, {samples} samples"),
+        ("samples a second", f"{samples / state.seconds:.1f}"),
+        *((f"loss, {name}", f"{value:.4f}") for name, value in last_losses(given.results / "log.csv").items()),
+        ("weights", str(given.results / "model")),
+    ]
+    write_rows(given.results, "train", rows)
+    show(rows)
+
+
+def machine_rows(device: str) -> Iterator[Row]:
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
+    yield "machine", f"{name}, torch {torch.__version__}"
+
+
+def last_losses(log: Path) -> dict[str, float]:
+    """Means of the last tenth of the logged steps."""
+    table = np.genfromtxt(log, delimiter=",", names=True)
+    rows = np.atleast_1d(table)
+    last = rows[-max(1, len(rows) // 10) :]
+    return {name: float(last[name].mean()) for name in ("tissue", "dice", "side", "parcel")}
+
+
+def changed(settings: Any, given: Sequence[str]) -> Any:
+    """Settings with fields replaced, each given as NAME=JSON; exits with a line that names an unknown field."""
+    known = {field.name for field in fields(settings)}
+    new = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in known:
+            sys.exit(f"{name}: no field of {type(settings).__name__}; it has {', '.join(sorted(known))}")
+        parsed = json.loads(value)
+        new[name] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return replace(settings, **new)
+
+
+# ---- both ------------------------------------------------------------------------------------------------------------
+
+
+def waited(device: torch.device) -> float:
+    """The time at which the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def forget_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_mib(device: torch.device) -> str:
+    return f"{torch.cuda.max_memory_allocated(device) / MIB:.0f}" if device.type == "cuda" else "n/a"
+
+
+def write_rows(folder: Path, name: str, rows: list[Row]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.tsv").write_text("".join(f"{what}\t{value}\n" for what, value in rows), encoding="utf-8")
+
+
+def show(rows: list[Row]) -> None:
+    width = max(len(what) for what, _ in rows)
+    print("", *(f"{what:<{width}}  {value}" for what, value in rows), sep="\n", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    stages = parser.add_subparsers(required=True)
+    for name, function in (("measure", measure), ("train", learn)):
+        stage = stages.add_parser(name)
+        stage.set_defaults(function=function)
+        stage.add_argument("pack", type=Path)
+        stage.add_argument("results", type=Path)
+        stage.add_argument("--device", default="cuda")
+        stage.add_argument("--tiny", action="store_true", help="A tiny network and tiny samples, to try the script.")
+        if name == "measure":
+            stage.add_argument("--model", default=None, help="Default: the packaged one.")
+            continue
+        stage.add_argument("--minutes", type=float, required=True)
+        stage.add_argument("--init", default=None, help="A model to start from; without, random weights.")
+        stage.add_argument("--scratch", type=Path, help="Checkpoints go here; default: RESULTS/checkpoint.")
+        stage.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="Fields of TrainOptions.")
+        stage.add_argument("--recipe", nargs="*", default=[], metavar="NAME=JSON", help="Fields of SynthesisSettings.")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    given.results.mkdir(parents=True, exist_ok=True)
+    given.function(given)
+
+
+if __name__ == "__main__":
+    main()

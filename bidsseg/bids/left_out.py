@@ -1,0 +1,53 @@
+"""Images that look like scans of a modality but are none by their names: named, so that nobody misses them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+OTHER_DATATYPES = ("beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "micr", "motion", "mrs", "nirs", "perf", "pet")
+"Folders of a session that hold no anatomical images."
+NO_ANATOMY = {"phase": "phase", "real": "the real part", "imag": "the imaginary part"}
+"Values of part-, and what such an image holds."
+
+
+def no_anatomy(entities: Mapping[str, str]) -> str:
+    """What an image holds in place of anatomy, by its name; empty for anatomy."""
+    return NO_ANATOMY.get(entities.get("part", ""), "")
+
+
+def overlooked(folder: Path, modalities: Sequence[str]) -> Iterator[Path]:
+    """Files below a participant's folder whose names end like images of the modalities, in any case of letters."""
+    endings = re.compile(rf"(.*_)?({'|'.join(map(re.escape, modalities))})\.nii(\.gz)?", re.IGNORECASE)
+    return (path for path in _files(folder) if endings.fullmatch(path.name))
+
+
+def fits_folder(path: Path, entities: Mapping[str, str], dataset: Path) -> bool:
+    """Whether the folders that a file lies in have the participant and session of its name."""
+    folders = path.relative_to(dataset).parts[:-1]
+    named = [part for part in folders if part.startswith(("sub-", "ses-"))]
+    return named == [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in OTHER_DATATYPES and not name.startswith("."))
+        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
+
+
+def what_is_wrong(path: Path, dataset: Path, modalities: Sequence[str]) -> str:
+    """Why an overlooked file is no scan of its dataset, and what to do."""
+    stem, dot, extension = path.name.partition(".")
+    *pairs, suffix = stem.split("_")
+    entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
+    folders = path.relative_to(dataset).parts[:-1]
+    if f"{dot}{extension}" not in (".nii", ".nii.gz") or suffix not in modalities:
+        right = next(name for name in modalities if name.lower() == suffix.lower())
+        return f"not a valid BIDS name (BIDS writes {right}.{extension.lower()}); rename it"
+    if not fits_folder(path, entities, dataset):
+        return f"not a valid BIDS name (it does not fit the folder {'/'.join(folders)}); rename it"
+    if folders[-1] != "anat":
+        return f"not a valid BIDS name (it does not lie in a folder anat); move it to {'/'.join([*folders, 'anat'])}"
+    return "not a valid BIDS name; rename it, or give --skip-bids-validation"

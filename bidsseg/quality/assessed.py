@@ -1,0 +1,38 @@
+"""One scan from its voxels to labels with a verdict: what ``predict`` and the Python interfaces share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bidsseg.imaging.image import Image
+from bidsseg.network.inference import PredictOptions
+from bidsseg.network.weights import Model
+from bidsseg.quality.assessment import Assessment, assess
+from bidsseg.quality.coverage import geometry
+from bidsseg.quality.evidence import Evidence
+from bidsseg.quality.expectation import calibration_from
+from bidsseg.quality.judgement import examine
+from bidsseg.segmentation.pipeline import answer, native, prepare
+from bidsseg.segmentation.result import Segmentation
+
+
+@dataclass(frozen=True)
+class AssessedScan:
+    """A segmented scan, and what is known of how well that went."""
+
+    segmentation: Segmentation
+    "With the scan and the assessment in it."
+    evidence: Evidence
+    assessment: Assessment
+    warnings: tuple[str, ...]
+    "What was found and repaired in the scan's header and data."
+
+
+def segment_and_assess(scan: Image, model: Model, options: PredictOptions, bias_correction: bool) -> AssessedScan:
+    """Label every voxel of a scan on its own grid, and judge the result."""
+    prepared = prepare(scan, bias_correction, options.threads or 2)
+    given = answer(prepared, model, options)
+    evidence, found = examine(given, model, options), native(given, options.gyri)
+    assessment = assess(evidence, geometry(scan), calibration_from(model.card.quality))
+    attached = replace(found, scan=scan, assessment=assessment)
+    return AssessedScan(attached, evidence, assessment, prepared.warnings)

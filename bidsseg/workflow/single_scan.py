@@ -1,0 +1,86 @@
+"""A scan without a dataset around it: labels, brain mask, volumes, verdict and picture beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bidsseg import __version__
+from bidsseg.authorship import refuse_to_replace
+from bidsseg.errors import FULL, UserError, full_disk
+from bidsseg.files import all_whole, leftovers_of, remove_temporaries, stem_of, write_json
+from bidsseg.imaging.image import Image, load, save
+from bidsseg.labels import Scheme
+from bidsseg.network.inference import PredictOptions
+from bidsseg.network.weights import Model
+from bidsseg.quality.assessed import AssessedScan, segment_and_assess
+from bidsseg.quality.assessment import quality_file
+from bidsseg.report.mosaic import mosaic
+from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
+
+
+@dataclass(frozen=True)
+class SingleScanOptions:
+    """How a scan is labelled, and what is written."""
+
+    scheme: Scheme
+    bias_correction: bool
+    mirror: bool = False
+    picture: bool = True
+    device: str = "auto"
+    threads: int = 0
+    "CPU threads; 0 takes all."
+    overwrite: bool = False
+    "Also replace files that bidsseg did not write."
+
+    def files_of(self, target: Path) -> list[Path]:
+        """All files that are written for a label image: brain mask, volumes, verdict, picture, and last the labels."""
+        endings = ("_mask.nii.gz", "_volumes.tsv", "_qc.json", *([".png"] if self.picture else []))
+        return [*(target.with_name(stem_of(target) + ending) for ending in endings), target]
+
+    def made_with(self, scan: Path, model: Model) -> dict[str, Any]:
+        """Where the labels come from, for the quality file."""
+        return {
+            "Sources": [str(scan)],
+            "SoftwareVersion": __version__,
+            "Model": model.card.name,
+            "WeightsSHA256": model.card.sha256,
+            "BiasFieldCorrection": self.bias_correction,
+            "LabelSchemes": [self.scheme],
+            "MirrorAveraging": self.mirror,
+        }
+
+
+def label_scan(scan: Path, target: Path, model: Model, options: SingleScanOptions) -> dict[str, Any]:
+    """Label a scan and write everything beside ``target``; returns the content of its quality file."""
+    files = options.files_of(target)
+    if not options.overwrite:
+        refuse_to_replace(files, [tuple(VOLUME_COLUMNS)])
+    predicting = PredictOptions(options.device, options.threads, options.scheme == "gyri", options.mirror)
+    image = load(scan)
+    found = segment_and_assess(image, model, predicting, options.bias_correction)
+    made_with = options.made_with(scan, model)
+    quality = quality_file((found.evidence, found.assessment), found.segmentation, found.warnings, made_with)
+    try:
+        _write(files, image, found, quality)
+    except OSError as error:
+        if error.errno in FULL:
+            raise UserError(full_disk(target)) from error
+        raise UserError(f"{target}: cannot be written ({error.strerror}); choose another output") from error
+    return quality
+
+
+def _write(files: list[Path], scan: Image, found: AssessedScan, quality: dict[str, Any]) -> None:
+    """Write all of ``SingleScanOptions.files_of``, or none."""
+    segmentation, (scheme,) = found.segmentation, quality["LabelSchemes"]
+    remove_temporaries(leftovers_of(files))
+    with all_whole(files) as (mask, volumes, quality_json, *picture, label_image):
+        save(mask, segmentation.brain_mask.astype(np.uint8), scan.affine, scan)
+        write_volumes(volumes, {scheme: segmentation.volumes(scheme)}, found.assessment.expected)
+        write_json(quality_json, quality)
+        for path in picture:
+            mosaic(path, scan, segmentation.labels(scheme), scheme)
+        segmentation.save(label_image, scheme)

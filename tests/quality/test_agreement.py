@@ -1,0 +1,68 @@
+"""How far answers agree, between grids whose offsets are known."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bidsseg.imaging.image import Image
+from bidsseg.quality.agreement import AGREEMENT, agreement, carry, with_agreement
+
+SHAPE = (8, 8, 8)
+
+
+def labels(start: int, shift_mm: float = 0, spacing_mm: float = 1.0) -> Image:
+    """Label 12 from voxel ``start`` of the first axis on."""
+    data = np.zeros(SHAPE, np.float32)
+    data[start:] = 12
+    affine = np.diag((spacing_mm, 1, 1, 1.0))
+    affine[0, 3] = shift_mm
+    return Image(data, affine, nib.Nifti1Header())
+
+
+def shift(mm: float) -> NDArray[np.float64]:
+    matrix = np.eye(4)
+    matrix[0, 3] = mm
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("other", "to_other", "expected"),
+    [
+        (labels(4), shift(0), 1.0),
+        (labels(4, shift_mm=3), shift(3), 1.0),  # the same head, three mm to the right
+        (labels(6), shift(0), 2 * 2 / (4 + 2)),
+        (labels(2, shift_mm=0.5, spacing_mm=2), shift(0), 1.0),  # slices twice as thick
+        (labels(4, shift_mm=4), shift(0), 0.0),  # reaches the upper half only, and has nothing there
+    ],
+)
+def test_agreement_of_two_answers(other: Image, to_other: NDArray[np.float64], expected: float) -> None:
+    assert agreement(labels(4), other, to_other) == pytest.approx(expected)
+
+
+def test_labels_end_where_their_image_ends() -> None:
+    carried, reached = carry(labels(0), labels(0), shift(5))
+    assert carried[:, 0, 0].tolist() == [12, 12, 12, 0, 0, 0, 0, 0]
+    assert reached[:, 0, 0].tolist() == [True] * 3 + [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("verdict", "dice", "expected"),
+    [("pass", 0.8, "pass"), ("pass", 0.3, "check"), ("fail", 0.3, "fail"), ("check", 0.9, "check")],
+)
+def test_little_agreement_calls_for_a_look(verdict: str, dice: float, expected: str) -> None:
+    changed = with_agreement({"Verdict": verdict, "Reasons": []}, {"sub-1_FLAIR": dice})
+    assert changed["Verdict"] == expected
+    assert changed[AGREEMENT] == dice
+    assert bool(changed["Reasons"]) == (dice < 0.5)
+
+
+@pytest.mark.parametrize(("verdict", "others"), [("pass", []), ("check", ["few slices"]), ("fail", ["poor"])])
+def test_agreement_is_told_anew_when_the_other_contrast_is_done_again(verdict: str, others: list[str]) -> None:
+    quality = {"Verdict": verdict, "Reasons": others}
+    low = with_agreement(with_agreement(quality, {"sub-1_FLAIR": 0.3}), {"sub-1_FLAIR": 0.4})
+    assert [reason.rpartition(" ")[2] for reason in low["Reasons"][len(others) :]] == ["0.40"]
+    high = with_agreement(low, {"sub-1_FLAIR": 0.9})
+    assert (high["Verdict"], high["Reasons"]) == (verdict, others)
