@@ -54,10 +54,10 @@ CASES: dict[str, tuple[list[Bounds], float, str, str, float, float, str]] = {
         [(6, 12, -3, 3, -6, 0)], 216, "deep-grey", "deep-grey", 0.414, 24, "49"),
     "from ventricle to cortex, mostly at the cortex": (
         [(-30, -6, -16, -12, 0, 6), (-36, -30, -34, 30, 0, 24)], 9792, "juxtacortical",
-        "periventricular,juxtacortical", 0, 0, "3206"),
+        "juxtacortical", 0, 0, "3206"),
     "confluent at the ventricle, a bridge to the cortex": (
         [(6, 30, -4, 4, 0, 18), (30, 36, -2, 2, 6, 12)], 3600, "periventricular",
-        "periventricular,juxtacortical", 0, 0, "4201"),
+        "periventricular", 0, 0, "4201"),
     "confluent, reaches the brainstem": (
         [(-11, -6, -5, 5, 0, 12), (-11, -6, -5, 5, -18, 0)], 1500, "deep-grey",
         "periventricular,infratentorial,deep-grey", 0, 24, "10"),
@@ -370,8 +370,8 @@ def test_loads_by_hand() -> None:
 
 
 def test_findings_tell_what_else_is_touched_and_leave_out_short_lesions() -> None:
-    spanning = CASES["from ventricle to cortex, mostly at the cortex"][0]
-    report = measure(MM1, [*spanning, (6, 8, 8, 10, 0, 2)], LesionOptions(min_volume_mm3=1, min_long_axis_mm=4.5))
+    spanning = [AT_VENTRICLE["large"], BRIDGE, AT_CORTEX["large"]]
+    report = measure(MM1, [*spanning, (-8, -6, 8, 10, 0, 2)], LesionOptions(min_volume_mm3=1, min_long_axis_mm=4.5))
     assert [lesion.zone for lesion in report.lesions] == ["juxtacortical", "periventricular"]
     expected = "periventricular: 0 (+1), juxtacortical: 1, infratentorial: 0"
     assert findings(report.lesions, report.options) == expected
