@@ -12,8 +12,8 @@ Neuroradiologists saw the most lesions in subcortical white matter and the most 
 1. zones of all masks on the MNI152 T1 that nilearn ships, segmented with the packaged model. Every level of every table
    must add up to its mask's volume, or the script ends;
 2. pairs of lesions, one that touches only the ventricles and one that touches only the cortex of the same hemisphere,
-   joined by a bridge of 1 mm through white matter: how often both sites are found, and how often the whole gets the zone
-   that the larger had;
+   joined by a bridge of 1 mm through white matter: how often both sites are found, and how often the whole gets the
+   zone that the larger had;
 3. the same as in 1 on the clinical FLAIRs, with a picture of each in OUT.
 
 ``--study`` chooses the numbers of the rules on every other patient and tests them on the others. Of the settings that
