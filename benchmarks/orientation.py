@@ -2,10 +2,10 @@
 
     python benchmarks/orientation.py DATA [--every 1] [--threads 2] [--without-times | --without-share]
 
-DATA is the folder that the README describes. Prints the share of the 23 wrong orientations of each validation scan for
-which the right one is named (``--every 4`` tries every fourth), and how long ``bidsseg participant`` takes for scans
-that are hopeless or lie wrongly, against a good scan on the same grid: seconds, and those of all processors, which
-other work on the machine changes less.
+DATA is the folder that docs/training.md describes. Prints the share of the 23 wrong orientations of each validation
+scan for which the right one is named (``--every 4`` tries every fourth), and how long ``bidsseg participant`` takes for
+scans that are hopeless or lie wrongly, against a good scan on the same grid: seconds, and those of all processors,
+which other work on the machine changes less.
 """
 
 from __future__ import annotations

@@ -61,8 +61,10 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.imaging.image import load
         from bidsseg.network.inference import PredictOptions, infer
         from bidsseg.network.weights import load_model
-        from bidsseg.quality.assessment import assess, calibration_from, geometry
+        from bidsseg.quality.assessment import assess
+        from bidsseg.quality.coverage import geometry
         from bidsseg.quality.evidence import collect
+        from bidsseg.quality.expectation import calibration_from
         from bidsseg.report.participant import participant_report
         from bidsseg.segmentation.decision import decide_on_native_grid
         from bidsseg.segmentation.pipeline import prepare

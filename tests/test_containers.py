@@ -66,7 +66,8 @@ def test_every_locked_package_has_a_hash(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["container/lock", "container/bidsseg-slurm", *(f".ci/{n}" for n in ("podman", "slurm"))]
+    "script",
+    ["container/lock", "container/bidsseg-slurm", *(f".ci/{n}" for n in ("run", "package", "podman", "slurm"))],
 )
 def test_scripts_are_bash(script: str) -> None:
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)

@@ -134,7 +134,14 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     """Score a model on the held-out scans of DATA (never used for training)."""
     from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, write_scores
     from bidsseg.evaluation.scores import evaluate as score
-    from bidsseg.network.card import DEFAULT_MODEL, add_accuracy, folder_of, write_readme
+    from bidsseg.network.card import (
+        ACCURACY_MARKS,
+        DEFAULT_MODEL,
+        accuracy_table,
+        add_accuracy,
+        folder_of,
+        write_readme,
+    )
     from bidsseg.network.inference import PredictOptions
     from bidsseg.train.held_out import validation_cases
 
@@ -151,7 +158,7 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
         if card or readme:
             measured = add_accuracy(folder_of(model or DEFAULT_MODEL), name, summary(scores))
             if readme:
-                write_readme(readme, measured)
+                write_readme(readme, accuracy_table(measured), ACCURACY_MARKS)
     if output:
         write_scores(output, found)
 
@@ -181,53 +188,103 @@ def _print_scores(title: str, scores: list[Any]) -> None:
     show_default=True,
     help="Segmentations done so far; an interrupted run goes on from here.",
 )
-@click.option("--fit-only", is_flag=True, help="Segment nothing, use the trials there are.")
+@click.option(
+    "--clinical",
+    type=click.Path(path_type=Path),
+    default=Path("quality_clinical.jsonl"),
+    show_default=True,
+    help="The same of the clinical scans of DATA, which are judged but not fitted.",
+)
+@click.option("--fit-only", is_flag=True, help="Segment nothing, use the trials and clinical scans there are.")
 @click.option("--card/--no-card", default=True, help="Write the calibration into the model's card.")
+@click.option(
+    "--readme", type=click.Path(exists=True, path_type=Path), help="Put how well the verdicts do into this file too."
+)
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes, one thread each.")
 @MODEL_OPTION
 @DEVICE_OPTION
-@THREADS_OPTION
 def calibrate(
-    data: Path, trials: Path, fit_only: bool, card: bool, model: str | None, device: str, threads: int
+    data: Path, trials: Path, clinical: Path, fit_only: bool, card: bool, workers: int, **chosen: Any
 ) -> None:
-    """Calibrate the quality control of a model on the held-out scans of DATA, damaged in many ways.
+    """Calibrate the quality control of a model on scans of every kind, clean and damaged, made of those of DATA.
 
-    Prints how well expected Dice and verdict do on scans, and kinds of damage, that were left out of the fit.
+    Prints how well expected Dice and verdict do on scans, and kinds of damage, that were left out of the fit, and the
+    verdicts on the clinical scans of DATA.
     """
-    from bidsseg.evaluation.calibration import calibrate as fit
-    from bidsseg.evaluation.damage_study import read_trials, run_study
-    from bidsseg.network.card import DEFAULT_MODEL, folder_of, set_quality
-    from bidsseg.network.inference import PredictOptions
-    from bidsseg.train.held_out import validation_cases
+    from dataclasses import replace
 
-    loaded = model_named(model)
+    from bidsseg.evaluation import clinical as real
+    from bidsseg.evaluation.calibration import calibrate as fit
+    from bidsseg.evaluation.damage_study import Means, read_trials, run_study
+    from bidsseg.network.card import (
+        DEFAULT_MODEL,
+        QUALITY_MARKS,
+        folder_of,
+        quality_table,
+        read_card,
+        set_quality,
+        write_readme,
+    )
+
+    model = chosen["model"] or DEFAULT_MODEL
+    sha256 = model_named(model).card.sha256
     if fit_only:
-        done = [trial for trial in read_trials(trials) if trial.weights_sha256 == loaded.card.sha256]
+        done = [trial for trial in read_trials(trials) if trial.weights_sha256 == sha256]
+        scans = [scan for scan in real.read_clinical(clinical) if scan.weights_sha256 == sha256]
     else:
-        options = PredictOptions(device, threads)
-        done = run_study(validation_cases(data), loaded, trials, options, lambda trial: click.echo(trial.line))
-    if len({trial.scan for trial in done}) < 2:
+        means = Means(data, model, chosen["device"], sha256)
+        done = run_study(means, trials, workers, lambda trial: click.echo(trial.line))
+        scans = real.run_clinical(means, clinical, workers, click.echo)
+    if len({trial.view.anatomy for trial in done}) < 2:
         raise UserError(f"{trials}: needs trials of at least two scans with these weights; leave out --fit-only")
     calibration, by_scan = fit(done)
+    judged = real.verdicts(scans, calibration)
+    calibration = replace(calibration, about={**calibration.about, "clinical scans": real.about(judged)})
     _print_trials(by_scan)
+    _print_clinical(judged)
     for name, told in calibration.about.items():
         click.echo(f"{name}: {told}" if not isinstance(told, dict) else f"{name}:")
         for key, value in told.items() if isinstance(told, dict) else ():
             click.echo(f"  {key}: {value}")
     if card:
-        set_quality(folder_of(model or DEFAULT_MODEL), calibration.as_json())
+        set_quality(folder_of(model), calibration.as_json())
+    if chosen["readme"]:
+        judged_by = replace(read_card(folder_of(model)), quality=calibration.as_json())
+        write_readme(chosen["readme"], quality_table(judged_by), QUALITY_MARKS)
 
 
 def _print_trials(foretold: list[Any]) -> None:
     """One line per kind and strength of damage."""
+    import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("damage", "Dice", "expected", "verdicts", title="Damaged scans, each judged without its own scan")
-    for name in dict.fromkeys(one.trial.damage.name for one in foretold):
+    from bidsseg.quality.verdicts import tally
+
+    table = Table("damage", "Dice", "expected", "reachable", "verdicts", title="Each judged without its own scan")
+    for name in sorted({one.trial.damage.name for one in foretold}):
         members = [one for one in foretold if one.trial.damage.name == name]
-        dice = " ".join(f"{one.trial.mean_dice:.2f}" for one in members)
-        expected = " ".join(f"{one.assessment.expected_dice or 0:.2f}" for one in members)
-        table.add_row(name, dice, expected, " ".join(one.assessment.verdict for one in members))
+        hoped = [one.assessment.expectation for one in members if one.assessment.expectation]
+        means = (
+            np.mean([one.trial.mean_dice for one in members]),
+            np.mean([one.dice for one in hoped]),
+            np.mean([one.reach for one in hoped]),
+        )
+        table.add_row(name, *(f"{mean:.2f}" for mean in means), tally(one.assessment.verdict for one in members))
+    Console().print(table)
+
+
+def _print_clinical(judged: list[Any]) -> None:
+    """One line per clinical scan."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("scan", "verdict", "expected", "reachable", "reasons", title="Clinical scans")
+    table.columns[0].overflow = "fold"
+    for scan, found in judged:
+        hoped = found.expectation
+        numbers = (f"{hoped.dice:.2f}", f"{hoped.reach:.2f}") if hoped else ("", "")
+        table.add_row(scan.name, found.verdict, *numbers, "; ".join(found.reasons))
     Console().print(table)
 
 
@@ -237,7 +294,8 @@ def _print_trials(foretold: list[Any]) -> None:
 def reference(data: Path, output: Path | None) -> None:
     """Measure the label maps of DATA that a model learns from.
 
-    Writes the usual volumes, asymmetries and places of all labels, and the atlas that shows which way up a head lies.
+    Writes the usual volumes, asymmetries and places of all labels, the usual ratio of grey to white matter of the
+    lobes, and the atlas that shows which way up a head lies.
     """
     import logging
 
@@ -246,12 +304,22 @@ def reference(data: Path, output: Path | None) -> None:
     import bidsseg
     from bidsseg.files import table, whole, write_text
     from bidsseg.quality.reorientation import ATLAS_FILE
-    from bidsseg.train.reference import COLUMNS, reference_table, tissue_atlas
+    from bidsseg.quality.usual import RATIOS_FILE, VOLUMES_FILE
+    from bidsseg.train.reference import (
+        COLUMNS,
+        RATIO_COLUMNS,
+        measured_brains,
+        ratio_table,
+        reference_table,
+        tissue_atlas,
+    )
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = output or Path(bidsseg.__file__).parent / "tables"
-    volumes, atlas = folder / "reference_volumes.tsv", folder / ATLAS_FILE
-    write_text(volumes, table(COLUMNS, reference_table(data)))
+    volumes, ratios, atlas = (folder / name for name in (VOLUMES_FILE, RATIOS_FILE, ATLAS_FILE))
+    brains = measured_brains(data)
+    write_text(volumes, table(COLUMNS, reference_table(brains)))
+    write_text(ratios, table(RATIO_COLUMNS, ratio_table(brains)))
     with whole(atlas) as path:
         np.savez_compressed(path, frequency=tissue_atlas(data))
-    click.echo(f"{volumes}\n{atlas}")
+    click.echo(f"{volumes}\n{ratios}\n{atlas}")

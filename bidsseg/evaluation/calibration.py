@@ -1,122 +1,219 @@
-"""Fit what quality control needs from a study of damaged scans, and tell how well it works on scans it never saw."""
+"""Fit what quality control needs from the study, and tell how well it works on scans that it never saw."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from scipy.optimize import lsq_linear
 
 from bidsseg.evaluation.damage_study import Trial
-from bidsseg.quality.assessment import FEATURES, GOOD_DICE, Assessment, Calibration, assess, features
+from bidsseg.quality.assessment import Assessment, assess
+from bidsseg.quality.coverage import is_whole
 from bidsseg.quality.evidence import SCORED
+from bidsseg.quality.expectation import FEATURES, KIND, OTHER_OUTLINES, Calibration, Curve, features
 
-RIDGE = 1e-3
-FOUND = 0.9
-"Share of the bad trials that fail in the fit; of scans left out some fewer do."
-OFFSET_RIDGE = 0.02
-"Keeps the offsets of single labels small where few trials speak for them; shares of the summed weights."
-INVISIBLE = ("left to right",)
-"Kinds of damage that no image shows: a mirrored brain looks like a brain."
+RIDGE, OFFSET_RIDGE = 1e-3, 0.02
+"Keep weights, and offsets of single labels, small where few trials speak for them; shares of the summed weights."
+TROUBLES = ("oddness", "scan_oddness", "disorder", "layout", "ripple")
+"Features that can lower an expectation, and never raise it. Noise may: the network is less sure in it than it need be."
+BAD = 0.1
+"Of Dice, mean over regions: a scan that falls short by so much of what its kind reaches is bad,"
+GOOD = 0.05
+"by less than this good; between them either verdict is right."
+FOUND = 0.97
+"Share of the bad trials that the limit of failing is to find; of scans left out it finds some fewer."
+MARGIN, NEVER = 0.001, 9.0
+"Of a shortfall: below the last that is to be found; and beyond all that there are."
+FEW_ALARMS = 0.05
+"Share of the good trials whose shortfall is beyond what calls for a look."
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The labels of one trial and scheme that both the truth has and the scan should show."""
+
+    codes: list[int]
+    features: NDArray[np.float64]
+    "(N, F)"
+    dice: NDArray[np.float64]
+    "(N,)"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A trial and what is fitted to it."""
+
+    trial: Trial
+    rows: dict[str, Rows]
+    "By scheme."
 
 
 @dataclass(frozen=True)
 class Foretold:
-    """A trial, and what was thought of it without having seen its scan."""
+    """A trial, what it falls short of its kind, and what was thought of it without having seen its scan."""
 
     trial: Trial
+    shortfall: float
+    "Of the Dice that its kind reaches, mean over the regions that the truth has."
     assessment: Assessment
 
     @property
     def bad(self) -> bool:
-        return self.trial.mean_dice < GOOD_DICE
+        return self.shortfall >= BAD
+
+    @property
+    def good(self) -> bool:
+        return is_good(self.trial, self.shortfall)
 
 
-def fit(trials: Sequence[Trial]) -> Calibration:
-    """Ridge regression of the logit of Dice on the features, an offset for each label; and the limit of failing."""
-    weights: dict[str, list[float]] = {}
-    offsets: dict[str, dict[str, float]] = {}
+def is_good(trial: Trial, shortfall: float) -> bool:
+    """Whether an alarm would be false; with a wrong voxel size volumes are wrong, though labels may be right."""
+    return shortfall <= GOOD and trial.damage.kind != "voxel size"
+
+
+def observe(trial: Trial) -> Observed:
+    """Work out the features once, which takes longer than a fit."""
+    rows: dict[str, Rows] = {}
     for scheme in SCORED:
-        codes, rows, dice = _table(trials, scheme)
-        known = sorted(set(codes.tolist()))
-        design = np.hstack((rows, codes[:, None] == np.array(known)))
-        clipped = np.clip(dice, 0.02, 0.98)
-        importance = clipped * (1 - clipped)  # errors of Dice count, not of its logit
-        penalty = np.repeat((RIDGE, OFFSET_RIDGE), (len(FEATURES), len(known))) * importance.sum() / len(known)
-        target = np.log(clipped / (1 - clipped))
-        normal = design.T @ (design * importance[:, None]) + np.diag(penalty)
-        solution = np.linalg.solve(normal, design.T @ (importance * target))
-        weights[scheme] = [round(float(w), 4) for w in solution[: len(FEATURES)]]
-        tail = solution[len(FEATURES) :]
-        offsets[scheme] = {str(code): round(float(value), 4) for code, value in zip(known, tail, strict=True)}
-    calibration = Calibration(weights, offsets)
-    return replace(calibration, fail_below=fail_limit(trials, calibration))
-
-
-def fail_limit(trials: Iterable[Trial], calibration: Calibration) -> float:
-    """The expected Dice, in hundredths, below which ``FOUND`` of the bad trials lie; ``GOOD_DICE`` at least.
-
-    Expectations lean towards the mean, so that many a bad scan is expected to be just good enough.
-    """
-    bad = [trial for trial in trials if trial.damage.kind not in INVISIBLE and trial.mean_dice < GOOD_DICE]
-    expected = sorted(assess(trial.evidence, trial.geometry, calibration).expected_dice or 0.0 for trial in bad)
-    if not expected:
-        return GOOD_DICE
-    last_found = expected[math.ceil(FOUND * len(expected)) - 1]
-    return max(GOOD_DICE, math.floor(100 * last_found + 1) / 100)
-
-
-def _table(trials: Sequence[Trial], scheme: str) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Codes (N,), features (N, 8) and Dice (N,) of all labels that both the truth has and the scan should show."""
-    parts = []
-    for trial in trials:
-        if trial.damage.kind in INVISIBLE:
-            continue
-        codes, rows = features(trial.evidence, scheme)
+        codes, found = features(trial.evidence, trial.geometry, scheme)
         kept = [n for n, code in enumerate(codes) if code in trial.dice[scheme]]
-        parts.append((np.array(codes)[kept], rows[kept], np.array([trial.dice[scheme][codes[n]] for n in kept])))
-    columns = [np.concatenate([part[n] for part in parts]) for n in range(3)]
-    return columns[0].astype(np.int64), columns[1], columns[2]
+        dice = np.array([trial.dice[scheme][codes[n]] for n in kept])
+        found[:, OTHER_OUTLINES] = not trial.view.has_lobes
+        rows[scheme] = Rows([codes[n] for n in kept], found[kept], dice)
+    return Observed(trial, rows)
+
+
+def curve(observed: Iterable[Observed], scheme: str, n_features: int) -> Curve:
+    """Ridge regression of the logit of Dice on the first features, and an offset for each label."""
+    rows = [one.rows[scheme] for one in observed]
+    codes = np.concatenate([one.codes for one in rows]).astype(np.int64)
+    dice = np.clip(np.concatenate([one.dice for one in rows]), 0.02, 0.98)
+    known = sorted(set(codes.tolist()))
+    given = np.concatenate([one.features for one in rows])[:, :n_features]
+    design = np.hstack((given, codes[:, None] == np.array(known)))
+    importance = dice * (1 - dice)  # errors of Dice count, not of its logit
+    penalty = np.repeat((RIDGE, OFFSET_RIDGE), (n_features, len(known))) * importance.sum() / len(known)
+    normal = design.T @ (design * importance[:, None]) + np.diag(penalty)
+    solution = _solve(normal, design.T @ (importance * np.log(dice / (1 - dice))), n_features)
+    weights, offsets = solution[:n_features], solution[n_features:]
+    rounded = {str(code): round(float(value), 4) for code, value in zip(known, offsets, strict=True)}
+    return Curve([round(float(w), 4) for w in weights], rounded)
+
+
+def _solve(normal: NDArray[np.float64], right: NDArray[np.float64], n_features: int) -> NDArray[np.float64]:
+    """The normal equations' solution in which no weight of a trouble is positive."""
+    upper = np.full(len(right), np.inf)
+    upper[[FEATURES.index(name) for name in TROUBLES if FEATURES.index(name) < n_features]] = 0
+    root = np.linalg.cholesky(normal)
+    found: NDArray[np.float64] = lsq_linear(root.T, solve_triangular(root, right, lower=True), (-np.inf, upper)).x
+    return found
+
+
+def fit(observed: Sequence[Observed]) -> Calibration:
+    """What is expected of scans, and what their kinds reach when nothing is wrong; without limits nothing fails."""
+    clean = [one for one in observed if one.trial.clean]
+    expected: dict[str, Curve] = {scheme: curve(observed, scheme, len(FEATURES)) for scheme in SCORED}
+    reachable: dict[str, Curve] = {scheme: curve(clean, scheme, len(KIND)) for scheme in SCORED}
+    features_of_clean = [one.rows["regions"].features.mean(0) for one in clean]
+    usual, spread = ([round(float(x), 4) for x in by(features_of_clean, axis=0)] for by in (np.mean, np.std))
+    return Calibration(expected, reachable, usual, spread, NEVER, NEVER)
+
+
+def shortfall(one: Observed, calibration: Calibration) -> float:
+    """What the truth says that a trial falls short of its kind."""
+    rows = one.rows["regions"]
+    reach = calibration.reachable["regions"](rows.codes, rows.features[:, : len(KIND)])
+    return float(np.mean(list(reach.values())) - rows.dice.mean())
 
 
 Same = Callable[[Trial, Trial], bool]
 
 
 def same_scan(one: Trial, other: Trial) -> bool:
-    return one.scan == other.scan
+    return one.view.anatomy == other.view.anatomy
 
 
 def same_scan_or_kind(one: Trial, other: Trial) -> bool:
-    """Neither the scan nor this kind of damage was in the fit."""
-    return one.scan == other.scan or one.damage.kind == other.damage.kind
+    """Neither the anatomy nor this kind of damage was in the fit."""
+    return same_scan(one, other) or (not one.clean and one.damage.kind == other.damage.kind)
 
 
-def foretell(trials: Sequence[Trial], same: Same) -> list[Foretold]:
-    """Assess every trial with a calibration fitted to the trials that have nothing to do with it."""
-    fitted: dict[tuple[str, ...], Calibration] = {}
-    foretold = []
-    for trial in trials:
-        others = [other for other in trials if not same(trial, other)]
-        key = (trial.scan, trial.damage.kind if same is same_scan_or_kind else "")
+@dataclass(frozen=True)
+class Estimate:
+    """A trial's shortfall, and what was thought of it without having seen its like."""
+
+    trial: Trial
+    calibration: Calibration
+    "Fitted to the others."
+    true: float
+    foretold: float
+    "``NEVER`` where the trial fails for another reason than its shortfall."
+
+
+def estimates(observed: Sequence[Observed], same: Same) -> list[Estimate]:
+    """Every trial by a calibration fitted to the trials that have nothing to do with it."""
+    fitted: dict[tuple[str, str], Calibration] = {}
+    found = []
+    for one in observed:
+        trial, key = one.trial, _key(one.trial, same)
         if key not in fitted:
-            fitted[key] = fit(others)
-        foretold.append(Foretold(trial, assess(trial.evidence, trial.geometry, fitted[key])))
+            fitted[key] = fit([other for other in observed if not same(trial, other.trial)])
+        opinion = assess(trial.evidence, trial.geometry, fitted[key])
+        foretold = NEVER if opinion.verdict == "fail" or not opinion.expectation else opinion.expectation.shortfall
+        found.append(Estimate(trial, fitted[key], shortfall(one, fitted[key]), foretold))
+    return found
+
+
+def _key(trial: Trial, same: Same) -> tuple[str, str]:
+    """Trials with one key have the same trials to do with them."""
+    return trial.view.anatomy, trial.damage.kind if same is same_scan_or_kind else ""
+
+
+def with_limits(calibration: Calibration, found: Iterable[Estimate]) -> Calibration:
+    """The limits of fail and check, in thousandths.
+
+    ``FOUND`` of the bad trials exceed the first, unless it were below the middle of good and bad, where the estimate of
+    a scan's shortfall speaks for neither. Few of the good trials exceed the second.
+    """
+    bad, good = [], []
+    for one in found:
+        if one.true >= BAD:
+            bad.append(one.foretold)
+        elif is_good(one.trial, one.true):
+            good.append(one.foretold)
+    fail_above = np.quantile(bad, 1 - FOUND, method="lower") - MARGIN if bad else BAD
+    fail_above = float(np.clip(fail_above, (GOOD + BAD) / 2, BAD))
+    few = float(np.clip(np.quantile(good, 1 - FEW_ALARMS) if good else GOOD, GOOD, fail_above))
+    return replace(calibration, fail_above=round(fail_above, 3), check_above=round(few, 3))
+
+
+def foretell(found: Sequence[Estimate], same: Same) -> list[Foretold]:
+    """Verdicts on all trials, by limits too that the trials which have nothing to do with them gave."""
+    limited: dict[tuple[str, str], Calibration] = {}
+    foretold = []
+    for one in found:
+        key = _key(one.trial, same)
+        if key not in limited:
+            limited[key] = with_limits(one.calibration, [other for other in found if not same(one.trial, other.trial)])
+        opinion = assess(one.trial.evidence, one.trial.geometry, limited[key])
+        foretold.append(Foretold(one.trial, one.true, opinion))
     return foretold
 
 
-def correlations(foretold: Iterable[Foretold]) -> dict[str, float]:
+def correlations(foretold: Sequence[Foretold]) -> dict[str, float]:
     """Pearson's r of expected and true Dice: of scans (mean over regions), and of single labels by scheme."""
-    visible = [one for one in foretold if one.trial.damage.kind not in INVISIBLE]
-    found = {"scan": _r([(one.assessment.expected_dice or 0.0, one.trial.mean_dice) for one in visible])}
+    found = {"scan": _r([(one.assessment.expected_dice or 0.0, one.trial.mean_dice) for one in foretold])}
     for scheme in SCORED:
         pairs = [
             (one.assessment.expected[scheme][code], dice)
-            for one in visible
+            for one in foretold
             for code, dice in one.trial.dice[scheme].items()
-            if code in one.assessment.expected[scheme]
+            if code in one.assessment.expected.get(scheme, {})
         ]
         found[scheme] = _r(pairs)
     return found
@@ -128,9 +225,9 @@ def _r(pairs: Sequence[tuple[float, float]]) -> float:
 
 def mean_error(foretold: Iterable[Foretold]) -> float:
     """Mean absolute difference of expected and true mean Dice of scans."""
-    visible = [one for one in foretold if one.trial.damage.kind not in INVISIBLE]
-    errors = [abs((one.assessment.expected_dice or 0.0) - one.trial.mean_dice) for one in visible]
-    return round(float(np.mean(errors)), 3)
+    return round(
+        float(np.mean([abs((one.assessment.expected_dice or 0.0) - one.trial.mean_dice) for one in foretold])), 3
+    )
 
 
 @dataclass(frozen=True)
@@ -151,31 +248,38 @@ class Detection:
         return f"{found}, {self.false_alarms} false alarms among {self.good} good{share}"
 
 
-def detection(foretold: Iterable[Foretold], verdicts: Sequence[str], visible: bool = True) -> Detection:
-    """Count; a trial is found if its verdict is among ``verdicts``; with ``visible`` without ``INVISIBLE`` damage."""
-    counted = [one for one in foretold if not (visible and one.trial.damage.kind in INVISIBLE)]
-    flagged = [(one.bad, one.assessment.verdict in verdicts) for one in counted]
-    bad = sum(is_bad for is_bad, _ in flagged)
-    hits = sum(is_bad and flag for is_bad, flag in flagged)
-    alarms = sum(flag and not is_bad for is_bad, flag in flagged)
-    return Detection(bad, hits, len(flagged) - bad, alarms)
+def detection(foretold: Iterable[Foretold], verdicts: Sequence[str]) -> Detection:
+    """Count; a trial is found if its verdict is among ``verdicts``."""
+    bad = [one.assessment.verdict in verdicts for one in foretold if one.bad]
+    good = [one.assessment.verdict in verdicts for one in foretold if one.good]
+    return Detection(len(bad), sum(bad), len(good), sum(good))
 
 
 def calibrate(trials: Sequence[Trial]) -> tuple[Calibration, list[Foretold]]:
     """The calibration from all trials, and what those that left out each trial's scan foretold of it."""
-    by_scan = foretell(trials, same_scan)
-    by_kind = foretell(trials, same_scan_or_kind)
-    return replace(fit(trials), about=_about(trials, by_scan, by_kind)), by_scan
+    observed = [observe(trial) for trial in trials]
+    estimated = estimates(observed, same_scan)
+    by_scan = foretell(estimated, same_scan)
+    by_kind = foretell(estimates(observed, same_scan_or_kind), same_scan_or_kind)
+    fitted = with_limits(fit(observed), estimated)
+    return replace(fitted, about=_about(trials, by_scan, by_kind)), by_scan
 
 
 def _about(trials: Sequence[Trial], by_scan: list[Foretold], by_kind: list[Foretold]) -> dict[str, Any]:
-    told: dict[str, Any] = {"scans": sorted({trial.scan for trial in trials}), "trials": len(trials)}
+    told: dict[str, Any] = {
+        "scans": sorted({trial.view.anatomy for trial in trials}),
+        "trials": len(trials),
+        "bad": f"mean Dice of regions is {BAD} or more below what scans of the kind reach; good: {GOOD} or less",
+    }
     for name, foretold in (("scan left out", by_scan), ("scan and kind of damage left out", by_kind)):
+        unseen = [one for one in foretold if one.trial.view.has_lobes]
+        whole = [one for one in foretold if is_whole(one.trial.evidence, one.trial.geometry)]
         told[name] = {
             "correlation": correlations(foretold),
             "mean_absolute_error_of_scans": mean_error(foretold),
             "fail": detection(foretold, ("fail",)).text,
             "check or fail": detection(foretold, ("check", "fail")).text,
-            "fail, mirrored scans included": detection(foretold, ("fail",), visible=False).text,
+            "check or fail, whole brain in view": detection(whole, ("check", "fail")).text,
+            "fail, brains that no weight learned from": detection(unseen, ("fail",)).text,
         }
     return told

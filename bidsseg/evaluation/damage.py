@@ -10,14 +10,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.evaluation.scores import AXES, Condition, majority, simulate
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.image import Image
-from bidsseg.labels import Codes
+from bidsseg.train.data import Anatomy
 from bidsseg.train.held_out import Case
 
-Carry = Callable[[Codes], Codes]
-"Takes label maps from the undamaged scan's grid to the damaged scan's."
 SEED = 7
 CONTROL_POINTS = (4, 4, 4)
 "Of the bias field."
@@ -40,24 +36,21 @@ class Damage:
         return f"{self.kind} {self.strength:g}" if self.strength else self.kind
 
 
-def damage(case: Case, how: Damage) -> tuple[Image, Carry]:
-    """The damaged scan, and what takes the manual labels onto its grid; the same input gives the same answer."""
+def damage(case: Case, how: Damage) -> Case:
+    """The damaged scan and the labels on its grid; the same input gives the same answer."""
     seed = [SEED, sum(map(ord, case.name)), sum(map(ord, how.kind)), round(1000 * how.strength)]
     return KINDS[how.kind](case, how.strength, np.random.default_rng(seed))
 
 
-Damager = Callable[[Case, float, Generator], tuple[Image, Carry]]
-
-
-def _unchanged(codes: Codes) -> Codes:
-    return codes
+Damager = Callable[[Case, float, Generator], Case]
 
 
 def _with(change: Callable[[Floats, float, Generator], Floats]) -> Damager:
     """A damage to the grey values alone."""
 
-    def damager(case: Case, strength: float, rng: Generator) -> tuple[Image, Carry]:
-        return replace(case.image, data=change(case.image.data, strength, rng).astype(np.float32)), _unchanged
+    def damager(case: Case, strength: float, rng: Generator) -> Case:
+        data = change(case.image.data, strength, rng).astype(np.float32)
+        return replace(case, image=replace(case.image, data=data))
 
     return damager
 
@@ -105,8 +98,8 @@ def add_bias(data: Floats, strength: float, rng: Generator) -> Floats:
 def _header(change: Callable[[float], NDArray[np.float64]]) -> Damager:
     """A header that tells something else than the truth: the affine times a matrix, the voxels as they were."""
 
-    def damager(case: Case, strength: float, rng: Generator) -> tuple[Image, Carry]:
-        return replace(case.image, affine=case.image.affine @ change(strength)), _unchanged
+    def damager(case: Case, strength: float, rng: Generator) -> Case:
+        return replace(case, image=replace(case.image, affine=case.image.affine @ change(strength)))
 
     return damager
 
@@ -125,71 +118,44 @@ def _swapped(order: tuple[int, int, int]) -> Damager:
 def _cropped(upper: bool) -> Damager:
     """Only the upper or the lower part of the brain is scanned; ``strength`` is the share that is missing."""
 
-    def damager(case: Case, strength: float, rng: Generator) -> tuple[Image, Carry]:
+    def damager(case: Case, strength: float, rng: Generator) -> Case:
         brain = np.flatnonzero((case.anatomy.tissue > 0).any((0, 1)))
         low, high = int(brain[0]), int(brain[-1]) + 1
         missing = round(strength * (high - low))
         window = (..., slice(low + missing, None) if upper else slice(0, high - missing))
         affine = case.image.affine.copy()
         affine[:3, 3] += affine[:3, 2] * (window[1].start or 0)
-        return replace(case.image, data=case.image.data[window], affine=affine), lambda codes: codes[window]
+        anatomy = Anatomy(*(factor[window] for factor in vars(case.anatomy).values()))
+        return replace(case, image=replace(case.image, data=case.image.data[window], affine=affine), anatomy=anatomy)
 
     return damager
 
 
-def _simulated(condition: Callable[[float], Condition]) -> Damager:
-    """Thick slices, few slices, another contrast: see ``bidsseg.evaluation.scores.simulate``."""
-
-    def damager(case: Case, strength: float, rng: Generator) -> tuple[Image, Carry]:
-        chosen = condition(strength)
-        image, matrix = simulate(case, chosen)
-        return image, lambda codes: majority(codes, matrix, AXES[chosen.axis])
-
-    return damager
-
-
+NONE = Damage("none")
 KINDS: dict[str, Damager] = {
-    "none": _with(lambda data, strength, rng: data),
+    NONE.kind: _with(lambda data, strength, rng: data),
     "noise": _with(add_noise),
     "motion": _with(add_motion),
     "bias": _with(add_bias),
     "upside down": _reversed(2),
     "back to front": _reversed(1),
-    "left to right": _reversed(0),
     "axes swapped": _swapped((0, 2, 1)),
     "axes rotated": _swapped((1, 2, 0)),
     "voxel size": _header(lambda strength: np.diag((strength, strength, strength, 1.0))),
     "cut below": _cropped(upper=True),
     "cut above": _cropped(upper=False),
-    "axial slices": _simulated(lambda mm: Condition(mm)),
-    "coronal slices": _simulated(lambda mm: Condition(mm, "coronal")),
-    "sagittal slices": _simulated(lambda mm: Condition(mm, "sagittal")),
-    "few slices": _simulated(lambda count: Condition(5, slices=round(count))),
-    "inverted": _simulated(lambda strength: Condition(contrast="inverted")),
-    "flair": _simulated(lambda strength: Condition(contrast="flair")),
 }
-STUDY = tuple(
-    Damage(kind, strength)
-    for kind, strengths in {
-        "none": (0.0,),
-        "noise": (0.05, 0.1, 0.2, 0.4),
-        "motion": (1.0, 2.0, 4.0, 8.0),
-        "bias": (0.3, 0.6, 1.0, 1.5),
-        "upside down": (0.0,),
-        "back to front": (0.0,),
-        "left to right": (0.0,),
-        "axes swapped": (0.0,),
-        "axes rotated": (0.0,),
-        "voxel size": (0.6, 0.8, 1.5),
-        "cut below": (0.2, 0.4, 0.6),
-        "cut above": (0.2, 0.5),
-        "axial slices": (3.0, 5.0, 8.0),
-        "coronal slices": (5.0,),
-        "sagittal slices": (5.0,),
-        "few slices": (12.0, 5.0),
-        "inverted": (0.0,),
-        "flair": (0.0,),
-    }.items()
-    for strength in strengths
-)
-"Every kind at the strengths of the study."
+"By name. A mirrored brain is not among them: it looks like a brain, and no image shows the fault."
+STRENGTHS = {
+    "noise": (0.1, 0.2, 0.4),
+    "motion": (2.0, 4.0, 8.0),
+    "bias": (0.6, 1.0, 1.5),
+    "upside down": (0.0,),
+    "back to front": (0.0,),
+    "axes swapped": (0.0,),
+    "axes rotated": (0.0,),
+    "voxel size": (0.6, 0.8, 1.5),
+    "cut below": (0.2, 0.4, 0.6),
+    "cut above": (0.2, 0.5),
+}
+DAMAGES = tuple(Damage(kind, strength) for kind, strengths in STRENGTHS.items() for strength in strengths)

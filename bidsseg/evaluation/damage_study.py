@@ -1,4 +1,4 @@
-"""The study behind the quality control: held-out scans, damaged in many ways, segmented, and compared with the truth.
+"""The study behind quality control: scans of every kind, clean and damaged, segmented and compared with the truth.
 
 One line of JSON per segmentation, appended as it comes, so that a study that was interrupted goes on where it was.
 """
@@ -6,31 +6,50 @@ One line of JSON per segmentation, appended as it comes, so that a study that wa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from itertools import product
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from bidsseg.evaluation.damage import STUDY, Damage, damage
-from bidsseg.evaluation.scores import reference_codes
+from bidsseg.evaluation.damage import DAMAGES, NONE, Damage, damage
+from bidsseg.evaluation.scores import AXES, majority, reference_codes, simulate
+from bidsseg.evaluation.views import Axis, Contrast, View, shown
 from bidsseg.imaging.arrays import overlap
 from bidsseg.labels import Codes
 from bidsseg.network.inference import PredictOptions
-from bidsseg.network.weights import Model
-from bidsseg.quality.assessment import Geometry, geometry
-from bidsseg.quality.evidence import SCORED, Evidence, collect, evidence_from
+from bidsseg.network.weights import load_model
+from bidsseg.quality.coverage import Geometry, geometry
+from bidsseg.quality.evidence import SCORED, Evidence, evidence_from
+from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.pipeline import answer, native, prepare
-from bidsseg.train.held_out import Case
+from bidsseg.train.data import brain_folders, head_maps
+
+One = TypeVar("One")
+Done = TypeVar("Done")
+SEED = 11
+VIEWS = 126
+"Six for each damage."
+MAPS_EVERY = 4
+"Of so many views one shows a head map, which the network learned from; the others brains that it never saw."
+CONTRASTS: tuple[Contrast, ...] = ("T1w", "flair", "recoloured")
+AXES_DRAWN: tuple[Axis, ...] = ("axial", "axial", "coronal", "sagittal")
+SLICES_MM = (1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+P_FEW = 0.2
+FEWEST_AND_MOST = (3, 13)
+"Slices, where a scan has few."
+LESIONS_ML = (0.0, 0.0, 2.0, 8.0, 20.0, 50.0)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One damaged scan, what its segmentation was worth, and what was known of it without the truth."""
+    """One scan, what its segmentation was worth, and what was known of it without the truth."""
 
-    scan: str
+    view: View
     damage: Damage
     weights_sha256: str
     dice: dict[str, dict[int, float]]
@@ -39,33 +58,82 @@ class Trial:
     geometry: Geometry
 
     @property
+    def clean(self) -> bool:
+        return self.damage == NONE
+
+    @property
     def mean_dice(self) -> float:
         """Over the regions that the truth has, 0-1."""
         return float(np.mean(list(self.dice["regions"].values())))
 
+    def as_line(self) -> str:
+        """JSON, for ``read_trials``."""
+        return json.dumps(asdict(self))
+
     @property
     def line(self) -> str:
         """For the terminal."""
-        return f"{self.scan}, {self.damage.name}: mean Dice of regions {self.mean_dice:.3f}"
+        return f"{self.view.name}; {self.damage.name}: mean Dice of regions {self.mean_dice:.3f}"
 
 
-def run_study(
-    cases: Iterable[Case],
-    model: Model,
-    path: Path,
-    options: PredictOptions,
-    told: Callable[[Trial], None],
-) -> list[Trial]:
+def study(data: Path) -> list[tuple[View, Damage]]:
+    """What is tried: every view clean, and with one damage; drawn by one seeded generator, kinds in even shares."""
+    rng = np.random.default_rng(SEED)
+    brains = [folder.name for folder in brain_folders(data, validation=True)]
+    maps = [path.name.split(".")[0] for path in head_maps(data)]
+    axes, slices, amounts = _dealt(AXES_DRAWN, rng), _dealt(SLICES_MM, rng), _dealt(LESIONS_ML, rng)
+    contrasts, hosts, damages = _dealt(CONTRASTS, rng), _dealt(maps, rng), _dealt(DAMAGES, rng)
+    tried: list[tuple[View, Damage]] = []
+    for number in range(VIEWS):
+        is_map = number % MAPS_EVERY == 0
+        host = next(hosts) if is_map or number % 2 else ""
+        anatomy = host if is_map else brains[number % len(brains)]
+        head = "" if is_map and number % (2 * MAPS_EVERY) else host
+        contrast: Contrast = "palette" if is_map else next(contrasts)
+        few = int(rng.integers(*FEWEST_AND_MOST)) if rng.random() < P_FEW else 0
+        amount, slice_mm, axis = next(amounts), next(slices), next(axes)
+        view = View(anatomy, head, contrast, amount, max(slice_mm, 3.0) if few else slice_mm, axis, few, number)
+        tried += [(view, NONE), (view, next(damages))]
+    return tried
+
+
+def _dealt(kinds: Sequence[One], rng: np.random.Generator) -> Iterator[One]:
+    """All of them in random order, again and again."""
+    while True:
+        yield from (kinds[n] for n in rng.permutation(len(kinds)))
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a worker needs; every worker reads the model itself."""
+
+    data: Path
+    model: str
+    device: str
+    sha256: str
+
+
+def run_study(means: Means, path: Path, workers: int, told: Callable[[Trial], None]) -> list[Trial]:
     """All trials of a model, those already in the file included; ``told`` hears of each new one."""
-    trials = [trial for trial in read_trials(path) if trial.weights_sha256 == model.card.sha256]
-    known = {(trial.scan, trial.damage) for trial in trials}
-    for how, case in product(STUDY, list(cases)):
-        if (case.name, how) not in known:
-            trials.append(run_trial(case, how, model, options))
-            with path.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(asdict(trials[-1])) + "\n")
-            told(trials[-1])
+    tried = study(means.data)
+    known = {(trial.view, trial.damage): trial for trial in read_trials(path) if trial.weights_sha256 == means.sha256}
+    trials = [known[one] for one in tried if one in known]
+    for trial in in_parallel(partial(run_trial, means), [one for one in tried if one not in known], workers):
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write(trial.as_line() + "\n")
+        told(trial)
+        trials.append(trial)
     return trials
+
+
+def in_parallel(work: Callable[[One], Done], items: Sequence[One], workers: int) -> Iterator[Done]:
+    """What ``work`` makes of each item, as it comes, in processes of their own."""
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        try:
+            for future in as_completed([pool.submit(work, item) for item in items]):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def read_trials(path: Path) -> Iterator[Trial]:
@@ -81,7 +149,7 @@ def read_trials(path: Path) -> Iterator[Trial]:
 def _trial_from(stored: dict[str, Any]) -> Trial:
     dice = {scheme: {int(code): value for code, value in rows.items()} for scheme, rows in stored["dice"].items()}
     return Trial(
-        stored["scan"],
+        View(**stored["view"]),
         Damage(**stored["damage"]),
         stored["weights_sha256"],
         dice,
@@ -90,16 +158,21 @@ def _trial_from(stored: dict[str, Any]) -> Trial:
     )
 
 
-def run_trial(case: Case, how: Damage, model: Model, options: PredictOptions) -> Trial:
-    """Damage a scan, segment it as ``bidsseg participant`` does, score it against the manual labels."""
-    image, carry = damage(case, how)
-    found = answer(prepare(image, True, options.threads or 1), model, options)
-    segmented = native(found, options.gyri)
-    truth = {scheme: carry(reference_codes(case.anatomy, scheme)) for scheme in SCORED}
-    dice: dict[str, dict[int, float]] = {
-        scheme: dice_by_label(codes, segmented.labels(scheme)) for scheme, codes in truth.items()
-    }
-    return Trial(case.name, how, model.card.sha256, dice, collect(found.probabilities, found.volume), geometry(image))
+def run_trial(means: Means, tried: tuple[View, Damage]) -> Trial:
+    """Damage a scan, segment it as ``bidsseg participant`` does, score it against the labels it was made of."""
+    view, how = tried
+    model, options = load_model(means.model), PredictOptions(means.device, 1)
+    case = damage(shown(view, means.data), how)
+    image, matrix = simulate(case, view.condition)
+    found = answer(prepare(image, True, 1), model, options)
+    segmented = native(found, False)
+    dice: dict[str, dict[int, float]] = {}
+    for scheme in SCORED:
+        truth = majority(reference_codes(case.anatomy, scheme), matrix, AXES[view.axis])
+        dice[scheme] = dice_by_label(truth, segmented.labels(scheme))
+    if not view.has_lobes:
+        dice = {scheme: {code: value for code, value in rows.items() if code < 1000} for scheme, rows in dice.items()}
+    return Trial(view, how, means.sha256, dice, examine(found, model, options), geometry(image))
 
 
 def dice_by_label(reference: Codes, found: Codes) -> dict[int, float]:

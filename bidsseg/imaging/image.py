@@ -70,6 +70,11 @@ class Image:
         return voxel_volume_mm3(self.affine)
 
 
+def at_1mm(data: Floats) -> Image:
+    """Grey values (I, J, K) made by a program, on the 1 mm RAS grid whose first voxel lies at 0."""
+    return Image(data, np.eye(4), nib.Nifti1Header())
+
+
 def load(path: Path | str, uniform_ok: bool = False) -> Image:
     """Read a NIfTI scan, repairing what can be repaired.
 

@@ -38,7 +38,7 @@ class ModelCard:
     accuracy: dict[str, Any] = field(default_factory=dict)
     "Written by ``brainseg-cli evaluate --card``."
     quality: dict[str, Any] = field(default_factory=dict)
-    "How confidence becomes expected Dice (``bidsseg.quality.assessment.Calibration``); by ``brainseg-cli calibrate``."
+    "How confidence becomes expected Dice (``bidsseg.quality.expectation.Calibration``); by ``brainseg-cli calibrate``."
 
 
 def sha256_of(path: Path) -> str:
@@ -127,14 +127,33 @@ def accuracy_table(card: ModelCard) -> str:
     return "\n".join(lines)
 
 
-def write_readme(path: Path, card: ModelCard) -> None:
-    """Put the accuracy table between the marks of a Markdown file; raises ``FileError`` where there are none."""
+QUALITY_MARKS = ("<!-- quality -->", "<!-- /quality -->")
+
+
+def quality_table(card: ModelCard) -> str:
+    """How well the verdicts do, as a Markdown table; empty without a calibration."""
+    about = card.quality.get("about", {})
+    studies = {name: rows for name, rows in about.items() if name.endswith("left out")}
+    if not studies:
+        return ""
+    named = [row for row, value in next(iter(studies.values())).items() if isinstance(value, str)]
+    lines = [f"| of {about['trials']} trials | {' | '.join(studies)} |", "| --- |" + " --- |" * len(studies)]
+    lines += [f"| {row} | {' | '.join(rows[row] for rows in studies.values())} |" for row in named]
+    clinical = about.get("clinical scans", {})
+    if clinical:
+        counts = ", ".join(f"{clinical[verdict]} {verdict}" for verdict in ("pass", "check", "fail"))
+        lines += ["", f"Of {clinical['scans']} clinical scans: {counts}."]
+    return "\n".join(lines)
+
+
+def write_readme(path: Path, content: str, marks: tuple[str, str]) -> None:
+    """Put a table between the marks of a Markdown file; raises ``FileError`` where there are none."""
     text = path.read_text(encoding="utf-8")
-    begin, end = (text.find(mark) for mark in ACCURACY_MARKS)
+    begin, end = (text.find(mark) for mark in marks)
     if not 0 <= begin < end:
-        raise FileError(path, "no accuracy marks", f"add lines {ACCURACY_MARKS[0]} and {ACCURACY_MARKS[1]}")
-    head = text[: begin + len(ACCURACY_MARKS[0])]
-    write_text(path, f"{head}\n{accuracy_table(card)}\n{text[end:]}")
+        raise FileError(path, f"no place for the table of {marks[0][5:-4]}", f"add lines {marks[0]} and {marks[1]}")
+    head = text[: begin + len(marks[0])]
+    write_text(path, f"{head}\n{content}\n{text[end:]}")
 
 
 def add_accuracy(folder: Path, condition: str, means: dict[str, Any]) -> ModelCard:

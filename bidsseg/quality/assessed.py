@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from bidsseg.imaging.image import Image
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
-from bidsseg.quality.assessment import Assessment, assess, calibration_from, geometry
+from bidsseg.quality.assessment import Assessment, assess
+from bidsseg.quality.coverage import geometry
 from bidsseg.quality.evidence import Evidence
+from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.pipeline import answer, native, prepare
 from bidsseg.segmentation.result import Segmentation

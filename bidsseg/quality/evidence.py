@@ -45,10 +45,8 @@ FEW_DEEP_VOXELS = 500
 MARGIN_VOXELS = 4
 "Of the white matter's box, so that it holds cortex on all sides."
 NO_WEIGHT = 1e-4
-AROUND_VOXELS = 21
-"Of 2 mm: the surroundings that white matter and cortex are compared in."
-LEAST_CONTRAST = 0.02
-"Between tissues of a scan normalised to 0-1."
+DARK = 0.1
+"Grey value, of the brain's 0-1, that background stays below."
 QUARTILES_OF_NORMAL = 1.349
 "Distance between the quartiles of a normal distribution, in standard deviations."
 CEREBELLUM = ("cerebellum-cortex", "cerebellum-white-matter")
@@ -85,9 +83,15 @@ class Evidence:
     cerebellum_cut_mm2: float = 0.0
     "Cerebellum on the lowest slice."
     unevenness: float = 0.0
-    "Of white matter: how much it varies over a few mm, against its contrast with cortex; 0 where too little is seen."
+    "Of white matter: how much it varies over a few mm, of the brain's grey values 0-1; 0 where too little is seen."
+    noise: float = 0.0
+    "Of white matter: how much voxels differ from the mean of their neighbours, of the brain's grey values 0-1."
     white_over_grey: float = 0.0
     "Mean of white matter less that of cortex, in the scan normalised to 0-1; positive as in T1w, negative as in FLAIR."
+    fluid_over_white: float = 0.0
+    "Mean of the ventricles less that of white matter, likewise; positive as in T2w."
+    surroundings: float = 0.0
+    "Share of what lies around the brain that is no dark background: near 0 where the brain was extracted."
     layout_fit: float = 0.0
     "How well fluid, grey and white matter lie as in an atlas, mean log-likelihood; whole brains have about -0.25."
     better_turned: str = ""
@@ -123,8 +127,10 @@ def collect(found: Probabilities, volume: Floats) -> Evidence:
         float(np.count_nonzero(tissue)),
         {name: float(face.sum()) for name, face in zip(FACES, _faces(solid, found.origin, shape), strict=True)},
         float(_faces(cerebellum, found.origin, shape)[FACES.index("bottom")].sum()),
-        unevenness(seen, tissue),
-        white_over_grey(seen, tissue),
+        *unevenness(seen, tissue),
+        step(seen, tissue, "white-matter", "cortex"),
+        step(seen, tissue, "lateral-ventricle", "white-matter"),
+        round(float((seen[tissue == 0] > DARK).mean()), 4) if (tissue == 0).any() else 0.0,
     )
 
 
@@ -134,30 +140,29 @@ def _inside(volume: Floats, found: Probabilities) -> Floats:
     return volume[i, j, k]
 
 
-def unevenness(volume: Floats, tissue: NDArray[np.uint8]) -> float:
-    """``Evidence.unevenness`` of grey values and tissues of one shape (I, J, K).
+def unevenness(volume: Floats, tissue: NDArray[np.uint8]) -> tuple[float, float]:
+    """``Evidence.unevenness`` and ``Evidence.noise`` of grey values and tissues of one shape (I, J, K).
 
     Ghosts of movement ripple through white matter, which the network overlooks. What noise leaves in means over 3 mm,
     which the network bears well, is taken off by its own strength; means over 9 mm of white matter take out the bias
-    field, and the contrast is that of the surroundings. Medians and quartiles, because of lesions.
+    field. Quartiles, because of lesions. The scale is that of the brain's grey values, whatever the contrast: divided
+    by the contrast of white matter with cortex, clean FLAIR would look as uneven as T1w with strong ghosts.
     """
     box = box_around(tissue == TISSUE["white-matter"], MARGIN_VOXELS)
-    volume, tissue = volume[box], tissue[box]  # the rest of the volume would cost as much again
-    white, cortex = tissue == TISSUE["white-matter"], tissue == TISSUE["cortex"]
+    volume, white = volume[box], tissue[box] == TISSUE["white-matter"]  # the rest would cost as much again
     deep = ndimage.binary_erosion(white, iterations=2)
-    if deep.sum() < FEW_DEEP_VOXELS or not cortex.any():
-        return 0.0
+    if deep.sum() < FEW_DEEP_VOXELS:
+        return 0.0, 0.0
     smooth = ndimage.uniform_filter(volume, 3)
-    contrast = _contrast(volume, white, cortex)[deep]
-    ripple = _spread((smooth - _mean_within(white, smooth, 9))[deep] / contrast)
-    noise = _spread((volume - smooth)[deep] / contrast)
-    return round(float(np.sqrt(max(ripple**2 - noise**2 / (3**3 - 1), 0.0))), 4)
+    ripple = _spread((smooth - _mean_within(white, smooth, 9))[deep])
+    noise = _spread((volume - smooth)[deep])
+    return round(float(np.sqrt(max(ripple**2 - noise**2 / (3**3 - 1), 0.0))), 4), round(noise, 4)
 
 
-def white_over_grey(volume: Floats, tissue: NDArray[np.uint8]) -> float:
-    """``Evidence.white_over_grey`` of grey values and tissues of one shape (I, J, K); 0 where either is missing."""
-    white, cortex = (volume[tissue == TISSUE[name]] for name in ("white-matter", "cortex"))
-    return round(float(white.mean() - cortex.mean()), 4) if white.size and cortex.size else 0.0
+def step(volume: Floats, tissue: NDArray[np.uint8], one: str, other: str) -> float:
+    """Mean grey value of one tissue less that of another, of one shape (I, J, K); 0 where either is missing."""
+    a, b = (volume[tissue == TISSUE[name]] for name in (one, other))
+    return round(float(a.mean() - b.mean()), 4) if a.size and b.size else 0.0
 
 
 def _spread(values: Floats) -> float:
@@ -173,16 +178,6 @@ def _mean_within(mask: NDArray[np.bool_], volume: Floats, width: int) -> Floats:
     mean: Floats = total / np.maximum(weight, np.float32(NO_WEIGHT))
     mean[weight < NO_WEIGHT] = volume[mask].mean()
     return mean
-
-
-def _contrast(volume: Floats, white: NDArray[np.bool_], cortex: NDArray[np.bool_]) -> Floats:
-    """Between white matter and cortex within about 2 cm, (I, J, K); worked out at half the resolution."""
-    coarse = (slice(None, None, 2),) * 3
-    one, other = (_mean_within(mask[coarse], volume[coarse], AROUND_VOXELS) for mask in (white, cortex))
-    apart = np.maximum(np.abs(one - other), LEAST_CONTRAST)
-    i, j, k = volume.shape
-    fine: Floats = apart.repeat(2, 0).repeat(2, 1).repeat(2, 2)[:i, :j, :k]
-    return fine
 
 
 def as_sure_as(fused: Evidence, own: Evidence) -> Evidence:

@@ -22,8 +22,9 @@ from bidsseg.imaging.arrays import Floats, along, resampling_matrix
 from bidsseg.labels import TISSUES
 from bidsseg.network.inference import LOOK_MM, PredictOptions, Probabilities, coarse_look
 from bidsseg.network.weights import Model
-from bidsseg.quality.assessment import DIRECTIONS, SHORTEST_MM
+from bidsseg.quality.coverage import SHORTEST_MM
 from bidsseg.quality.evidence import FLUID, Evidence
+from bidsseg.quality.usual import DIRECTIONS
 
 WHITE = ("white-matter", "cerebellum-white-matter", "brainstem", "ventral-dc", "pallidum")
 GREY_KIND, WHITE_KIND, FLUID_KIND = 1, 2, 3

@@ -40,12 +40,13 @@ QC_DESCRIPTIONS = {
     "MeanConfidence": {"Description": "Mean probability of the chosen labels over the brain."},
     "EdgeFraction": {"Description": "Largest share of brain on a face of the field of view."},
     "ExpectedDice": {"Description": "Dice with a manual outline to be expected, mean over the regions."},
+    "ReachableDice": {"Description": "Dice that scans of this kind (slices, contrast, field of view) reach."},
     "LayoutDistanceMm": {
         "Description": "Distance of regions from their usual places relative to each other.",
         "Units": "mm",
     },
     "WhiteMatterUnevenness": {
-        "Description": "Variation of white matter over a few mm, against its contrast with cortex."
+        "Description": "Variation of white matter over a few mm, of the brain's grey values 0-1."
     },
     "ContrastAgreement": {"Description": "Mean Dice with the session's answers from other contrasts."},
     "Verdict": {"Description": "pass, check or fail."},

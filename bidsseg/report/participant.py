@@ -42,10 +42,11 @@ PROVENANCE = ("SoftwareVersion", "Model", "WeightsSHA256", "BiasFieldCorrection"
 ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
     "ExpectedDice": ("Expected Dice", "With a manual outline, mean over the regions"),
+    "ReachableDice": ("Reachable Dice", "What scans of this kind reach: its slices, contrast and field of view"),
     "LayoutDistanceMm": ("Displacement, mm", "How far regions lie from their usual places relative to each other"),
     "WhiteMatterUnevenness": (
         "Unevenness",
-        "White matter's variation over a few mm, against its contrast with cortex; large under ghosts of movement",
+        "White matter's variation over a few mm, of the brain's grey values 0-1; large under ghosts of movement",
     ),
     "ContrastAgreement": ("Agreement", "Mean Dice with the session's answers from other contrasts"),
     "IntracranialVolumeMm3": ("Intracranial volume", "Brain and the fluid around it"),

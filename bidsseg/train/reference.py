@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from scipy import stats
 from bidsseg.imaging.arrays import Floats
 from bidsseg.labels import LOBAR_TISSUES, SCHEMES, TISSUE, Scheme, code_lookup, label_table, other_sides
 from bidsseg.quality.reorientation import N_KINDS, kind_of_tissue, on_atlas_grid
+from bidsseg.quality.usual import CORTEX_OF_LOBE, lobe_ratios
 from bidsseg.train.data import Anatomy, brain_box, brain_folders, head_maps, load_brain, load_head
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ COLUMNS = (
     *("scheme", "index", "low", "high", "middle", "asymmetry"),
     *("right_mm", "anterior_mm", "superior_mm", "brains"),
 )
-INTERVAL = 0.9
+RATIO_COLUMNS = ("lobe", "low", "high", "middle", "brains")
+INTERVAL, RATIO_INTERVAL = 0.9, 0.99
 POOLED_MM = 4
 FEWEST = 8
 "Brains; labels of fewer get no row."
@@ -39,14 +41,36 @@ class Measured:
     "(3,) from the middle of the brain's box, RAS."
 
 
-def reference_table(data: Path) -> list[tuple[object, ...]]:
+Brain = dict[Scheme, dict[int, Measured]]
+"By scheme and code."
+
+
+def measured_brains(data: Path) -> list[Brain]:
+    """All labels of all label maps that a model learns from."""
+    return [_measured(anatomy, has_lobes) for anatomy, has_lobes in _anatomies(data)]
+
+
+def reference_table(brains: Sequence[Brain]) -> list[tuple[object, ...]]:
     """Rows of ``COLUMNS`` for all labels of all schemes.
 
     ``low`` and ``high`` bound the 90 % prediction interval of a new brain's volume over intracranial volume, taken as
     log-normal; ``middle`` is the median; ``asymmetry`` bounds the 90 % interval of |left - right| over their mean.
     """
-    brains = [_measured(anatomy, has_lobes) for anatomy, has_lobes in _anatomies(data)]
     return [row for scheme in SCHEMES for row in rows_of([brain[scheme] for brain in brains], scheme)]
+
+
+def ratio_table(brains: Sequence[Brain]) -> list[tuple[object, ...]]:
+    """Rows of ``RATIO_COLUMNS``: the prediction interval of a new brain's cortex over white matter, by lobe.
+
+    It is wider than that of volumes, since it is to show labels that went wrong rather than brains that are rare.
+    """
+    ratios = [lobe_ratios({code: one.fraction for code, one in brain["regions"].items()}) for brain in brains]
+    rows: list[tuple[object, ...]] = []
+    for lobe in CORTEX_OF_LOBE:
+        found = np.log([brain[lobe] for brain in ratios if lobe in brain])
+        low, middle, high = interval(found, RATIO_INTERVAL)
+        rows.append((lobe, *(f"{np.exp(x):.3f}" for x in (low, high, middle)), len(found)))
+    return rows
 
 
 def _anatomies(data: Path) -> Iterator[tuple[Anatomy, bool]]:
@@ -61,7 +85,7 @@ def _anatomies(data: Path) -> Iterator[tuple[Anatomy, bool]]:
         yield Anatomy(tissue, side, np.zeros_like(tissue)), False
 
 
-def _measured(anatomy: Anatomy, has_lobes: bool) -> dict[Scheme, dict[int, Measured]]:
+def _measured(anatomy: Anatomy, has_lobes: bool) -> Brain:
     found = measure(anatomy)
     return found if has_lobes else {scheme: _without_lobes(labels, scheme) for scheme, labels in found.items()}
 
@@ -82,7 +106,7 @@ def _pooled(tissue: NDArray[np.uint8]) -> Floats:
     return np.stack([(cubes == one).mean((1, 3, 5), dtype=np.float32) for one in range(N_KINDS)])
 
 
-def measure(anatomy: Anatomy) -> dict[Scheme, dict[int, Measured]]:
+def measure(anatomy: Anatomy) -> Brain:
     """All labels of all schemes that a brain at 1 mm has; centres are taken from every second voxel."""
     shape = code_lookup("regions").shape  # (tissues, sides, parcels)
     parcel = np.minimum(anatomy.parcel, shape[2] - 1)
@@ -127,10 +151,10 @@ def rows_of(brains: list[dict[int, Measured]], scheme: Scheme) -> Iterator[tuple
         yield (scheme, label.index, *numbers, asymmetry, *(f"{mm:.1f}" for mm in centre), len(found))
 
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+def interval(values: NDArray[np.float64], share: float = INTERVAL) -> tuple[float, float, float]:
     """Lower end, mean and upper end of the prediction interval for one more value (normal distribution)."""
     n = len(values)
-    half = stats.t.ppf((1 + INTERVAL) / 2, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
+    half = stats.t.ppf((1 + share) / 2, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
     return float(values.mean() - half), float(values.mean()), float(values.mean() + half)
 
 

@@ -18,8 +18,10 @@ from bidsseg.imaging.image import Image, load, save
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions, Probabilities
 from bidsseg.network.weights import load_model
-from bidsseg.quality.assessment import Assessment, assess, calibration_from, geometry
+from bidsseg.quality.assessment import Assessment, assess
+from bidsseg.quality.coverage import geometry
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
+from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.fusion import contrast_of, fuse, register

@@ -110,7 +110,7 @@ def examine_tsv(given: Input) -> None:
 
 def examine_model(given: Input) -> None:
     from bidsseg.network.weights import load_model
-    from bidsseg.quality.assessment import calibration_from
+    from bidsseg.quality.expectation import calibration_from
 
     calibration_from(load_model.__wrapped__(given.path).card.quality)
 

@@ -1,6 +1,7 @@
 import codecs
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -8,9 +9,19 @@ from typing import Any
 import pytest
 
 from bidsseg.errors import FileError, UserError
-from bidsseg.network.card import ACCURACY_MARKS, DEFAULT_MODEL, MODELS, add_accuracy, read_card, sha256_of, write_readme
+from bidsseg.network.card import (
+    ACCURACY_MARKS,
+    DEFAULT_MODEL,
+    MODELS,
+    accuracy_table,
+    add_accuracy,
+    quality_table,
+    read_card,
+    sha256_of,
+    write_readme,
+)
 from bidsseg.network.weights import load_model
-from bidsseg.quality.assessment import calibration_from
+from bidsseg.quality.expectation import FEATURES, calibration_from
 
 
 def test_weights_and_card_come_back(tiny_model: Path) -> None:
@@ -64,15 +75,15 @@ def test_accuracy_goes_into_the_readme_between_its_marks(tiny_model: Path, tmp_p
     readme.write_text(f"before\n{ACCURACY_MARKS[0]}\nold\n{ACCURACY_MARKS[1]}\nafter\n")
     card = add_accuracy(folder, "1 mm", {"regions": {"dice": 0.9123, "hd95_mm": 2.34}})
     for _ in range(2):
-        write_readme(readme, card)
+        write_readme(readme, accuracy_table(card), ACCURACY_MARKS)
     text = readme.read_text()
     assert "| 1 mm | 0.912 (2.3 mm) |" in text
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     (tmp_path / "bare.md").write_text("no marks")
-    with pytest.raises(FileError, match="no accuracy marks"):
-        write_readme(tmp_path / "bare.md", card)
+    with pytest.raises(FileError, match="no place for the table of accuracy"):
+        write_readme(tmp_path / "bare.md", accuracy_table(card), ACCURACY_MARKS)
 
 
 def test_the_packaged_model_loads_and_is_small() -> None:
@@ -80,6 +91,19 @@ def test_the_packaged_model_loads_and_is_small() -> None:
     assert (MODELS / DEFAULT_MODEL / "weights.safetensors").stat().st_size <= 12e6
     assert {"1 mm", "5 mm axial slices"} <= set(model.card.accuracy)
     assert model.card.licence == "CC-BY-NC-4.0"
+
+
+def test_verdicts_as_a_table() -> None:
+    card = read_card(MODELS / DEFAULT_MODEL)
+    assert quality_table(replace(card, quality={})) == ""
+    left_out = {"correlation": {"scan": 0.9}, "fail": "9 of 10 bad found (90%)"}
+    about = {"trials": 20, "scan left out": left_out, "clinical scans": {"scans": 3, "pass": 2, "check": 1, "fail": 0}}
+    table = quality_table(replace(card, quality={"about": about})).splitlines()
+    assert table[2:] == [
+        "| fail | 9 of 10 bad found (90%) |",
+        "",
+        "Of 3 clinical scans: 2 pass, 1 check, 0 fail.",
+    ]
 
 
 def changed(**fields: object) -> Callable[[Path], None]:
@@ -170,7 +194,13 @@ def test_a_byte_order_mark_in_the_card_changes_nothing(tiny_model: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "quality", [{"weights": []}, {"weights": {}}, {"weights": {"regions": ["a"] * 8}, "offsets": {}}, {"offsets": 1}]
+    "quality",
+    [
+        {"features": 5},
+        {"features": FEATURES},
+        {"features": FEATURES, "expected": {"regions": 1}, "reachable": {}},
+        {"features": FEATURES, "expected": {}, "reachable": {}, "unknown": 1},
+    ],
 )
 def test_a_damaged_calibration_is_one_line(quality: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="the quality in the model's card is damaged"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.grid import grid_of
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, Scheme, label_table, lobe_parts
 from bidsseg.network.inference import Probabilities
-from bidsseg.quality.evidence import as_sure_as, collect, evidence_from, unevenness, white_over_grey
+from bidsseg.quality.evidence import as_sure_as, collect, evidence_from, step, unevenness
 from bidsseg.segmentation.probseg import label_probabilities, write_probabilities
 
 SHAPE = (4, 4, 4)
@@ -73,14 +73,23 @@ def test_unevenness_is_that_of_ripples_not_of_noise_lesions_or_bias() -> None:
     found = [
         unevenness((even + change).astype(np.float32), tissue) for change in (0, ripples, noise, lesion, 0.002 * i)
     ]
-    assert found[0] == pytest.approx(0, abs=1e-3)
-    # of a wave 9 mm long means over 3 mm leave 0.84, over 9 mm nothing; its quartiles lie at 0.71; the contrast is 0.3
-    assert found[1] == pytest.approx(2 * 0.71 * 0.84 * 0.1 / 1.349 / 0.3, rel=0.1)
-    assert found[2] < 0.3 * found[1]
-    assert max(found[3:]) < 0.1 * found[1]
-    assert unevenness(even[:8].astype(np.float32), tissue[:8]) == 0  # too little white matter
-    assert white_over_grey(even.astype(np.float32), tissue) == pytest.approx(0.3)
-    assert white_over_grey(even[:6].astype(np.float32), tissue[:6]) == 0  # no white matter
+    uneven = [ripple for ripple, _ in found]
+    assert uneven[0] == pytest.approx(0, abs=1e-3)
+    # of a wave 9 mm long means over 3 mm leave 0.84, over 9 mm nothing; its quartiles lie at 0.71
+    assert uneven[1] == pytest.approx(2 * 0.71 * 0.84 * 0.1 / 1.349, rel=0.1)
+    assert uneven[2] < 0.3 * uneven[1]
+    assert max(uneven[3:]) < 0.1 * uneven[1]
+    assert found[2][1] == pytest.approx(0.1 * np.sqrt(26 / 27), rel=0.05)  # the noise itself, less its mean's
+    assert unevenness(even[:8].astype(np.float32), tissue[:8]) == (0, 0)  # too little white matter
+    assert step(even.astype(np.float32), tissue, "white-matter", "cortex") == pytest.approx(0.3)
+    assert step(even[:6].astype(np.float32), tissue[:6], "white-matter", "cortex") == 0  # no white matter
+
+
+def test_surroundings_are_what_is_bright_around_the_brain() -> None:
+    volume = np.zeros((4, 6, 7), np.float32)
+    assert collect(two_voxels(), volume).surroundings == 0
+    volume[:2] = 0.5
+    assert collect(two_voxels(), volume).surroundings == pytest.approx(30 / 62, abs=1e-4)  # two of 32 are brain
 
 
 def test_a_fused_answer_is_as_sure_as_the_scans_own() -> None:

@@ -1,0 +1,147 @@
+"""Checks of quality control from outside: clinical scans that look right, with manual masks of ventricles for some.
+
+Nothing is fitted to them. Their labels were looked at slice by slice, so none of them should fail and few should be
+asked to be looked at again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bidsseg.evaluation.damage_study import Means, dice_by_label, in_parallel
+from bidsseg.imaging.image import load
+from bidsseg.labels import Codes
+from bidsseg.network.inference import PredictOptions
+from bidsseg.network.weights import load_model
+from bidsseg.quality.assessment import Assessment, assess
+from bidsseg.quality.coverage import Geometry, geometry
+from bidsseg.quality.evidence import Evidence, evidence_from
+from bidsseg.quality.expectation import Calibration
+from bidsseg.quality.judgement import examine
+from bidsseg.segmentation.pipeline import answer, native, prepare
+
+FOLDERS = ("ms-clinical-lesions", "ms-clinical-bids", "ms-lesions-mni", "whole-head-t1")
+VENTRICLES = (4, 5, 14, 15, 43, 44)
+Group = tuple[Path, ...]
+"Scans of one session, which may lie on one grid."
+
+
+@dataclass(frozen=True)
+class ClinicalScan:
+    """What is known of a clinical scan."""
+
+    name: str
+    weights_sha256: str
+    evidence: Evidence
+    geometry: Geometry
+    ventricle_dice: float | None
+    "With the manual mask of all ventricles."
+    agreement: float | None
+    "Mean Dice of regions with the other contrasts on the same grid."
+
+
+def groups(data: Path) -> list[Group]:
+    """The clinical scans of DATA by session; masks and label maps are none."""
+    found: dict[tuple[str, str], list[Path]] = {}
+    for folder in FOLDERS:
+        for path in sorted((data / folder).rglob("*.nii.gz")):
+            if "derivatives" not in path.parts and not path.name.endswith("_mask.nii.gz"):
+                found.setdefault((str(path.parent), path.name.split("_")[0]), []).append(path)
+    return [tuple(paths) for paths in found.values()]
+
+
+def run_clinical(means: Means, path: Path, workers: int, told: Callable[[str], None]) -> list[ClinicalScan]:
+    """All clinical scans, those already in the file included; ``told`` hears of each new one."""
+    done = [scan for scan in read_clinical(path) if scan.weights_sha256 == means.sha256]
+    known = {scan.name for scan in done}
+    left = [group for group in groups(means.data) if not {scan_name(one, means.data) for one in group} <= known]
+    for scans in in_parallel(partial(run_group, means), left, workers):
+        with path.open("a", encoding="utf-8") as handle:
+            handle.writelines(json.dumps(asdict(scan)) + "\n" for scan in scans)
+        for scan in scans:
+            told(scan.name)
+        done += scans
+    return sorted(done, key=lambda scan: scan.name)
+
+
+def scan_name(path: Path, data: Path) -> str:
+    """For instance ``ms-clinical-bids/sub-01_ses-1_FLAIR``."""
+    return f"{path.relative_to(data).parts[0]}/{path.name.split('.')[0]}"
+
+
+def run_group(means: Means, group: Group) -> list[ClinicalScan]:
+    """Label the scans of one session as ``bidsseg participant`` does."""
+    model, options = load_model(means.model), PredictOptions(means.device, 1)
+    found: list[tuple[str, Evidence, Geometry, Codes, float | None]] = []
+    for path in group:
+        image = load(path)
+        given = answer(prepare(image, True, 1), model, options)
+        codes = native(given, False).labels("regions")
+        of_ventricles = _ventricle_dice(means.data, path, codes)
+        found.append(
+            (scan_name(path, means.data), examine(given, model, options), geometry(image), codes, of_ventricles)
+        )
+    return [
+        ClinicalScan(name, means.sha256, evidence, view, dice, _agreement(codes, [other[3] for other in found]))
+        for name, evidence, view, codes, dice in found
+    ]
+
+
+def _ventricle_dice(data: Path, path: Path, codes: Codes) -> float | None:
+    subject = path.name.split("_")[0]
+    folder = data / path.relative_to(data).parts[0] / "derivatives" / "manual" / subject / "anat"
+    mask = folder / f"{subject}_label-ventricle_mask.nii.gz"
+    if not mask.exists():
+        return None
+    manual, ours = load(mask).data > 0.5, np.isin(codes, VENTRICLES)
+    return round(2 * float((manual & ours).sum()) / float(manual.sum() + ours.sum()), 4)
+
+
+def _agreement(codes: Codes, all_codes: Sequence[Codes]) -> float | None:
+    others = [other for other in all_codes if other is not codes and other.shape == codes.shape]
+    if not others:
+        return None
+    return round(float(np.mean([list(dice_by_label(other, codes).values()) for other in others])), 4)
+
+
+def read_clinical(path: Path) -> Iterator[ClinicalScan]:
+    """The scans in a file, none where there is no such file; a line cut short is left out."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            stored = json.loads(line)
+        except ValueError:
+            continue
+        evidence, view = evidence_from(stored.pop("evidence")), Geometry(**stored.pop("geometry"))
+        yield ClinicalScan(evidence=evidence, geometry=view, **stored)
+
+
+def verdicts(scans: Iterable[ClinicalScan], calibration: Calibration) -> list[tuple[ClinicalScan, Assessment]]:
+    return [(scan, assess(scan.evidence, scan.geometry, calibration)) for scan in scans]
+
+
+def about(judged: Sequence[tuple[ClinicalScan, Assessment]]) -> dict[str, Any]:
+    """Counts of verdicts, and how ventricles and the agreement of contrasts go with the foretold shortfall."""
+    counts = Counter(found.verdict for _, found in judged)
+    told: dict[str, Any] = {"scans": len(judged), **{verdict: counts[verdict] for verdict in ("pass", "check", "fail")}}
+    for name, of in (("ventricle_dice", "ventricle_dice"), ("agreement_of_contrasts", "agreement")):
+        pairs = [
+            (found.expectation.shortfall, value)
+            for scan, found in judged
+            if found.expectation and (value := getattr(scan, of)) is not None
+        ]
+        if len(pairs) > 2:
+            shortfalls, values = np.array(pairs).T
+            told[name] = {
+                "scans": len(pairs),
+                "mean": round(float(values.mean()), 3),
+                "correlation_with_shortfall": round(float(np.corrcoef(shortfalls, values)[0, 1]), 2),
+            }
+    return told
