@@ -42,7 +42,7 @@ def segment() -> Segment:
     @wraps(api.segment)
     def once(scan: api.Image) -> api.Segmentation:
         if not known:
-            known.append(original(scan, device="cpu", threads=THREADS))
+            known.append(original(scan, gyri=True, device="cpu", threads=THREADS))  # as the app does
         return known[0]
 
     original = api.segment
