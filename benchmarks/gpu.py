@@ -256,13 +256,13 @@ def waits(at: Measurement, run: Run) -> str:
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Float32 in the network, without the shortcut of tf32."""
-    usual, tf32 = inference._autocast, torch.backends.cudnn.allow_tf32
-    inference._autocast = lambda device: torch.autocast(device.type, torch.bfloat16, enabled=False)
+    usual, tf32 = inference.autocast, torch.backends.cudnn.allow_tf32
+    inference.autocast = lambda device: torch.autocast(device.type, torch.bfloat16, enabled=False)
     torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        inference._autocast, torch.backends.cudnn.allow_tf32 = usual, tf32
+        inference.autocast, torch.backends.cudnn.allow_tf32 = usual, tf32
 
 
 def agreement_of_labels(at: Measurement) -> Iterator[Row]:

@@ -28,17 +28,15 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # docstrings name types and shapes
 
-PUBLIC = "bidsseg.api"
 HIDDEN = "\N{REPLACEMENT CHARACTER}"
 
 
 def python_interface() -> str:
     """What the docstrings of the public names say."""
-    names = bidsseg.__all__
-    functions = (f".. autofunction:: bidsseg.{name}\n" for name in names if name[0].islower())
+    functions = (f".. autofunction:: bidsseg.{name}\n" for name in bidsseg.__all__ if name[0].islower())
     of_class = "   :members:\n   :undoc-members:\n"
-    classes = (f".. autoclass:: bidsseg.{name}\n{of_class}" for name in names if name[0].isupper())
-    return "\n".join(["```{eval-rst}", f".. automodule:: {PUBLIC}\n", *functions, *classes, "```"])
+    classes = (f".. autoclass:: bidsseg.{name}\n{of_class}" for name in bidsseg.__all__ if name[0].isupper())
+    return "\n".join(["```{eval-rst}", ".. automodule:: bidsseg.api\n", *functions, *classes, "```"])
 
 
 def help_of(command: click.Command, name: str) -> str:
