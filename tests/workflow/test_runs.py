@@ -20,7 +20,6 @@ import numpy as np
 import psutil
 import pytest
 
-from bidsseg.cli.bids_app import run
 from bidsseg.cli.exit_codes import EXIT_OK, EXIT_SOME_FAILED
 from bidsseg.cli.main import main
 from bidsseg.files import TEMPORARY, read_json
@@ -34,23 +33,19 @@ SECONDS = 60.0
 "More than any of this takes on a busy machine."
 
 
+def participant_level(dataset: Path, out: Path, model: Path, *options: str) -> list[str]:
+    """The command of a run."""
+    program = [sys.executable, "-m", "bidsseg.cli.bids_app", str(dataset), str(out), "participant"]
+    return [*program, *QUICK, *options, "--model", str(model)]
+
+
 @pytest.fixture
 def start(tiny_model: Path) -> Iterator[Start]:
     """Starts the participant level in a process: ``start(dataset, out, *options)``."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(dataset: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-        command = [
-            sys.executable,
-            "-m",
-            "bidsseg.cli.bids_app",
-            str(dataset),
-            str(out),
-            "participant",
-            *QUICK,
-            *options,
-        ]
-        command += ["--model", str(tiny_model)]
+        command = participant_level(dataset, out, tiny_model, *options)
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
@@ -102,12 +97,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(data: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a run by itself yields, in this process."""
-    folder = tmp_path_factory.mktemp("reference")
-    (folder / "plugin.json").write_text('{"plugin": "Linear"}')
-    plugin = ("--use-plugin", str(folder / "plugin.json"), "--nprocs", "1")
-    assert run([str(data), str(folder / "out"), "participant", *QUICK, *plugin, "--model", str(tiny_model)]) == EXIT_OK
-    found = results(folder / "out")
+    """What a run by itself yields."""
+    out = tmp_path_factory.mktemp("reference") / "out"
+    subprocess.run(participant_level(data, out, tiny_model, "--nprocs", "1"), check=True, capture_output=True)
+    found = results(out)
     assert len(found) == SCANS * 5
     return found
 
