@@ -12,8 +12,8 @@ Neuroradiologists saw the most lesions in subcortical white matter and the most 
 1. zones of all masks on the MNI152 T1 that nilearn ships, segmented with the packaged model. Every level of every table
    must add up to its mask's volume, or the script ends;
 2. pairs of lesions, one that touches only the ventricles and one that touches only the cortex of the same hemisphere,
-   joined by a bridge of 1 mm through white matter: how often both sites are found, and how often the whole gets the zone
-   that the larger had;
+   joined by a bridge of 1 mm through white matter: how often both sites are found, and how often the whole gets the
+   zone that the larger had;
 3. the same as in 1 on the clinical FLAIRs, with a picture of each in OUT.
 
 ``--study`` chooses the numbers of the rules on every other patient and tests them on the others. Of the settings that
@@ -249,12 +249,12 @@ def study(data: Path, output: Path) -> None:
     near = max(TRIED_NEAR_MM, key=lambda mm: voxel_agreement(patients, replace(chosen, near_mm=mm)))
     chosen = replace(chosen, near_mm=near)
     print(f"chosen: {chosen}; the defaults are {'the same' if chosen == LesionOptions() else 'others'}")
-    for half, found in (
+    for half, tested in (
         ("half that chose", patients),
         ("half that tests", cohort(data, output, chosen.neck_share, start=1)),
     ):
-        print(f"\n{half}, {len(found)} patients")
-        score_table(found, chosen)
+        print(f"\n{half}, {len(tested)} patients")
+        score_table(tested, chosen)
 
 
 def voxel_agreement(patients: Sequence[Seen], options: LesionOptions) -> float:
@@ -334,9 +334,7 @@ def bridged(report: LesionReport) -> Iterator[tuple[Pair, NDArray[np.intp]]]:
                 yield (one, other), line
 
 
-def bridge(
-    one: NDArray[np.intp], other: NDArray[np.intp], white: NDArray[np.bool_]
-) -> NDArray[np.intp] | None:
+def bridge(one: NDArray[np.intp], other: NDArray[np.intp], white: NDArray[np.bool_]) -> NDArray[np.intp] | None:
     """Voxels of a straight line between the nearest ends, one voxel thick; None where it leaves white matter."""
     distance, index = cKDTree(one).query(other)
     end, start = other[distance.argmin()], one[index[distance.argmin()]]

@@ -101,7 +101,7 @@ def place(labels: NDArray[np.int32], affine: Reals, grid: Grid) -> Placed:
 
 def is_thick(affine: Reals) -> NDArray[np.bool_]:
     """Along which axes of a grid (3,) the slices are so thick that nothing is known of what lies between them."""
-    spacing = voxel_spacing_mm(affine)
+    spacing = voxel_spacing_mm(affine.astype(np.float64))
     return np.asarray((spacing > THICK_MM) & (spacing > THICK_RATIO * spacing.min()))
 
 
@@ -173,7 +173,8 @@ def _from_nearest_slices(
 def _through_slices(voxels: NDArray[np.intp], affine: Reals) -> Reals:
     """Points at most 1 mm apart through the thickness of voxels (N, 3), as voxel indices; (N, P, 3)."""
     offsets = pieces_of(np.zeros((1, 3), np.intp), affine)[0]
-    return voxels[:, None] + np.unique(np.where(is_thick(affine), offsets, 0), axis=0)
+    points: Reals = voxels[:, None] + np.unique(np.where(is_thick(affine), offsets, 0), axis=0)
+    return points
 
 
 def _connections(to_grid: Reals, affine: Reals) -> NDArray[np.bool_]:

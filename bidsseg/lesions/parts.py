@@ -6,8 +6,8 @@ highest ridge first, where that ridge reaches a share of the lower of their two 
 small to be a lesion. A share knows no scale, so that large and small lesions are split alike (a watershed of the
 distance inside, with its basins joined by relative height).
 
-Across thick slices nothing is known of a lesion's shape but where slices overlap. There the depth is measured within the
-slice, and the ridge between two slices comes out as half the width of their overlap.
+Across thick slices nothing is known of a lesion's shape but where slices overlap. There the depth is measured within
+the slice, and the ridge between two slices comes out as half the width of their overlap.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def depth_mm(voxels: NDArray[np.intp], lesion: Ints, affine: Reals) -> tuple[Rea
 
     Where slices are thick both are of the slice alone.
     """
-    spacing, thick = voxel_spacing_mm(affine), is_thick(affine)
+    spacing, thick = voxel_spacing_mm(affine.astype(np.float64)), is_thick(affine)
     low = voxels.min(0) - 1
     volume = np.zeros(voxels.max(0) - low + 2, np.int32)
     places = voxels - low
@@ -89,7 +89,7 @@ def neighbours(voxels: NDArray[np.intp], lesion: Ints, thick: NDArray[np.bool_])
 
 
 def summits(depth: Reals, around: Reals, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The voxel that each voxel (N,) climbs to, always to its deepest neighbour; on the level, to where it is deeper."""
+    """The voxel that each voxel (N,) climbs to: always to its deepest neighbour, on level ground by ``around``."""
     order = np.lexsort((around, depth))
     rank = np.empty(len(depth), np.intp)
     rank[order] = np.arange(len(depth))
@@ -107,7 +107,7 @@ class _Joined:
 
     def __init__(self, voxels: NDArray[np.intp], lesion: Ints, affine: Reals, options: LesionOptions) -> None:
         self.options, self.lesion = options, lesion
-        self.points_mm = voxels * voxel_spacing_mm(affine)
+        self.points_mm = apply(affine, voxels)
         self.depth, around = depth_mm(voxels, lesion, affine)
         self.pairs = neighbours(voxels, lesion, is_thick(affine))
         self.summit = summits(self.depth, around, self.pairs)

@@ -141,7 +141,9 @@ def slim(report: LesionReport) -> LesionReport:
     """The report without the volumes that following lesions does not need: many sessions fit in memory."""
     none = np.zeros((1, 1, 1), np.uint8)
     empty = Segmentation(none, none, none, none.astype(np.float16), report.segmentation.affine, False)
-    return replace(report, segmentation=empty, labels=none.astype(np.uint16), part_labels=none.astype(np.uint16), cubes=())
+    return replace(
+        report, segmentation=empty, labels=none.astype(np.uint16), part_labels=none.astype(np.uint16), cubes=()
+    )
 
 
 def describe(place: Place, image: Image, number: int, job: LesionJob) -> LesionReport:

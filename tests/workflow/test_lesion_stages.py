@@ -70,7 +70,11 @@ def test_two_sessions(dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest
     assert {row["level"] for row in loads} == {"total", "zone", "part", "voxel", "region", "lobe", "band"}
     summary = json.loads((anat / "sub-01_ses-10_desc-lesionsummary_lesions.json").read_text())
     assert summary["Mask"] == "bids:masks:sub-01/ses-10/anat/sub-01_ses-10_label-lesion_mask.nii.gz"
-    for name in ("space-orig_desc-lesions_dseg", "space-orig_desc-lesionparts_dseg", "space-orig_seg-regions_desc-lesions_dseg"):
+    for name in (
+        "space-orig_desc-lesions_dseg",
+        "space-orig_desc-lesionparts_dseg",
+        "space-orig_seg-regions_desc-lesions_dseg",
+    ):
         assert (anat / f"sub-01_ses-10_{name}.nii.gz").exists()
         assert summary["Mask"] in json.loads((anat / f"sub-01_ses-10_{name}.json").read_text())["Sources"]
     assert (out / "sub-01" / "figures" / "sub-01_ses-10_desc-lesions_dseg.png").exists()
