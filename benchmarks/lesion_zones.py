@@ -249,12 +249,12 @@ def study(data: Path, output: Path) -> None:
     near = max(TRIED_NEAR_MM, key=lambda mm: voxel_agreement(patients, replace(chosen, near_mm=mm)))
     chosen = replace(chosen, near_mm=near)
     print(f"chosen: {chosen}; the defaults are {'the same' if chosen == LesionOptions() else 'others'}")
-    for half, found in (
+    for half, tested in (
         ("half that chose", patients),
         ("half that tests", cohort(data, output, chosen.neck_share, start=1)),
     ):
-        print(f"\n{half}, {len(found)} patients")
-        score_table(found, chosen)
+        print(f"\n{half}, {len(tested)} patients")
+        score_table(tested, chosen)
 
 
 def voxel_agreement(patients: Sequence[Seen], options: LesionOptions) -> float:

@@ -159,7 +159,7 @@ def place(labels: NDArray[np.int32], affine: Reals, grid: Grid) -> Placed:
 
 def is_thick(affine: Reals) -> NDArray[np.bool_]:
     """Along which axes of a grid (3,) the slices are so thick that nothing is known of what lies between them."""
-    spacing = voxel_spacing_mm(np.asarray(affine, np.float64))
+    spacing = voxel_spacing_mm(affine.astype(np.float64))
     return np.asarray((spacing > THICK_MM) & (spacing > THICK_RATIO * spacing.min()))
 
 

@@ -186,21 +186,17 @@ def cubes_of(
     order = np.argsort(number, kind="stable")
     ends = np.cumsum(np.bincount(number, minlength=count + 1)[1:])[:-1]
     features = (points, ventricle, cortex, cerebral, _at_surface(volume, indices))
-    by_part = zip(*(np.split(values[order], ends) for values in features), strict=True)
     tissues = composition(pieces.part, pieces, segmentation.tissue, count)
     compartments = np.stack([tissues[1:, COMPARTMENT[: tissues.shape[1]] == kind].sum(1) for kind in range(4)], 1)
-    return tuple(
-        Cubes(where, to_ventricle, to_cortex, inside, at_surface, volumes)
-        for (where, to_ventricle, to_cortex, inside, at_surface), volumes in zip(by_part, compartments, strict=True)
-    )
+    by_part = zip(*(np.split(values[order], ends) for values in features), compartments, strict=True)
+    return tuple(Cubes(*values) for values in by_part)
 
 
 def _at_surface(numbers: Ints, indices: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Which voxels (N, 3) have a face beyond which another number lies, (N,)."""
     own = numbers[tuple(indices.T)]
     faces = NEIGHBOURS[np.abs(NEIGHBOURS).sum(1) == 1]
-    at_surface: NDArray[np.bool_] = np.any([look_up(numbers, indices + step) != own for step in faces], axis=0)
-    return at_surface
+    return np.asarray(np.any([look_up(numbers, indices + step) != own for step in faces], axis=0))
 
 
 def long_axis_mm(points_mm: Reals) -> float:

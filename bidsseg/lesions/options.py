@@ -26,7 +26,7 @@ class LesionOptions:
     "A part abuts the ventricles with at least this share of its surface at them."
     cortex_share: float = 0.3
     "A part abuts the cortex with at least this share of its surface at it."
-    neck_share: float = 0.6
+    neck_share: float = 0.5
     "A lesion is split where a neck is narrower than this share of the lesser width beside it."
     part_depth_mm: float = 1.5
     "A part is at least this deep: half of the 3 mm that a lesion measures across."

@@ -56,7 +56,7 @@ def depth_mm(voxels: NDArray[np.intp], lesion: Ints, affine: Reals) -> tuple[Rea
 
     Where slices are thick both are of the slice alone.
     """
-    spacing, thick = voxel_spacing_mm(np.asarray(affine, np.float64)), is_thick(affine)
+    spacing, thick = voxel_spacing_mm(affine.astype(np.float64)), is_thick(affine)
     low = voxels.min(0) - 1
     volume = np.zeros(voxels.max(0) - low + 2, np.int32)
     places = voxels - low
@@ -89,7 +89,7 @@ def neighbours(voxels: NDArray[np.intp], lesion: Ints, thick: NDArray[np.bool_])
 
 
 def summits(depth: Reals, around: Reals, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The voxel that each voxel (N,) climbs to: its deepest neighbour; on the level, where it is deeper."""
+    """The voxel that each voxel (N,) climbs to: always to its deepest neighbour, on level ground by ``around``."""
     order = np.lexsort((around, depth))
     rank = np.empty(len(depth), np.intp)
     rank[order] = np.arange(len(depth))
@@ -107,7 +107,7 @@ class _Joined:
 
     def __init__(self, voxels: NDArray[np.intp], lesion: Ints, affine: Reals, options: LesionOptions) -> None:
         self.options, self.lesion = options, lesion
-        self.points_mm = voxels * voxel_spacing_mm(np.asarray(affine, np.float64))
+        self.points_mm = apply(affine, voxels)
         self.depth, around = depth_mm(voxels, lesion, affine)
         self.pairs = neighbours(voxels, lesion, is_thick(affine))
         self.summit = summits(self.depth, around, self.pairs)

@@ -52,8 +52,8 @@ LESION_COLUMNS: dict[str, dict[str, Any]] = {
     "centroid_y_mm": {"Description": "Centre of mass, anterior", "Units": "mm"},
     "centroid_z_mm": {"Description": "Centre of mass, superior", "Units": "mm"},
     "zone": {
-        "Description": "The one zone of the lesion, after the sites of the 2017 McDonald criteria: the zone that most "
-        "of its volume has, part by part",
+        "Description": "The one zone of the lesion, after the sites of the 2017 McDonald criteria: that of most of its "
+        "volume, part by part",
         "Levels": {
             **ZONE_LEVELS,
             "too-small": "all components below the minimum volume",

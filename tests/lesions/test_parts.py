@@ -97,7 +97,7 @@ SIDES, ROWS_MM, HEIGHTS_MM = (-1, 1), (-12, 0, 12), (4, 6, 8)
 
 
 def chain(spacing: Spacing, side: int, row: float, height: float) -> list[np.ndarray]:
-    """Balls 1 mm into the ventricle, amid white matter, and 2 mm into the cortex; and a wall joining them."""
+    """Balls 1 mm into the ventricle, in the middle of white matter, 2 mm into the cortex; and a wall joining them."""
     radius = 4 if row else 5
     centres = [side * x for x in (5 + radius, 21, 38 - radius)]
     low, high = sorted(side * x for x in (8, 34))
@@ -139,9 +139,9 @@ def test_the_whole_has_the_zone_of_most_of_its_volume_and_touches_what_its_parts
 @pytest.mark.parametrize(
     ("block", "share", "zone"),
     [
-        # 12 mm long, 6 wide: of 2 * (144 + 2 * 72) mm2 ... the cortex is touched by a finger of one voxel alone
+        # a finger of one voxel reaches the cortex
         ([(20, 32, -6, 6, 6, 12), (32, 36, 0, 1, 8, 9)], "cortex_share", "deep-white-matter"),
-        # and by its whole face
+        # a face of 72 mm2 touches it, of the 576 mm2 of a block and of the 288 of a plate
         ([(24, 36, -6, 6, 6, 12)], "cortex_share", "deep-white-matter"),
         ([(32, 36, -6, 6, 6, 12)], "cortex_share", "juxtacortical"),
     ],
