@@ -16,10 +16,11 @@ Neuroradiologists saw the most lesions in subcortical white matter and the most 
    zone that the larger had;
 3. the same as in 1 on the clinical FLAIRs, with a picture of each in OUT.
 
-``--study`` chooses the numbers of the rules on every other patient and tests them on the others. Of the settings that
-put most parts into deep white matter and most volume at the ventricles, as read, that one is chosen whose zones change
-least where the masks on the template, and its labels, are shown in slices of 7 mm; then the gap for single voxels that
-agrees best with the zones of their parts.
+``--study`` chooses the numbers of the rules on every other patient and tests them on the others. The numbers of the
+split are those that find both sites of most merged pairs. Of the settings with these that put most parts into deep
+white matter and most volume at the ventricles, as read, that one is chosen whose zones change least where the masks on
+the template, and its labels, are shown in slices of 7 mm; then the gap for single voxels that agrees best with the
+zones of their parts.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ SLICE_MM = 7
 "The slices in which lesions and brain are shown once more."
 DRAWN_A_MASK = 4
 "Pairs of lesions merged in each mask."
+LEAST_MERGED_MM3, LONGEST_BRIDGE_MM = 50, 20
+"A thread of 1 mm is no neck in a lesion of hardly 2 mm, and long threads look like no lesion."
 TRIED = tuple(
     LesionOptions(
         tolerance_mm=ventricle,
@@ -65,7 +68,9 @@ TRIED = tuple(
         ventricle_share=ventricle_share,
         cortex_share=cortex_share,
         neck_share=neck,
+        part_depth_mm=depth,
     )
+    for depth in (1.0, 1.5)
     for neck in (0.5, 0.6, 0.7)
     for ventricle in (1.0, 1.5, 2.0)
     for cortex in (0.5, 1.0, 1.5)
@@ -235,26 +240,39 @@ def score(patients: Sequence[Seen], options: LesionOptions) -> Score:
 
 def study(data: Path, output: Path) -> None:
     """Choose on every other patient, test on the others; print both."""
-    choosing = {
-        neck: cohort(data, output, neck, start=0) for neck in dict.fromkeys(tried.neck_share for tried in TRIED)
-    }
-    scores = [(score(choosing[tried.neck_share], tried), tried) for tried in TRIED]
-    fit = [(found, tried) for found, tried in scores if found.is_as_read]
-    print(f"{len(fit)} of {len(TRIED)} settings are as read by neuroradiologists in the half that chooses")
-    ranked = sorted(fit, key=lambda pair: -pair[0].agreement)
-    for found, tried in ranked[:SHOWN]:
+    choosing = {split: cohort(data, output, *split, start=0) for split in dict.fromkeys(map(split_of, TRIED))}
+    for (neck, depth), half in choosing.items():
+        print(f"neck {neck}, depth {depth} mm: {told_of_pairs(half.pairs)}")
+    most = max(half.pairs["both"] for half in choosing.values())
+    scores = [
+        (score(choosing[split_of(tried)].patients, tried), tried)
+        for tried in TRIED
+        if choosing[split_of(tried)].pairs["both"] == most
+    ]
+    fit = sorted((pair for pair in scores if pair[0].is_as_read), key=lambda pair: -pair[0].agreement)
+    print(f"{len(fit)} of {len(scores)} settings are as read by neuroradiologists in the half that chooses")
+    for found, tried in fit[:SHOWN]:
         print(f"{found.agreement:.1%} of the volume in the same zone in {SLICE_MM} mm slices: {tried}")
-    chosen = ranked[0][1]
-    patients = choosing[chosen.neck_share]
+    chosen = fit[0][1]
+    patients = choosing[split_of(chosen)].patients
     near = max(TRIED_NEAR_MM, key=lambda mm: voxel_agreement(patients, replace(chosen, near_mm=mm)))
     chosen = replace(chosen, near_mm=near)
     print(f"chosen: {chosen}; the defaults are {'the same' if chosen == LesionOptions() else 'others'}")
-    for half, tested in (
-        ("half that chose", patients),
-        ("half that tests", cohort(data, output, chosen.neck_share, start=1)),
-    ):
-        print(f"\n{half}, {len(tested)} patients")
-        score_table(tested, chosen)
+    halves = {"half that chose": choosing[split_of(chosen)]}
+    halves["half that tests"] = cohort(data, output, *split_of(chosen), start=1)
+    for name, half in halves.items():
+        print(f"\n{name}, {len(half.patients)} patients; {told_of_pairs(half.pairs)}")
+        score_table(half.patients, chosen)
+
+
+def split_of(options: LesionOptions) -> tuple[float, float]:
+    return options.neck_share, options.part_depth_mm
+
+
+def told_of_pairs(pairs: Counter[str]) -> str:
+    count = max(pairs["pairs"], 1)
+    both, whole = pairs["both"] / count, pairs["whole"] / count
+    return f"of {pairs['pairs']} merged pairs, both sites found in {both:.1%}, the whole as the larger in {whole:.1%}"
 
 
 def voxel_agreement(patients: Sequence[Seen], options: LesionOptions) -> float:
@@ -278,19 +296,30 @@ def voxel_shares(patient: Seen, options: LesionOptions) -> NDArray[np.float64]:
     return shares
 
 
-def cohort(data: Path, output: Path, neck: float, start: int) -> list[Seen]:
+@dataclass(frozen=True)
+class Cohort:
+    """Half of the patients."""
+
+    patients: list[Seen]
+    pairs: Counter[str]
+    "What was found of their lesions when merged."
+
+
+def cohort(data: Path, output: Path, neck: float, depth_mm: float, start: int) -> Cohort:
     """Every other patient with a mask on the template, and every other with a clinical FLAIR, by their names."""
-    options = LesionOptions(neck_share=neck)
+    options = LesionOptions(neck_share=neck, part_depth_mm=depth_mm)
     whole = template()
     image, segmentation = cut_out(whole, segmented(whole, output / "template"))
     thick_image, thick_segmentation = in_thick_slices(image, segmentation)
-    patients = []
+    patients, pairs = [], Counter[str]()
     for path in masks_on_template(data)[start::2]:
         report = lesion_features(image, load(path), segmentation, options)
         thick_mask = mask_in_thick_slices(report.placed.isotropic > 0, thick_image)
         thick = lesion_features(thick_image, thick_mask, thick_segmentation, options)
         patients.append(seen(report, thick))
-    return patients + [seen(report) for _, _, report in clinical_reports(data, output, options, slice(start, None, 2))]
+        pairs += merged(report, image)
+    others = clinical_reports(data, output, options, slice(start, None, 2))
+    return Cohort(patients + [seen(report) for _, _, report in others], pairs)
 
 
 def masks_on_template(data: Path) -> list[Path]:
@@ -320,7 +349,7 @@ def single_sites(report: LesionReport, site: str) -> list[tuple[NDArray[np.intp]
     return [
         (np.argwhere(report.placed.isotropic == lesion.lesion), lesion.centroid_mm[0] > 0)
         for lesion in report.lesions
-        if lesion.parts == 1 and lesion.contacts == (site,)
+        if lesion.parts == 1 and lesion.contacts == (site,) and lesion.volume_mm3 >= LEAST_MERGED_MM3
     ]
 
 
@@ -340,7 +369,7 @@ def bridge(one: NDArray[np.intp], other: NDArray[np.intp], white: NDArray[np.boo
     end, start = other[distance.argmin()], one[index[distance.argmin()]]
     steps = int(np.abs(end - start).max())
     line = np.rint(np.linspace(start, end, steps + 1)).astype(np.intp)[1:-1]
-    return line if len(line) and white[tuple(line.T)].all() else None
+    return line if 0 < len(line) <= LONGEST_BRIDGE_MM and white[tuple(line.T)].all() else None
 
 
 def merged(report: LesionReport, image: Image) -> Counter[str]:
@@ -349,7 +378,8 @@ def merged(report: LesionReport, image: Image) -> Counter[str]:
     for (one, other), line in islice(bridged(report), DRAWN_A_MASK):
         mask = np.zeros(image.data.shape, np.float32)
         mask[tuple(np.concatenate((one, line, other)).T)] = 1
-        found = lesion_features(image, Image(mask, image.affine, image.header), report.segmentation)
+        merged_mask = Image(mask, image.affine, image.header)
+        found = lesion_features(image, merged_mask, report.segmentation, report.options)
         assert len(found.lesions) == 1, f"{len(found.lesions)} lesions after a bridge"
         zones = np.array(["", *(part.zone for part in found.parts)])[found.part_labels]
         right = [(zones[tuple(v.T)] == site).mean() > 0.5 for v, site in zip((one, other), SITES, strict=True)]
@@ -389,8 +419,7 @@ def on_template(data: Path, output: Path) -> None:
     zone_tables(reports)
     contact_table([report.lesions for report in reports])
     print("\n2. lesions merged on purpose")
-    print(f"of {told['pairs']} pairs, both sites found in {told['both'] / max(told['pairs'], 1):.1%}", end="; ")
-    print(f"the whole is what the larger was in {told['whole'] / max(told['pairs'], 1):.1%}")
+    print(told_of_pairs(told))
 
 
 def clinical(data: Path, output: Path) -> None:

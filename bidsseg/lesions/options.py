@@ -28,9 +28,9 @@ class LesionOptions:
     "A part abuts the cortex with at least this share of its surface at it."
     neck_share: float = 0.5
     "A lesion is split where a neck is narrower than this share of the lesser width beside it."
-    part_depth_mm: float = 1.5
-    "A part is at least this deep: half of the 3 mm that a lesion measures across."
-    near_mm: float = 5.0
+    part_depth_mm: float = 1.0
+    "A part is at least this deep, counted at voxel centres."
+    near_mm: float = 4.0
     "A voxel belongs to the nearer of ventricles and cortex up to this gap, and to deep white matter beyond."
     bands_mm: tuple[float, ...] = ()
     "Upper edges of distance bands from the lateral ventricles, for instance (3, 10); none by default."
