@@ -26,6 +26,7 @@ from bidsseg.cli.exit_codes import (
 from bidsseg.cli.options import bias_correction_option
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
 from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
+from bidsseg.lesions.options import LesionOptions
 from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_DATASETS
 
 EXIT_CODES = """\b
@@ -247,7 +248,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--lesion-threshold",
     heading=LESIONS,
     type=click.FloatRange(0, 1),
-    default=0.5,
+    default=LesionOptions.threshold,
     show_default=True,
     help="For probabilistic masks.",
 )
@@ -255,7 +256,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--lesion-min-volume",
     heading=LESIONS,
     type=click.FloatRange(0),
-    default=14.0,
+    default=LesionOptions.min_volume_mm3,
     show_default=True,
     help="Least volume of a lesion in mm3; 14 is a ball 3 mm across.",
 )
@@ -263,7 +264,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--lesion-tolerance",
     heading=LESIONS,
     type=click.FloatRange(0),
-    default=2.0,
+    default=LesionOptions.tolerance_mm,
     show_default=True,
     help="Widest gap in mm at which a lesion touches the ventricles; the cortex has 1 mm.",
 )

@@ -26,6 +26,7 @@ from bidsseg.cli.options import (
 )
 from bidsseg.errors import ALONE, UserError, one_line_errors, plain
 from bidsseg.files import stem_of
+from bidsseg.lesions.options import LesionOptions
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
 from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
 
@@ -145,9 +146,25 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     "--mask", required=True, type=click.Path(path_type=Path), help="Lesion mask, on the scan's grid or another."
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: beside the scan.")
-@click.option("--threshold", type=float, default=0.5, show_default=True, help="For probabilistic masks.")
-@click.option("--min-volume", "min_volume_mm3", type=float, default=14.0, show_default=True, help="In mm3.")
-@click.option("--tolerance", "tolerance_mm", type=float, default=2.0, show_default=True, help="At ventricles, in mm.")
+@click.option(
+    "--threshold", type=float, default=LesionOptions.threshold, show_default=True, help="For probabilistic masks."
+)
+@click.option(
+    "--min-volume",
+    "min_volume_mm3",
+    type=float,
+    default=LesionOptions.min_volume_mm3,
+    show_default=True,
+    help="In mm3.",
+)
+@click.option(
+    "--tolerance",
+    "tolerance_mm",
+    type=float,
+    default=LesionOptions.tolerance_mm,
+    show_default=True,
+    help="At ventricles, in mm.",
+)
 @click.option("--bands", "bands_mm", type=float, multiple=True, help="Edges of distance bands from the ventricles, mm.")
 @OVERWRITE_OPTION
 @MODEL_OPTION
@@ -164,7 +181,6 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     from bidsseg.imaging.image import load
     from bidsseg.lesions.describe import lesion_features
     from bidsseg.lesions.masks import is_probability
-    from bidsseg.lesions.options import LesionOptions
     from bidsseg.lesions.records import findings
     from bidsseg.lesions.tables import LESION_TABLES, lesion_files, write_lesions
     from bidsseg.network.inference import PredictOptions
