@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bidsseg import __version__
-from bidsseg.cli import training
+from bidsseg.cli import lesion_training, training
 from bidsseg.cli.exit_codes import CLI_USAGE, EXIT_SOME_FAILED
 from bidsseg.cli.options import (
     DEVICE_OPTION,
@@ -223,7 +223,13 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-for command in (training.train, training.evaluate, training.calibrate, training.reference):
+for command in (
+    lesion_training.train_lesions,
+    training.train,
+    training.evaluate,
+    training.calibrate,
+    training.reference,
+):
     main.add_command(command)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from bidsseg.cli.exit_codes import CLI_USAGE
+from bidsseg.cli.lesion_training import evaluate_lesions
 from bidsseg.cli.options import (
     DEVICE_OPTION,
     EXISTING_FOLDER,
@@ -122,6 +123,8 @@ def pack(data: Path, file: Path) -> None:
 @click.option("--all", "standard", is_flag=True, help="Instead, every condition of the card, one after the other.")
 @click.option("--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="What to score.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="TSV with one row per scan and label.")
+@click.option("--lesions", is_flag=True, help="Instead, how well lesions are found in held-out patients.")
+@click.option("--lesion-model", type=click.Path(exists=True, path_type=Path), help="Folder; default: the packaged one.")
 @MIRROR_OPTION
 @click.option("--card", is_flag=True, help="Write the means into the model's card.")
 @click.option(
@@ -132,6 +135,10 @@ def pack(data: Path, file: Path) -> None:
 @THREADS_OPTION
 def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: Path | None, **chosen: Any) -> None:
     """Score a model on the held-out scans of DATA (never used for training)."""
+    of_lesions, lesion_model = chosen.pop("lesions"), chosen.pop("lesion_model")
+    if of_lesions:
+        evaluate_lesions(data, chosen["model"], lesion_model, chosen["card"], readme)
+        return
     from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, write_scores
     from bidsseg.evaluation.scores import evaluate as score
     from bidsseg.network.card import (

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 VALIDATION_SUBJECTS = ("sub-1015", "sub-1017", "sub-1036")
 VALIDATION_PATIENTS = ("sub-02", "sub-05", "sub-07")
+VALIDATION_MASK = "patient07"
+"Of ms-lesions-mni: the one that comes with scans. The lesion network never sees its lesions."
 CHOROID_KIND, VESSEL_KIND, LESION_KIND = 13, 14, 15
 OUTER_CODES = (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530, 85)
 HEADS_PER_BRAIN = 2
@@ -344,10 +346,11 @@ def load_brains(data: Path) -> list[Subject]:
     return [Subject(name, pack(anatomy), scan, brain_box(anatomy.tissue)) for name, anatomy, scan in found]
 
 
-def load_lesions(data: Path) -> list[NDArray[np.uint8]]:
-    """The MS lesion masks in MNI152 space (Lesjak et al. 2017), RAS, as uint8."""
+def load_lesions(data: Path, without: str | None = None) -> list[NDArray[np.uint8]]:
+    """The MS lesion masks in MNI152 space (Lesjak et al. 2017), RAS, as uint8; perhaps without one patient's."""
     paths = sorted((data / "ms-lesions-mni").glob("*label-lesion_mask.nii.gz"))
-    return [(load_ras(path)[0] > 0).astype(np.uint8) for path in paths]
+    kept = [path for path in paths if path.name.split("_")[0] != without]
+    return [(load_ras(path)[0] > 0).astype(np.uint8) for path in kept]
 
 
 def load_patients(data: Path) -> list[Patient]:

@@ -1,0 +1,40 @@
+"""From lesion probabilities to a lesion mask, and whether a scan is fit to show lesions at all."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bidsseg.imaging.arrays import Floats
+from bidsseg.labels import TISSUE
+from bidsseg.lesions.options import ROUNDED_DOWN
+from bidsseg.segmentation.result import Segmentation
+
+LEAST_VOXELS, LEAST_MM3 = 3, 14.0
+"A finding has at least so many voxels and this volume, that of a ball 3 mm across; smaller ones are noise mostly."
+NO_PLACE = (
+    "background",
+    "csf",
+    "lateral-ventricle",
+    "inferior-lateral-ventricle",
+    "third-ventricle",
+    "fourth-ventricle",
+)
+
+
+def lesion_mask(
+    probability: Floats, segmentation: Segmentation, threshold: float, least_mm3: float = LEAST_MM3
+) -> NDArray[np.bool_]:
+    """Voxels (I, J, K) of the scan's grid that are lesion: probable enough, in tissue, and several together.
+
+    Voxels are together where they share a face, an edge or a corner.
+    """
+    in_tissue = ~np.isin(segmentation.tissue, [TISSUE[name] for name in NO_PLACE])
+    candidates = (probability >= threshold) & in_tissue
+    components, _ = ndimage.label(candidates, np.ones((3, 3, 3)))
+    sizes = np.bincount(components.reshape(-1))
+    sizes[0] = 0
+    large = (sizes >= LEAST_VOXELS) & (sizes * segmentation.voxel_volume_mm3 >= least_mm3 * ROUNDED_DOWN)
+    mask: NDArray[np.bool_] = large[components]
+    return mask
