@@ -9,6 +9,7 @@ from scipy import ndimage
 from bidsseg.imaging.arrays import Floats
 from bidsseg.labels import TISSUE
 from bidsseg.lesions.options import ROUNDED_DOWN
+from bidsseg.segmentation.lesion_probability import LesionAnswer
 from bidsseg.segmentation.result import Segmentation
 
 LEAST_VOXELS, LEAST_MM3 = 3, 14.0
@@ -21,6 +22,22 @@ NO_PLACE = (
     "third-ventricle",
     "fourth-ventricle",
 )
+
+DARK_CORTEX, DARK_FLUID = -1.5, -2.0
+"""Spreads of white matter by which cortex is darker in T1w, and by which fluid is darker in FLAIR. Of 28 clinical scans
+FLAIRs have cortex at -0.4 to 2.5 and fluid below -3.6, T1w cortex below -2.8, T2w fluid above 10."""
+
+
+def why_unfit(found: LesionAnswer) -> str | None:
+    """Why lesions cannot be found in this scan, in words for its user; None if they can."""
+    contrast = found.contrast
+    if np.isnan(contrast.cortex) and np.isnan(contrast.fluid):
+        return "hardly any white matter is in view"
+    if contrast.cortex < DARK_CORTEX:
+        return "white matter is brighter than cortex, as in T1w; lesions are found in FLAIR alone"
+    if contrast.fluid > DARK_FLUID:
+        return "the ventricles are not darker than white matter, as they are in FLAIR; lesions are found in FLAIR alone"
+    return None
 
 
 def lesion_mask(

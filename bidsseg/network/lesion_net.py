@@ -2,8 +2,8 @@
 
 It stands beside the U-Net rather than being a class of its tissue head: the regions stay what they are to the last
 voxel, the U-Net can be trained anew without it, and it can be trained in minutes, since what it reads can be kept. It
-reads no features of the U-Net, but what these mean: by how many spreads of cortex a voxel is brighter than cortex, which
-is what raters agree on best, and probabilities of groups of tissues. So no scanner's scale and no coil's shading
+reads no features of the U-Net, but what these mean: by how many spreads of cortex a voxel is brighter than cortex,
+which is what raters agree on best, and probabilities of groups of tissues. So no scanner's scale and no coil's shading
 reaches it, and where a lesion may be is known from the start.
 
 Like the U-Net it works at 2 mm and answers at 1 mm, and a sub-voxel's logit is quadratic in its own grey value.
@@ -93,7 +93,8 @@ class LesionNet(nn.Module):
         self.mix = nn.Conv3d(fine, fine, 3, padding=1)
         self.head = nn.Conv3d(2 * fine, SUBVOXELS + 2, 1)
         nn.init.zeros_(self.head.weight)
-        nn.init.constant_(self.head.bias, -4.0)  # lesions are rare
+        nn.init.zeros_(self.head.bias)
+        nn.init.constant_(self.head.bias[:SUBVOXELS], -4.0)  # lesions are rare
 
     def forward(self, relative: Tensor, groups: Tensor) -> Tensor:
         """(B, I, J, K) and (B, groups, I/2, J/2, K/2), as in ``LesionInputs`` -> logits (B, I, J, K)."""

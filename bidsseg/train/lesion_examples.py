@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import conform
-from bidsseg.imaging.image import Image, at_1mm
+from bidsseg.imaging.image import at_1mm
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_net import lesion_inputs
 from bidsseg.network.weights import Model
@@ -79,7 +78,7 @@ def examples(data: Path, model: Model, cache: Path, painted: int, told: Callable
 
 def from_patient(patient: Patient, model: Model) -> LesionExample:
     """A clinical FLAIR, prepared as in the BIDS App, with its manual masks."""
-    image = Image(patient.scans[SUFFIX], patient.affine, nib.Nifti1Header())
+    image = replace(at_1mm(patient.scans[SUFFIX]), affine=patient.affine)
     found = answer(prepare(image, True), model, PredictOptions("cpu"))
     lesion, bright = (
         conform(replace(image, data=patient.masks[name].astype(np.float32)))[0]

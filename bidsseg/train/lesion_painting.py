@@ -35,7 +35,6 @@ from bidsseg.train.synthesis import (
 )
 
 FLAIR = Mixture(1.0, (("FLAIR", 1.0),), (0.3, 0.7, 0.0))
-SETTINGS = SynthesisSettings()
 DIFFICULTY = 0.6
 "Of position, shape and contrast, as in the training of the regions."
 P_SCAN, P_HEAD, P_PATIENTS, P_CAPS, P_UNEVEN = 0.7, 0.6, 0.85, 0.7, 0.6
@@ -47,6 +46,8 @@ THICK = ((0.45, (5.0, 8.0)), (0.2, (2.5, 5.0)), (0.35, (1.0, 1.0)))
 "Shares of slice thicknesses in mm."
 P_AXIAL = 0.85
 CAPS_MM = 6
+UNEVEN_GRID, TEXTURE_GRID, FIELD_GRID = (24, 28, 24), (32, 38, 32), (3, 4, 3)
+"Of random numbers over the head: unevenness some 7 mm wide, texture of lesions some 5 mm wide, coil shading."
 WHITE = ("white-matter", "cerebellum-white-matter", "brainstem")
 
 
@@ -59,14 +60,14 @@ class PaintedFlair:
     "Share of the voxel that is lesion, 0-1."
 
 
-def painted_flair(material: Material, chance: Chance) -> PaintedFlair:
+def painted_flair(material: Material, chance: Chance, settings: SynthesisSettings | None = None) -> PaintedFlair:
     """A random FLAIR of a training subject, with lesions."""
-    rng = chance.rng
+    rng, settings = chance.rng, settings or SynthesisSettings()
     source = _source(material, rng)
-    grid = sampling_grid(source.box, SETTINGS, DIFFICULTY, rng)
+    grid = sampling_grid(source.box, settings, DIFFICULTY, rng)
     if flip := rng.random() < 0.5:
         grid = grid[:, ::-1]
-    packed = gather(source.packed, upsample(grid, SETTINGS.shape, material.device))
+    packed = gather(source.packed, upsample(grid, settings.shape, material.device))
     if flip:
         packed = torch.where(packed != 0, packed ^ SIDE_BIT, packed)
     own = (packed >> 12) & 15 == LESION_KIND
@@ -77,7 +78,7 @@ def painted_flair(material: Material, chance: Chance) -> PaintedFlair:
             there = lesions_fitted(packed, grid, source.box, material.lesions[mask])
             lesion = torch.maximum(lesion, there.float())
         _add_small(lesion, packed, rng)
-    scan = None if source.scan is None else interpolate(source.scan, grid, SETTINGS.shape)
+    scan = None if source.scan is None else interpolate(source.scan, grid, settings.shape)
     if rng.random() >= P_HEAD:
         packed = torch.where((packed & 31) != 0 if scan is None else scan > STRIPPED, packed, 0)
     image = render(packed, scan, 1.0, DIFFICULTY, chance, FLAIR)
@@ -114,7 +115,7 @@ def _brighten_white_matter(image: Tensor, tissue: Tensor, rng: Generator) -> Non
             ring = torch.from_numpy(grown & ~before) & white
             image[ring] += strength * float(np.exp(-mm / width))
     if rng.random() < P_UNEVEN:
-        smooth = upsample(rng.normal(size=(1, 24, 28, 24)), SETTINGS.shape, image.device)[0]
+        smooth = _smooth(UNEVEN_GRID, image, rng)
         image += white * smooth.clamp(min=0) * rng.uniform(0, 0.06)
 
 
@@ -125,16 +126,21 @@ def _with_lesions(image: Tensor, tissue: Tensor, lesion: Tensor, rng: Generator)
         if (tissue == TISSUE[name]).any()
     )
     soft = torch.from_numpy(ndimage.gaussian_filter(lesion.numpy(), rng.uniform(0.3, 1.0)))
-    texture = upsample(rng.normal(size=(1, 32, 38, 32)), SETTINGS.shape, image.device)[0]
+    texture = _smooth(TEXTURE_GRID, image, rng)
     grey = brightest + rng.uniform(*BRIGHTER) + 0.1 * texture
     return image * (1 - soft) + grey * soft
+
+
+def _smooth(grid: tuple[int, int, int], image: Tensor, rng: Generator) -> Tensor:
+    """Normally distributed numbers on a coarse grid, interpolated to the image's."""
+    i, j, k = image.shape
+    return upsample(rng.normal(size=(1, *grid)), (i, j, k), image.device)[0]
 
 
 def _scanned(image: Tensor, lesion: Tensor, chance: Chance) -> PaintedFlair:
     """Coil shading, slices, in-plane blur and noise."""
     rng = chance.rng
-    field = upsample(rng.normal(0, rng.uniform(0, 0.15), (1, 3, 4, 3)), SETTINGS.shape, image.device)
-    image = image * field[0].exp_()
+    image = image * (rng.uniform(0, 0.15) * _smooth(FIELD_GRID, image, rng)).exp_()
     shares, thicknesses = zip(*THICK, strict=True)
     spacing = rng.uniform(*thicknesses[rng.choice(len(THICK), p=shares)])
     across = 2 if rng.random() < P_AXIAL else int(rng.integers(2))
