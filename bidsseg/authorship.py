@@ -108,8 +108,10 @@ def refuse_to_replace(paths: Iterable[Path], tables: Tables = ()) -> None:
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise ``UserError`` where a file to be written is one that the same command reads."""
+    """Raise ``UserError`` where a file to be written is one that the same command reads; it may read a folder's."""
     read = [path for path in inputs if path.exists()]
+    folders = [path for path in read if path.is_dir()]
     for path in outputs:
-        if path.exists() and any(path.samefile(known) for known in read):
+        within = path.exists() and any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+        if path.exists() and (any(path.samefile(known) for known in read) or (within and not is_ours(path))):
             raise UserError(f"{path}: would be replaced, but is an input of this command; choose another output")

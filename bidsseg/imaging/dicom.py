@@ -109,8 +109,8 @@ class Slices:
         for k, file in enumerate(self.files):
             reader.SetFileName(os.fspath(file))
             try:
-                values = sitk.GetArrayViewFromImage(reader.Execute())
-                data[:, :, k] = values.reshape(shape[1], shape[0]).T
+                image = reader.Execute()  # named, for the view below does not keep it alive
+                data[:, :, k] = sitk.GetArrayViewFromImage(image).reshape(shape[1], shape[0]).T
             except (RuntimeError, ValueError):
                 raise FileError(file, "a DICOM slice that is damaged, or compressed in a way that is not read",
                                 "copy or export it again, or convert the series by dcm2niix") from None  # fmt: skip

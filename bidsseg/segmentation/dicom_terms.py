@@ -1,8 +1,8 @@
 """What labels are called in DICOM: a coded kind, the lobe it lies in, and a side.
 
 ``tables/dicom_terms.tsv`` has the terms: those of DICOM's CID 7140, Brain Structure for Volumetric Measurement, and
-SNOMED CT for lobes. What has no term there (cingulate as a lobe, deep grey matter as a whole, ventricles of the midline
-together) gets none of its own: its kind is the private term of its label, or its lobe is left out.
+SNOMED CT for lobes. What has no term there is not forced into one: the cingulate as a lobe is left out, and groups of
+ventricles or deep nuclei are named by the private term of their label.
 """
 
 from __future__ import annotations
