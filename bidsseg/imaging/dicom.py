@@ -227,9 +227,13 @@ def _chosen(folder: Path, series: list[list[Slice]], choice: str | None) -> list
         if len(named) == 1:
             return named[0]
         found = "no" if not named else f"{len(named)} volumes in"
-        raise FileError(folder, f"{found} series {choice}, but {_told(listed)}", "choose one by its number in this list")
+        raise FileError(
+            folder, f"{found} series {choice}, but {_told(listed)}", "choose one by its number in this list"
+        )
     if len(series) > 1:
-        raise FileError(folder, f"{len(series)} DICOM series: {_told(listed)}", "choose one by --series, by number or UID")
+        raise FileError(
+            folder, f"{len(series)} DICOM series: {_told(listed)}", "choose one by --series, by number or UID"
+        )
     return series[0]
 
 
@@ -292,13 +296,13 @@ def _step(folder: Path, first: Slice, positions: Vector, normal: Vector) -> Vect
         return normal * apart  # what is no length is refused with the affine
     gaps = np.diff(positions @ normal)
     if gaps.min() < SAME_PLACE_MM:
-        raise FileError(folder, f"{len(positions)} slices, but several at one place: more than one volume in this series",
-                        "give one of them; dcm2niix takes them apart")  # fmt: skip
+        found = f"{len(positions)} slices, but several at one place: more than one volume in this series"
+        raise FileError(folder, found, "give one of them; dcm2niix takes them apart")
     usual = float(np.median(gaps))
     missing = int(sum(max(round(gap / usual) - 1, 0) for gap in gaps if gap > MISSING_SHARE * usual))
     if missing:
-        raise FileError(folder, f"{missing} of {len(positions) + missing} slices missing, which are {usual:.3g} mm apart",
-                        "copy or export the whole series")  # fmt: skip
+        found = f"{missing} of {len(positions) + missing} slices missing, which are {usual:.3g} mm apart"
+        raise FileError(folder, found, "copy or export the whole series")
     step: Vector = (positions[-1] - positions[0]) / (len(positions) - 1)
     even = positions[0] + np.arange(len(positions))[:, None] * step
     if np.linalg.norm(positions - even, axis=1).max() > UNEVEN_SHARE * usual:

@@ -5,7 +5,7 @@ highdicom and pydicom are an optional extra; nothing else needs them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from bidsseg.authorship import DICOM_MARK
 from bidsseg.errors import FileError, UserError
+from bidsseg.imaging.image import Image
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
+    from pydicom import Dataset
 
 SIDES = {"L": ("7771000", "SCT", "Left"), "R": ("24028007", "SCT", "Right")}
 SERIES_NUMBERS_FROM = 900
@@ -70,15 +72,14 @@ def check_can_write() -> None:
 
 
 def save_dicom_seg(
-    path: Path, labels: NDArray[Any], slices: Sequence[Path], segments: Mapping[int, Segment], maker: Maker
+    path: Path, labels: NDArray[Any], scan: Image, segments: Mapping[int, Segment], maker: Maker
 ) -> None:
     """Write labels (I, J, K) as a binary DICOM segmentation with a segment for each label that occurs.
 
-    ``slices`` are the files of the series in the order of the third axis, one for each of K. Raises ``FileError`` where
-    the series lacks what a segmentation has to repeat of it.
+    ``scan`` was read from the series, one file for each of K. Raises ``FileError`` where the series lacks what a
+    segmentation has to repeat of it.
     """
     import highdicom
-    import pydicom
 
     present = [int(code) for code in np.unique(labels) if code]
     if not present:
@@ -86,7 +87,7 @@ def save_dicom_seg(
     numbers = np.zeros(int(labels.max()) + 1, np.uint8)
     numbers[present] = np.arange(1, len(present) + 1)
     try:
-        sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in slices]
+        sources = _sources(scan)
         found = highdicom.seg.Segmentation(
             source_images=sources,
             pixel_array=np.ascontiguousarray(numbers[labels].transpose(2, 1, 0)),
@@ -106,10 +107,20 @@ def save_dicom_seg(
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         told = " ".join(str(error).split())[:200]
-        raise FileError(slices[0], f"no DICOM segmentation can refer to this series ({told})",
+        raise FileError(scan.slices[0], f"no DICOM segmentation can refer to this series ({told})",
                         "leave --dicom-seg out, or export the series again") from error  # fmt: skip
     found.preamble = DICOM_MARK.ljust(128, b"\0")
     found.save_as(path, enforce_file_format=True)
+
+
+def _sources(scan: Image) -> list[Dataset]:
+    """The headers of the slices, with distances by their places: what a header says of them may be wrong."""
+    import pydicom
+
+    found = [pydicom.dcmread(file, stop_before_pixels=True) for file in scan.slices]
+    for source in found:
+        source.SpacingBetweenSlices = f"{scan.spacing_mm[2]:.8g}"
+    return found
 
 
 def _described(number: int, segment: Segment, maker: Maker) -> SegmentDescription:

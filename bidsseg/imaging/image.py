@@ -140,7 +140,8 @@ def save(
 ) -> None:
     """Write an image under a temporary name and move it into place; ``like`` gives units and form codes.
 
-    A name that ends in .mgz makes it FreeSurfer's format, all others NIfTI. With a ``slope`` the numbers stand for that many times their value.
+    A name that ends in .mgz makes it FreeSurfer's format, all others NIfTI; of NIfTI with a ``slope`` the numbers stand
+    for that many times their value.
     """
     with whole(path) as temporary:
         if path.name.endswith(".mgz"):

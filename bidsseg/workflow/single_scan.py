@@ -82,9 +82,7 @@ def label_scan(scan: Path, target: Path, model: Model, options: SingleScanOption
     return quality
 
 
-def _write(
-    options: SingleScanOptions, target: Path, scan: Image, found: AssessedScan, quality: dict[str, Any]
-) -> None:
+def _write(options: SingleScanOptions, target: Path, scan: Image, found: AssessedScan, quality: dict[str, Any]) -> None:
     """Write all of ``SingleScanOptions.files_of``, or none."""
     segmentation, scheme, files = found.segmentation, options.scheme, options.files_of(target)
     remove_temporaries(leftovers_of(files))
@@ -96,5 +94,5 @@ def _write(
             mosaic(others.pop(0), scan, segmentation.labels(scheme), scheme)
         for path in others:
             maker = Maker(SOFTWARE, __version__, quality["Model"], scheme)
-            save_dicom_seg(path, segmentation.labels(scheme), scan.slices, segments_of(scheme), maker)
+            save_dicom_seg(path, segmentation.labels(scheme), scan, segments_of(scheme), maker)
         segmentation.save(label_image, scheme)

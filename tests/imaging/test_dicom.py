@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -144,16 +145,25 @@ def test_several_series_are_listed_and_chosen_by_number_or_uid(tmp_path: Path) -
     assert "2 DICOM series: 1 = t2 [flair]" in str(caught.value)
     assert "2 = T1w (axial, 9 images); choose one by --series" in str(caught.value)
     assert str(caught.value).isprintable()
-    for choice, values in (("1", VALUES[::-1]), ("1.2.826.0.1.77", VALUES[::-1]), ("2", VALUES), ("1.2.826.0.1.1", VALUES)):
+    for choice, values in (
+        ("1", VALUES[::-1]),
+        ("1.2.826.0.1.77", VALUES[::-1]),
+        ("2", VALUES),
+        ("1.2.826.0.1.1", VALUES),
+    ):
         assert_same_voxels(load(tmp_path, series=choice), values, AFFINE)
     for wrong in ("0", "3", "1.2", ""):
         with pytest.raises(FileError, match="no series"):
             load(tmp_path, series=wrong)
 
 
+def echo_of(echo: str, number: int, tags: Tags) -> Tags:
+    return tags | {"0018|0081": echo, "0008|0018": f"1.{echo}.{number}"}
+
+
 def test_two_echoes_of_one_series_are_two(tmp_path: Path) -> None:
     for number, echo in enumerate(("12", "90")):
-        series = Series(number=number, change=lambda n, tags, echo=echo: tags | {"0018|0081": echo, "0008|0018": f"1.{echo}.{n}"})  # type: ignore[misc]  # fmt: skip
+        series = Series(number=number, change=partial(echo_of, echo))
         write_series(tmp_path, VALUES + number, AFFINE, series)
     with pytest.raises(FileError, match=r"1 = T1w \(axial, TE 12, 9 images\), 2 = T1w \(axial, TE 90, 9 images\)"):
         load(tmp_path)

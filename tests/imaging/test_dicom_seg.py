@@ -33,9 +33,10 @@ def labels() -> Any:
 def test_it_is_read_back_voxel_by_voxel(backwards: bool, tmp_path: Path) -> None:
     highdicom = pytest.importorskip("highdicom")
     scan = load(write_series(tmp_path / "dicom", VALUES, OBLIQUE, Series(backwards=backwards)))
-    save_dicom_seg(tmp_path / "seg.dcm", labels(), scan.slices, segments_of("regions"), MAKER)
+    save_dicom_seg(tmp_path / "seg.dcm", labels(), scan, segments_of("regions"), MAKER)
     found = highdicom.seg.segread(tmp_path / "seg.dcm")
     volume = found.get_volume(combine_segments=False)
+    np.testing.assert_allclose(np.sort(volume.spacing), np.sort(scan.spacing_mm), atol=1e-4)
     kept = {segment.SegmentLabel: n for n, segment in enumerate(found.SegmentSequence)}
     assert list(kept) == ["Brain-Stem", "Left-Hippocampus", "wm-rh-parietal-lobe"]
     of_name = {label.name: label.index for label in label_table("regions")}
@@ -53,7 +54,7 @@ def test_it_is_read_back_voxel_by_voxel(backwards: bool, tmp_path: Path) -> None
 def test_segments_have_names_colours_codes_and_a_source(tmp_path: Path) -> None:
     highdicom = pytest.importorskip("highdicom")
     scan = load(write_series(tmp_path / "dicom", VALUES, OBLIQUE))
-    save_dicom_seg(tmp_path / "seg.dcm", labels(), scan.slices, segments_of("regions"), MAKER)
+    save_dicom_seg(tmp_path / "seg.dcm", labels(), scan, segments_of("regions"), MAKER)
     found = highdicom.seg.segread(tmp_path / "seg.dcm")
     hippocampus, white_matter = found.SegmentSequence[1:]
     assert hippocampus.SegmentedPropertyTypeCodeSequence[0].CodeValue == "5366008"
@@ -76,10 +77,10 @@ def test_a_series_that_cannot_be_referred_to_is_told_in_one_line(tmp_path: Path)
     series = Series(change=lambda _, tags: {name: value for name, value in tags.items() if name != "0020|0052"})
     scan = load(write_series(tmp_path / "dicom", VALUES, OBLIQUE, series))
     with pytest.raises(FileError, match="leave --dicom-seg out") as caught:
-        save_dicom_seg(tmp_path / "seg.dcm", labels(), scan.slices, segments_of("regions"), MAKER)
+        save_dicom_seg(tmp_path / "seg.dcm", labels(), scan, segments_of("regions"), MAKER)
     assert "\n" not in str(caught.value)
     with pytest.raises(FileError, match="no labels"):
-        save_dicom_seg(tmp_path / "seg.dcm", labels() * 0, scan.slices, segments_of("regions"), MAKER)
+        save_dicom_seg(tmp_path / "seg.dcm", labels() * 0, scan, segments_of("regions"), MAKER)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
