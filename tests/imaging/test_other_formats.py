@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import random
 import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from bidsseg.authorship import has_our_voxels
@@ -56,7 +59,7 @@ def test_nrrd_and_metaimage_as_itk_writes_them(kind: type, name: str, compressed
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32])
 @pytest.mark.parametrize("name", ["a.mgz", "a.mgh"])
 def test_mgh_as_nibabel_writes_it(kind: type, name: str, tmp_path: Path) -> None:
-    values = (VALUES // 16).astype(kind)
+    values: NDArray[Any] = (VALUES // 16).astype(kind)
     nib.save(nib.MGHImage(values, AFFINE), tmp_path / name)
     found = load(tmp_path / name)
     np.testing.assert_array_equal(found.data, values)
@@ -76,7 +79,7 @@ def test_mgh_without_a_place_is_a_guess(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
 def test_labels_written_as_mgz_are_read_by_nibabel_and_known_as_ours(kind: type, tmp_path: Path) -> None:
-    values = (VALUES // 16).astype(kind)
+    values: NDArray[Any] = (VALUES // 16).astype(kind)
     save(tmp_path / "a.mgz", values, AFFINE)
     theirs = nib.load(tmp_path / "a.mgz")
     np.testing.assert_array_equal(np.asarray(theirs.dataobj), values)
@@ -237,3 +240,32 @@ def test_a_compressed_file_of_voxels_beside_a_header(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nhdr", "a.raw.gz"]
     moved = shutil.copytree(tmp_path, tmp_path / "moved")
     np.testing.assert_array_equal(load(moved / "a.nhdr").data, VALUES)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mgh", "a.hdr"])
+def test_damaged_headers_end_in_an_image_or_in_one_line(name: str, tmp_path: Path) -> None:
+    """Bytes of the header are changed, a few hundred times, by a seed."""
+    path = tmp_path / name
+    if name == "a.mgh":
+        nib.save(nib.MGHImage(VALUES, AFFINE), path)
+    elif name == "a.hdr":
+        nib.save(nib.AnalyzeImage(VALUES, np.diag((-2, 2.5, 4, 1))), tmp_path / "a.img")
+    else:
+        by_itk(path)
+    sound, chance, refused = path.read_bytes(), random.Random(0), 0
+    length = {"a.mgh": 90, "a.hdr": 348}.get(name, sound.find(b"\n\n") if name == "a.nrrd" else sound.find(b"LOCAL"))
+    for _ in range(300):
+        content = bytearray(sound)
+        for _ in range(chance.choice((1, 1, 2, 5))):
+            content[chance.randrange(length)] = chance.choice((0, 1, 9, 10, 32, 45, 48, 57, 127, 128, 255))
+        path.write_bytes(content)
+        try:
+            found = load(path)
+        except FileError as error:
+            refused += 1
+            assert str(error).isprintable()
+        else:
+            assert np.isfinite(found.affine).all()
+            assert np.isfinite(found.data).all()
+    assert 0 < refused < 300
