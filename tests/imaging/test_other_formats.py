@@ -253,7 +253,8 @@ def test_damaged_headers_end_in_an_image_or_in_one_line(name: str, tmp_path: Pat
         nib.save(nib.AnalyzeImage(VALUES, np.diag((-2, 2.5, 4, 1))), tmp_path / "a.img")
     else:
         by_itk(path)
-    sound, chance, refused = path.read_bytes(), random.Random(0), 0
+    sound, chance = path.read_bytes(), random.Random(0)
+    told: list[str] = []
     length = {"a.mgh": 90, "a.hdr": 348}.get(name, sound.find(b"\n\n") if name == "a.nrrd" else sound.find(b"LOCAL"))
     for _ in range(300):
         content = bytearray(sound)
@@ -263,9 +264,9 @@ def test_damaged_headers_end_in_an_image_or_in_one_line(name: str, tmp_path: Pat
         try:
             found = load(path)
         except FileError as error:
-            refused += 1
-            assert str(error).isprintable()
+            told.append(str(error))
         else:
             assert np.isfinite(found.affine).all()
             assert np.isfinite(found.data).all()
-    assert 0 < refused < 300
+    assert all(map(str.isprintable, told))
+    assert 0 < len(told) < 300
