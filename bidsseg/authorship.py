@@ -112,6 +112,7 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     read = [path for path in inputs if path.exists()]
     folders = [path for path in read if path.is_dir()]
     for path in outputs:
-        within = path.exists() and any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
-        if path.exists() and (any(path.samefile(known) for known in read) or (within and not is_ours(path))):
+        within = any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+        is_slice = within and path.suffix == ".dcm" and not is_ours(path)
+        if path.exists() and (is_slice or any(path.samefile(known) for known in read)):
             raise UserError(f"{path}: would be replaced, but is an input of this command; choose another output")

@@ -97,10 +97,6 @@ def every(tag: str, value: str) -> Series:
     return Series(change=lambda _, tags: tags | {tag: value})
 
 
-def lacking(tag: str) -> Series:
-    return Series(change=lambda _, tags: {name: value for name, value in tags.items() if name != tag})
-
-
 def localiser(number: int, tags: Tags) -> Tags:
     planes = ("1\\0\\0\\0\\1\\0", "1\\0\\0\\0\\0\\-1", "0\\1\\0\\0\\0\\-1")
     return tags | {"0020|0037": planes[number // 3]}
