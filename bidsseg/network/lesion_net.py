@@ -2,9 +2,10 @@
 
 It stands beside the U-Net rather than being a class of its tissue head: the regions stay what they are to the last
 voxel, the U-Net can be trained anew without it, and it can be trained in minutes, since what it reads can be kept. It
-reads no features of the U-Net, but what these mean: by how many spreads of cortex a voxel is brighter than cortex,
-which is what raters agree on best, and probabilities of groups of tissues. So no scanner's scale and no coil's shading
-reaches it, and where a lesion may be is known from the start.
+reads no features of the U-Net, but what these mean: by how many spreads a voxel is brighter than cortex, and than
+white matter, and probabilities of groups of tissues. So no scanner's scale and no coil's shading reaches it, and where
+a lesion may be is known from the start. Raters agree best on the distance from cortex; that from white matter tells
+contrasts apart.
 
 Like the U-Net it works at 2 mm and answers at 1 mm, and a sub-voxel's logit is quadratic in its own grey value.
 """
@@ -45,8 +46,10 @@ FIELD_STEPS = 3
 "How often that level is averaged with its neighbours, where little white matter lies near."
 PRIOR_SHARE = 0.01
 "Weight of the scan's own median in the level around a voxel, where no white matter lies near."
+SCALES = 2
+"Cortex and white matter."
 SPREADS_TO_1 = 4.0
-"So many spreads of cortex are 1 for the network."
+"So many spreads are 1 for the network."
 RANGE = (-2.0, 4.0)
 "In these units: darker and brighter values are alike."
 LEAST_VOXELS = 1000
@@ -69,7 +72,8 @@ class LesionInputs:
     """What the network reads."""
 
     relative: Tensor
-    "(I, J, K), float32, even sides: spreads of cortex above the median of cortex."
+    """(2, I, J, K), float32, even sides: spreads of cortex above the median of cortex, and spreads of white matter
+    above the median of white matter."""
     groups: Tensor
     "(groups, I/2, J/2, K/2), float32 0-1: probabilities of ``GROUPS``."
 
@@ -86,28 +90,30 @@ class LesionNet(nn.Module):
         super().__init__()
         self.config = config
         fine, coarse = config.fine_width, config.coarse_width
-        self.stem = nn.Conv3d(SUBVOXELS + len(GROUPS), fine, 3, padding=1)
+        self.stem = nn.Conv3d(SCALES * SUBVOXELS + len(GROUPS), fine, 3, padding=1)
         self.down = nn.Conv3d(fine, coarse, 3, padding=1)
         self.context = nn.ModuleList(nn.Conv3d(coarse, coarse, 3, padding=2, dilation=2) for _ in range(2))
         self.up = nn.Conv3d(coarse, fine, 1)
         self.mix = nn.Conv3d(fine, fine, 3, padding=1)
-        self.head = nn.Conv3d(2 * fine, SUBVOXELS + 2, 1)
+        self.head = nn.Conv3d(2 * fine, SUBVOXELS + 2 * SCALES, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         nn.init.constant_(self.head.bias[:SUBVOXELS], -4.0)  # lesions are rare
 
     def forward(self, relative: Tensor, groups: Tensor) -> Tensor:
-        """(B, I, J, K) and (B, groups, I/2, J/2, K/2), as in ``LesionInputs`` -> logits (B, I, J, K)."""
-        grey = space_to_depth((relative[:, None] / SPREADS_TO_1).clamp(*RANGE))
-        fine = F.leaky_relu(self.stem(torch.cat((grey, groups), 1)), 0.01)
+        """(B, 2, I, J, K) and (B, groups, I/2, J/2, K/2), as in ``LesionInputs`` -> logits (B, I, J, K)."""
+        grey = [space_to_depth(scale) for scale in (relative / SPREADS_TO_1).clamp(*RANGE).split(1, 1)]
+        fine = F.leaky_relu(self.stem(torch.cat((*grey, groups), 1)), 0.01)
         coarse = F.leaky_relu(self.down(F.avg_pool3d(fine, 2, ceil_mode=True)), 0.01)
         for layer in self.context:
             coarse = coarse + F.leaky_relu(layer(coarse), 0.01)
         above = F.interpolate(self.up(coarse), size=fine.shape[2:], mode="nearest")
         mixed = F.leaky_relu(self.mix(fine + above), 0.01)
         answer = self.head(torch.cat((mixed, fine), 1))
-        constant, slope, curvature = answer[:, :SUBVOXELS], answer[:, SUBVOXELS, None], answer[:, SUBVOXELS + 1, None]
-        return depth_to_space(constant + slope * grey + curvature * grey.square())
+        logits, *factors = answer.split([SUBVOXELS] + [1] * 2 * SCALES, 1)
+        for values, slope, curvature in zip(grey, factors[::2], factors[1::2], strict=True):
+            logits = logits + slope * values + curvature * values.square()
+        return depth_to_space(logits)
 
 
 def depth_to_space(blocks: Tensor) -> Tensor:
@@ -123,7 +129,7 @@ def lesion_inputs(grey: Floats, tissue: NDArray[np.float16]) -> tuple[LesionInpu
     """
     odd = [n % 2 for n in grey.shape]
     probabilities = torch.from_numpy(np.ascontiguousarray(tissue))
-    relative, contrast = _relative_to_cortex(grey, tissue)
+    relative, contrast = _relative(grey, tissue)
     pads = [pad for n in reversed(odd) for pad in (0, n)]
     groups = []
     for names in GROUPS:
@@ -132,15 +138,15 @@ def lesion_inputs(grey: Floats, tissue: NDArray[np.float16]) -> tuple[LesionInpu
     return LesionInputs(F.pad(torch.from_numpy(relative), pads), torch.stack(groups)), contrast
 
 
-def _relative_to_cortex(grey: Floats, tissue: NDArray[np.float16]) -> tuple[Floats, Contrast]:
-    """Spreads of cortex above its median, after the shading of white matter is taken out, and the scan's contrast.
+def _relative(grey: Floats, tissue: NDArray[np.float16]) -> tuple[Floats, Contrast]:
+    """Spreads above cortex and above white matter, after the shading of white matter is taken out; scan's contrast.
 
     Where no cortex is seen, white matter takes its place.
     """
     seen = {name: grey[tissue[TISSUE[name]] > CERTAIN] for name in ("white-matter", "cortex", "lateral-ventricle")}
     white, white_spread = _median_and_spread(seen["white-matter"])
     if not white_spread > 0:  # no white matter, or white matter without noise: nothing can stand out from it
-        return np.zeros_like(grey), Contrast(np.nan, np.nan)
+        return np.zeros((SCALES, *grey.shape), np.float32), Contrast(np.nan, np.nan)
     low, high = (white + spreads * white_spread for spreads in USUAL_SPREADS)
     normal = (tissue[TISSUE["white-matter"]] > CERTAIN) & (grey > low) & (grey < high)
     shading = np.clip(_level_around(grey, normal, white) - white, -2 * white_spread, 2 * white_spread)
@@ -148,8 +154,9 @@ def _relative_to_cortex(grey: Floats, tissue: NDArray[np.float16]) -> tuple[Floa
     contrast = Contrast(*((_median_and_spread(seen[name])[0] - white) / white_spread for name in list(seen)[1:]))
     if not (spread > 0 and seen["cortex"].size >= LEAST_VOXELS):
         cortex, spread = white, white_spread
-    relative: Floats = (grey - shading - np.float32(cortex)) / np.float32(spread)
-    return relative, contrast
+    even = grey - shading
+    scales = ((cortex, spread), (white, white_spread))
+    return np.stack([(even - np.float32(middle)) / np.float32(unit) for middle, unit in scales]), contrast
 
 
 def _median_and_spread(values: Floats) -> tuple[float, float]:

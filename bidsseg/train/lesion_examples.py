@@ -27,7 +27,7 @@ from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import VALIDATION_MASK, Patient, load_brains, load_heads, load_lesions, load_patients
 from bidsseg.train.lesion_painting import painted_flair
-from bidsseg.train.synthesis import Material
+from bidsseg.train.synthesis import Material, SynthesisSettings
 
 SUFFIX = "FLAIR"
 
@@ -37,7 +37,7 @@ class LesionExample:
     """The brain's box of a scan on the 1 mm grid, as ``LesionInputs`` has it, and the truth; tensors of half floats."""
 
     relative: Tensor
-    "(I, J, K)"
+    "(2, I, J, K)"
     groups: Tensor
     "(groups, I/2, J/2, K/2)"
     lesion: Tensor
@@ -89,9 +89,11 @@ def from_patient(patient: Patient, model: Model) -> LesionExample:
     return _example(found, lesion, bright)
 
 
-def from_painted(material: Material, model: Model, number: int) -> LesionExample:
+def from_painted(
+    material: Material, model: Model, number: int, settings: SynthesisSettings | None = None
+) -> LesionExample:
     """The painted scan of this number."""
-    painted = painted_flair(material, Chance.of((1, number)))
+    painted = painted_flair(material, Chance.of((1, number)), settings)
     found = answer(at_1mm(painted.image.numpy()), model, PredictOptions("cpu"))
     return _example(found, painted.lesion.numpy(), np.zeros_like(found.volume))
 
@@ -101,7 +103,7 @@ def _example(found: Answer, lesion: Floats, bright: Floats) -> LesionExample:
     inputs, _ = lesion_inputs(found.conformed[box], found.probabilities.tissue)
     grown = [
         pad
-        for n, m in zip(reversed(inputs.relative.shape), reversed(lesion[box].shape), strict=True)
+        for n, m in zip(reversed(inputs.relative.shape[1:]), reversed(lesion[box].shape), strict=True)
         for pad in (0, n - m)
     ]
     truth = [F.pad(torch.from_numpy(np.ascontiguousarray(part[box])), grown).half() for part in (lesion, bright)]

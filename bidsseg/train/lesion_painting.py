@@ -74,7 +74,8 @@ def painted_flair(material: Material, chance: Chance, settings: SynthesisSetting
     packed = torch.where(own, packed & 0x0FFF, packed)
     lesion = own.float()
     if rng.random() < P_PATIENTS:
-        for mask in rng.choice(len(material.lesions), int(rng.integers(1, 4)), replace=False):
+        count = len(material.lesions)
+        for mask in rng.choice(count, min(count, int(rng.integers(1, 4))), replace=False):
             there = lesions_fitted(packed, grid, source.box, material.lesions[mask])
             lesion = torch.maximum(lesion, there.float())
         _add_small(lesion, packed, rng)

@@ -15,13 +15,8 @@ from numpy.random import Generator
 from torch import Tensor
 
 from bidsseg.network.lesion_config import LesionNetConfig
-from bidsseg.network.lesion_net import LesionNet
+from bidsseg.network.lesion_net import SCALES, LesionNet
 from bidsseg.train.lesion_examples import Examples, LesionExample
-
-PIECE = 28
-"Blocks of 2 mm along each side of what a step sees of a scan."
-AROUND = 8
-"Blocks by which its middle strays from the place that was drawn."
 
 
 @dataclass(frozen=True)
@@ -32,8 +27,14 @@ class LesionTrainOptions:
     learning_rate: float = 4e-3
     warmup_steps: int = 50
     weight_decay: float = 1e-3
+    steps: int = 0
+    "End after this many steps, if not after the minutes; 0 sets no such end."
     batch: int = 4
     "Pieces of a step."
+    piece: int = 28
+    "Blocks of 2 mm along each side of a piece."
+    stray: int = 8
+    "Blocks by which a piece's middle strays from the place that was drawn."
     p_patient: float = 0.6
     "Share of pieces that show a patient."
     p_lesion: float = 0.5
@@ -90,7 +91,7 @@ def train_lesions(
     pools = [[places_of(example) for example in pool] for pool in (given.patients, given.painted)]
     begun, step, next_told = time.monotonic(), 0, 0.05
     recent: list[float] = []
-    while (done := (time.monotonic() - begun) / (60 * options.minutes)) < 1:
+    while (done := _share_done(time.monotonic() - begun, step, options)) < 1:
         rate = (
             options.learning_rate * min(1.0, (step + 1) / options.warmup_steps) * 0.5 * (1 + math.cos(math.pi * done))
         )
@@ -110,6 +111,11 @@ def train_lesions(
     return average
 
 
+def _share_done(seconds: float, step: int, options: LesionTrainOptions) -> float:
+    by_steps = step / options.steps if options.steps else 0.0
+    return max(seconds / (60 * options.minutes), by_steps)
+
+
 def draw_pieces(pools: Sequence[Sequence[Places]], options: LesionTrainOptions, rng: Generator) -> list[Piece]:
     """The pieces of one step."""
     patients, painted = pools
@@ -121,19 +127,21 @@ def draw_pieces(pools: Sequence[Sequence[Places]], options: LesionTrainOptions, 
 
 
 def _cut(places: Places, options: LesionTrainOptions, rng: Generator) -> Piece:
-    """A cube of ``PIECE`` blocks, zeros where it reaches beyond the example."""
+    """A cube, zeros where it reaches beyond the example."""
     around = places.lesions if len(places.lesions) and rng.random() < options.p_lesion else places.white
-    shape = np.array(places.example.groups.shape[1:])
+    shape, size = np.array(places.example.groups.shape[1:]), options.piece
     middle = around[rng.integers(len(around))].numpy() if len(around) else shape // 2
-    start = np.clip(middle + rng.integers(-AROUND, AROUND + 1, 3) - PIECE // 2, 0, np.maximum(shape - PIECE, 0))
-    stop = np.minimum(start + PIECE, shape)
+    start = np.clip(
+        middle + rng.integers(-options.stray, options.stray + 1, 3) - size // 2, 0, np.maximum(shape - size, 0)
+    )
+    stop = np.minimum(start + size, shape)
     blocks = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     voxels = tuple(slice(2 * s.start, 2 * s.stop) for s in blocks)
-    pads = [pad for s in reversed(blocks) for pad in (0, PIECE - (s.stop - s.start))]
+    pads = [pad for s in reversed(blocks) for pad in (0, size - (s.stop - s.start))]
     example = places.example
     truth = torch.stack((example.lesion[voxels], example.bright[voxels]))
     return Piece(
-        F.pad(example.relative[voxels].float(), [2 * pad for pad in pads]),
+        F.pad(example.relative[(slice(None), *voxels)].float(), [2 * pad for pad in pads]),
         F.pad(example.groups[(slice(None), *blocks)].float(), pads),
         F.pad(truth.float(), [2 * pad for pad in pads]),
     )
@@ -144,7 +152,7 @@ def changed(piece: Piece, rng: Generator) -> Piece:
     relative, groups, truth = piece
     for axis in range(2):
         if rng.random() < (0.5, 0.1)[axis]:
-            relative, groups, truth = relative.flip(axis), groups.flip(axis + 1), truth.flip(axis + 1)
+            relative, groups, truth = relative.flip(axis + 1), groups.flip(axis + 1), truth.flip(axis + 1)
     if rng.random() < 0.5:
         relative, groups, truth = _turned(relative, groups, truth, rng)
     if rng.random() < 0.4:
@@ -152,11 +160,11 @@ def changed(piece: Piece, rng: Generator) -> Piece:
     relative = relative * float(np.exp(rng.uniform(-0.3, 0.3))) + float(rng.normal(0, 0.25))
     if rng.random() < 0.5:
         field = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.8), (1, 1, 4, 4, 4)).astype(np.float32))
-        relative = relative + F.interpolate(field, size=relative.shape, mode="trilinear")[0, 0]
+        relative = relative + F.interpolate(field, size=relative.shape[1:], mode="trilinear")[0, 0]
     if rng.random() < 0.5:
-        relative = relative + torch.randn(relative.shape) * rng.uniform(0, 0.6)
+        relative = relative + torch.randn(relative.shape[1:]) * rng.uniform(0, 0.6)
     if rng.random() < 0.25:
-        relative = F.avg_pool3d(relative[None], (3, 3, 1), 1, (1, 1, 0))[0]
+        relative = F.avg_pool3d(relative, (3, 3, 1), 1, (1, 1, 0))
     return Piece(relative, groups, truth)
 
 
@@ -169,10 +177,10 @@ def _turned(relative: Tensor, groups: Tensor, truth: Tensor, rng: Generator) -> 
         [[[1, 0, 0, 0], [0, cosine * stretch[0], -sine, 0], [0, sine, cosine * stretch[1], 0]]], dtype=torch.float32
     )  # of the last axis first
     turned = []
-    for part in (torch.cat((relative[None], truth)), groups):
+    for part in (torch.cat((relative, truth)), groups):
         where = F.affine_grid(matrix, [1, 1, *part.shape[1:]], align_corners=False)
         turned.append(F.grid_sample(part[None], where, align_corners=False)[0])
-    return turned[0][0], turned[1], turned[0][1:]
+    return turned[0][:SCALES], turned[1], turned[0][SCALES:]
 
 
 def loss_of(net: LesionNet, pieces: Sequence[Piece], options: LesionTrainOptions) -> Tensor:

@@ -37,10 +37,12 @@ def halves() -> tuple[Floats, np.ndarray[tuple[int, ...], np.dtype[np.float16]]]
 def test_grey_values_are_spreads_of_cortex_above_cortex() -> None:
     grey, tissue = halves()
     inputs, contrast = lesion_inputs(grey, tissue)
-    of_cortex = inputs.relative[18:].numpy()
+    of_cortex = inputs.relative[0, 18:].numpy()
     assert abs(np.median(of_cortex)) < 0.3
     assert of_cortex.std() == pytest.approx(1, abs=0.1)
-    assert np.median(inputs.relative[:14]) == pytest.approx(-2, abs=0.3)
+    assert np.median(inputs.relative[0, :14]) == pytest.approx(-2, abs=0.3)
+    assert np.median(inputs.relative[1, :14]) == pytest.approx(0, abs=0.3)
+    assert inputs.relative[1, :14].std() == pytest.approx(1, abs=0.1)
     assert (contrast.cortex, contrast.fluid) == pytest.approx((1, -8), abs=0.3)
 
 
@@ -55,7 +57,7 @@ def test_shading_of_white_matter_is_taken_out() -> None:
     """A field that brightens the scan towards one end of its second axis, by a tenth in all."""
     grey, tissue = halves()
     field = np.linspace(0.95, 1.05, SHAPE[1], dtype=np.float32)[None, :, None]
-    relative = lesion_inputs(grey * field, tissue)[0].relative[:14]
+    relative = lesion_inputs(grey * field, tissue)[0].relative[0, :14]
     uncorrected = np.median((grey * field)[:14, -8:]) - np.median((grey * field)[:14, :8])
     assert abs(relative[:, -8:].median() - relative[:, :8].median()) < uncorrected / 5 / 2
 
@@ -63,7 +65,7 @@ def test_shading_of_white_matter_is_taken_out() -> None:
 def test_groups_share_out_the_brain_and_odd_sides_grow() -> None:
     grey, tissue = halves()
     inputs, _ = lesion_inputs(np.ascontiguousarray(grey[:31]), np.ascontiguousarray(tissue[:, :31]))
-    assert inputs.relative.shape == SHAPE
+    assert inputs.relative.shape == (2, *SHAPE)
     assert inputs.groups.shape == (len(GROUPS), 16, 20, 12)
     assert inputs.groups.sum(0)[:15].allclose(torch.ones(15, 20, 12))
     assert inputs.inside[:15].all()
@@ -85,7 +87,7 @@ def test_sub_voxels_return_to_their_places() -> None:
 
 
 def test_a_fresh_network_expects_few_lesions_everywhere() -> None:
-    answer = LesionNet(LesionNetConfig(8, 8))(torch.randn(1, 16, 20, 12), torch.rand(1, len(GROUPS), 8, 10, 6))
+    answer = LesionNet(LesionNetConfig(8, 8))(torch.randn(1, 2, 16, 20, 12), torch.rand(1, len(GROUPS), 8, 10, 6))
     assert answer.shape == (1, 16, 20, 12)
     assert torch.equal(answer, torch.full_like(answer, -4))
 
