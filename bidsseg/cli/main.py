@@ -177,10 +177,18 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 @main.command()
 @click.argument("scan", type=click.Path(path_type=Path))
 @click.option(
-    "--mask", required=True, type=click.Path(path_type=Path), help="Lesion mask, on the scan's grid or another."
+    "--mask",
+    type=click.Path(path_type=Path),
+    help="Lesion mask, on the scan's grid or another. Without one lesions are found, in FLAIR.",
 )
 @SERIES_OPTION
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: beside the scan.")
+@click.option(
+    "--lesion-threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Probability from which a voxel is found to be lesion; default: the one chosen on validation patients.",
+)
+@click.option("--probseg", is_flag=True, help="Also write the probabilities of found lesions.")
 @click.option(
     "--threshold", type=float, default=LesionOptions.threshold, show_default=True, help="For probabilistic masks."
 )
@@ -201,53 +209,40 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     help="At ventricles, in mm.",
 )
 @click.option("--bands", "bands_mm", type=float, multiple=True, help="Edges of distance bands from the ventricles, mm.")
+@bias_correction_option(BIAS_CORRECTION)
 @OVERWRITE_OPTION
 @MODEL_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
-def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model: str | None, **chosen: Any) -> None:
-    """Describe the lesions of MASK: regions, zones, distances, load per region (TSV and label images).
+def lesions(scan: Path, output: Path | None, model: str | None, device: str, threads: int, **chosen: Any) -> None:
+    """Find the lesions of a FLAIR, or take those of a mask, and describe them.
 
-    Scan and mask are NIfTI, MGZ, NRRD, MetaImage or Analyze files, or folders with a DICOM series each.
+    Written are regions, zones, distances and the load of each region, as tables and label images, a picture, and the
+    mask of what was found. Scan and mask are NIfTI, MGZ, NRRD, MetaImage or Analyze files, or folders with a DICOM
+    series each. Findings are no diagnosis.
 
     \b
-    brainseg-cli lesions FLAIR.nii.gz --mask lesions.nii.gz -o tables/ --bands 3 --bands 10
+    brainseg-cli lesions FLAIR.nii.gz -o lesions/
+    brainseg-cli lesions FLAIR.nii.gz --mask mask.nii.gz -o lesions/ --bands 3 --bands 10
     """
-    from bidsseg.authorship import refuse_inputs, refuse_to_replace
-    from bidsseg.files import all_whole, leftovers_of, remove_temporaries
-    from bidsseg.imaging.image import load
-    from bidsseg.lesions.describe import lesion_features
-    from bidsseg.lesions.masks import is_probability
     from bidsseg.lesions.records import findings
-    from bidsseg.lesions.tables import LESION_TABLES, lesion_files, write_lesions
     from bidsseg.network.inference import PredictOptions
-    from bidsseg.report.lesion_mosaic import zone_mosaic
-    from bidsseg.segmentation.pipeline import segment
+    from bidsseg.workflow.single_lesions import SingleLesionOptions, describe_scan
 
-    predicting, series = PredictOptions(chosen.pop("device"), chosen.pop("threads")), chosen.pop("series")
-    options = LesionOptions(**chosen)
-    base = _base_of(scan, output)
-    files = [*lesion_files(base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
-    refuse_inputs(files, [scan, mask])
-    if not overwrite:
-        refuse_to_replace(files, LESION_TABLES)
-    with one_line_errors(str(mask), ALONE):
-        lesion_mask = load(mask, uniform_ok=True)
-    with one_line_errors(str(scan), ALONE):
-        image = load(scan, series=series)
-        segmentation = segment(image, model_named(model), predicting, BIAS_CORRECTION_OF_SINGLE_SCANS)
-    with one_line_errors(str(mask), ALONE):
-        report = lesion_features(image, lesion_mask, segmentation, options, is_probability(mask.name))
-    with one_line_errors(str(scan), ALONE):
-        remove_temporaries(leftovers_of(files))
-        with all_whole(files) as (*tables, picture):
-            write_lesions(report, image, tables)
-            zone_mosaic(picture, image, report)
-    for path, warnings in ((scan, image.warnings), (mask, (*lesion_mask.warnings, *report.warnings))):
-        for warning in warnings:
-            click.echo(plain(f"warning: {path}: {warning}"), err=True)
-    click.echo(findings(report.lesions, options))
-    for path in files:
+    described = LesionOptions(
+        **{name: chosen.pop(name) for name in ("threshold", "min_volume_mm3", "tolerance_mm", "bands_mm")}
+    )
+    options = SingleLesionOptions(
+        found_threshold=chosen.pop("lesion_threshold"),
+        described=described,
+        predicting=PredictOptions(device, threads),
+        **chosen,
+    )
+    found = describe_scan(scan, _base_of(scan, output), model_named(model), options)
+    for path, warning in found.warnings:
+        click.echo(plain(f"warning: {path}: {warning}"), err=True)
+    click.echo(findings(found.report.lesions, described))
+    for path in found.files:
         click.echo(plain(str(path)))
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Floats
 from bidsseg.labels import TISSUE
 from bidsseg.lesions.options import ROUNDED_DOWN
@@ -23,9 +27,48 @@ NO_PLACE = (
     "fourth-ventricle",
 )
 
+DOUBT = 0.15
+"A lesion load is told with those at a threshold so much higher and lower."
 DARK_CORTEX, DARK_FLUID = -1.5, -2.0
 """Spreads of white matter by which cortex is darker in T1w, and by which fluid is darker in FLAIR. Of 28 clinical scans
 FLAIRs have cortex at -0.4 to 2.5 and fluid below -3.6, T1w cortex below -2.8, T2w fluid above 10."""
+
+
+@dataclass(frozen=True)
+class FoundLesions:
+    """The lesions that the network found in a scan, on its own grid."""
+
+    mask: NDArray[np.bool_]
+    "(I, J, K)"
+    probability: Floats
+    "(I, J, K), 0-1."
+    threshold: float
+    load_ml: float
+    load_range_ml: tuple[float, float]
+    "The load at thresholds ``DOUBT`` higher and lower: by how much it depends on what is still called a lesion."
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Fields of the sidecars of mask and probabilities."""
+        return {
+            "Threshold": self.threshold,
+            "MinimumVolumeMm3": LEAST_MM3,
+            "MinimumVoxels": LEAST_VOXELS,
+            "LesionLoadMl": round(self.load_ml, 3),
+            "LesionLoadRangeMl": [round(ml, 3) for ml in self.load_range_ml],
+        }
+
+
+def find_lesions(found: LesionAnswer, segmentation: Segmentation, threshold: float) -> FoundLesions:
+    """The lesions of a scan; raises ``UserError`` where it is not fit to show any."""
+    if reason := why_unfit(found):
+        raise UserError(f"no lesions looked for: {reason}")
+    masks = [
+        lesion_mask(found.probability, segmentation, level)
+        for level in (threshold, min(threshold + DOUBT, 1.0), max(threshold - DOUBT, 0.01))
+    ]
+    load, least, most = (float(mask.sum()) * segmentation.voxel_volume_mm3 / 1000 for mask in masks)
+    return FoundLesions(masks[0], found.probability, threshold, load, (least, most))
 
 
 def why_unfit(found: LesionAnswer) -> str | None:
