@@ -28,7 +28,7 @@ from bidsseg.errors import ALONE, UserError, one_line_errors, plain
 from bidsseg.files import stem_of
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
-from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
+from bidsseg.segmentation.defaults import BIAS_CORRECTION
 
 if TYPE_CHECKING:
     from bidsseg.workflow.single_scan import SingleScanOptions
@@ -50,7 +50,7 @@ def main() -> None:
 )
 @click.option("--seg", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
 @MIRROR_OPTION
-@bias_correction_option(BIAS_CORRECTION_OF_SINGLE_SCANS)
+@bias_correction_option()
 @click.option("--picture/--no-picture", default=True, help="Write a PNG mosaic beside the labels.")
 @OVERWRITE_OPTION
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -198,7 +198,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
         lesion_mask = load(mask, uniform_ok=True)
     with one_line_errors(str(scan), ALONE):
         image = load(scan)
-        segmentation = segment(image, model_named(model), predicting, BIAS_CORRECTION_OF_SINGLE_SCANS)
+        segmentation = segment(image, model_named(model), predicting, BIAS_CORRECTION)
     with one_line_errors(str(mask), ALONE):
         report = lesion_features(image, lesion_mask, segmentation, options, is_probability(mask.name))
     with one_line_errors(str(scan), ALONE):
