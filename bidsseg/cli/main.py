@@ -177,20 +177,21 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     brainseg-cli lesions FLAIR.nii.gz --mask lesions.nii.gz -o tables/ --bands 3 --bands 10
     """
     from bidsseg.authorship import refuse_inputs, refuse_to_replace
+    from bidsseg.bids.outputs import LesionOutputs
     from bidsseg.files import all_whole, leftovers_of, remove_temporaries
     from bidsseg.imaging.image import load
     from bidsseg.lesions.describe import lesion_features
     from bidsseg.lesions.masks import is_probability
     from bidsseg.lesions.records import findings
-    from bidsseg.lesions.tables import LESION_TABLES, lesion_files, write_lesions
+    from bidsseg.lesions.tables import LESION_TABLES, write_lesions
     from bidsseg.network.inference import PredictOptions
     from bidsseg.report.lesion_mosaic import zone_mosaic
     from bidsseg.segmentation.pipeline import segment
 
     predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
     options = LesionOptions(**chosen)
-    base = (output or scan.parent) / stem_of(scan)
-    files = [*lesion_files(base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
+    found = LesionOutputs((output or scan.parent) / stem_of(scan))
+    files = [*found.files, found.picture]
     refuse_inputs(files, [scan, mask])
     if not overwrite:
         refuse_to_replace(files, LESION_TABLES)

@@ -13,7 +13,7 @@ from typing import Any
 
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.contrasts import other_contrasts, session_key
-from bidsseg.bids.outputs import ScanOutputs, report_of
+from bidsseg.bids.outputs import ParticipantOutputs, ScanOutputs
 from bidsseg.errors import named
 from bidsseg.files import read_json, write_json
 from bidsseg.quality.agreement import WITH, with_agreement
@@ -37,15 +37,9 @@ def _compare_session(group: Sequence[ScanOutputs], threads: int) -> str | None:
 
 def report_is_stale(out: Path, subject: str) -> bool:
     """Whether results of the participant, or their failures, are newer than the report."""
-    report = report_of(out, subject)
-    folder = out / f"sub-{subject}"
-    results = [
-        *folder.glob("**/anat/*_qc.json"),
-        *folder.glob("**/*_lesions.json"),
-        *(out / "logs").glob(f"sub-{subject}_*"),
-    ]
-    written = report.stat().st_mtime if report.exists() else 0.0
-    return any(result.stat().st_mtime > written for result in results)
+    found = ParticipantOutputs(out, subject)
+    written = found.report.stat().st_mtime if found.report.exists() else 0.0
+    return any(result.stat().st_mtime > written for result in found.reported())
 
 
 def write_reports(out: Path, subjects: Sequence[str], workers: int, overwrite: bool = False) -> list[str]:
@@ -73,7 +67,7 @@ def _write_report(out: Path, overwrite: bool, subject: str) -> str | None:
         from bidsseg.report.participant import participant_report
 
         if not overwrite:
-            refuse_to_replace([report_of(out, subject)])
+            refuse_to_replace([ParticipantOutputs(out, subject).report])
         participant_report(out, subject)
     except Exception as error:
         return f"sub-{subject}: no report ({named(error)})"
@@ -90,7 +84,7 @@ def sessions_to_compare(places: Iterable[ScanOutputs]) -> list[list[ScanOutputs]
 
 def _is_incomplete(group: Sequence[ScanOutputs]) -> bool:
     """A scan done again has a fresh quality file, without agreement."""
-    qualities = {place: read_json(place.marker) for place in group}
+    qualities = {place: read_json(place.quality) for place in group}
     if not all(qualities.values()):
         return False
     others = other_contrasts(group)
@@ -114,13 +108,9 @@ def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
             for b, other in enumerate(group)
             if other.scan.suffix != place.scan.suffix
         }
-        write_json(place.marker, with_agreement(read_json(place.marker), by_other))
+        write_json(place.quality, with_agreement(read_json(place.quality), by_other))
 
 
 def _label_image(place: ScanOutputs) -> Path | None:
     """The coarsest division of the cortex there is; gyri differ too much to tell a bad answer."""
-    for scheme in ("regions", "lobes", "gyri"):
-        path = place.file("dseg.nii.gz", space="orig", seg=scheme, desc=place.scan.suffix)
-        if path.exists():
-            return path
-    return None
+    return next((path for path in map(place.labels, ("regions", "lobes", "gyri")) if path.exists()), None)

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from itertools import chain, count, groupby
 from pathlib import Path
 
+from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.lesion_masks import MaskSearch, choose, find_masks
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, lesion_log, lesion_marker, report_of
+from bidsseg.bids.outputs import OutputSettings, ParticipantOutputs, ScanOutputs, finished_scans, label_table_file
 from bidsseg.bids.root_files import links_in
 from bidsseg.bids.session_order import in_time
 from bidsseg.errors import UserError
@@ -69,15 +70,15 @@ def link_names(derivatives: Sequence[Path], known: Mapping[str, str]) -> dict[Pa
 def finished(request: LesionPlanInputs, subject: str) -> list[ScanOutputs]:
     """The participant's scans that have been segmented with this recipe, also in earlier runs, by session."""
     places = []
-    for marker in sorted((request.out / f"sub-{subject}").glob("**/anat/sub-*_qc.json")):
+    for found in finished_scans(request.out, subject):
         try:
-            source = json_content(marker)["Sources"][0].removeprefix("bids:raw:")
+            source = json_content(found.quality)["Sources"][0].removeprefix("bids:raw:")
             if not (request.dataset / source).is_relative_to(request.dataset) or ".." in Path(source).parts:
                 continue
             place = ScanOutputs(parse_scan(request.dataset / source), request.dataset, request.out)
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             continue
-        if place.marker == marker and is_complete(place, request.recipe):
+        if place.quality == found.quality and is_complete(place, request.recipe):
             places.append(place)
     return by_session(places)
 
@@ -116,7 +117,9 @@ def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, 
         if len(pairs) < 2 and not dry_run:
             removed |= remove_changes(request.out, subject)
         if removed:
-            report_of(request.out, subject).unlink(missing_ok=True)  # it shows them; the run writes it anew
+            ParticipantOutputs(request.out, subject).report.unlink(
+                missing_ok=True
+            )  # it shows them; the run writes it anew
         if pairs:
             job = _job(pairs, request, overwrite)
             (complete if not overwrite and is_done(job) else jobs).append(job)
@@ -135,8 +138,8 @@ def _pair(places: Sequence[ScanOutputs], masks: Sequence[Path]) -> tuple[ScanOut
 
 
 def _remove_others(places: Sequence[ScanOutputs], pair: tuple[ScanOutputs, Path] | None) -> bool:
-    kept = lesion_marker(pair[0]) if pair else None
-    removed = [remove_lesions(place) for place in places if lesion_marker(place) != kept]
+    kept = pair[0].lesions if pair else None
+    removed = [remove_lesions(place) for place in places if place.lesions != kept]
     return any(removed)
 
 
@@ -170,13 +173,13 @@ def outcomes(job: LesionJob, error: str | None) -> list[Told]:
     """How each scan of a participant went; ``error`` is what ended all of it, if something did."""
     told = []
     for place, mask in zip(job.places, job.masks, strict=True):
-        name, log = f"{place.scan.stem} lesions", lesion_log(place)
+        name, log = f"{place.scan.stem} lesions", place.lesion_log
         if log.exists():
             told.append(Told(name, "lesions failed", _reason(log)))
-        elif error is not None or not lesion_marker(place).exists():
+        elif error is not None or not place.lesions.summary.exists():
             told.append(Told(name, "lesions failed", f"{mask}: {error or 'not finished'}"))
         else:
-            found = json_content(lesion_marker(place))
+            found = json_content(place.lesions.summary)
             told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
     return told
 
@@ -192,4 +195,4 @@ def write_lesion_root(out: Path) -> None:
     names = zip(LESION_CODES, ("Left", "Right"), strict=True)
     rows += [(code, f"{side}-Lesion", f"{side[0]}.Lesion", "#ff2828") for code, side in names]
     text = table(("index", "name", "abbreviation", "color"), sorted(rows))
-    write_text(out / "seg-regions_desc-lesions_dseg.tsv", text)
+    write_text(label_table_file(out, "regions", "lesions"), text)

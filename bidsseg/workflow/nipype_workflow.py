@@ -14,8 +14,8 @@ from typing import Any
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
+from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.contrasts import session_key
-from bidsseg.bids.outputs import is_complete
 from bidsseg.errors import full_disk
 from bidsseg.files import write_text
 from bidsseg.workflow.jobs import Job, LesionJob
@@ -146,16 +146,15 @@ class Runner:
 
     def _lesion_error(self, job: LesionJob, crash: str | None, error: str) -> str | None:
         """What ended a participant's lesions; of a crash the masks' logs tell too."""
-        from bidsseg.bids.outputs import lesion_log, lesion_marker
         from bidsseg.workflow.lesion_stages import is_done
 
         if crash is None:
-            told = is_done(job) or any(lesion_log(place).exists() for place in job.places)
+            told = is_done(job) or any(place.lesion_log.exists() for place in job.places)
             return None if told else error
         reason = with_advice(str((LAST_ERROR.findall(crash) or [error])[-1]), self.how.work_dir)
         for place in job.places:
-            if not lesion_marker(place).exists():
-                _write_log(lesion_log(place), f"{crash.rstrip()}\nError: {reason}\n")
+            if not place.lesions.summary.exists():
+                _write_log(place.lesion_log, f"{crash.rstrip()}\nError: {reason}\n")
         return reason
 
     def _execute(self, workflow: Workflow) -> str:
@@ -220,7 +219,7 @@ class Runner:
         return {**found, **{name.split(".")[1]: text for name, text in self.unwritten.items()}}
 
     def _outcome(self, job: Job, crashes: dict[str, str], error: str) -> Outcome:
-        log = self.how.logs / f"{job.place.scan.stem}_error.txt"
+        log = job.place.log
         crash = next((crashes[part] for part in parts_of(job) if part in crashes), None)
         if crash is not None:
             reason = reason_in(crash, job, self.how.work_dir)

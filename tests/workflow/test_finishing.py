@@ -15,10 +15,10 @@ def test_sessions_are_compared_once_and_again_when_a_scan_was_done_again(tmp_pat
     session = places(tmp_path, "sub-1_T1w", "sub-1_FLAIR")
     assert sessions_to_compare(session) == []  # not segmented yet
     for place in session:
-        write_text(place.marker, json.dumps({"Verdict": "pass"}))
+        write_text(place.quality, json.dumps({"Verdict": "pass"}))
     assert sessions_to_compare(session) == [session]
     for place, other in zip(session, session[::-1], strict=True):
-        write_text(place.marker, json.dumps(with_agreement({"Verdict": "pass"}, {other.scan.stem: 0.8})))
+        write_text(place.quality, json.dumps(with_agreement({"Verdict": "pass"}, {other.scan.stem: 0.8})))
     assert sessions_to_compare(session) == []
-    write_text(session[0].marker, json.dumps({"Verdict": "pass"}))
+    write_text(session[0].quality, json.dumps({"Verdict": "pass"}))
     assert sessions_to_compare(session) == [session]

@@ -11,8 +11,9 @@ import pytest
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
+from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.dataset import ScanSelection, find_scans
-from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, lesion_marker
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 from bidsseg.errors import UserError
 from bidsseg.files import write_json
 from bidsseg.lesions.options import LesionOptions
@@ -114,9 +115,9 @@ def test_outputs_are_written_again_though_the_work_folder_knows_them(
     [job] = jobs("sub-01_T1w.nii.gz")
     keeping = Resources(how.work_dir, how.logs, plugin=LINEAR, kept="kept")
     assert run([job], keeping)[0] == [Outcome(job)]
-    job.place.marker.unlink()
+    job.place.quality.unlink()
     assert run([job], keeping)[0] == [Outcome(job)]
-    assert job.place.marker.exists()
+    assert job.place.quality.exists()
     assert (keeping.nodes / "bidsseg" / workflow_name(job) / "segmentation" / "segmentation.npz").exists()
 
 
@@ -239,7 +240,7 @@ def test_lesions_that_were_never_run_are_not_done(
     lesion_jobs: list[LesionJob], how: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for job in lesion_jobs:
-        write_json(lesion_marker(job.places[0]), {"Findings": "of an earlier mask", "Outputs": []})
+        write_json(job.places[0].lesions.summary, {"Findings": "of an earlier mask", "Outputs": []})
     monkeypatch.setattr(Runner, "_execute", lambda self, workflow: "sbatch: not found")
     assert run_lesions(lesion_jobs, how) == ["sbatch: not found"] * 2
 
