@@ -149,8 +149,8 @@ NAMING = {
 def test_names_of_results_are_spelled_in_one_module(name: str) -> None:
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
     told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    spelled = [node.value for node in texts if id(node) not in told and RESULT_NAME.search(node.value)]
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in told]
+    spelled = [text for text in texts if isinstance(text, str) and RESULT_NAME.search(text)]
     assert not spelled or name in NAMING
 
 

@@ -298,6 +298,11 @@ def defect_log(out: Path) -> Path:
     return logs_of(out) / f"bidsseg{ERROR}"
 
 
+def failure_beside(log: Path) -> Path:
+    """What a log tells, as data."""
+    return log.with_suffix(".json")
+
+
 def methods_file(out: Path) -> Path:
     """The methods text of the last run."""
     return logs_of(out) / "CITATION.md"

@@ -21,12 +21,13 @@ from bidsseg.bids.outputs import (
     LesionOutputs,
     ParticipantOutputs,
     ScanOutputs,
+    failure_beside,
     finished_scans,
     lesions_beside,
     methods_file,
 )
-from bidsseg.errors import FileError
-from bidsseg.files import json_content
+from bidsseg.errors import FileError, failure_from
+from bidsseg.files import json_content, read_json
 from bidsseg.imaging.image import Image, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.quality.verdicts import TITLES, verdict_of
@@ -45,7 +46,6 @@ LESION_PICTURE_SHARE = 0.15
 PICTURE_QUALITIES = ((1900, 82), (1500, 78), (1100, 72), (800, 65))
 "(width in pixels, JPEG quality), best first."
 PROVENANCE = ("SoftwareVersion", "Model", "WeightsSHA256", "BiasFieldCorrection", "Sources")
-ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
     "ExpectedDice": ("Expected Dice", "With a manual outline, mean over the regions"),
     "ReachableDice": ("Reachable Dice", "What scans of this kind reach: its slices, contrast and field of view"),
@@ -287,13 +287,13 @@ def failures(out_dir: Path, subject: str) -> list[Failure]:
 
 
 def reason_and_log(path: Path) -> tuple[str, str]:
-    """The last error in a log, and the end of the log."""
+    """What a log tells in one line, and the end of the log."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         return f"the log could not be read ({error})", ""
-    errors: Sequence[str] = ERROR_LINE.findall(text)
-    return (errors[-1] if errors else "see the log"), text[-20_000:]
+    failure = failure_from(read_json(failure_beside(path)))
+    return (failure.error if failure else "see the log"), text[-20_000:]
 
 
 def methods(out_dir: Path) -> list[str]:

@@ -13,15 +13,14 @@ from bidsseg.bids.names import parse_scan
 from bidsseg.bids.outputs import OutputSettings, ParticipantOutputs, ScanOutputs, finished_scans, label_table_file
 from bidsseg.bids.root_files import links_in
 from bidsseg.bids.session_order import in_time
-from bidsseg.errors import UserError
+from bidsseg.errors import Failure, UserError
 from bidsseg.files import json_content, table, write_text
 from bidsseg.labels import label_table
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.tables import LESION_CODES
+from bidsseg.workflow.failures import told_in
 from bidsseg.workflow.jobs import LesionJob
 from bidsseg.workflow.lesion_stages import is_done, remove_changes, remove_lesions
-
-REASON = "Error: "
 
 
 @dataclass(frozen=True)
@@ -169,24 +168,19 @@ def told_of(job: LesionJob, result: str) -> list[Told]:
     return [Told(f"{place.scan.stem} lesions", result, f"mask {Path(mask).name}") for place, mask in names]
 
 
-def outcomes(job: LesionJob, error: str | None) -> list[Told]:
-    """How each scan of a participant went; ``error`` is what ended all of it, if something did."""
+def outcomes(job: LesionJob, failure: Failure | None) -> list[Told]:
+    """How each scan of a participant went; ``failure`` is what ended all of it, if something did."""
     told = []
     for place, mask in zip(job.places, job.masks, strict=True):
-        name, log = f"{place.scan.stem} lesions", place.lesion_log
-        if log.exists():
-            told.append(Told(name, "lesions failed", _reason(log)))
-        elif error is not None or not place.lesions.summary.exists():
-            told.append(Told(name, "lesions failed", f"{mask}: {error or 'not finished'}"))
+        name = f"{place.scan.stem} lesions"
+        if place.lesion_log.exists():
+            told.append(Told(name, "lesions failed", told_in(place.lesion_log).error))
+        elif failure is not None or not place.lesions.summary.exists():
+            told.append(Told(name, "lesions failed", f"{mask}: {failure.error if failure else 'not finished'}"))
         else:
             found = json_content(place.lesions.summary)
             told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
     return told
-
-
-def _reason(log: Path) -> str:
-    last = log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
-    return last.partition(REASON)[2] or last
 
 
 def write_lesion_root(out: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -20,8 +19,8 @@ import numpy as np
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.completeness import all_there, listed, remove_outputs
 from bidsseg.bids.outputs import NEEDED_SCHEMES, ParticipantOutputs, ScanOutputs, sidecar_of
-from bidsseg.errors import UserError, one_line_errors
-from bidsseg.files import all_whole, read_json, write_json, write_text
+from bidsseg.errors import UserError, failure_of, one_line_errors
+from bidsseg.files import all_whole, read_json, write_json
 from bidsseg.imaging.image import Image, load
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
@@ -29,6 +28,7 @@ from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import LesionReport
 from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
 from bidsseg.segmentation.result import Segmentation, from_labels
+from bidsseg.workflow.failures import remove_log, write_log
 from bidsseg.workflow.jobs import LesionJob
 
 
@@ -67,8 +67,7 @@ def _is_current(place: ScanOutputs, mask: str, job: LesionJob) -> bool:
 
 def remove_lesions(place: ScanOutputs) -> bool:
     """Remove what a mask led to, be it a result or a failure; whether there was anything."""
-    failed = place.lesion_log.exists()
-    place.lesion_log.unlink(missing_ok=True)
+    failed = remove_log(place.lesion_log)
     return remove_outputs(place.out, place.lesions.summary) or failed
 
 
@@ -100,8 +99,8 @@ def describe_participant(fields: dict[str, Any]) -> str:
             with one_line_errors(job.masks[number]):
                 report = describe(place, image, number, job)
                 matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
-        except UserError:
-            write_text(place.lesion_log, traceback.format_exc())
+        except UserError as error:
+            write_log(place.lesion_log, failure_of(error))
             continue
         first = first or (image, report.segmentation)
         name = place.scan.session or place.scan.stem

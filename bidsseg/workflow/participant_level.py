@@ -233,8 +233,8 @@ def _lesions(places: Sequence[ScanOutputs], recipe: OutputSettings, options: Run
         from bidsseg.workflow.nipype_workflow import run_lesion_jobs
 
         with progress(len(planned.jobs)) as on_scan:
-            for job, error in run_lesion_jobs(planned.jobs, pool, on_scan):
-                told += outcomes(job, error)
+            for job, failure in run_lesion_jobs(planned.jobs, pool, on_scan):
+                told += outcomes(job, failure)
     return [Row(line.name, line.result, line.why) for line in told]
 
 

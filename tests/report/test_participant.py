@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bidsseg.bids.names import Scan
 from bidsseg.bids.outputs import OutputSettings, ScanOutputs
+from bidsseg.errors import Failure, Kind
 from bidsseg.files import write_text
 from bidsseg.imaging.grid import conform, grid_of
 from bidsseg.imaging.image import Image
@@ -27,6 +28,7 @@ from bidsseg.report.participant import MARGIN_BYTES, measure, participant_report
 from bidsseg.report.viewer import as_text, embed, rows_and_codes, shown_axis
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.workflow.derivatives import ScanResult, write_scan
+from bidsseg.workflow.failures import write_log
 from tests.browser import CHROMIUM, browser
 
 RECIPE = OutputSettings("0.1.0", "small", "0" * 64, schemes=("regions", "lobes"))
@@ -121,11 +123,12 @@ def test_nothing_of_the_user_becomes_markup(tmp_path: Path) -> None:
 
 def test_failed_scans_are_told(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    log = "Traceback ...\nbidsseg.errors.FileError: x.nii.gz: truncated; export it again\n"
-    write_text(out / "logs" / "sub-01_T1w_error.txt", log)
+    log = "Traceback ...\nFileError: x.nii.gz: of the traceback\n"
+    write_log(out / "logs" / "sub-01_T1w_error.txt", Failure("x.nii.gz: truncated; export it again", Kind.USER, log))
     write_text(out / "logs" / "sub-011_T1w_error.txt", "ValueError: of another participant\n")
     text = participant_report(out, "01").read_text(encoding="utf-8")
     assert "x.nii.gz: truncated; export it again" in text
+    assert "x.nii.gz: of the traceback" in text
     assert "another participant" not in text
     assert "No scan of this participant has been segmented" in text
 
