@@ -159,6 +159,11 @@ class ScanOutputs:
         return self.file(QUALITY.lstrip("_"), desc=self.scan.suffix)
 
     @property
+    def agreement(self) -> Path:
+        """How far the contrasts of the session agree; written when all of them are complete."""
+        return self.file("agreement.json", desc=self.scan.suffix)
+
+    @property
     def anchor(self) -> str:
         """The scan's place on the participant's page."""
         return self.quality.name.removesuffix(QUALITY)
@@ -257,7 +262,7 @@ class ParticipantOutputs:
 
     def reported(self) -> list[Path]:
         """The files that tell of news for the participant's page."""
-        patterns = (f"**/anat/*{QUALITY}", "**/*_lesions.json")
+        patterns = (f"**/anat/*{QUALITY}", "**/anat/*_agreement.json", "**/*_lesions.json")
         return [*(path for pattern in patterns for path in self.folder.glob(pattern)), *self.logs().values()]
 
 

@@ -25,6 +25,7 @@ BIDSIGNORE = (
     "group_*",
     "*_volumes.*",
     "*_qc.json",
+    "*_agreement.json",
     "*_lesion*",
 )
 README = """Brain regions by bidsseg.

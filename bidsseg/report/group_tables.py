@@ -17,9 +17,10 @@ from bidsseg.bids.dataset import NothingSelected
 from bidsseg.bids.names import entities_in
 from bidsseg.bids.outputs import LesionOutputs, ParticipantOutputs, ScanOutputs, finished_scans, participants
 from bidsseg.errors import plain
-from bidsseg.files import NA, Table, harmless, json_content, read_table, whole, write_json
+from bidsseg.files import NA, Table, harmless, json_content, read_json, read_table, whole, write_json
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
 from bidsseg.lesions.tables import LOAD_COLUMNS
+from bidsseg.quality.verdicts import judged
 from bidsseg.report.group import LESIONS, Cohort, Entry, write_group_page
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS
 
@@ -158,7 +159,7 @@ def _add_scan(gathered: Gathered, source: Source, found: ScanOutputs, table: Tex
     if not isinstance(quality, dict):
         raise ValueError("the quality file is not a JSON object")
     volumes = read_table(found.volumes, list(VOLUME_COLUMNS))
-    entry = Entry(*source.cells, anchor=found.anchor, quality=told(quality))
+    entry = Entry(*source.cells, anchor=found.anchor, quality=told(judged(quality, read_json(found.agreement))))
     numbers = gathered.cohort.numbers_of_volumes(volumes)
     _write_rows(table, source, volumes)
     gathered.cohort.add(entry, numbers)

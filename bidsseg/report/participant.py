@@ -30,7 +30,7 @@ from bidsseg.errors import FileError, failure_from
 from bidsseg.files import json_content, read_json
 from bidsseg.imaging.image import Image, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
-from bidsseg.quality.verdicts import TITLES, verdict_of
+from bidsseg.quality.verdicts import TITLES, judged, verdict_of
 from bidsseg.report.charts import Chart, label_title, read_charts
 from bidsseg.report.html import NIIVUE, packed, write_page
 from bidsseg.report.lesions import SessionLesions, read_lesions, zones_of_lesions
@@ -167,7 +167,7 @@ def section(place: ScanOutputs) -> Section:
     quality: Mapping[str, Any] = {}
     charts: list[Chart] = []
     try:
-        quality = as_mapping(json_content(place.quality))
+        quality = judged(as_mapping(json_content(place.quality)), read_json(place.agreement))
     except (OSError, ValueError) as error:
         problems.append(f"{place.quality.name} could not be read ({error})")
     try:

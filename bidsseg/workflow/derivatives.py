@@ -55,6 +55,7 @@ class ScanResult:
 
 def write_scan(place: ScanOutputs, recipe: OutputSettings, result: ScanResult, threads: int = 1) -> Path:
     """Write all derivatives of a scan and return its marker, which is written last."""
+    place.agreement.unlink(missing_ok=True)  # with labels that go now
     remove_outputs(place.out, place.quality)
     writer = _Writer(place, recipe, [])
     try:
@@ -87,7 +88,7 @@ def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
 def refuse_to_replace_of(place: ScanOutputs, recipe: OutputSettings) -> None:
     """Raise ``UserError`` where what ``write_scan`` replaces is not as bidsseg wrote it."""
     images = [path for path in listed(place.out, place.quality) if path.name.endswith(".nii.gz")]
-    refuse_to_replace([*images, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
+    refuse_to_replace([*images, place.agreement, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
 
 
 def outputs_of(place: ScanOutputs, recipe: OutputSettings) -> list[Path]:

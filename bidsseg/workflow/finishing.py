@@ -11,12 +11,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from bidsseg import __version__
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.contrasts import other_contrasts, session_key
 from bidsseg.bids.outputs import ParticipantOutputs, ScanOutputs
 from bidsseg.errors import named
 from bidsseg.files import read_json, write_json
-from bidsseg.quality.agreement import WITH, with_agreement
+from bidsseg.quality.verdicts import WITH
 from bidsseg.workflow.workers import end_processes, end_with_parent
 
 
@@ -75,7 +76,7 @@ def _write_report(out: Path, overwrite: bool, subject: str) -> str | None:
 
 
 def sessions_to_compare(places: Iterable[ScanOutputs]) -> list[list[ScanOutputs]]:
-    """Sessions with several contrasts, all segmented, whose quality files lack a part of their agreement."""
+    """Sessions with several contrasts, all segmented, of which a part of the agreement is not known."""
     groups: dict[tuple[Path, str, str | None], list[ScanOutputs]] = {}
     for place in other_contrasts(places):
         groups.setdefault(session_key(place), []).append(place)
@@ -83,18 +84,17 @@ def sessions_to_compare(places: Iterable[ScanOutputs]) -> list[list[ScanOutputs]
 
 
 def _is_incomplete(group: Sequence[ScanOutputs]) -> bool:
-    """A scan done again has a fresh quality file, without agreement."""
-    qualities = {place: read_json(place.quality) for place in group}
-    if not all(qualities.values()):
+    """A scan done again has lost what was known of it."""
+    if not all(read_json(place.quality) for place in group):
         return False
-    others = other_contrasts(group)
-    return any({other.scan.stem for other in others[place]} != set(qualities[place].get(WITH, {})) for place in group)
+    others, known = other_contrasts(group), {place: read_json(place.agreement).get(WITH, {}) for place in group}
+    return any({other.scan.stem for other in others[place]} != set(known[place]) for place in group)
 
 
 def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
-    """Register a session's scans and write into their quality files how much their regions, or lobes, agree."""
+    """Register a session's scans and write how much their regions, or lobes, agree, a file for each."""
     from bidsseg.imaging.image import load
-    from bidsseg.quality.agreement import register_answers
+    from bidsseg.quality.agreement import agreement_file, register_answers
 
     labels = [_label_image(place) for place in group]
     if not all(labels):
@@ -108,7 +108,7 @@ def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
             for b, other in enumerate(group)
             if other.scan.suffix != place.scan.suffix
         }
-        write_json(place.quality, with_agreement(read_json(place.quality), by_other))
+        write_json(place.agreement, agreement_file(by_other, {"SoftwareVersion": __version__}))
 
 
 def _label_image(place: ScanOutputs) -> Path | None:

@@ -31,7 +31,7 @@ from bidsseg.files import json_content, read_json, write_text
 from bidsseg.labels import SCHEMES
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
-from bidsseg.quality.verdicts import reasons_of, verdict_of
+from bidsseg.quality.verdicts import judged, reasons_of, verdict_of
 from bidsseg.workflow.claims import Claims
 from bidsseg.workflow.console import Row, RunStatus, finish, progress
 from bidsseg.workflow.environment import defects_logged, environment
@@ -292,15 +292,16 @@ def _read_plugin(path: Path) -> dict[str, Any]:
 
 def _with_verdicts(rows: Sequence[Row], places: Sequence[ScanOutputs]) -> list[Row]:
     """The rows of segmented scans with their verdicts, and the reasons and warnings; contrasts are compared by now."""
-    markers = {place.scan.stem: place.quality for place in places}
-    judged = []
+    by_name = {place.scan.stem: place for place in places}
+    told = []
     for row in rows:
-        if row.result in ("done", "complete") and row.name in markers:
-            quality = read_json(markers[row.name])
+        if row.result in ("done", "complete") and row.name in by_name:
+            place = by_name[row.name]
+            quality = judged(read_json(place.quality), read_json(place.agreement))
             noticed = [*reasons_of(quality), *map(str, quality.get("Warnings", ()))] if row.result == "done" else []
             row = replace(row, verdict=verdict_of(quality), why="; ".join(noticed) or row.why)
-        judged.append(row)
-    return judged
+        told.append(row)
+    return told
 
 
 def _write_citation(out: Path, recipe: OutputSettings, options: RunOptions) -> None:

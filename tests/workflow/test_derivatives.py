@@ -22,10 +22,11 @@ from bidsseg.bids.root_files import (
 )
 from bidsseg.bids.session_order import in_time, sessions_table
 from bidsseg.errors import UserError
-from bidsseg.files import table
+from bidsseg.files import table, write_json
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import load
 from bidsseg.labels import SCHEMES, Scheme, label_table
+from bidsseg.quality.agreement import agreement_file
 from bidsseg.report import mosaic as pictures
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.workflow import derivatives
@@ -238,6 +239,16 @@ def test_what_others_changed_is_refused_and_not_removed(place: ScanOutputs) -> N
             refuse_to_replace_of(place, recipe)
     remove_outputs(place.out, place.quality)
     assert [path.name for path in place.out.rglob("*.nii.gz")] == [labels.name]
+
+
+def test_agreement_goes_with_the_labels_it_is_about(place: ScanOutputs) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    alone = place.quality.read_text()
+    write_json(place.agreement, agreement_file({"sub-01_FLAIR": 0.3}, {"SoftwareVersion": "1"}))
+    assert is_complete(place, RECIPE)
+    write_scan(place, RECIPE, result_for(place))
+    assert not place.agreement.exists()
+    assert place.quality.read_text() == alone
 
 
 @pytest.mark.parametrize("name", ["dseg.nii.gz", "probseg.nii.gz", "dseg.json"])
