@@ -98,8 +98,9 @@ class Failure:
 def failure_of(error: BaseException, folder: Path | None = None) -> Failure:
     """An error as data; ``folder`` is where files were written that an error of a full disk does not name."""
     text = "".join(traceback.format_exception(error))
-    if isinstance(error, OSError) and error.errno in FULL and (error.filename or folder):
-        return Failure(full_disk(error.filename or folder), Kind.USER, text)
+    where = (error.filename or folder) if isinstance(error, OSError) and error.errno in FULL else None
+    if where:
+        return Failure(full_disk(where), Kind.USER, text)
     if isinstance(error, UserError):
         return Failure(str(error), Kind.DEFECT if isinstance(error, Defect) else Kind.USER, text)
     line = named(error) if isinstance(error, Exception) else f"{type(error).__name__}: {error}"
