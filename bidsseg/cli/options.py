@@ -26,6 +26,9 @@ THREADS_OPTION = click.option("--threads", type=click.IntRange(0), default=0, he
 OVERWRITE_OPTION = click.option(
     "--overwrite", is_flag=True, help="Also replace files that bidsseg did not write, or that were changed since."
 )
+SERIES_OPTION = click.option(
+    "--series", metavar="UID|NUMBER", help="Of several DICOM series in a folder; without it, they are listed."
+)
 MIRROR_OPTION = click.option(
     "--mirror", is_flag=True, help="Average with the answer to the mirror image: better, twice the network's time."
 )
