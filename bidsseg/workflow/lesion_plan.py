@@ -38,6 +38,16 @@ class LesionPlanInputs:
 
 
 @dataclass(frozen=True)
+class ScanMask:
+    """A scan and the mask of its lesions."""
+
+    place: ScanOutputs
+    path: Path
+    uri: str
+    "BIDS URI of the mask."
+
+
+@dataclass(frozen=True)
 class Told:
     """How it stands with one session's lesions."""
 
@@ -99,28 +109,28 @@ def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, 
     complete: list[LesionJob] = []
     told: list[Told] = []
     for subject, scans in found.items():
-        pairs: list[tuple[ScanOutputs, Path]] = []
+        masks: list[ScanMask] = []
         removed = False
         for session, group in groupby(scans, key=lambda place: place.scan.session):
             places = list(group)
             try:
-                pair = _pair(places, find_masks(request.search, subject, session))
+                mask = mask_of(places, request)
             except UserError as error:
                 told.append(Told(_name(subject, session), "lesions failed", str(error)))
                 continue
-            if pair is None:
+            if mask is None:
                 told.append(Told(_name(subject, session), "no mask"))
-            pairs += [pair] if pair else []
+            masks += [mask] if mask else []
             if not dry_run:
-                removed |= _remove_others(places, pair)
-        if len(pairs) < 2 and not dry_run:
+                removed |= _remove_others(places, mask)
+        if len(masks) < 2 and not dry_run:
             removed |= remove_changes(request.out, subject)
         if removed:
             ParticipantOutputs(request.out, subject).report.unlink(
                 missing_ok=True
             )  # it shows them; the run writes it anew
-        if pairs:
-            job = _job(pairs, request, overwrite)
+        if masks:
+            job = _job(masks, request, overwrite)
             (complete if not overwrite and is_done(job) else jobs).append(job)
     return Plan(tuple(jobs), tuple(complete), tuple(told))
 
@@ -129,28 +139,33 @@ def _name(subject: str, session: str | None) -> str:
     return f"sub-{subject}" + (f"_ses-{session}" if session else "") + " lesions"
 
 
-def _pair(places: Sequence[ScanOutputs], masks: Sequence[Path]) -> tuple[ScanOutputs, Path] | None:
-    found = choose([place.scan for place in places], masks)
+def mask_of(places: Sequence[ScanOutputs], request: LesionPlanInputs) -> ScanMask | None:
+    """The mask of a session, and which of its scans it belongs to; None where there is none.
+
+    Raises ``UserError`` where several masks fit equally well.
+    """
+    scan = places[0].scan
+    found = choose([place.scan for place in places], find_masks(request.search, scan.subject, scan.session))
     if found is None:
         return None
-    return next(place for place in places if place.scan == found[0]), found[1]
+    links = link_names(request.search.derivatives, links_in(request.out))
+    return ScanMask(next(place for place in places if place.scan == found[0]), found[1], _uri(found[1], links))
 
 
-def _remove_others(places: Sequence[ScanOutputs], pair: tuple[ScanOutputs, Path] | None) -> bool:
-    kept = pair[0].lesions if pair else None
+def _remove_others(places: Sequence[ScanOutputs], mask: ScanMask | None) -> bool:
+    kept = mask.place.lesions if mask else None
     removed = [remove_lesions(place) for place in places if place.lesions != kept]
     return any(removed)
 
 
-def _job(pairs: Sequence[tuple[ScanOutputs, Path]], request: LesionPlanInputs, overwrite: bool) -> LesionJob:
-    links = link_names(request.search.derivatives, links_in(request.out))
+def _job(masks: Sequence[ScanMask], request: LesionPlanInputs, overwrite: bool) -> LesionJob:
     return LesionJob(
         dataset=str(request.dataset),
         out=str(request.out),
         version=request.recipe.version,
-        scans=tuple(str(place.scan.path) for place, _ in pairs),
-        masks=tuple(str(mask) for _, mask in pairs),
-        mask_uris=tuple(_uri(mask, links) for _, mask in pairs),
+        scans=tuple(str(mask.place.scan.path) for mask in masks),
+        masks=tuple(str(mask.path) for mask in masks),
+        mask_uris=tuple(mask.uri for mask in masks),
         options=asdict(request.options),
         threads=request.threads,
         overwrite=overwrite,
