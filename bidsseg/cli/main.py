@@ -29,7 +29,7 @@ from bidsseg.errors import ALONE, UserError, one_line_errors, plain
 from bidsseg.files import stem_of
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
-from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
+from bidsseg.segmentation.defaults import BIAS_CORRECTION
 
 if TYPE_CHECKING:
     from bidsseg.workflow.single_scan import SingleScanOptions
@@ -59,7 +59,7 @@ def main() -> None:
 )
 @click.option("--seg", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
 @MIRROR_OPTION
-@bias_correction_option(BIAS_CORRECTION_OF_SINGLE_SCANS)
+@bias_correction_option()
 @click.option("--picture/--no-picture", default=True, help="Write a PNG mosaic beside the labels.")
 @OVERWRITE_OPTION
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bidsseg.authorship import refuse_inputs, refuse_to_replace
+from bidsseg.bids.outputs import LesionOutputs, sidecar_of
 from bidsseg.errors import ALONE, one_line_errors
 from bidsseg.files import all_whole, leftovers_of, remove_temporaries, write_json
 from bidsseg.imaging.image import Image, load, save
@@ -16,7 +17,7 @@ from bidsseg.lesions.finding import FoundLesions, find_lesions
 from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.records import LesionReport
-from bidsseg.lesions.tables import LESION_TABLES, lesion_files, write_lesions
+from bidsseg.lesions.tables import LESION_TABLES, write_lesions
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_model import LesionModel, load_lesion_model
 from bidsseg.network.weights import Model
@@ -81,11 +82,9 @@ def describe_scan(scan: Path, base: Path, model: Model, options: SingleLesionOpt
 
 def _files(base: Path, options: SingleLesionOptions) -> list[Path]:
     """Tables and images, a picture, and of lesions that the network found mask and perhaps probabilities."""
-    files = [*lesion_files(base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
-    kinds = [] if options.mask else ["mask", "probseg"] if options.probseg else ["mask"]
-    return files + [
-        base.with_name(f"{base.name}_label-lesion_{kind}{ending}") for kind in kinds for ending in (".nii.gz", ".json")
-    ]
+    named = LesionOutputs(base)
+    found = [] if options.mask else [named.mask, named.probabilities][: 1 + options.probseg]
+    return [*named.files, named.picture, *(path for image in found for path in (image, sidecar_of(image)))]
 
 
 def _segment(
@@ -112,7 +111,7 @@ def _write(
 ) -> None:
     """Write all of the files, or none."""
     remove_temporaries(leftovers_of(files))
-    n_tables = len(lesion_files(Path()))
+    n_tables = len(LesionOutputs(Path("scan")).files)
     with all_whole(files) as temporary:
         write_lesions(report, image, temporary[:n_tables])
         zone_mosaic(temporary[n_tables], image, report)
