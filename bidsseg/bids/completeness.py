@@ -13,7 +13,7 @@ def is_complete(place: ScanOutputs, recipe: OutputSettings) -> bool:
     """Whether all outputs of the scan are there, made with this recipe from the scan as it is now."""
     marker = read_json(place.quality)
     try:
-        expected = {**recipe.metadata(), **place.source_state()}
+        expected = {**recipe.metadata_of(place.scan), **place.source_state()}
         return all(marker[key] == value for key, value in expected.items()) and all_there(place.out, place.quality)
     except (OSError, KeyError, TypeError):
         return False

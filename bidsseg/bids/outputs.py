@@ -27,6 +27,8 @@ ON_SCAN = "_space-orig"
 "In the names of images of lesions, in a dataset."
 ERROR = "_error.txt"
 FIGURES = "figures"
+LESION_CONTRAST = "FLAIR"
+"Suffix of the scans that lesions are found in."
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,22 @@ class OutputSettings:
     "Also the probability of every label."
     mirror: bool = False
     "Averaged with the answers to the mirror images."
+    lesion_weights_sha256: str = ""
+    "Of the network that finds lesions; empty where none are to be found."
+    lesion_threshold: float = 0.5
+    "Probability from which it calls a voxel lesion."
+
+    def finds_lesions_in(self, scan: Scan) -> bool:
+        """Lesions are found in FLAIR alone."""
+        return bool(self.lesion_weights_sha256) and scan.suffix == LESION_CONTRAST
+
+    def metadata_of(self, scan: Scan) -> dict[str, Any]:
+        """All that the outputs of a scan depend on besides the scan."""
+        return {**self.metadata(), **(self.lesion_metadata() if self.finds_lesions_in(scan) else {})}
+
+    def lesion_metadata(self) -> dict[str, Any]:
+        """For the sidecars of found lesions."""
+        return {"LesionWeightsSHA256": self.lesion_weights_sha256, "LesionThreshold": self.lesion_threshold}
 
     def metadata(self) -> dict[str, Any]:
         """For sidecars."""

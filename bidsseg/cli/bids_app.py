@@ -242,14 +242,23 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     help="BIDS derivatives with lesion masks (*_label-lesion_mask, *_label-lesion_roi, *_desc-lesion_mask, "
     "*_label-lesion_dseg or _probseg, LST-AI's space-*_seg-lst): describe lesions, and their change over sessions.",
 )
+@option(
+    "--lesions",
+    heading=LESIONS,
+    type=click.Choice(["given", "found", "none"]),
+    default="given",
+    show_default=True,
+    help="Lesions of a session: those of a mask in --derivatives if there is one, else those that the network finds in "
+    "FLAIR (given); these first (found); or find none (none).",
+)
 @option("--lesion-pattern", heading=LESIONS, metavar="GLOB", help="File names of the masks, if they are others.")
 @option(
     "--lesion-threshold",
     heading=LESIONS,
-    type=click.FloatRange(0, 1),
-    default=LesionOptions.threshold,
-    show_default=True,
-    help="For probabilistic masks.",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=None,
+    help="Probability from which a voxel is lesion. Default: 0.5 in given masks; for lesions that are found, what was "
+    "chosen on validation patients.",
 )
 @option(
     "--lesion-min-volume",

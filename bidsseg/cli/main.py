@@ -29,7 +29,6 @@ from bidsseg.errors import ALONE, UserError, one_line_errors, plain
 from bidsseg.files import stem_of
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
-from bidsseg.segmentation.defaults import BIAS_CORRECTION
 
 if TYPE_CHECKING:
     from bidsseg.workflow.single_scan import SingleScanOptions
@@ -209,7 +208,7 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     help="At ventricles, in mm.",
 )
 @click.option("--bands", "bands_mm", type=float, multiple=True, help="Edges of distance bands from the ventricles, mm.")
-@bias_correction_option(BIAS_CORRECTION)
+@bias_correction_option()
 @OVERWRITE_OPTION
 @MODEL_OPTION
 @DEVICE_OPTION

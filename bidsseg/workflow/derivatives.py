@@ -23,6 +23,7 @@ from bidsseg.files import write_json
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import Image, save
 from bidsseg.labels import Scheme, label_table
+from bidsseg.lesions.finding import FoundLesions
 from bidsseg.quality.assessment import Assessment, quality_file
 from bidsseg.quality.evidence import Evidence
 from bidsseg.segmentation.result import Segmentation
@@ -32,6 +33,8 @@ ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
 
 
 PROBABILITIES_ABOUT = "Probability of each label of the {0}, one volume for each row of seg-{0}_dseg.tsv."
+LESIONS_ABOUT = "White-matter lesions that the network found in this scan. A finding, not a diagnosis."
+LESION_PROBABILITIES_ABOUT = "Probability that a voxel is lesion, 0-1."
 PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to 1 mm."
 
 
@@ -51,6 +54,8 @@ class ScanResult:
     "By space and scheme, .npy files (labels, I, J, K) of 255 times the probability."
     judged: tuple[Evidence, Assessment] | None = None
     "What the network's probabilities tell about its answer, and what is thought of it."
+    lesions: FoundLesions | None = None
+    "What was found, where lesions were looked for."
 
 
 def write_scan(place: ScanOutputs, recipe: OutputSettings, result: ScanResult, threads: int = 1) -> Path:
@@ -80,6 +85,8 @@ def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
         if not writer.place.partners:  # else it is there already, from the scan by itself
             others.append(pool.submit(_write_preprocessed, writer, result))
         others.append(pool.submit(_write_volumes, writer, result))
+        if result.lesions is not None:
+            others.append(pool.submit(_write_lesions, writer, result.image, result.lesions))
     for done in others:
         done.result()
     _write_marker(writer, result, [*result.image.warnings, *pictures.result()])
@@ -99,6 +106,8 @@ def outputs_of(place: ScanOutputs, recipe: OutputSettings) -> list[Path]:
         for scheme in recipe.schemes:
             described.append(place.labels(scheme, space))
             described += [place.probabilities(scheme, space)] if recipe.probseg else []
+    if recipe.finds_lesions_in(place.scan):
+        described += [place.lesion_mask, *([place.lesion_probabilities] if recipe.probseg else [])]
     return [*described, *map(sidecar_of, described), *(place.figure(scheme) for scheme in recipe.schemes)]
 
 
@@ -160,6 +169,16 @@ def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Sche
     writer.image(path, volumes, like, sidecar, slope=1 / 255)
 
 
+def _write_lesions(writer: _Writer, like: Image, found: FoundLesions) -> None:
+    """The mask of the lesions that were found, and where asked for their probabilities."""
+    about = {**_reference("orig"), **writer.recipe.lesion_metadata(), **found.about}
+    sidecar = writer.metadata(Type="Lesion", Description=LESIONS_ABOUT, **about)
+    writer.image(writer.place.lesion_mask, found.mask.astype(np.uint8), like, sidecar)
+    if writer.recipe.probseg:
+        sidecar = writer.metadata(Description=LESION_PROBABILITIES_ABOUT, **about)
+        writer.image(writer.place.lesion_probabilities, found.probability.astype(np.float32), like, sidecar)
+
+
 def _on_grid_of(result: ScanResult, space: str) -> Image:
     """An image whose affine and header fit a space; its voxels don't matter."""
     if space == "orig":
@@ -198,11 +217,15 @@ def _write_figures(writer: _Writer, result: ScanResult) -> list[str]:
     return []
 
 
+def _made_with(writer: _Writer) -> dict[str, Any]:
+    return {**writer.metadata(), **writer.recipe.metadata_of(writer.place.scan)}
+
+
 def _write_marker(writer: _Writer, result: ScanResult, warnings: Sequence[str]) -> None:
     place = writer.place
     outputs = sorted(path.relative_to(place.out).as_posix() for path in writer.written)
     content = {
-        **quality_file(result.judged, result.native, warnings, writer.metadata()),
+        **quality_file(result.judged, result.native, warnings, _made_with(writer)),
         **place.source_state(),
         "Outputs": outputs,
     }

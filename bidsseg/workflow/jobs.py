@@ -68,6 +68,10 @@ class Job:
         """The job of one of the sources by itself, whose answer is kept."""
         return replace(self, scan=scan, partners=(), keep_answer=True)
 
+    @property
+    def finds_lesions(self) -> bool:
+        return self.made_with().finds_lesions_in(self.place.scan)
+
     def made_with(self) -> OutputSettings:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.recipe.items()}
         return OutputSettings(**fields)

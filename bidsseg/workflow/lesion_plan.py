@@ -21,6 +21,7 @@ from bidsseg.lesions.tables import LESION_CODES
 from bidsseg.workflow.failures import told_in
 from bidsseg.workflow.jobs import LesionJob
 from bidsseg.workflow.lesion_stages import is_done, remove_changes, remove_lesions
+from bidsseg.workflow.options import LesionSource
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class LesionPlanInputs:
     dataset: Path
     out: Path
     threads: int
+    prefer: LesionSource = "given"
+    "Which lesions count where there are both."
 
 
 @dataclass(frozen=True)
@@ -144,12 +147,26 @@ def mask_of(places: Sequence[ScanOutputs], request: LesionPlanInputs) -> ScanMas
 
     Raises ``UserError`` where several masks fit equally well.
     """
+    sources = {"given": (_given, _found), "found": (_found, _given), "none": (_given,)}[request.prefer]
+    return next(filter(None, (source(places, request) for source in sources)), None)
+
+
+def _given(places: Sequence[ScanOutputs], request: LesionPlanInputs) -> ScanMask | None:
+    """A mask in derivatives of another program."""
     scan = places[0].scan
     found = choose([place.scan for place in places], find_masks(request.search, scan.subject, scan.session))
     if found is None:
         return None
     links = link_names(request.search.derivatives, links_in(request.out))
     return ScanMask(next(place for place in places if place.scan == found[0]), found[1], _uri(found[1], links))
+
+
+def _found(places: Sequence[ScanOutputs], request: LesionPlanInputs) -> ScanMask | None:
+    """The mask of the session's first scan in which the network looked for lesions."""
+    for place in places:
+        if request.recipe.finds_lesions_in(place.scan) and place.lesion_mask.exists():
+            return ScanMask(place, place.lesion_mask, f"bids::{place.lesion_mask.relative_to(place.out).as_posix()}")
+    return None
 
 
 def _remove_others(places: Sequence[ScanOutputs], mask: ScanMask | None) -> bool:

@@ -31,6 +31,7 @@ from bidsseg.files import json_content, read_json, write_text
 from bidsseg.labels import SCHEMES
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
+from bidsseg.network.lesion_model import lesion_model_folder, read_lesion_card
 from bidsseg.quality.verdicts import judged, reasons_of, verdict_of
 from bidsseg.workflow.claims import Claims
 from bidsseg.workflow.console import Row, RunStatus, finish, progress
@@ -152,12 +153,16 @@ def recipe_of(options: RunOptions) -> OutputSettings:
     folder = folder_of(options.model or DEFAULT_MODEL)
     card = read_card(folder)
     check_weights(folder, card)
-    schemes, spaces = options.seg, options.output_spaces
-    if options.derivatives:  # lesions are placed in these
+    schemes, spaces, lesions = options.seg, options.output_spaces, {}
+    if options.finds_lesions:
+        lesion_card = read_lesion_card(lesion_model_folder())
+        threshold = options.lesion_threshold or lesion_card.threshold
+        lesions = {"lesion_weights_sha256": lesion_card.sha256, "lesion_threshold": threshold}
+    if options.describes_lesions:  # they are placed in these
         schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
         spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
     how = (options.bias_correction, schemes, spaces, options.probseg, options.mirror)
-    return OutputSettings(__version__, card.name, card.sha256, *how)
+    return OutputSettings(__version__, card.name, card.sha256, *how, **lesions)
 
 
 def _check_folders(options: RunOptions) -> None:
@@ -214,7 +219,7 @@ def _links(options: RunOptions) -> dict[str, str]:
 
 def _lesions(places: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
     """Describe the lesions of all segmented scans that have a mask, or tell what is to do."""
-    if not options.derivatives:
+    if not options.describes_lesions:
         return []
     from bidsseg.workflow.lesion_plan import by_session, finished, outcomes, plan, told_of, write_lesion_root
 
@@ -245,13 +250,15 @@ def _lesion_request(recipe: OutputSettings, options: RunOptions) -> LesionPlanIn
 
     out = options.out_dir.resolve()
     chosen = LesionOptions(
-        threshold=options.lesion_threshold,
+        threshold=LesionOptions.threshold if options.lesion_threshold is None else options.lesion_threshold,
         min_volume_mm3=options.lesion_min_volume,
         tolerance_mm=options.lesion_tolerance,
         bands_mm=tuple(sorted(options.lesion_bands)),
     )
     search = MaskSearch(tuple(path.resolve() for path in options.derivatives), options.lesion_pattern, out)
-    return LesionPlanInputs(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
+    return LesionPlanInputs(
+        search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads, options.lesions
+    )
 
 
 def _execution(options: RunOptions) -> Resources:
@@ -307,5 +314,5 @@ def _with_verdicts(rows: Sequence[Row], places: Sequence[ScanOutputs]) -> list[R
 def _write_citation(out: Path, recipe: OutputSettings, options: RunOptions) -> None:
     from bidsseg.report.methods import methods_text
 
-    text = methods_text(recipe, options.modality, bool(options.derivatives), options.fuse)
+    text = methods_text(recipe, options.modality, options.describes_lesions, options.fuse)
     write_text(methods_file(out), text)

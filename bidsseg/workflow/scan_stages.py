@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.errors import one_line_errors
+from bidsseg.errors import UserError, one_line_errors
 from bidsseg.files import json_content, write_json
 from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
+from bidsseg.lesions.finding import FoundLesions, find_lesions
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions, Probabilities
+from bidsseg.network.lesion_model import load_lesion_model
+from bidsseg.network.lesion_net import Contrast
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess
 from bidsseg.quality.coverage import geometry
@@ -25,6 +28,7 @@ from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.fusion import contrast_of, fuse, register
+from bidsseg.segmentation.lesion_probability import LesionAnswer, lesion_answer
 from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
@@ -32,7 +36,7 @@ from bidsseg.workflow.derivatives import ScanResult, refuse_to_replace_of, write
 from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
-CONFORMED = "conformed.npy"
+CONFORMED, LESION_ANSWER = "conformed.npy", "lesions.npz"
 ANSWER = ("tissue", "right", "parcels")
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
@@ -68,6 +72,8 @@ def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str
         evidence = examine(of_scan, model, options)
         if job["keep_answer"]:
             keep_answer(folder, corrected, of_scan)
+        if Job(**job).finds_lesions:
+            keep_lesions(folder, lesion_answer(of_scan, load_lesion_model(), job["device"]))
         return _decided(job, of_scan, evidence, folder)
 
 
@@ -138,6 +144,22 @@ def kept_answer(folder: Path) -> tuple[Image, Answer]:
     return image, Answer(conformed, volume, image.grid, Probabilities((i, j, k), *parts))
 
 
+def keep_lesions(folder: Path, found: LesionAnswer) -> None:
+    """Keep what the lesion network said of a scan in a file of a folder."""
+    np.savez(
+        folder / LESION_ANSWER,
+        probability=found.probability,
+        contrast=np.array([found.contrast.cortex, found.contrast.fluid]),
+    )
+
+
+def kept_lesions(folder: Path, segmentation: Segmentation, threshold: float) -> FoundLesions:
+    """The lesions that ``keep_lesions`` kept the probabilities of; raises ``UserError`` for a scan that is no FLAIR."""
+    with np.load(folder / LESION_ANSWER) as kept:
+        cortex, fluid = map(float, kept["contrast"])
+        return find_lesions(LesionAnswer(kept["probability"], Contrast(cortex, fluid)), segmentation, threshold)
+
+
 def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
     """Write all derivatives; returns the path of the file that marks the scan as complete."""
     with one_line_errors(job["scan"]):
@@ -153,7 +175,13 @@ def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         if not work.overwrite:  # they may have been written meanwhile
             refuse_to_replace_of(work.place, recipe)
         conformed = np.load(folder / CONFORMED, mmap_mode="r")
-        result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged)
+        lesions = None
+        if work.finds_lesions:
+            try:
+                lesions = kept_lesions(folder, answers["orig"], recipe.lesion_threshold)
+            except UserError as error:
+                image = replace(image, warnings=(*image.warnings, str(error)))
+        result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged, lesions)
         return str(write_scan(work.place, recipe, result, max(1, work.threads)))
 
 
