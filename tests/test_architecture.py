@@ -143,6 +143,7 @@ NAMING = {
     "bids.outputs": "results in a dataset",
     "bids.root_files": "what validators pass over",
     "bids.lesion_masks": "masks of other programs",
+    "evaluation.lesion_scores": "scans of a public data set",
     "cli.bids_app": "the same, in the help",
     "cli.main": "results beside a scan",
     "workflow.single_scan": "results beside a scan",

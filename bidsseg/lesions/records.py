@@ -14,6 +14,9 @@ from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.zones import MCDONALD_SITES, Cubes
 from bidsseg.segmentation.result import Segmentation
 
+GIVEN, FOUND = "mask", "network"
+"Where the lesions of a summary come from."
+
 
 @dataclass(frozen=True)
 class Lesion:

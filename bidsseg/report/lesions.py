@@ -15,6 +15,7 @@ from bidsseg.bids.outputs import LesionOutputs, ParticipantOutputs
 from bidsseg.bids.session_order import in_time
 from bidsseg.files import read_json, read_tsv
 from bidsseg.lesions.changes import STATUSES
+from bidsseg.lesions.records import FOUND
 from bidsseg.lesions.zones import MCDONALD_SITES, ZONES
 from bidsseg.report.lesion_mosaic import ZONE_COLORS
 
@@ -164,12 +165,28 @@ def session_lesions(out_dir: Path, lesions: LesionOutputs) -> SessionLesions:
 
 
 def _how(content: Mapping[str, Any]) -> str:
+    if content.get("LesionsFrom") == FOUND:
+        return f"{_found(content)}; {_counted(content)}"
     kind = {"binary": "binary", "labels": "labelled lesions"}.get(str(content.get("MaskKind")), "")
     if not kind:
         kind = f"probabilities, lesion from {content.get('Threshold', '?')}"
+    return f"{kind}; {_counted(content)}"
+
+
+def _found(content: Mapping[str, Any]) -> str:
+    """How the network found the lesions, and how much its load depends on the threshold."""
+    told = f"found by the network, threshold {content.get('LesionThreshold', '?')}"
+    try:
+        least, most = map(float, content["LesionLoadRangeMl"])
+        return f"{told}; load {float(content['LesionLoadMl']):.1f} mL, {least:.1f} to {most:.1f} at other thresholds"
+    except (KeyError, TypeError, ValueError):
+        return told
+
+
+def _counted(content: Mapping[str, Any]) -> str:
     least = (content.get(key, "?") for key in ("MinimumVolumeMm3", "MinimumLongAxisMm", "ContactToleranceMm"))
     volume, axis, gap = least
-    return f"{kind}; components from {volume} mm³; findings from {axis} mm; contact up to {gap} mm"
+    return f"components from {volume} mm³; findings from {axis} mm; contact up to {gap} mm"
 
 
 def zone_rows(loads: Path) -> list[ZoneRow]:

@@ -121,7 +121,7 @@ def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, 
             except UserError as error:
                 told.append(Told(_name(subject, session), "lesions failed", str(error)))
                 continue
-            if mask is None:
+            if mask is None and request.search.derivatives:
                 told.append(Told(_name(subject, session), "no mask"))
             masks += [mask] if mask else []
             if not dry_run:

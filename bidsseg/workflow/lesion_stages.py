@@ -25,7 +25,7 @@ from bidsseg.imaging.image import Image, load
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
 from bidsseg.lesions.masks import is_probability
-from bidsseg.lesions.records import LesionReport
+from bidsseg.lesions.records import FOUND, GIVEN, LesionReport
 from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
 from bidsseg.segmentation.result import Segmentation, from_labels
 from bidsseg.workflow.failures import remove_log, write_log
@@ -146,12 +146,22 @@ def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> L
         **summary(report),
         "Warnings": warnings,
         "Mask": job.mask_uris[number],
+        **_about_finding(place, job.masks[number]),
         "Scan": place.scan.stem,
         "Origin": origin(place, job.masks[number], job),
         "Outputs": [path.relative_to(place.out).as_posix() for path in written],
     }
     write_json(place.lesions.summary, content)
     return report
+
+
+def _about_finding(place: ScanOutputs, mask: str) -> dict[str, Any]:
+    """Where the lesions come from; of those that the network found also how sure their load is."""
+    if Path(mask) != place.lesion_mask:
+        return {"LesionsFrom": GIVEN}
+    about = read_json(sidecar_of(place.lesion_mask))
+    kept = ("LesionWeightsSHA256", "LesionThreshold", "LesionLoadMl", "LesionLoadRangeMl")
+    return {"LesionsFrom": FOUND, **{key: about[key] for key in kept if key in about}}
 
 
 def _write_figure(place: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:
