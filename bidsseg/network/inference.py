@@ -52,8 +52,8 @@ ISLAND_SHARE = 0.1
 MOST_BRAIN_MM3 = 2.2e6
 "No head holds more; what is taken for more is a brain of a wrong voxel size, or with noise around it, or noise alone."
 SURE_OF_NOISE = 0.5
-"""Of the most likely tissue, mean over what was taken for brain: in noise alone it is 0.38 to 0.45, in brains amid noise
-of 0.4 of their brightest grey value 0.64 and more."""
+"""Of the most likely tissue, mean over what was taken for brain: in noise alone it is 0.38 to 0.45, in brains amid
+noise of 0.4 of their brightest grey value 0.64 and more."""
 
 
 @dataclass(frozen=True)
