@@ -215,10 +215,13 @@ def some_slices_at_a_time(found: Probabilities) -> Iterator[Voxels]:
     for first in range(0, found.tissue.shape[1], SLICES_AT_ONCE):
         slices = slice(first, first + SLICES_AT_ONCE)
         maybe = found.tissue[0, slices] < np.float16(1 - LEAST)
-        tissue = as_float32(found.tissue[:, slices][:, maybe])
-        right = as_float32(found.right[0, slices][maybe])
-        part = _lobe_parts(found.parcels[:, slices][:, maybe])
-        i, j, k = np.nonzero(maybe)
+        here = np.flatnonzero(maybe)  # picks a third faster than a mask does
+        tissue, right, parcels = (
+            values[:, slices].reshape(len(values), -1).take(here, 1)
+            for values in (found.tissue, found.right, found.parcels)
+        )
+        tissue, right, part = as_float32(tissue), as_float32(right)[0], _lobe_parts(parcels)
+        i, j, k = np.unravel_index(here, maybe.shape)
         factors = (tissue.argmax(0), (right > 0.5).astype(np.intp), part.argmax(0))
         yield Voxels(tissue, np.stack((1 - right, right)), part, factors, (i + first, j, k))
 
