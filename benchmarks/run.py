@@ -84,7 +84,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     with run.stage("restore"):
         native = decide_on_native_grid(found, grid, gyri=True)
     with run.stage("evidence"):
-        evidence = collect(found, volume)
+        evidence = collect(found, volume, grid)
     del found  # as at the end of the step that segments
     judged = evidence, assess(evidence, geometry(image), calibration_from(model.card.quality))
     recipe = OutputSettings(__version__, model.card.name, model.card.sha256)

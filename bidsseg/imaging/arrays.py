@@ -14,6 +14,7 @@ Floats = NDArray[np.float32]
 Numbers = TypeVar("Numbers", Floats, "Tensor")
 "In numpy or in torch."
 Box = tuple[slice, slice, slice]
+CHANNELS_AT_ONCE = 4
 SAMPLED = 500_000
 "About as many voxels are enough for percentiles."
 
@@ -100,4 +101,24 @@ def along(matrix: Numbers | None, volume: Numbers, axis: int) -> Numbers:
         result = matrix @ volume
     else:
         result = (matrix @ volume.reshape(*lead, i, j * k)).reshape(*lead, len(matrix), j, k)
+    return result
+
+
+def sampled(channels: NDArray[Any], matrix: NDArray[np.float64], shape: tuple[int, ...]) -> Floats:
+    """Channels (C, I, J, K) where a 4x4 matrix leads the indices of (i, j, k): (C, i, j, k) float32, trilinear.
+
+    Beyond the ends the nearest sample counts. Some channels at a time, since they are converted to float32.
+    """
+    import torch
+    from torch.nn.functional import grid_sample
+
+    i, j, k = (torch.arange(n, dtype=torch.float32) for n in shape)
+    at = torch.empty((1, *shape, 3))
+    for axis, (row, n) in enumerate(zip(matrix[:3].tolist(), channels.shape[1:], strict=True)):
+        index = (row[0] * i + row[3])[:, None, None] + (row[1] * j)[:, None] + row[2] * k
+        at[0, ..., 2 - axis] = index * (2 / max(n - 1, 1)) - 1
+    result = np.empty((len(channels), *shape), np.float32)
+    for first in range(0, len(channels), CHANNELS_AT_ONCE):
+        some = torch.from_numpy(as_float32(channels[first : first + CHANNELS_AT_ONCE]))[None]
+        result[first : first + CHANNELS_AT_ONCE] = grid_sample(some, at, padding_mode="border", align_corners=True)[0]
     return result
