@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 SAME_SPACING = 2e-3
 "Spacings this close to 1 mm count as 1 mm: over 256 voxels that is a quarter of a voxel at the edge."
 
-TURNED_DEG = 15.0
-"Angle between the scan's axes and those of the world from which a grid along the latter gives better labels."
+TURNED_DEG = 10.0
+"Angle between the scan's axes and those of the world from which a grid along the latter is used."
+THIN_MM = 20
+"A thinner slab keeps its axes: a leaf that lies askew in the upright grid shows the network too little of any plane."
 LARGEST_TURNED = 64_000_000
 "Voxels of a turned 1 mm grid, which has to hold the corners; a scan that would need more keeps its own axes."
 PLANES_AT_ONCE = 16
@@ -85,7 +87,7 @@ class Grid:
 def grid_of(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
     """The 1 mm RAS grid over the field of view of a (I, J, K) scan, turned upright where the scan is much tilted."""
     grid = _along_axes(shape, affine)
-    if tilt_deg(grid.affine) < TURNED_DEG:
+    if min(grid.shape) < THIN_MM or tilt_deg(grid.affine) < TURNED_DEG:
         return grid
     corners = _moved(_corners((0, 0, 0), grid.shape), grid.affine)
     low, high = corners.min(0), corners.max(0)
@@ -141,28 +143,18 @@ def turned(volume: Floats, turn: NDArray[np.float64], shape: tuple[int, int, int
 
     Beyond the volume lies its darkest value, which the network sees as it sees what lies beyond a scan.
     """
-    result, darkest = np.empty(shape, np.float32), volume.min()
+    result = np.empty(shape, np.float32)
     for first in range(0, shape[0], PLANES_AT_ONCE):
         planes = result[first : first + PLANES_AT_ONCE]
-        matrix = turn @ _shift((first, 0, 0))
-        planes[:] = sampled(volume[None], matrix, planes.shape)[0]
-        planes[~_within(matrix, planes.shape, volume.shape)] = darkest
+        planes[:] = sampled(volume[None], turn @ _shift((first, 0, 0)), planes.shape, volume.min(keepdims=True)[0, 0])[
+            0
+        ]
     return result
 
 
 def restored(volume: Floats, grid: Grid) -> Floats:
     """A volume on the 1 mm grid, on the one along the scan's axes."""
     return volume if grid.turn is None else turned(volume, np.linalg.inv(grid.turn), grid.along_scan.shape)
-
-
-def _within(matrix: NDArray[np.float64], shape: tuple[int, ...], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Which voxels (i, j, k) a 4x4 matrix leads to a volume of this size."""
-    i, j, k = np.ogrid[tuple(slice(n) for n in shape)]
-    inside = np.ones(shape, bool)
-    for row, n in zip(matrix[:3].astype(np.float32), size, strict=True):
-        index = row[0] * i + row[1] * j + row[2] * k + row[3]
-        inside &= (index >= -0.5) & (index <= n - 0.5)
-    return inside
 
 
 def _shift(by: tuple[int, ...]) -> NDArray[np.float64]:
@@ -203,13 +195,25 @@ class Slab:
 
     def of(self, channels: NDArray[Any], where: NDArray[np.bool_] | None = None) -> Floats:
         """Resample channels (C, I, J, K): (C, i, j, k), or (C, N) of the N voxels of the slab asked for."""
-        part: Floats = channels[:, self.used] if self.turn is None else sampled(channels, self.turn, self.shape)
+        part: Floats = channels[:, self.used] if self.turn is None else self._turned(channels, where)
         if where is not None and all(matrix is None for matrix in self.matrices):
             return as_float32(part[:, where])
         part = as_float32(part)
         for axis in (2, 1, 0):
             part = along(self.matrices[axis], part, axis)
         return part if where is None else part[:, where]
+
+    def _needed_for(self, where: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which voxels of what is used have a part in those of the slab that are asked for."""
+        share: Floats = where.astype(np.float32)
+        for axis, matrix in enumerate(self.matrices):
+            share = along(None if matrix is None else matrix.T, share, axis)
+        return share > 0
+
+    def _turned(self, channels: NDArray[Any], where: NDArray[np.bool_] | None) -> Floats:
+        """What is used of the channels; beyond their box, as in its first corner, there is no brain."""
+        asked = None if where is None else self._needed_for(where)
+        return sampled(channels, self.turn, self.shape, channels[:, 0, 0, 0], asked)
 
 
 def slabs(
@@ -265,7 +269,7 @@ def turned_back(
     if grid.turn is None:
         return masks, origin
     box, start, to_box = _turned_back(masks.shape[1:], origin, grid.turn, grid.along_scan)
-    return sampled(masks, to_box, box) >= HALF, start
+    return sampled(masks, to_box, box, np.zeros(len(masks), bool)) >= HALF, start
 
 
 def _is_identity(matrix: Floats) -> bool:
