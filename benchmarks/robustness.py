@@ -209,9 +209,9 @@ def in_tilted_slices(data: Path, model: Model) -> Iterator[str]:
         upright = answer(case.image, model, PredictOptions("cpu"))
         for (axis, degrees), slice_mm in product(TILTS, THICKNESSES):
             image = tilted(case, axis, degrees, slice_mm)
-            codes = (each.labels("regions") for each in (on_grid_of(upright, image), find(image, model)))
+            before, after = (each.labels("regions") for each in (on_grid_of(upright, image), find(image, model)))
             name = f"{slice_mm} mm slices, {f'{degrees} deg about {AXES[axis]}' if degrees else 'not tilted'}"
-            scores = [score.dice for score in compare(*codes, image, "regions") if score.index != CSF]
+            scores = [score.dice for score in compare(before, after, image, "regions") if score.index != CSF]
             dice.setdefault(name, []).append(float(np.mean(scores)))
     for name, values in dice.items():
         yield f"{name}: mean Dice {np.mean(values):.3f}, lowest of {len(values)} scans {min(values):.3f}"

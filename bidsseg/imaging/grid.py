@@ -154,7 +154,9 @@ def turned(volume: Floats, turn: NDArray[np.float64], shape: tuple[int, int, int
 
 def restored(volume: Floats, grid: Grid) -> Floats:
     """A volume on the 1 mm grid, on the one along the scan's axes."""
-    return volume if grid.turn is None else turned(volume, np.linalg.inv(grid.turn), grid.along_scan.shape)
+    if grid.turn is None:
+        return volume
+    return turned(volume, np.asarray(np.linalg.inv(grid.turn), np.float64), grid.along_scan.shape)
 
 
 def _shift(by: tuple[int, ...]) -> NDArray[np.float64]:
@@ -195,7 +197,7 @@ class Slab:
 
     def of(self, channels: NDArray[Any], where: NDArray[np.bool_] | None = None) -> Floats:
         """Resample channels (C, I, J, K): (C, i, j, k), or (C, N) of the N voxels of the slab asked for."""
-        part: Floats = channels[:, self.used] if self.turn is None else self._turned(channels, where)
+        part: Floats = channels[:, self.used] if self.turn is None else self._turned(channels, self.turn, where)
         if where is not None and all(matrix is None for matrix in self.matrices):
             return as_float32(part[:, where])
         part = as_float32(part)
@@ -210,10 +212,10 @@ class Slab:
             share = along(None if matrix is None else matrix.T, share, axis)
         return share > 0
 
-    def _turned(self, channels: NDArray[Any], where: NDArray[np.bool_] | None) -> Floats:
+    def _turned(self, channels: NDArray[Any], turn: NDArray[np.float64], where: NDArray[np.bool_] | None) -> Floats:
         """What is used of the channels; beyond their box, as in its first corner, there is no brain."""
         asked = None if where is None else self._needed_for(where)
-        return sampled(channels, self.turn, self.shape, channels[:, 0, 0, 0], asked)
+        return sampled(channels, turn, self.shape, channels[:, 0, 0, 0], asked)
 
 
 def slabs(

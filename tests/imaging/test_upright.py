@@ -45,7 +45,8 @@ def at_centre(affine: Affine, shape: tuple[int, ...]) -> Affine:
 def smooth(shape: tuple[int, ...], affine: Affine) -> Floats:
     """A lopsided smooth body around 0 mm, some 15 mm wide."""
     points = np.moveaxis(np.indices(shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]
-    return (100 * np.exp(-((points @ HOUSE.T) ** 2).sum(-1) / 100)).astype(np.float32)
+    body: Floats = (100 * np.exp(-((points @ HOUSE.T) ** 2).sum(-1) / 100)).astype(np.float32)
+    return body
 
 
 def back_on_scan(volume: Floats, grid: Grid, max_floats: int = 10**8) -> Floats:
