@@ -107,7 +107,7 @@ def outputs_of(place: ScanOutputs, recipe: OutputSettings) -> list[Path]:
             described.append(place.labels(scheme, space))
             described += [place.probabilities(scheme, space)] if recipe.probseg else []
     if recipe.finds_lesions_in(place.scan):
-        described += [place.lesion_mask, *([place.lesion_probabilities] if recipe.probseg else [])]
+        described += [place.lesion_mask, place.lesion_probabilities]
     return [*described, *map(sidecar_of, described), *(place.figure(scheme) for scheme in recipe.schemes)]
 
 
@@ -170,13 +170,13 @@ def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Sche
 
 
 def _write_lesions(writer: _Writer, like: Image, found: FoundLesions) -> None:
-    """The mask of the lesions that were found, and where asked for their probabilities."""
+    """The mask of the lesions that were found, and the probabilities that sessions are compared by."""
     about = {**_reference("orig"), **writer.recipe.lesion_metadata(), **found.about}
     sidecar = writer.metadata(Type="Lesion", Description=LESIONS_ABOUT, **about)
     writer.image(writer.place.lesion_mask, found.mask.astype(np.uint8), like, sidecar)
-    if writer.recipe.probseg:
-        sidecar = writer.metadata(Description=LESION_PROBABILITIES_ABOUT, **about)
-        writer.image(writer.place.lesion_probabilities, found.probability.astype(np.float32), like, sidecar)
+    sidecar = writer.metadata(Description=LESION_PROBABILITIES_ABOUT, **about)
+    probability = np.rint(255 * found.probability).astype(np.uint8)
+    writer.image(writer.place.lesion_probabilities, probability, like, sidecar, slope=1 / 255)
 
 
 def _on_grid_of(result: ScanResult, space: str) -> Image:

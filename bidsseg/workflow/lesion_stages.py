@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.completeness import all_there, listed, remove_outputs
@@ -27,6 +28,7 @@ from bidsseg.lesions.describe import lesion_features
 from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import FOUND, GIVEN, LesionReport
 from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
+from bidsseg.lesions.together import SessionLesions, decide_together
 from bidsseg.segmentation.result import Segmentation, from_labels
 from bidsseg.workflow.failures import remove_log, write_log
 from bidsseg.workflow.jobs import LesionJob
@@ -39,6 +41,9 @@ def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
         "Scan": place.scan.path.name,
         "ScanBytes": place.scan.path.stat().st_size,
         "MaskSHA256": _checksum(Path(mask)),
+        "DecidedWithSHA256": [
+            _checksum(Path(job.masks[number])) for number in found_by_network(job) if Path(mask) == place.lesion_mask
+        ],
         "LabelsSHA256": [_checksum(place.labels(scheme)) for scheme in NEEDED_SCHEMES],
         "Options": json.loads(json.dumps(job.options)),
     }
@@ -90,6 +95,7 @@ def describe_participant(fields: dict[str, Any]) -> str:
     sessions: list[Session] = []
     stems: list[str] = []
     first: tuple[Image, Segmentation] | None = None
+    together = _together(job)
     for number, place in enumerate(job.places):
         try:
             with one_line_errors(job.masks[number]):
@@ -97,8 +103,10 @@ def describe_participant(fields: dict[str, Any]) -> str:
             with one_line_errors(str(place.scan.path)):
                 image = load(place.scan.path)
             with one_line_errors(job.masks[number]):
-                report = describe(place, image, number, job)
-                matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
+                report = describe(place, image, number, job, together.masks.get(number))
+                matrix = together.from_first.get(number)
+                if matrix is None or first is None:
+                    matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
         except UserError as error:
             write_log(place.lesion_log, failure_of(error))
             continue
@@ -111,6 +119,42 @@ def describe_participant(fields: dict[str, Any]) -> str:
         refuse_to_replace([table, sidecar_of(table)], [tuple(CHANGE_COLUMNS)])
     describe_changes(Path(job.out), job.subject, sessions, stems)
     return job.subject
+
+
+class _Together(NamedTuple):
+    """Sessions decided together, by their numbers."""
+
+    masks: dict[int, NDArray[np.bool_]]
+    from_first: dict[int, NDArray[np.float64]]
+
+
+def _together(job: LesionJob) -> _Together:
+    """The masks of all sessions in which the network found the lesions, where the first is one of several."""
+    numbers = found_by_network(job)
+    if len(numbers) < 2 or numbers[0] != 0:
+        return _Together({}, {})
+    try:
+        images = {number: load(job.places[number].scan.path) for number in numbers}
+        first = images[0], _segmentation(job.places[0], images[0])
+        matrices = {n: _from_first(first, image, job.threads) if n else np.eye(4) for n, image in images.items()}
+        found = [
+            SessionLesions(
+                load(place.lesion_mask, uniform_ok=True).data > 0,
+                load(place.lesion_probabilities, uniform_ok=True).data,
+                images[number].affine,
+                matrices[number],
+            )
+            for number, place in ((number, job.places[number]) for number in numbers)
+        ]
+    except UserError:  # told where the session itself is read
+        return _Together({}, {})
+    threshold = float(read_json(sidecar_of(job.places[0].lesion_mask)).get("LesionThreshold", 0.5))
+    return _Together(dict(zip(numbers, decide_together(found, threshold), strict=True)), matrices)
+
+
+def found_by_network(job: LesionJob) -> list[int]:
+    """The numbers of the scans whose lesions the network found."""
+    return [n for n, place in enumerate(job.places) if Path(job.masks[n]) == place.lesion_mask]
 
 
 def _from_first(first: tuple[Image, Segmentation], image: Image, threads: int) -> Any:
@@ -129,11 +173,19 @@ def slim(report: LesionReport) -> LesionReport:
     )
 
 
-def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> LesionReport:
-    """Measure the lesions of one scan and write all about them."""
+def _segmentation(place: ScanOutputs, image: Image) -> Segmentation:
     regions, lobes = (load(place.labels(scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
-    segmentation = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
+    return from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
+
+
+def describe(
+    place: ScanOutputs, image: Image, number: int, job: LesionJob, decided: NDArray[np.bool_] | None = None
+) -> LesionReport:
+    """Measure the lesions of one scan, of a mask decided with other sessions where given; write all about them."""
+    segmentation = _segmentation(place, image)
     mask = load(job.masks[number], uniform_ok=True)
+    if decided is not None:
+        mask = replace(mask, data=decided.astype(np.float32))
     report = lesion_features(image, mask, segmentation, job.made_with, is_probability(job.masks[number]))
     uris = [job.mask_uris[number], place.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
