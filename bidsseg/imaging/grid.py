@@ -178,10 +178,10 @@ def _to_grid(grid: Grid, axis: int) -> Floats | None:
     return resampling_matrix(centres, grid.canonical_shape[axis], 1 / grid.spacing_mm[axis])
 
 
-def _from_grid(grid: Grid, axis: int) -> Floats:
+def _from_grid(grid: Grid, axis: int, at_centres: bool) -> Floats:
     """(scan voxels, 1 mm voxels) of one RAS axis."""
     centres = (np.arange(grid.canonical_shape[axis]) - grid.start[axis]) * grid.spacing_mm[axis]
-    return resampling_matrix(centres, grid.shape[axis], float(grid.spacing_mm[axis]))
+    return resampling_matrix(centres, grid.shape[axis], 1.0 if at_centres else float(grid.spacing_mm[axis]))
 
 
 @dataclass(frozen=True)
@@ -223,11 +223,16 @@ class Slab:
 
 
 def slabs(
-    box: tuple[int, ...], origin: tuple[int, int, int], grid: Grid, channels: int, max_floats: int = SLAB_FLOATS
+    box: tuple[int, ...],
+    origin: tuple[int, int, int],
+    grid: Grid,
+    channels: int,
+    max_floats: int = SLAB_FLOATS,
+    at_centres: bool = False,
 ) -> Iterator[Slab]:
     """Ways back from a box (I, J, K) of the 1 mm grid that begins at ``origin`` onto the scan's own grid.
 
-    A scan voxel thicker than 1 mm gets the mean over its thickness. Yields slabs of which so many channels are at most
+    A scan voxel thicker than 1 mm gets the mean over its thickness, or what lies ``at_centres``. Yields slabs of which so many channels are at most
     about ``max_floats`` numbers; scan voxels that don't touch the box are left out.
     """
     turn, grid = grid.turn, grid.along_scan
@@ -235,7 +240,7 @@ def slabs(
         box, origin, turn = _turned_back(box, origin, turn, grid)
     matrices, windows = [], []
     for axis in range(3):
-        matrix = _from_grid(grid, axis)[:, origin[axis] : origin[axis] + box[axis]]
+        matrix = _from_grid(grid, axis, at_centres)[:, origin[axis] : origin[axis] + box[axis]]
         touched = np.flatnonzero(matrix.sum(1) > 0.5)
         if len(touched) == 0:
             return

@@ -49,9 +49,10 @@ def lesion_answer(found: Answer, model: LesionModel, device: str = "auto") -> Le
 
 
 def _on_native_grid(probability: Floats, found: Answer) -> Floats:
+    """At the middle of each voxel: between thick slices the scan, and so the answer, is a mixture of two of them."""
     grid = found.grid
     whole = np.zeros(grid.canonical_shape, np.float32)
-    for slab in slabs(probability.shape, found.probabilities.origin, grid, 1, SLAB_FLOATS):
+    for slab in slabs(probability.shape, found.probabilities.origin, grid, 1, SLAB_FLOATS, at_centres=True):
         whole[slab.window] = slab.of(probability[None])[0]
     native: Floats = to_native_axes(whole, grid)
     return native

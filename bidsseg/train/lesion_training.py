@@ -35,11 +35,11 @@ class LesionTrainOptions:
     "Blocks of 2 mm along each side of a piece."
     stray: int = 8
     "Blocks by which a piece's middle strays from the place that was drawn."
-    p_patient: float = 0.6
+    p_patient: float = 0.5
     "Share of pieces that show a patient."
     p_lesion: float = 0.5
     "Share of pieces around a lesion; the others lie around white matter."
-    bright_weight: float = 3.0
+    bright_weight: float = 2.0
     "Of voxels that a rater called bright but normal, against others."
     cross_entropy: float = 5.0
     "Weight against the Dice loss."
@@ -191,9 +191,11 @@ def loss_of(net: LesionNet, pieces: Sequence[Piece], options: LesionTrainOptions
     for axis in range(1, 4):
         inside = inside.repeat_interleave(2, axis)
     logits = net(relative, groups)
-    weight = inside * (1 + (options.bright_weight - 1) * bright * (1 - lesion))
+    certain = (2 * lesion - 1).abs()  # midway between slices nobody knows where a lesion ends
+    weight = inside * certain * (1 + (options.bright_weight - 1) * bright * (1 - lesion))
     wrong = F.binary_cross_entropy_with_logits(logits, lesion, weight, reduction="sum") / weight.sum().clamp(min=1)
-    found, true = logits.sigmoid() * inside, lesion * inside
+    shown = inside * certain
+    found, true = logits.sigmoid() * shown, lesion * shown
     dice = (2 * (found * true).sum() + 50) / (found.square().sum() + true.square().sum() + 50)
     loss: Tensor = options.cross_entropy * wrong + 1 - dice
     return loss
