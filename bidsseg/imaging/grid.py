@@ -232,8 +232,8 @@ def slabs(
 ) -> Iterator[Slab]:
     """Ways back from a box (I, J, K) of the 1 mm grid that begins at ``origin`` onto the scan's own grid.
 
-    A scan voxel thicker than 1 mm gets the mean over its thickness, or what lies ``at_centres``. Yields slabs of which so many channels are at most
-    about ``max_floats`` numbers; scan voxels that don't touch the box are left out.
+    A scan voxel thicker than 1 mm gets the mean over its thickness, or what lies ``at_centres``. Yields slabs of which
+    so many channels are at most about ``max_floats`` numbers; scan voxels that don't touch the box are left out.
     """
     turn, grid = grid.turn, grid.along_scan
     if turn is not None:
