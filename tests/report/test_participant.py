@@ -340,6 +340,25 @@ def test_the_viewer_shows_the_labels_where_they_are(flip: tuple[int, int, int]) 
     assert centre[:3] == pytest.approx((np.array(SHAPE) - 1) / 2 * SPACING_MM, abs=0.6)
 
 
+def test_the_viewer_knows_where_in_mm_voxels_of_an_oblique_scan_lie() -> None:
+    image, segmentation = phantom()
+    cos, sin = np.cos(0.35), np.sin(0.35)
+    turned = np.array([[1, 0, 0, -30], [0, cos, -sin, 12], [0, sin, cos, 7], [0, 0, 0, 1]]) @ image.affine
+    one_mm, grid = conform(Image(image.data, turned, image.header))
+    lesions = np.zeros(SHAPE, np.float32)
+    lesions[15, 30, 6] = 1
+    labels = {
+        "regions": Image(segmentation.tissue.astype(np.float32), turned, image.header),
+        "lesions": Image(lesions, turned, image.header),
+    }
+    found = embed(Image(one_mm, grid.affine, image.header), labels, 10_000_000)
+    assert found is not None
+    shown = nifti(found.rows)
+    at = np.argwhere(np.array(found.codes["lesions"])[np.asarray(shown.dataobj).astype(int)] == 1)
+    assert len(at) == 1
+    assert (shown.affine @ [*at[0], 1])[:3] == pytest.approx((turned @ [15, 30, 6, 1])[:3], abs=0.01)
+
+
 def test_a_tight_limit_lowers_the_quality_and_then_leaves_out() -> None:
     image, segmentation = phantom()
     one_mm, grid = conform(image)
