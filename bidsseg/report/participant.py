@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image as Pillow
 
 from bidsseg import __version__
 from bidsseg.bids.outputs import (
-    LesionOutputs,
     ParticipantOutputs,
     ScanOutputs,
     failure_beside,
     finished_scans,
-    lesions_beside,
     methods_file,
 )
 from bidsseg.errors import FileError, failure_from
@@ -33,7 +30,8 @@ from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.quality.verdicts import TITLES, judged, verdict_of
 from bidsseg.report.charts import Chart, label_title, read_charts
 from bidsseg.report.html import NIIVUE, packed, write_page
-from bidsseg.report.lesions import SessionLesions, read_lesions, zones_of_lesions
+from bidsseg.report.lesion_layer import lesion_layer
+from bidsseg.report.lesions import SessionLesions, read_lesions
 from bidsseg.report.viewer import ViewerVolumes, embed
 
 PAGE_BYTES = 14_500_000
@@ -152,6 +150,7 @@ def participant_report(out_dir: Path, subject: str) -> Path:
         pictures=pictures,
         volumes=[found for found in volumes if found],
         lesions=lesions,
+        layers={found["data"]["lesions"]["base"] for found in volumes if found and "lesions" in found["data"]},
         failures=failures(out_dir, subject),
         methods=methods(out_dir),
         provenance=PROVENANCE,
@@ -228,11 +227,11 @@ def jpeg(path: Path, max_bytes: int) -> str:
 def viewer_data(scan: Section, max_bytes: int) -> dict[str, Any] | None:
     """What the viewer shows of a scan; None, and a line among its problems, where that is not possible."""
     try:
-        labels = {scheme: load(scan.place.labels(scheme)) for scheme in scan.schemes()}
+        labels: dict[str, Image] = {scheme: load(scan.place.labels(scheme)) for scheme in scan.schemes()}
         if not labels:
             return None
-        found, lesions = lesion_image(scan, next(iter(labels.values())))
-        embedded = embed(load(scan.place.preprocessed), labels | ({"lesions": lesions} if lesions else {}), max_bytes)
+        layer = lesion_layer(scan.place, next(iter(labels.values())))
+        embedded = embed(load(scan.place.preprocessed), {**labels, **layer.codes}, max_bytes, layer.probability)
     except (FileError, ValueError) as error:
         scan.problems.append(f"not in the viewer: {error}")
         return None
@@ -240,8 +239,8 @@ def viewer_data(scan: Section, max_bytes: int) -> dict[str, Any] | None:
         scan.problems.append("not in the viewer: too many scans for one page")
         return None
     data = script_data(scan, embedded)
-    if found is not None:
-        data["lesions"] = zones_of_lesions(found)
+    if layer.about:
+        data["lesions"] = layer.about
     return {"anchor": scan.anchor, "title": scan.title, "embedded": embedded, "data": data}
 
 
@@ -266,18 +265,6 @@ def script_data(scan: Section, embedded: ViewerVolumes) -> dict[str, Any]:
             if label.index in found
         ]
     return {"title": scan.title, "codes": embedded.codes, "schemes": schemes, "spacing_mm": embedded.spacing_mm}
-
-
-def lesion_image(scan: Section, labels: Image) -> tuple[LesionOutputs, Image] | tuple[None, None]:
-    """The files about lesions whose image is on the grid of the labels, and the image, if it has lesions in it."""
-    for lesions in lesions_beside(scan.place):
-        try:
-            found = load(lesions.image)
-        except FileError:  # no lesions: an image of zeros
-            continue
-        if found.data.shape == labels.data.shape and np.allclose(found.affine, labels.affine, atol=1e-3):
-            return lesions, found
-    return None, None
 
 
 def failures(out_dir: Path, subject: str) -> list[Failure]:
