@@ -49,8 +49,8 @@ class OutputSettings:
     "Averaged with the answers to the mirror images."
     lesion_weights_sha256: str = ""
     "Of the network that finds lesions; empty where none are to be found."
-    lesion_threshold: float = 0.5
-    "Probability from which it calls a voxel lesion."
+    lesion_thresholds: tuple[float, float] = (0.5, 0.5)
+    "Probability from which it calls a voxel lesion, in thick and in thin slices."
 
     def finds_lesions_in(self, scan: Scan) -> bool:
         """Lesions are found in FLAIR alone."""
@@ -62,7 +62,7 @@ class OutputSettings:
 
     def lesion_metadata(self) -> dict[str, Any]:
         """For the sidecars of found lesions."""
-        return {"LesionWeightsSHA256": self.lesion_weights_sha256, "LesionThreshold": self.lesion_threshold}
+        return {"LesionWeightsSHA256": self.lesion_weights_sha256, "LesionThresholds": list(self.lesion_thresholds)}
 
     def metadata(self) -> dict[str, Any]:
         """For sidecars."""

@@ -27,7 +27,7 @@ def train_lesions(data: Path, out: Path, painted: int, model: str | None, **chos
     from dataclasses import replace
 
     from bidsseg import __version__
-    from bidsseg.evaluation.lesion_scores import best_threshold, found_in, masked_scans
+    from bidsseg.evaluation.lesion_scores import best_thresholds, found_in, masked_scans
     from bidsseg.network.lesion_config import LesionNetConfig
     from bidsseg.network.lesion_model import LesionCard, load_lesion_model, save_lesion_model, write_lesion_card
     from bidsseg.train.lesion_examples import examples
@@ -44,9 +44,9 @@ def train_lesions(data: Path, out: Path, painted: int, model: str | None, **chos
     card = LesionCard(folder.name, __version__, config, "", about={"training": about_training(given, options)})
     save_lesion_model(folder, weights, card)
     trained = load_lesion_model(folder)
-    threshold = best_threshold([(scan, found_in(scan.image, regions, trained)) for scan in masked_scans(data)])
-    write_lesion_card(folder, replace(trained.card, threshold=threshold))
-    click.echo(f"{folder}: threshold {threshold:g}")
+    thresholds = best_thresholds([(scan, found_in(scan.image, regions, trained)) for scan in masked_scans(data)])
+    write_lesion_card(folder, replace(trained.card, thresholds=thresholds))
+    click.echo(f"{folder}: thresholds {thresholds.thick:g} and {thresholds.thin:g}")
 
 
 def evaluate_lesions(data: Path, model: str | None, lesion_model: Path | None, card: bool, readme: Path | None) -> None:

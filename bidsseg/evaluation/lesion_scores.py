@@ -20,6 +20,7 @@ from bidsseg.imaging.image import Image, at_1mm, load
 from bidsseg.labels import TISSUE
 from bidsseg.lesions.finding import LEAST_MM3, LEAST_VOXELS, lesion_mask
 from bidsseg.network.inference import PredictOptions
+from bidsseg.network.lesion_config import THICK_MM, Thresholds
 from bidsseg.network.lesion_model import LesionModel
 from bidsseg.network.weights import Model
 from bidsseg.segmentation.lesion_probability import LesionAnswer, lesion_answer
@@ -132,8 +133,14 @@ def compare(found: Mask, manual: Mask, voxel_mm3: float) -> LesionScore:
     )
 
 
-def best_threshold(scans: Sequence[tuple[MaskedScan, FoundLesions]]) -> float:
-    """The threshold with the highest mean Dice."""
+def best_thresholds(scans: Sequence[tuple[MaskedScan, FoundLesions]]) -> Thresholds:
+    """Those with the highest mean Dice, among scans of thick and of thin slices."""
+    thick = [pair for pair in scans if max(pair[0].image.spacing_mm) >= THICK_MM]
+    thin = [pair for pair in scans if pair not in thick]
+    return Thresholds(*(_best_threshold(some) if some else 0.5 for some in (thick, thin)))
+
+
+def _best_threshold(scans: Sequence[tuple[MaskedScan, FoundLesions]]) -> float:
     means = [
         np.mean([compare(found.mask(level), scan.manual, scan.image.voxel_volume_mm3).dice for scan, found in scans])
         for level in THRESHOLDS
@@ -168,10 +175,12 @@ class LesionMeasures:
 
 def measure(data: Path, model: Model, lesion_model: LesionModel, told: Callable[[str], None]) -> LesionMeasures:
     """Find lesions in the validation patients of DATA, and in brains without any."""
-    threshold = lesion_model.card.threshold
-    network, rule, free = {}, {}, {}
+    network: dict[str, LesionScore] = {}
+    rule: dict[str, LesionScore] = {}
+    free: dict[str, float] = {}
     for scan in masked_scans(data):
         found = found_in(scan.image, model, lesion_model)
+        threshold = lesion_model.card.thresholds.of(scan.image.spacing_mm)
         for scores, mask in (
             (network, found.mask(threshold)),
             (rule, rule_of_one_line(scan.image, found.segmentation)),
@@ -179,7 +188,7 @@ def measure(data: Path, model: Model, lesion_model: LesionModel, told: Callable[
             scores[scan.name] = compare(mask, scan.manual, scan.image.voxel_volume_mm3)
         told(f"{scan.name}: Dice {network[scan.name].dice:.3f}, by the rule {rule[scan.name].dice:.3f}")
     for name, image in lesion_free(data):
-        mask = found_in(image, model, lesion_model).mask(threshold)
+        mask = found_in(image, model, lesion_model).mask(lesion_model.card.thresholds.of(image.spacing_mm))
         free[name] = float(mask.sum()) * image.voxel_volume_mm3 / 1000
         told(f"{name}: {free[name]:.2f} mL found where there are no lesions")
     return LesionMeasures(network, rule, free)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bidsseg.errors import FileError
 from bidsseg.files import json_content, whole, write_text
 from bidsseg.network.card import MODELS, WEIGHTS, sha256_of
-from bidsseg.network.lesion_config import LesionNetConfig
+from bidsseg.network.lesion_config import LesionNetConfig, Thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +31,8 @@ class LesionCard:
     architecture: LesionNetConfig
     sha256: str
     "Of weights.safetensors."
-    threshold: float = 0.5
-    "Probability from which a voxel is lesion, chosen on validation patients."
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    "Chosen on validation patients."
     licence: str = "CC-BY-NC-4.0"
     about: dict[str, Any] = field(default_factory=dict)
     "Training data, intended use, known failures."
@@ -53,9 +53,17 @@ def read_lesion_card(folder: Path) -> LesionCard:
     path = folder / "card.json"
     try:
         content = json_content(path)
-        card = LesionCard(**{**content, "architecture": LesionNetConfig(**content["architecture"])})
+        card = LesionCard(
+            **{
+                **content,
+                "architecture": LesionNetConfig(**content["architecture"]),
+                "thresholds": Thresholds(*map(float, content["thresholds"])),
+            }
+        )
         sizes = asdict(card.architecture).values()
-        if not all(isinstance(size, int) and 1 <= size <= WIDEST for size in sizes) or not 0 < card.threshold < 1:
+        if not all(isinstance(size, int) and 1 <= size <= WIDEST for size in sizes) or not all(
+            0 < t < 1 for t in card.thresholds
+        ):
             raise ValueError("its numbers are out of bounds")
     except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(path, f"not the card of a lesion model ({error})", "install bidsseg again") from error

@@ -97,12 +97,12 @@ class LesionNet(nn.Module):
         self.mix = nn.Conv3d(fine, fine, 3, padding=1)
         self.head = nn.Conv3d(2 * fine, SUBVOXELS + 2 * SCALES, 1)
         nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        nn.init.constant_(self.head.bias[:SUBVOXELS], -4.0)  # lesions are rare
+        rare = torch.tensor([-4.0] * SUBVOXELS + [0.0] * 2 * SCALES)
+        self.head.bias = nn.Parameter(rare)
 
     def forward(self, relative: Tensor, groups: Tensor) -> Tensor:
         """(B, 2, I, J, K) and (B, groups, I/2, J/2, K/2), as in ``LesionInputs`` -> logits (B, I, J, K)."""
-        grey = [space_to_depth(scale) for scale in (relative / SPREADS_TO_1).clamp(*RANGE).split(1, 1)]
+        grey = [space_to_depth(scale) for scale in torch.split((relative / SPREADS_TO_1).clamp(*RANGE), 1, 1)]
         fine = F.leaky_relu(self.stem(torch.cat((*grey, groups), 1)), 0.01)
         coarse = F.leaky_relu(self.down(F.avg_pool3d(fine, 2, ceil_mode=True)), 0.01)
         for layer in self.context:
@@ -110,7 +110,7 @@ class LesionNet(nn.Module):
         above = F.interpolate(self.up(coarse), size=fine.shape[2:], mode="nearest")
         mixed = F.leaky_relu(self.mix(fine + above), 0.01)
         answer = self.head(torch.cat((mixed, fine), 1))
-        logits, *factors = answer.split([SUBVOXELS] + [1] * 2 * SCALES, 1)
+        logits, *factors = torch.split(answer, [SUBVOXELS] + [1] * 2 * SCALES, 1)
         for values, slope, curvature in zip(grey, factors[::2], factors[1::2], strict=True):
             logits = logits + slope * values + curvature * values.square()
         return depth_to_space(logits)

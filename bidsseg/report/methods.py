@@ -27,7 +27,8 @@ LESIONS_TEXT = (
 GIVEN_LESIONS = "Lesion masks were given"
 FOUND_LESIONS = (
     "Where no lesion mask was given, a small convolutional network found lesions in FLAIR images (weights SHA-256 "
-    "{weights}, threshold {threshold:g}), from distances to the grey values of cortex and white matter and the "
+    "{weights}, threshold {0:g} in thick slices, {1:g} in thin ones), "
+    "from distances to the grey values of cortex and white matter and the "
     "probabilities of tissues"
 )
 FUSION_TEXT = (
@@ -78,7 +79,7 @@ def methods_text(
 def _lesion_source(recipe: OutputSettings) -> str:
     if not recipe.lesion_weights_sha256:
         return GIVEN_LESIONS
-    return FOUND_LESIONS.format(weights=recipe.lesion_weights_sha256[:12], threshold=recipe.lesion_threshold)
+    return FOUND_LESIONS.format(*recipe.lesion_thresholds, weights=recipe.lesion_weights_sha256[:12])
 
 
 def _version(package: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +62,15 @@ def examples(data: Path, model: Model, cache: Path, painted: int, told: Callable
     """
     cache = cache / f"lesion-examples-{model.card.sha256[:12]}"
     cache.mkdir(parents=True, exist_ok=True)
-    patients = [
-        _kept(cache / patient.name, lambda p=patient: from_patient(p, model)) for patient in load_patients(data)
-    ]
+    patients = [_kept(cache / patient.name, partial(from_patient, patient, model)) for patient in load_patients(data)]
     told(f"{len(patients)} patients")
     scans = [cache / f"painted-{number:03d}" for number in range(painted)]
-    material = None
-    if not all(_file(path).exists() for path in scans):
-        material = Material.on(CPU, [*load_brains(data), *load_heads(data)], load_lesions(data, VALIDATION_MASK))
+    missing = not all(_file(path).exists() for path in scans)
+    subjects = [*load_brains(data), *load_heads(data)] if missing else []
+    material = Material.on(CPU, subjects, load_lesions(data, VALIDATION_MASK))
     made = []
     for number, path in enumerate(scans):
-        made.append(_kept(path, lambda n=number: from_painted(material, model, n)))
+        made.append(_kept(path, partial(from_painted, material, model, number)))
         told(f"{number + 1} of {painted} painted scans")
     return Examples(patients, made)
 

@@ -42,8 +42,8 @@ P_SCAN, P_HEAD, P_PATIENTS, P_CAPS, P_UNEVEN = 0.7, 0.6, 0.85, 0.7, 0.6
 MOST_SMALL = 12
 BRIGHTER = (0.08, 0.45)
 "Grey value of lesions above the brighter of cortex and white matter, in units of the scan's range."
-THICK = ((0.45, (5.0, 8.0)), (0.2, (2.5, 5.0)), (0.35, (1.0, 1.0)))
-"Shares of slice thicknesses in mm."
+THICKNESSES, SHARES = ((5.0, 8.0), (2.5, 5.0), (1.0, 1.0)), (0.45, 0.2, 0.35)
+"Of slices, in mm, and how often each occurs."
 P_AXIAL = 0.85
 CAPS_MM = 6
 UNEVEN_GRID, TEXTURE_GRID, FIELD_GRID = (24, 28, 24), (32, 38, 32), (3, 4, 3)
@@ -142,8 +142,8 @@ def _scanned(image: Tensor, lesion: Tensor, chance: Chance) -> PaintedFlair:
     """Coil shading, slices, in-plane blur and noise."""
     rng = chance.rng
     image = image * (rng.uniform(0, 0.15) * _smooth(FIELD_GRID, image, rng)).exp_()
-    shares, thicknesses = zip(*THICK, strict=True)
-    spacing = rng.uniform(*thicknesses[rng.choice(len(THICK), p=shares)])
+    least, most = THICKNESSES[rng.choice(len(THICKNESSES), p=SHARES)]
+    spacing = rng.uniform(least, most)
     across = 2 if rng.random() < P_AXIAL else int(rng.integers(2))
     for axis in range(3):
         mm = spacing if axis == across else rng.uniform(0.5, 1.3)

@@ -148,7 +148,7 @@ def _together(job: LesionJob) -> _Together:
         ]
     except UserError:  # told where the session itself is read
         return _Together({}, {})
-    threshold = float(read_json(sidecar_of(job.places[0].lesion_mask)).get("LesionThreshold", 0.5))
+    threshold = float(read_json(sidecar_of(job.places[0].lesion_mask)).get("Threshold", 0.5))
     return _Together(dict(zip(numbers, decide_together(found, threshold), strict=True)), matrices)
 
 
@@ -212,8 +212,9 @@ def _about_finding(place: ScanOutputs, mask: str) -> dict[str, Any]:
     if Path(mask) != place.lesion_mask:
         return {"LesionsFrom": GIVEN}
     about = read_json(sidecar_of(place.lesion_mask))
-    kept = ("LesionWeightsSHA256", "LesionThreshold", "LesionLoadMl", "LesionLoadRangeMl")
-    return {"LesionsFrom": FOUND, **{key: about[key] for key in kept if key in about}}
+    kept = ("LesionWeightsSHA256", "LesionLoadMl", "LesionLoadRangeMl")
+    found = {"LesionsFrom": FOUND, "LesionThreshold": about.get("Threshold")}
+    return {**found, **{key: about[key] for key in kept if key in about}}
 
 
 def _write_figure(place: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:

@@ -153,16 +153,18 @@ def recipe_of(options: RunOptions) -> OutputSettings:
     folder = folder_of(options.model or DEFAULT_MODEL)
     card = read_card(folder)
     check_weights(folder, card)
-    schemes, spaces, lesions = options.seg, options.output_spaces, {}
-    if options.finds_lesions:
-        lesion_card = read_lesion_card(lesion_model_folder())
-        threshold = options.lesion_threshold or lesion_card.threshold
-        lesions = {"lesion_weights_sha256": lesion_card.sha256, "lesion_threshold": threshold}
+    schemes, spaces = options.seg, options.output_spaces
     if options.describes_lesions:  # they are placed in these
         schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
         spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
     how = (options.bias_correction, schemes, spaces, options.probseg, options.mirror)
-    return OutputSettings(__version__, card.name, card.sha256, *how, **lesions)
+    settings = OutputSettings(__version__, card.name, card.sha256, *how)
+    if not options.finds_lesions:
+        return settings
+    lesion_card = read_lesion_card(lesion_model_folder())
+    asked = options.lesion_threshold
+    thresholds = (lesion_card.thresholds.thick, lesion_card.thresholds.thin) if asked is None else (asked, asked)
+    return replace(settings, lesion_weights_sha256=lesion_card.sha256, lesion_thresholds=thresholds)
 
 
 def _check_folders(options: RunOptions) -> None:

@@ -18,6 +18,7 @@ from bidsseg.imaging.image import Image, load, save
 from bidsseg.lesions.finding import FoundLesions, find_lesions
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions, Probabilities
+from bidsseg.network.lesion_config import Thresholds
 from bidsseg.network.lesion_model import load_lesion_model
 from bidsseg.network.lesion_net import Contrast
 from bidsseg.network.weights import load_model
@@ -178,7 +179,8 @@ def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         lesions = None
         if work.finds_lesions:
             try:
-                lesions = kept_lesions(folder, answers["orig"], recipe.lesion_threshold)
+                threshold = Thresholds(*recipe.lesion_thresholds).of(image.spacing_mm)
+                lesions = kept_lesions(folder, answers["orig"], threshold)
             except UserError as error:
                 image = replace(image, warnings=(*image.warnings, str(error)))
         result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged, lesions)

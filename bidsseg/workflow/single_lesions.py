@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bidsseg.authorship import refuse_inputs, refuse_to_replace
 from bidsseg.bids.outputs import LesionOutputs, sidecar_of
@@ -95,7 +97,7 @@ def _segment(
     segmentation = native(answered, options.predicting.gyri)
     if network is None:
         return segmentation, None
-    threshold = options.found_threshold or network.card.threshold
+    threshold = options.found_threshold or network.card.thresholds.of(image.spacing_mm)
     return segmentation, find_lesions(
         lesion_answer(answered, network, options.predicting.device), segmentation, threshold
     )
@@ -119,7 +121,7 @@ def _write(
             return
         about = {**found.about, "WeightsSHA256": network.card.sha256}
         pairs = temporary[n_tables + 1 :]
-        volumes = (found.mask.astype(np.uint8), found.probability)
+        volumes: tuple[NDArray[Any], ...] = (found.mask.astype(np.uint8), found.probability)
         for path, sidecar, data in zip(pairs[::2], pairs[1::2], volumes, strict=False):
             save(path, data, image.affine, image)
             write_json(sidecar, about)

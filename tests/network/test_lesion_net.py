@@ -12,7 +12,7 @@ import torch
 from bidsseg.errors import FileError
 from bidsseg.imaging.arrays import Floats
 from bidsseg.labels import TISSUE, TISSUES
-from bidsseg.network.lesion_config import LesionNetConfig
+from bidsseg.network.lesion_config import LesionNetConfig, Thresholds
 from bidsseg.network.lesion_model import LesionCard, load_lesion_model, read_lesion_card, save_lesion_model
 from bidsseg.network.lesion_net import GROUPS, LesionNet, depth_to_space, lesion_inputs
 from bidsseg.network.unet import space_to_depth
@@ -95,14 +95,14 @@ def test_a_fresh_network_expects_few_lesions_everywhere() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     config = LesionNetConfig(8, 8)
-    card = LesionCard("small", "0", config, "", threshold=0.4)
+    card = LesionCard("small", "0", config, "", thresholds=Thresholds(0.4, 0.6))
     save_lesion_model(tmp_path, LesionNet(config).state_dict(), card)
     return tmp_path
 
 
 def test_a_model_comes_back_from_its_folder(folder: Path) -> None:
     model = load_lesion_model(folder)
-    assert model.card.threshold == 0.4
+    assert model.card.thresholds == (0.4, 0.6)
     assert model.net.config == LesionNetConfig(8, 8)
 
 
@@ -123,6 +123,6 @@ def test_a_damaged_model_is_told_in_one_line(folder: Path, file: str, content: b
 def test_a_threshold_out_of_bounds_is_refused(folder: Path) -> None:
     from bidsseg.network.lesion_model import write_lesion_card
 
-    write_lesion_card(folder, replace(read_lesion_card(folder), threshold=1.5))
+    write_lesion_card(folder, replace(read_lesion_card(folder), thresholds=Thresholds(1.5, 0.5)))
     with pytest.raises(FileError, match="out of bounds"):
         read_lesion_card(folder)

@@ -57,7 +57,7 @@ def test_bright_balls_are_found_and_described(t1w: Image, tmp_path: Path) -> Non
     assert len(set(np.unique(lesions[found])) - {0}) >= 3
     assert (found & ~ndimage.binary_dilation(balls, iterations=2)).sum() < 0.2 * found.sum()
     probability = load(files.probabilities).data
-    threshold = read_lesion_card(lesion_model_folder(LESION_MODEL)).threshold
+    threshold = read_lesion_card(lesion_model_folder(LESION_MODEL)).thresholds.thick
     assert (probability[found] >= threshold - 1e-3).all()
     about = read_json(files.mask.with_name("sub-02_FLAIR_label-lesion_mask.json"))
     least, most = about["LesionLoadRangeMl"]
