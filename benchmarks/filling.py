@@ -3,9 +3,9 @@
     python benchmarks/filling.py DATA
 
 DATA is the folder that ``brainseg-cli train`` takes. Lesions of patients are painted into the held-out brains: into
-their real T1w scans, and into FLAIR-like renderings of their manual labels, at 1 mm and in thick slices. Each is segmented
-without lesions, with them, and filled; printed is how far the volumes of regions are from those without lesions. The
-filling is given the true mask and the segmentation of the scan with lesions, as it is in use.
+their real T1w scans, and into FLAIR-like renderings of their manual labels, at 1 mm and in thick slices. Each is
+segmented without lesions, with them, and filled; printed is how far the volumes of regions are from those without
+lesions. The filling is given the true mask and the segmentation of the scan with lesions, as it is in use.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from bidsseg.train.data import load_lesions
 from bidsseg.train.held_out import Case, validation_cases
 
 SLICE_MM = 5
+LOADS = (0.25, 0.5, 0.9)
+"Ranks, among all patients by their lesion load, of those whose lesions are painted."
 LEAST_ML = 1.0
 "Of a region without lesions: in smaller ones, one voxel more is a per cent."
 NOISE, FIELD = 0.02, 0.1
@@ -66,7 +68,8 @@ def in_slices(image: Image) -> Image:
 
 
 def pairs(data: Path) -> Iterator[Pair]:
-    masks = sorted(load_lesions(data), key=lambda mask: -int(mask.sum()))[:3]
+    by_load = sorted(load_lesions(data), key=lambda mask: int(mask.sum()))
+    masks = [by_load[int(share * len(by_load))] for share in LOADS]
     for seed, (case, mask) in enumerate(zip(validation_cases(data), masks, strict=False)):
         lesions = lesions_of(case, mask)
         name, marked = (
@@ -97,9 +100,9 @@ def main() -> None:
     model = load_model(options.model)
     print(f"Regions of at least {LEAST_ML:g} mL: difference from the scan without lesions, %: mean, largest")
     for name, clean, lesioned, mask in pairs(options.data):
-        filled = fill_lesions(lesioned, mask, find(lesioned, model)).image
-        cells = []
-        for what, image in (("with lesions", lesioned), ("filled", filled)):
+        filled = fill_lesions(lesioned, mask, find(lesioned, model))
+        cells = [f"{filled.left / (filled.left + filled.voxels):.0%} of the mask left"]
+        for what, image in (("with lesions", lesioned), ("filled", filled.image)):
             apart = differences(clean, image, model)
             cells.append(f"{what} {apart.mean():.2f}, {apart.max():.1f}")
         print(f"  {name}: {'; '.join(cells)}", flush=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bidsseg import __version__
-from bidsseg.cli import training
+from bidsseg.cli import derived, training
 from bidsseg.cli.exit_codes import CLI_USAGE, EXIT_SOME_FAILED
 from bidsseg.cli.options import (
     DEVICE_OPTION,
@@ -23,6 +23,7 @@ from bidsseg.cli.options import (
     bias_correction_option,
     fail,
     model_named,
+    nifti_name,
 )
 from bidsseg.errors import ALONE, UserError, one_line_errors, plain
 from bidsseg.files import stem_of
@@ -125,9 +126,7 @@ def _targets(given: tuple[Path, ...], output: Path | None, options: SingleScanOp
 
 def _labels_of(scans: list[Path], output: Path | None) -> list[Path]:
     if len(scans) == 1 and output is not None and not output.is_dir():
-        if not output.name.endswith((".nii", ".nii.gz")):
-            raise UserError(f"{output}: not a NIfTI name; end it in .nii.gz, or create the folder first")
-        return [output]
+        return [nifti_name(output)]
     return [(output or scan.parent) / f"{stem_of(scan)}_dseg.nii.gz" for scan in scans]
 
 
@@ -223,7 +222,7 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-for command in (training.train, training.evaluate, training.calibrate, training.reference):
+for command in (derived.fill, training.train, training.evaluate, training.calibrate, training.reference):
     main.add_command(command)
 
 

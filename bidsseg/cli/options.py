@@ -66,3 +66,10 @@ def model_named(name: str | None) -> Model:
     from bidsseg.network.weights import load_model
 
     return load_model(name or DEFAULT_MODEL)
+
+
+def nifti_name(output: Path) -> Path:
+    """The file, if its name is that of a NIfTI image; raises ``UserError`` for others."""
+    if not output.name.endswith((".nii", ".nii.gz")):
+        raise UserError(f"{output}: not a NIfTI name; end it in .nii.gz, or create the folder first")
+    return output

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from bidsseg.errors import UserError
-from bidsseg.imaging.arrays import Box, Floats, along, box_around
+from bidsseg.imaging.arrays import Floats, along, box_around
 from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUE
 from bidsseg.lesions.describe import on_segmentation
@@ -35,12 +35,14 @@ NOISE_MM = 1.5
 "Width of a neighbourhood so small that what differs from its mean is noise, not anatomy."
 IN_PLANE_MM = 6.0
 "Neighbourhoods up to this width stay within a thick slice."
-FEW_VOXELS = 15.0
+FEW_VOXELS = 5.0
 "A neighbourhood with as much white matter counts as much as the next coarser one."
 LEAST_VOXELS = 100
 "Of normal-appearing white matter; from fewer, nothing can be drawn."
-OUTLIER = 3.0
+OUTLIER = 2.5
 "Standard deviations from the local mean beyond which white matter does not look normal."
+RIM, OUTLIER_IN_RIM = 2, 2.0
+"Voxels of a slice around a lesion, and standard deviations, up to which unusual white matter belongs to it."
 EDGE_MM = 0.8
 "Standard deviation of the soft edge around a lesion."
 REACH = 8
@@ -98,18 +100,19 @@ def _left(voxels: int, left: int) -> tuple[str, ...]:
 def _fill(data: Floats, lesion: Mask, white: Mask, image: Image) -> None:
     """Redraw lesions in one tissue, in place; all (I, J, K)."""
     box = box_around(white)
+    lesion, white, values = lesion[box] & white[box], white[box], data[box]
     thick = is_thick(image.affine)
-    normal = _normal(lesion[box], white[box], thick)
+    normal = _normal(lesion, white, thick)
     if normal.sum() < LEAST_VOXELS:
         raise UserError("hardly any white matter without lesions is in view; there is nothing to fill them from")
-    values = data[box]
     *scales, finest = (_kernels(mm, image, values.shape, thick & (mm <= IN_PLANE_MM)) for mm in (*SCALES_MM, NOISE_MM))
-    normal = _usual(values - _local_mean(values, normal, scales), normal)
+    normal &= np.abs(_z_scores(values - _local_mean(values, normal, scales), normal)) <= OUTLIER
     mean = _local_mean(values, normal, scales)
     rest = values - _local_mean(values, normal, [*scales, finest])
-    quiet = _usual(rest, normal)
+    quiet = normal & (np.abs(_z_scores(rest, normal)) <= OUTLIER)
     noise = _noise_like(np.where(quiet, rest, 0), quiet) * np.sqrt(_local_mean(rest**2, quiet, scales[:-1]))
-    kept = 1 - _amount(lesion, white, image, box)
+    whole = _with_rim(lesion, _z_scores(values - mean, normal), thick) & white
+    kept = 1 - _amount(whole, image) * white
     drawn = mean + kept * (values - mean) + np.sqrt(1 - kept**2) * noise
     data[box] = np.where(kept < 1, drawn, values)
 
@@ -117,14 +120,29 @@ def _fill(data: Floats, lesion: Mask, white: Mask, image: Image) -> None:
 def _normal(lesion: Mask, white: Mask, thick: NDArray[np.bool_]) -> Mask:
     """White matter that neither lesions nor other tissue reach into."""
     plane = _neighbours(thick)
-    inner: Mask = ndimage.binary_erosion(white, plane) & ~ndimage.binary_dilation(lesion, plane, iterations=2)
+    inner: Mask = ndimage.binary_erosion(white, plane) & ~_around(lesion, thick)
     return inner if inner.sum() >= LEAST_VOXELS else white & ~lesion
 
 
-def _usual(off: Floats, where: Mask) -> Mask:
-    """The voxels among these that are off by no more than most are."""
-    usual: Mask = where & (np.abs(off) <= OUTLIER * 1.4826 * np.median(np.abs(off[where])))
-    return usual
+def _z_scores(off: Floats, where: Mask) -> Floats:
+    """What is off, over its standard deviation in most of these voxels."""
+    deviation = 1.4826 * float(np.median(np.abs(off[where])))
+    scores: Floats = off / np.float32(max(deviation, 1e-12))
+    return scores
+
+
+def _with_rim(lesion: Mask, off: Floats, thick: NDArray[np.bool_]) -> Mask:
+    """Lesions with what lies beside them and is off to the same side, in standard deviations, clearly more than usual.
+
+    Masks seldom hold all that a lesion brightens or darkens, least of all in the slices above and below.
+    """
+    return lesion | (_around(lesion, thick) & (off * np.sign(np.median(off[lesion])) > OUTLIER_IN_RIM))
+
+
+def _around(lesion: Mask, thick: NDArray[np.bool_]) -> Mask:
+    """Lesions and what may belong to them: some voxels around, and the slices above and below."""
+    around: Mask = ndimage.binary_dilation(lesion, _neighbours(thick), iterations=RIM)
+    return ndimage.binary_dilation(around, _neighbours(~thick)) if thick.any() else around
 
 
 def _neighbours(thick: NDArray[np.bool_]) -> Mask:
@@ -162,22 +180,22 @@ def _noise_like(rest: Floats, normal: Mask) -> Floats:
     """
     shape = [n + REACH for n in rest.shape]
     products, pairs = (
-        np.fft.irfftn(np.abs(np.fft.rfftn(part, shape)) ** 2, shape) for part in (rest, normal.astype(np.float32))
+        fft.irfftn(np.abs(fft.rfftn(part, shape)) ** 2, shape) for part in (rest, normal.astype(np.float32))
     )
     correlation = products / np.maximum(pairs, 0.5)
     for axis, n in enumerate(shape):
         lag = np.minimum(np.arange(n), n - np.arange(n))
         taper = np.where(lag <= REACH, np.cos(np.pi / 2 * lag / (REACH + 1)) ** 2, 0)
         correlation *= taper.reshape([-1 if a == axis else 1 for a in range(3)])
-    power = np.clip(np.fft.rfftn(correlation).real, 0, None)
+    power = np.clip(fft.rfftn(correlation).real, 0, None)
     white = np.random.default_rng(SEED).standard_normal(shape, np.float32)
-    noise = np.fft.irfftn(np.fft.rfftn(white) * np.sqrt(power), shape)[tuple(slice(n) for n in rest.shape)]
+    noise = fft.irfftn(fft.rfftn(white) * np.sqrt(power), shape)[tuple(slice(n) for n in rest.shape)]
     return np.asarray(noise / max(float(noise.std()), 1e-12), np.float32)
 
 
-def _amount(lesion: Mask, white: Mask, image: Image, box: Box) -> Floats:
+def _amount(lesion: Mask, image: Image) -> Floats:
     """How much of each voxel is redrawn, 0-1: all in lesions, ever less over the soft edge around them."""
     sigma = np.where(is_thick(image.affine), 0, EDGE_MM / image.spacing_mm)
-    soft = 2 * ndimage.gaussian_filter(lesion[box].astype(np.float32), sigma, truncate=3)
-    amount: Floats = np.where(lesion[box], 1, np.clip(soft, 0, 1)) * white[box]
+    soft = 2 * ndimage.gaussian_filter(lesion.astype(np.float32), sigma, truncate=2)
+    amount: Floats = np.where(lesion, 1, np.clip(soft, 0, 1))
     return amount
