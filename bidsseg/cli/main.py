@@ -222,7 +222,14 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-for command in (derived.fill, training.train, training.evaluate, training.calibrate, training.reference):
+for command in (
+    derived.fill,
+    derived.normalize,
+    training.train,
+    training.evaluate,
+    training.calibrate,
+    training.reference,
+):
     main.add_command(command)
 
 
