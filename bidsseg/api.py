@@ -42,15 +42,17 @@ __all__ = [
 ]
 
 
-def load_image(path: Path | str, *, mask: bool = False) -> Image:
+def load_image(path: Path | str, *, mask: bool = False, series: str | None = None) -> Image:
     """Read a scan or a lesion mask, repairing what can be repaired in its header.
 
     Parameters
     ----------
     path : path-like
-        A NIfTI file, .nii or .nii.gz.
+        A NIfTI, Analyze, MGH, NRRD or MetaImage file, or a folder with a DICOM series.
     mask : bool, default: False
         The file is a mask, so it may be empty or small; a scan may not.
+    series : str, optional
+        Which of several DICOM series in the folder: its UID, or its number in the list that the error shows.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def load_image(path: Path | str, *, mask: bool = False) -> Image:
     >>> [float(round(mm, 2)) for mm in scan.spacing_mm]
     [1.0, 1.0, 6.0]
     """
-    return load(path, uniform_ok=mask)
+    return load(path, mask, series)
 
 
 def segment(

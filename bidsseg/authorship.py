@@ -7,6 +7,7 @@ their software, tables have our columns, JSON our keys.
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -22,8 +23,11 @@ SOFTWARE = "bidsseg"
 PICTURE_MARK = b"tEXtSoftware\0" + SOFTWARE.encode()
 "As Pillow writes it into a PNG."
 PICTURE_START = 1024
+DICOM_MARK = SOFTWARE.encode()
+"What the 128 bytes before a DICOM file's own begin with; other programs leave them empty."
 PAGE_MARK = f'<meta name="generator" content="{SOFTWARE} '.encode()
 PAGE_START = 4096
+LONGEST_TAIL = 1024
 KEYS = ("SoftwareVersion", "GeneratedBy", "LesionCount")
 "One of them is in each JSON that describes no table."
 Tables = Sequence[Collection[str]]
@@ -57,11 +61,14 @@ def _ends_in_our_mark(path: Path) -> bool:
 
 def is_ours(path: Path, tables: Tables = ()) -> bool:
     """Whether a file is as bidsseg wrote it; ``tables`` are those that a TSV, or its data dictionary, may be."""
-    if path.name.endswith((".nii", ".nii.gz")):
+    if path.name.endswith((".nii", ".nii.gz", ".mgz")):
         return has_our_voxels(path)
     try:
         if path.suffix == ".h5":
             return _ends_in_our_mark(path)
+        if path.suffix == ".dcm":
+            with path.open("rb") as file:
+                return file.read(len(DICOM_MARK)) == DICOM_MARK
         if path.suffix == ".png":
             with path.open("rb") as file:
                 return PICTURE_MARK in file.read(PICTURE_START)
@@ -85,12 +92,22 @@ def has_our_voxels(path: Path) -> bool:
 
     try:
         stored = nib.load(path)
-        said = bytes(stored.header["descrip"]).rstrip(b"\0").decode("ascii")
+        said = _description(stored)
         if not said.startswith(SOFTWARE):
             return False
         return said == voxels_mark(np.asanyarray(stored.dataobj.get_unscaled()))
     except Exception:  # whatever it is, it is not what bidsseg wrote
         return False
+
+
+def _description(stored: Any) -> str:
+    """What an image says about itself: NIfTI in its header, MGH after its voxels, where FreeSurfer keeps commands."""
+    if "descrip" in stored.header:
+        return bytes(stored.header["descrip"]).rstrip(b"\0").decode("ascii")
+    with gzip.open(stored.get_filename()) as file:
+        file.seek(stored.header.get_footer_offset())
+        tail = file.read(LONGEST_TAIL)
+    return tail[max(tail.find(SOFTWARE.encode()), 0) :].rstrip(b"\0").decode("ascii")
 
 
 def is_our_label_image(path: Path) -> bool:
@@ -110,8 +127,11 @@ def refuse_to_replace(paths: Iterable[Path], tables: Tables = ()) -> None:
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise ``UserError`` where a file to be written is one that the same command reads."""
+    """Raise ``UserError`` where a file to be written is one that the same command reads; it may read a folder's."""
     read = [path for path in inputs if path.exists()]
+    folders = [path for path in read if path.is_dir()]
     for path in outputs:
-        if path.exists() and any(path.samefile(known) for known in read):
+        within = any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+        is_slice = within and path.suffix == ".dcm" and not is_ours(path)
+        if path.exists() and (is_slice or any(path.samefile(known) for known in read)):
             raise UserError(f"{path}: would be replaced, but is an input of this command; choose another output")

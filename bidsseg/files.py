@@ -86,9 +86,12 @@ def remove_temporaries(paths: Iterable[Path]) -> None:
                 path.unlink()
 
 
+IMAGE_ENDINGS = re.compile(r"(\.(nii|img|hdr|mgh|mgz|nrrd|nhdr|mha|mhd))?(\.gz)?$", re.IGNORECASE)
+
+
 def stem_of(path: Path) -> str:
-    """A NIfTI file's name without .nii or .nii.gz, in lower or upper case."""
-    return re.sub(r"(\.nii)?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    """The name of an image without its ending, as .nii.gz or .mgz, in lower or upper case; that of a folder whole."""
+    return IMAGE_ENDINGS.sub("", path.name)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -182,6 +182,18 @@ def label_table(scheme: Scheme) -> tuple[Label, ...]:
     )
 
 
+@cache
+def structures_of(scheme: Scheme) -> dict[int, str]:
+    """What each label of a scheme is a part of: a tissue or, for lobes, a lobe or another group."""
+    if scheme == "lobes":
+        return {int(row["index"]): row["group"] for row in _rows("lobes.tsv")}
+    tissues = {int(row["index"]): row["tissue"] for row in _rows("regions.tsv")}
+    if scheme == "gyri":
+        tissues |= dict.fromkeys(VERMIS_CODES, "cerebellum-cortex") | {2: "white-matter", 41: "white-matter"}
+        tissues |= {index: "cortex" for gyrus in gyri() for index in (gyrus.index_left, gyrus.index_right)}
+    return tissues
+
+
 def _gyrus_labels() -> list[Label]:
     labels = []
     for gyrus in gyri():

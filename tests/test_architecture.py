@@ -42,8 +42,11 @@ OWNERS = {
     "bids": {"bids.dataset"},
     "nipype": {"workflow.nipype_workflow", "workflow.nipype_plugins", "workflow.nipype_interface"},
     "click": {"cli"},
-    "SimpleITK": {"imaging.bias", "imaging.registration"},
-    "nibabel": {"imaging.image", "imaging.grid", "imaging.affines", "imaging.formats", "authorship", "train.data"},
+    "SimpleITK": {"imaging.bias", "imaging.registration", "imaging.transforms", "imaging.dicom"},
+    "highdicom": {"imaging.dicom_seg"},
+    "pydicom": {"imaging.dicom_seg"},
+    "nibabel": {"imaging.image", "imaging.grid", "imaging.affines", "imaging.nifti", "imaging.mgh"}
+    | {"authorship", "train.data"},
     "jinja2": {"report.html"},
     "PIL": {"report"},
 }

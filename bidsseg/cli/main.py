@@ -18,12 +18,14 @@ from bidsseg.cli.options import (
     MIRROR_OPTION,
     MODEL_OPTION,
     OVERWRITE_OPTION,
+    SERIES_OPTION,
     THREADS_OPTION,
     OneLineErrors,
+    base_of,
     bias_correction_option,
     fail,
+    image_name,
     model_named,
-    nifti_name,
 )
 from bidsseg.errors import ALONE, UserError, one_line_errors, plain
 from bidsseg.files import stem_of
@@ -47,7 +49,15 @@ def main() -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="One scan: the label image (seg.nii.gz); several: a folder. Default: <scan>_dseg.nii.gz beside the scan.",
+    help="One scan: the label image (seg.nii.gz, seg.mgz); several: a folder. Default: <scan>_dseg.nii.gz beside the "
+    "scan.",
+)
+@SERIES_OPTION
+@click.option(
+    "--dicom-seg",
+    type=click.Path(path_type=Path),
+    metavar="FILE.dcm",
+    help="Also write the labels of a DICOM series as a DICOM segmentation of it (needs the extra bidsseg[dicom]).",
 )
 @click.option("--seg", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
 @MIRROR_OPTION
@@ -61,6 +71,8 @@ def main() -> None:
 def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: str | None, **chosen: Any) -> None:
     """Label scans; volumes (TSV), brain mask, verdict (JSON) and a picture lie beside each label image.
 
+    A scan is a NIfTI, MGZ, NRRD, MetaImage or Analyze file, or a folder with a DICOM series.
+
     The verdict is also told: pass, check (look at the labels first) or fail, with its reasons.
 
     Results of an earlier run are replaced, and are no scans: other files are neither.
@@ -68,12 +80,14 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
     \b
     brainseg-cli predict scan.nii.gz -o seg.nii.gz
     brainseg-cli predict *_FLAIR.nii.gz -o labels/ --seg lobes
+    brainseg-cli predict DICOM/ -o seg.nii.gz --series 3 --dicom-seg seg.dcm
     """
     from bidsseg.network.device import choose_device
     from bidsseg.workflow.single_scan import SingleScanOptions, label_scan
 
     options = SingleScanOptions(scheme=chosen.pop("seg"), **chosen)
     try:
+        _check_dicom_seg(scans, options)
         targets = _targets(scans, output, options)
         choose_device(options.device)
         loaded = model_named(model)
@@ -124,10 +138,25 @@ def _targets(given: tuple[Path, ...], output: Path | None, options: SingleScanOp
     return targets
 
 
+def _check_dicom_seg(scans: tuple[Path, ...], options: SingleScanOptions) -> None:
+    """Raise ``UserError`` where a DICOM segmentation is asked for and could not be written, before work is done."""
+    if options.dicom_seg is None:
+        return
+    from bidsseg.imaging.dicom_seg import check_can_write
+
+    check_can_write()
+    if options.dicom_seg.suffix != ".dcm":
+        raise UserError(f"{options.dicom_seg}: not a DICOM name; end it in .dcm")
+    if len(scans) > 1:
+        raise UserError("--dicom-seg names one file; give one scan at a time")
+    if not scans[0].is_dir():
+        raise UserError(f"{scans[0]}: not a folder; --dicom-seg is for a DICOM series")
+
+
 def _labels_of(scans: list[Path], output: Path | None) -> list[Path]:
     if len(scans) == 1 and output is not None and not output.is_dir():
-        return [nifti_name(output)]
-    return [(output or scan.parent) / f"{stem_of(scan)}_dseg.nii.gz" for scan in scans]
+        return [image_name(output)]
+    return [base_of(scan, output).with_name(f"{base_of(scan, output).name}_dseg.nii.gz") for scan in scans]
 
 
 def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path, Path]]:
@@ -144,6 +173,7 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 @click.option(
     "--mask", required=True, type=click.Path(path_type=Path), help="Lesion mask, on the scan's grid or another."
 )
+@SERIES_OPTION
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: beside the scan.")
 @click.option(
     "--threshold", type=float, default=LesionOptions.threshold, show_default=True, help="For probabilistic masks."
@@ -172,6 +202,8 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model: str | None, **chosen: Any) -> None:
     """Describe the lesions of MASK: regions, zones, distances, load per region (TSV and label images).
 
+    Scan and mask are NIfTI, MGZ, NRRD, MetaImage or Analyze files, or folders with a DICOM series each.
+
     \b
     brainseg-cli lesions FLAIR.nii.gz --mask lesions.nii.gz -o tables/ --bands 3 --bands 10
     """
@@ -186,9 +218,9 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     from bidsseg.report.lesion_mosaic import zone_mosaic
     from bidsseg.segmentation.pipeline import segment
 
-    predicting = PredictOptions(chosen.pop("device"), chosen.pop("threads"))
+    predicting, series = PredictOptions(chosen.pop("device"), chosen.pop("threads")), chosen.pop("series")
     options = LesionOptions(**chosen)
-    base = (output or scan.parent) / stem_of(scan)
+    base = base_of(scan, output)
     files = [*lesion_files(base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
     refuse_inputs(files, [scan, mask])
     if not overwrite:
@@ -196,7 +228,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     with one_line_errors(str(mask), ALONE):
         lesion_mask = load(mask, uniform_ok=True)
     with one_line_errors(str(scan), ALONE):
-        image = load(scan)
+        image = load(scan, series=series)
         segmentation = segment(image, model_named(model), predicting, BIAS_CORRECTION_OF_SINGLE_SCANS)
     with one_line_errors(str(mask), ALONE):
         report = lesion_features(image, lesion_mask, segmentation, options, is_probability(mask.name))

@@ -12,6 +12,7 @@ import click
 from bidsseg.cli.exit_codes import EXIT_SOME_FAILED
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
 from bidsseg.errors import FULL, UserError, full_disk, plain
+from bidsseg.files import stem_of
 
 if TYPE_CHECKING:
     from bidsseg.network.weights import Model
@@ -24,6 +25,9 @@ THREADS_OPTION = click.option("--threads", type=click.IntRange(0), default=0, he
 
 OVERWRITE_OPTION = click.option(
     "--overwrite", is_flag=True, help="Also replace files that bidsseg did not write, or that were changed since."
+)
+SERIES_OPTION = click.option(
+    "--series", metavar="UID|NUMBER", help="Of several DICOM series in a folder; without it, they are listed."
 )
 MIRROR_OPTION = click.option(
     "--mirror", is_flag=True, help="Average with the answer to the mirror image: better, twice the network's time."
@@ -68,8 +72,14 @@ def model_named(name: str | None) -> Model:
     return load_model(name or DEFAULT_MODEL)
 
 
-def nifti_name(output: Path) -> Path:
-    """The file, if its name is that of a NIfTI image; raises ``UserError`` for others."""
-    if not output.name.endswith((".nii", ".nii.gz")):
-        raise UserError(f"{output}: not a NIfTI name; end it in .nii.gz, or create the folder first")
+def image_name(output: Path) -> Path:
+    """The file, if its name is that of an image we write; raises ``UserError`` for others."""
+    if not output.name.endswith((".nii", ".nii.gz", ".mgz")):
+        raise UserError(f"{output}: not a NIfTI name; end it in .nii.gz or .mgz, or create the folder first")
     return output
+
+
+def base_of(scan: Path, folder: Path | None) -> Path:
+    """Folder and first part of the names of what is written for a scan; beside it unless another folder is given."""
+    named = scan if scan.name not in ("", "..") else scan.resolve()
+    return (folder or named.parent) / (named.name if named.is_dir() else stem_of(named))

@@ -30,6 +30,8 @@ SAME_SHARE = 0.01
 "Voxel sizes that differ by less agree."
 SAME_PLACE_MM = 1.0
 "Affines that put every corner of the volume this close agree."
+FORMS_APART_MM = 0.01
+"A sform whose corners lie further from those of a rotation has shear, which no qform can say."
 SHORTEST_HEAD_MM, LONGEST_HEAD_MM = 40.0, 1000.0
 "Bounds of the longest side of a field of view that holds a brain."
 ROUNDING = 1.01
@@ -98,6 +100,38 @@ def placement(fields: Any, shape: tuple[int, int, int]) -> Placement:
     found, factor = _in_mm(forms, int(fields["xyzt_units"]) & 7)
     header = _header(fields, forms.scaled(factor), found.affine, plain=factor == 1)
     return Placement(found.affine, header, (*unusable, *found.warnings))
+
+
+def placed_at(affine: Affine, shape: tuple[int, ...], warnings: tuple[str, ...] = ()) -> Placement:
+    """The placement of a volume whose affine, 4x4 in mm, is known from a file of another format than NIfTI.
+
+    The header has it as sform and, where it has no shear, as qform.
+    """
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_xyzt_units("mm")
+    if is_usable(affine):
+        header.set_sform(affine, 1)
+        header.set_qform(affine, 1, strip_shears=True)
+        if corners_apart_mm(affine, header.get_qform(), shape) > FORMS_APART_MM:
+            header.set_qform(None, 0)
+    return Placement(affine, header, warnings)
+
+
+def axes_affine(axes: str, sizes: Sizes, shape: tuple[int, ...]) -> Affine:
+    """The affine, 4x4, of a volume whose axes lead to ``axes``, as in ``LAS``, and whose middle lies at 0."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, letter in enumerate(axes):
+        row = next(n for n, pair in enumerate(("RL", "AP", "SI")) if letter in pair)
+        affine[row, axis] = sizes[axis] if letter in "RAS" else -sizes[axis]
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
+
+
+def to_ras(lps: Affine) -> Affine:
+    """A 4x4 affine to right, anterior, superior, from one to left, posterior, superior, as DICOM and ITK have it."""
+    return np.diag((-1.0, -1.0, 1.0, 1.0)) @ lps
 
 
 def in_mm(sizes: Any) -> str:
@@ -214,8 +248,7 @@ def _holds_a_head(affine: Affine, shape: tuple[int, ...]) -> bool:
 def _guess(forms: Forms) -> Choice:
     """Axes as most scanners store them, centred."""
     sizes = forms.sizes if forms.sizes is not None else np.ones(3)
-    affine = np.diag((-sizes[0], sizes[1], sizes[2], 1.0))
-    affine[:3, 3] = -affine[:3, :3] @ ((np.array(forms.shape) - 1) / 2)
+    affine = axes_affine("LAS", sizes, forms.shape)
     warning = "no usable orientation in the header; assumed radiological axes (LAS), so left and right are a guess"
     return Choice(affine, (warning,))
 

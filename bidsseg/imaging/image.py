@@ -19,12 +19,12 @@ from bidsseg.imaging.affines import (
     SHORTEST_HEAD_MM,
     corners_apart_mm,
     in_mm,
-    placement,
     voxel_spacing_mm,
 )
 from bidsseg.imaging.arrays import Floats, voxel_volume_mm3
 from bidsseg.imaging.formats import read_header, read_voxels
 from bidsseg.imaging.grid import Grid, grid_of
+from bidsseg.imaging.mgh import save_mgz
 
 GridGeometry = tuple[tuple[int, ...], NDArray[np.float64]]
 "Shape of a volume, and its affine: 4x4, to RAS mm."
@@ -50,6 +50,8 @@ class Image:
     "Geometry, units and form codes for images written on the same grid."
     warnings: tuple[str, ...] = ()
     "What was found and repaired in the header or the data."
+    slices: tuple[Path, ...] = ()
+    "The files that it was read from, in the order of the third axis, where it is a DICOM series."
 
     @property
     def spacing_mm(self) -> NDArray[np.float64]:
@@ -75,16 +77,17 @@ def at_1mm(data: Floats) -> Image:
     return Image(data, np.eye(4), nib.Nifti1Header())
 
 
-def load(path: Path | str, uniform_ok: bool = False) -> Image:
-    """Read a NIfTI scan, repairing what can be repaired.
+def load(path: Path | str, uniform_ok: bool = False, series: str | None = None) -> Image:
+    """Read a scan, repairing what can be repaired: a NIfTI, Analyze, MGH, NRRD or MetaImage file, or a DICOM folder.
 
-    Raises ``FileError`` for what can't: no permission, not NIfTI, damaged or cut short, colour or complex values,
-    several volumes, a field of view that is too large. Unless ``uniform_ok`` (a mask may be empty, and small), also for
+    ``series`` chooses among several DICOM series in a folder, by number or UID. Raises ``FileError`` for what can't be
+    repaired: no permission, no image, damaged or cut short, colour or complex values, several volumes, slices that are
+    missing, a field of view that is too large. Unless ``uniform_ok`` (a mask may be empty, and small), also for
     one value everywhere and for a field of view too small for a brain.
     """
     path = Path(path)
-    stored = read_header(path)
-    placed = placement(stored.fields, stored.shape)
+    stored = read_header(path, series)
+    placed = stored.placed
     warnings = [*stored.warnings, *placed.warnings, *_check_extent(path, stored.shape, placed.affine, uniform_ok)]
     data, odd = read_voxels(stored)
     bad = ~np.isfinite(data)
@@ -97,7 +100,7 @@ def load(path: Path | str, uniform_ok: bool = False) -> Image:
     if not uniform_ok and abs(exponent) > LARGEST_EXPONENT:
         data = np.ldexp(data, -exponent)
         odd.append(f"grey values near the limits of single precision; they were divided by 2^{exponent}")
-    return Image(data, placed.affine, placed.header, (*odd, *warnings))
+    return Image(data, placed.affine, placed.header, (*odd, *warnings), stored.slices)
 
 
 def _exponent(data: Floats) -> int:
@@ -129,17 +132,21 @@ def read_geometry(path: Path) -> GridGeometry | None:
         stored = read_header(path)
     except FileError:
         return None
-    return stored.shape, placement(stored.fields, stored.shape).affine
+    return stored.shape, stored.placed.affine
 
 
 def save(
     path: Path, data: NDArray[Any], affine: NDArray[np.float64], like: Image | None = None, slope: float | None = None
 ) -> None:
-    """Write a NIfTI under a temporary name and move it into place; ``like`` gives units and form codes.
+    """Write an image under a temporary name and move it into place; ``like`` gives units and form codes.
 
-    With a ``slope`` the numbers stand for that many times their value.
+    A name that ends in .mgz makes it FreeSurfer's format, all others NIfTI; of NIfTI with a ``slope`` the numbers stand
+    for that many times their value.
     """
     with whole(path) as temporary:
+        if path.name.endswith(".mgz"):
+            save_mgz(temporary, data, affine)
+            return
         nib.save(_nifti(data, affine, like, slope), temporary)
 
 

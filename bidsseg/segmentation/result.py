@@ -119,7 +119,7 @@ class Segmentation:
         Parameters
         ----------
         path : path-like
-            NIfTI file to write or replace, ending in .nii or .nii.gz.
+            File to write or replace: NIfTI, ending in .nii or .nii.gz, or .mgz.
         scheme : {"regions", "lobes", "gyri"}
             Which division of the brain.
 

@@ -198,15 +198,17 @@ class InTemplate:
         return cls(deformation.to_scan(points_of(template().tissue.shape, template().affine)))
 
     def scan(self, data: Floats, affine: Affine) -> Floats:
-        """Grey values, trilinear."""
+        """Grey values, trilinear; 0 beyond the field of view."""
         values: Floats = sampled(torch.from_numpy(data)[None], affine, self.points)[0].numpy()
         return values
 
     def labels(self, segmentation: Segmentation, scheme: Scheme) -> NDArray[np.uint16]:
         """Labels of the nearest voxels."""
         codes = torch.from_numpy(segmentation.labels(scheme).astype(np.float32))[None]
-        return sampled(codes, segmentation.affine, self.points, "nearest")[0].numpy().astype(np.uint16)
+        nearest: NDArray[np.uint16] = sampled(codes, segmentation.affine, self.points, "nearest")[0].numpy()
+        return nearest.astype(np.uint16)
 
     def mask(self, mask: NDArray[np.bool_], affine: Affine) -> NDArray[np.uint8]:
-        """Voxels at least half of which are in the mask."""
-        return (self.scan(mask.astype(np.float32), affine) >= 0.5).astype(np.uint8)
+        """Voxels that are at least half in a mask."""
+        inside: NDArray[np.uint8] = (self.scan(mask.astype(np.float32), affine) >= 0.5).astype(np.uint8)
+        return inside

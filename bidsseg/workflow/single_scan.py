@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from bidsseg import __version__
-from bidsseg.authorship import refuse_to_replace
+from bidsseg.authorship import SOFTWARE, refuse_to_replace
 from bidsseg.errors import FULL, UserError, full_disk
 from bidsseg.files import all_whole, leftovers_of, remove_temporaries, stem_of, write_json
+from bidsseg.imaging.dicom_seg import Maker, save_dicom_seg
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.labels import Scheme
 from bidsseg.network.inference import PredictOptions
@@ -19,6 +20,7 @@ from bidsseg.network.weights import Model
 from bidsseg.quality.assessed import AssessedScan, segment_and_assess
 from bidsseg.quality.assessment import quality_file
 from bidsseg.report.mosaic import mosaic
+from bidsseg.segmentation.dicom_terms import segments_of
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
 
@@ -35,11 +37,18 @@ class SingleScanOptions:
     "CPU threads; 0 takes all."
     overwrite: bool = False
     "Also replace files that bidsseg did not write."
+    series: str | None = None
+    "Which of several DICOM series in a folder, by number or UID."
+    dicom_seg: Path | None = None
+    "Where to write the labels as a DICOM segmentation of the series."
 
     def files_of(self, target: Path) -> list[Path]:
-        """All files that are written for a label image: brain mask, volumes, verdict, picture, and last the labels."""
-        endings = ("_mask.nii.gz", "_volumes.tsv", "_qc.json", *([".png"] if self.picture else []))
-        return [*(target.with_name(stem_of(target) + ending) for ending in endings), target]
+        """All files that are written for a label image: brain mask, volumes, verdict, picture, DICOM segmentation, and
+        last the labels. The mask has the format of the labels."""
+        mask = "_mask.mgz" if target.name.endswith(".mgz") else "_mask.nii.gz"
+        endings = (mask, "_volumes.tsv", "_qc.json", *([".png"] if self.picture else []))
+        dicom = [] if self.dicom_seg is None else [self.dicom_seg]
+        return [*(target.with_name(stem_of(target) + ending) for ending in endings), *dicom, target]
 
     def made_with(self, scan: Path, model: Model) -> dict[str, Any]:
         """Where the labels come from, for the quality file."""
@@ -60,12 +69,12 @@ def label_scan(scan: Path, target: Path, model: Model, options: SingleScanOption
     if not options.overwrite:
         refuse_to_replace(files, [tuple(VOLUME_COLUMNS)])
     predicting = PredictOptions(options.device, options.threads, options.scheme == "gyri", options.mirror)
-    image = load(scan)
+    image = load(scan, series=options.series)
     found = segment_and_assess(image, model, predicting, options.bias_correction)
     made_with = options.made_with(scan, model)
     quality = quality_file((found.evidence, found.assessment), found.segmentation, found.warnings, made_with)
     try:
-        _write(files, image, found, quality)
+        _write(options, target, image, found, quality)
     except OSError as error:
         if error.errno in FULL:
             raise UserError(full_disk(target)) from error
@@ -73,14 +82,17 @@ def label_scan(scan: Path, target: Path, model: Model, options: SingleScanOption
     return quality
 
 
-def _write(files: list[Path], scan: Image, found: AssessedScan, quality: dict[str, Any]) -> None:
+def _write(options: SingleScanOptions, target: Path, scan: Image, found: AssessedScan, quality: dict[str, Any]) -> None:
     """Write all of ``SingleScanOptions.files_of``, or none."""
-    segmentation, (scheme,) = found.segmentation, quality["LabelSchemes"]
+    segmentation, scheme, files = found.segmentation, options.scheme, options.files_of(target)
     remove_temporaries(leftovers_of(files))
-    with all_whole(files) as (mask, volumes, quality_json, *picture, label_image):
+    with all_whole(files) as (mask, volumes, quality_json, *others, label_image):
         save(mask, segmentation.brain_mask.astype(np.uint8), scan.affine, scan)
         write_volumes(volumes, {scheme: segmentation.volumes(scheme)}, found.assessment.expected)
         write_json(quality_json, quality)
-        for path in picture:
-            mosaic(path, scan, segmentation.labels(scheme), scheme)
+        if options.picture:
+            mosaic(others.pop(0), scan, segmentation.labels(scheme), scheme)
+        for path in others:
+            maker = Maker(SOFTWARE, __version__, quality["Model"], scheme)
+            save_dicom_seg(path, segmentation.labels(scheme), scan, segments_of(scheme), maker)
         segmentation.save(label_image, scheme)

@@ -56,7 +56,10 @@ def test_several_scans_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tiny_mod
 
 @pytest.mark.parametrize(
     ("name", "stem"),
-    [("a.nii.gz", "a"), ("A.NII.GZ", "A"), ("a.b.nii", "a.b"), ("a.gz", "a"), ("a", "a"), ("n.img", "n.img")],
+    [
+        *(("a.nii.gz", "a"), ("A.NII.GZ", "A"), ("a.b.nii", "a.b"), ("a.gz", "a"), ("a", "a"), ("n.img", "n")),
+        *(("a.mgz", "a"), ("a.seg.NRRD", "a.seg"), ("a.mha", "a"), ("a.hdr.gz", "a"), ("1.2.840", "1.2.840")),
+    ],
 )
 def test_stems(name: str, stem: str) -> None:
     assert stem_of(Path(name)) == stem

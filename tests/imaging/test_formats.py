@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from bidsseg.errors import FileError
-from bidsseg.imaging import formats
-from bidsseg.imaging.formats import LONGEST_SIDE, MOST_VOXELS, read_header, read_voxels
+from bidsseg.imaging import stored
+from bidsseg.imaging.formats import read_header, read_voxels
 from bidsseg.imaging.image import load, read_geometry
+from bidsseg.imaging.stored import LONGEST_SIDE, MOST_VOXELS
 from tests.phantoms import ramp
 
 AFFINE = np.diag((-2.0, 2.0, 3.0, 1.0))
@@ -101,18 +102,18 @@ def test_scaling_and_what_it_has_wrong(tmp_path: Path) -> None:
     ("content", "says"),
     [
         (b"", "an empty file"),
-        (bytes(128) + b"DICM" + bytes(400), "a DICOM file; convert its series to NIfTI"),
-        (b"NRRD0004\ntype: short\n", "an NRRD image; convert"),
+        (bytes(128) + b"DICM" + bytes(400), "a single DICOM file; give the folder with its series"),
+        (b"NRRD0004\ntype: short\n", "a header without sizes"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page"),
         (b"\n  <html lang=en>", "a web page"),
         (b"/annex/objects/SHA256E-s1--ab.nii.gz\n", "not downloaded; fetch it, for instance by datalad get"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "not downloaded; fetch it by git lfs pull"),
         (b"PK\x03\x04 and so on", "a ZIP archive; unpack it"),
-        (struct.pack(">iiii", 1, 24, 22, 20) + bytes(300), "a FreeSurfer MGH image; convert"),
-        (b"two lines\nof text\n", "text, not a readable NIfTI"),
-        (struct.pack("<i", 348) + bytes(344), "an Analyze image"),
+        (struct.pack(">iiii", 1, 24, 22, 20) + bytes(50), "a FreeSurfer MGH image that is cut short"),
+        (b"two lines\nof text\n", "text, not a readable image"),
+        (struct.pack("<i", 348) + bytes(344), "0 dimensions in its header"),
         (bytes(range(256)) * 4, "not a readable NIfTI"),
-        (nifti()[:300], "not a readable NIfTI, or cut short"),
+        (nifti()[:300], "not a readable NIfTI or other image, or cut short"),
         (nifti()[:-1], "cut short"),
         (nifti()[:3000], "cut short"),
         (gzip.compress(nifti())[:-1], "damaged or truncated"),
@@ -200,7 +201,7 @@ def test_what_follows_the_image_is_read_only_so_far(tmp_path: Path, monkeypatch:
     path = tmp_path / "scan.nii.gz"
     path.write_bytes(gzip.compress(nifti() + bytes(5000)))
     assert "5000 bytes follow the image" in load(path).warnings[0]
-    monkeypatch.setattr(formats, "FOLLOWS_AT_MOST", 4000)
+    monkeypatch.setattr(stored, "FOLLOWS_AT_MOST", 4000)
     with pytest.raises(FileError, match="far more bytes than its header says"):
         load(path)
 

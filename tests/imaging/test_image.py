@@ -40,7 +40,7 @@ def rgb(path: Path) -> Path:
     ("make", "says"),
     [
         (truncated, "truncated"),
-        (not_nifti, "not a readable NIfTI"),
+        (not_nifti, "text, not a readable image"),
         (rgb, "colour"),
         (lambda path: write(path, np.zeros((5, 5, 5), np.int16), WIDE), "every voxel is 0"),
         (lambda path: write(path, ramp(4, 4, 4, 3)), "4D"),
