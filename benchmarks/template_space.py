@@ -4,8 +4,9 @@
 
 For each scan: Dice of its lobes with the template's after the affine by labels, after the whole deformation, and after
 an affine of grey values by SimpleITK (mutual information, brains alone); the least Jacobian; processor seconds. For
-pairs of contrasts of one patient on one day: how far apart they put the points of the template's brain. For the held-out
-brains with manual labels: Dice of the manual gyri of one with those of another, which no step of the registration sees.
+pairs of contrasts of one patient on one day: how far apart they put the points of the template's brain. For the
+held-out brains with manual labels: Dice of the manual gyri of one with those of another, which no step of
+the registration sees.
 ``--write`` remakes the packaged labels of the template first, with the network, averaged over mirror images.
 """
 
@@ -27,7 +28,7 @@ from bidsseg import __version__
 from bidsseg.cli.demo import template as template_scan
 from bidsseg.evaluation.scores import reference_codes
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.deformation import Deformation, moved, points_of, sampled
+from bidsseg.imaging.deformation import moved, points_of, sampled
 from bidsseg.imaging.grid import grid_of
 from bidsseg.imaging.image import load
 from bidsseg.labels import N_GYRI, TISSUE, gyri, label_table
@@ -36,7 +37,7 @@ from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.pipeline import Answer, answer, prepare, segment
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.segmentation.template import InTemplate, TEMPLATE_FILE, template, to_template
+from bidsseg.segmentation.template import TEMPLATE_FILE, InTemplate, template, to_template
 from bidsseg.train.held_out import validation_cases
 
 CEREBRAL = ("Frontal", "Parietal", "Temporal", "Occipital", "Insula")
@@ -126,6 +127,7 @@ def cases(data: Path) -> Iterator[tuple[str, Path]]:
 
 
 def against_the_template(data: Path, model: Model) -> Iterator[str]:
+    """Scans in the template's space, and contrasts of one patient against each other."""
     all_points = points_of(template().tissue.shape, template().affine)
     there: dict[str, torch.Tensor] = {}
     means = []
@@ -152,7 +154,8 @@ def against_the_template(data: Path, model: Model) -> Iterator[str]:
     for name in there:
         if name.endswith("FLAIR"):
             apart = torch.linalg.norm(there[name] - there[name.replace("FLAIR", "T1w")], dim=-1)
-            yield f"{name} against T1w: {float(apart.median()):.2f} mm apart (median), {float(apart.quantile(0.95)):.2f} (95 %)"
+            middle, most = (float(apart.quantile(share)) for share in (0.5, 0.95))
+            yield f"{name} against T1w: {middle:.2f} mm apart (median), {most:.2f} mm (95 %)"
 
 
 def manual_gyri(data: Path, model: Model) -> Iterator[str]:
@@ -182,7 +185,7 @@ def main() -> None:
     if options.write:
         write(model)
     for table in (manual_gyri, against_the_template):
-        print(f"\n{(table.__doc__ or 'Scans in the space of the template').splitlines()[0]}")
+        print(f"\n{(table.__doc__ or '').splitlines()[0]}")
         for line in table(options.data, model):
             print(" ", line, flush=True)
 

@@ -28,7 +28,6 @@ from bidsseg.cli.options import (
     model_named,
 )
 from bidsseg.errors import ALONE, UserError, one_line_errors, plain
-from bidsseg.files import stem_of
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
 from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
