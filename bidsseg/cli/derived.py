@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bidsseg.authorship import refuse_inputs, refuse_to_replace
 from bidsseg.cli.options import (
     DEVICE_OPTION,
     MODEL_OPTION,
@@ -18,6 +19,7 @@ from bidsseg.cli.options import (
     model_named,
 )
 from bidsseg.errors import ALONE, one_line_errors, plain
+from bidsseg.files import all_whole, leftovers_of, remove_temporaries
 from bidsseg.labels import SCHEMES, Scheme
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
@@ -48,7 +50,6 @@ def fill(scan: Path, mask: Path, output: Path | None, overwrite: bool, model: st
     \b
     brainseg-cli fill T1w.nii.gz --mask lesions.nii.gz -o T1w_filled.nii.gz
     """
-    from bidsseg.authorship import refuse_inputs, refuse_to_replace
     from bidsseg.imaging.image import load, save
     from bidsseg.lesions.filling import fill_lesions
     from bidsseg.lesions.masks import is_probability
@@ -91,8 +92,6 @@ def normalize(scan: Path, mask: Path | None, output: Path | None, scheme: Scheme
     \b
     brainseg-cli normalize FLAIR.nii.gz --mask lesions.nii.gz -o template/
     """
-    from bidsseg.authorship import refuse_inputs, refuse_to_replace
-    from bidsseg.files import all_whole, leftovers_of, remove_temporaries
     from bidsseg.imaging.image import load
     from bidsseg.lesions.masks import is_probability, read_labels
     from bidsseg.network.inference import PredictOptions

@@ -51,7 +51,7 @@ class Deformation:
         """The least change of volume anywhere, in either direction; above 0 where space does not fold."""
         spacing = np.diag(self.grid)[:3]
         volume = float(np.linalg.det(self.affine[:3, :3]))
-        onward, back = (_least_determinant(self.displacement(way), spacing) for way in (False, True))
+        onward, back = (least_determinant(self.displacement(way), spacing) for way in (False, True))
         return min(onward * volume, back / volume)
 
 
@@ -110,7 +110,7 @@ def gradients(volumes: Tensor, spacing_mm: float) -> list[Tensor]:
     return [torch.gradient(volumes, spacing=spacing_mm, dim=axis)[0] for axis in (1, 2, 3)]
 
 
-def _least_determinant(displacement: Tensor, spacing: NDArray[np.float64]) -> float:
+def least_determinant(displacement: Tensor, spacing: NDArray[np.float64]) -> float:
     """The least Jacobian determinant at the corners of all cells, whose edges are the differences of neighbours."""
     least = np.inf
     for corner in product((0, 1), repeat=3):
