@@ -26,7 +26,7 @@ from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model, load_model
 from bidsseg.quality.assessed import segment_and_assess
 from bidsseg.quality.assessment import Assessment
-from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_DATASETS
+from bidsseg.segmentation.defaults import BIAS_CORRECTION
 from bidsseg.segmentation.result import Segmentation
 
 __all__ = [
@@ -80,7 +80,7 @@ def segment(
     *,
     gyri: bool = False,
     mirror: bool = False,
-    bias_correction: bool = BIAS_CORRECTION_OF_DATASETS,
+    bias_correction: bool = BIAS_CORRECTION,
     device: str = "auto",
     threads: int = 0,
     model: Model | Path | str = DEFAULT_MODEL,

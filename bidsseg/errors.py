@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 def plain(text: str) -> str:
@@ -25,7 +28,7 @@ class UserError(Exception):
 
 
 class Defect(UserError):
-    """Ours, not the user's; the line names the log with the traceback."""
+    """Ours, not the user's; the line says where the traceback is."""
 
 
 class FileError(UserError):
@@ -67,6 +70,51 @@ def named(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+class Kind(str, Enum):
+    """Whose turn it is after a failure."""
+
+    USER = "user"
+    "The user's: the line says what to do."
+    DEFECT = "defect"
+    "Ours: nobody expected it."
+    KILLED = "killed"
+    "The process ended without a word, most likely for want of memory; alone it may succeed."
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong, as data that travels between processes."""
+
+    error: str
+    "One line."
+    kind: Kind
+    traceback: str
+    "Empty where nobody saw one."
+
+    def as_json(self) -> dict[str, str]:
+        return {"error": self.error, "kind": self.kind.value, "traceback": self.traceback}
+
+
+def failure_of(error: BaseException, folder: Path | None = None) -> Failure:
+    """An error as data; ``folder`` is where files were written that an error of a full disk does not name."""
+    text = "".join(traceback.format_exception(error))
+    where = (error.filename or folder) if isinstance(error, OSError) and error.errno in FULL else None
+    if where:
+        return Failure(full_disk(where), Kind.USER, text)
+    if isinstance(error, UserError):
+        return Failure(str(error), Kind.DEFECT if isinstance(error, Defect) else Kind.USER, text)
+    line = named(error) if isinstance(error, Exception) else f"{type(error).__name__}: {error}"
+    return Failure(line, Kind.DEFECT, text)
+
+
+def failure_from(content: Mapping[str, Any]) -> Failure | None:
+    """What ``Failure.as_json`` made; None for anything else."""
+    try:
+        return Failure(str(content["error"]), Kind(content["kind"]), str(content["traceback"]))
+    except (KeyError, ValueError):
+        return None
+
+
 def root_of(error: BaseException) -> BaseException:
     """The error during whose handling the others arose."""
     while error.__context__ is not None:
@@ -92,4 +140,5 @@ def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:
             told = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
             raise FileError(path, told, "check space and rights") from error
-        raise FileError(path, f"{type(error).__name__}: {line}"[:300], advice.on_defect) from error
+        found = f"{type(error).__name__}: {line}"[:300]
+        raise Defect(f"{path}: {found}; {advice.on_defect}") from error

@@ -12,12 +12,15 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
 "Names of files that are being written."
+NA = "n/a"
+"A cell without a value."
 LEFTOVER_SECONDS = 600
 "Longer than it takes to write a file."
 
@@ -109,9 +112,44 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return handle.getvalue()
 
 
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, by row and column."""
+
+    columns: tuple[str, ...]
+    rows: list[list[str]]
+
+    def cells(self, *names: str) -> Iterator[tuple[str, ...]]:
+        """The cells of some columns, row by row; raises ``ValueError`` for a column that is not there."""
+        places = [self.columns.index(name) for name in names]
+        return (tuple(row[place] for place in places) for row in self.rows)
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Table:
+    """The cells of a table in the order of ``columns``, n/a for a column it lacks.
+
+    Raises ``ValueError`` where a row is longer or shorter than the header.
+    """
+    text = path.read_text(encoding="utf-8")
+    header, _, body = text.partition("\n")
+    if header.split("\t") != list(columns):
+        found = csv.DictReader(io.StringIO(text), delimiter="\t")
+        return Table(tuple(columns), [[row.get(column) or NA for column in columns] for row in found])
+    rows = [line.split("\t") for line in body.replace("\r", "").split("\n") if line]
+    if any(len(row) != len(columns) for row in rows):
+        raise ValueError(f"{path.name} has rows of another length than its header")
+    return Table(tuple(columns), rows)
+
+
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table by the names of its columns; raises ``OSError``, ``ValueError`` or ``csv.Error``."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle, delimiter="\t"))
+
+
 def _cell(value: Any) -> Any:
     missing = value in ("", None) or (isinstance(value, float) and math.isnan(value))
-    return "n/a" if missing else harmless(value) if isinstance(value, str) else value
+    return NA if missing else harmless(value) if isinstance(value, str) else value
 
 
 def harmless(cell: str) -> str:

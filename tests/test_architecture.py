@@ -5,6 +5,7 @@ only those under ``TYPE_CHECKING`` are free.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -132,6 +133,28 @@ def test_few_imports_hide_inside_functions() -> None:
         inside = {node for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
         hidden += sum(any(of.startswith("bidsseg") for of in _imported(node)) for node in inside)
     assert hidden <= INSIDE_FUNCTIONS_AT_MOST
+
+
+RESULT_NAME = re.compile(r"_desc-|^_?(qc|lesions|volumes|error|dseg|probseg)\.(json|tsv|txt|nii|png)")
+NAMING = {
+    "bids.outputs": "results in a dataset",
+    "bids.root_files": "what validators pass over",
+    "bids.lesion_masks": "masks of other programs",
+    "cli.bids_app": "the same, in the help",
+    "cli.main": "results beside a scan",
+    "workflow.single_scan": "results beside a scan",
+    "workflow.nipype_interface": "results beside a scan",
+}
+"The modules that may spell names of images and of results, and which."
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_names_of_results_are_spelled_in_one_module(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in told]
+    spelled = [text for text in texts if isinstance(text, str) and RESULT_NAME.search(text)]
+    assert not spelled or name in NAMING
 
 
 def test_a_run_starts_without_torch() -> None:

@@ -1,4 +1,4 @@
-"""Scans of one session together: which to fuse, and what their quality files tell of their agreement."""
+"""Scans of one session together: which to fuse, and which to compare."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bidsseg.bids.names import Scan
+from bidsseg.bids.names import Scan, entities_in
 from bidsseg.errors import UserError
 from bidsseg.imaging.image import is_same_grid, read_geometry
 
@@ -109,13 +109,9 @@ def choose(scans: Sequence[Scan], masks: Sequence[Path]) -> tuple[Scan, Path] | 
     return chosen, rivals[0]
 
 
-def _entities(name: str) -> dict[str, str]:
-    return dict(re.findall(r"(?:^|_)([a-z]+)-([a-zA-Z0-9]+)", name))
-
-
 def _differ(scan: Scan, mask: Path) -> bool:
     """Whether the mask's name has another value of one of the scan's entities."""
-    named, own = _entities(mask.name), dict(scan.entities)
+    named, own = entities_in(mask.name), dict(scan.entities)
     return any(own.get(key, value) != value for key, value in named.items())
 
 
@@ -123,7 +119,7 @@ def _fit(scan: Scan, mask: Path) -> tuple[int, int, int]:
     """How well a mask's name fits a scan, more is better."""
     name = mask.name.lower()
     kind = NAMED if scan.suffix.lower() in name else OWN_SPACE if "space-orig" in name else OTHERS
-    common = len(set(_entities(mask.name).items()) & set(scan.entities))
+    common = len(set(entities_in(mask.name).items()) & set(scan.entities))
     rank = PREFERRED.index(scan.suffix) if scan.suffix in PREFERRED else len(PREFERRED)
     return kind, common, -rank
 

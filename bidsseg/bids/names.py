@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,11 @@ def parse_scan(path: Path) -> Scan:
     if "sub" not in keys or len(set(keys)) < len(keys):
         raise ValueError("its name must hold every entity once, and sub-")
     return Scan(path, tuple(entities), suffix)
+
+
+def entities_in(name: str) -> dict[str, str]:
+    """Entities in a file name of whatever kind, and whatever else it holds."""
+    return dict(re.findall(r"(?:^|_)([a-z]+)-([a-zA-Z0-9]+)", name))
 
 
 def derivative_name(scan: Scan, ending: str, **extra: str) -> str:

@@ -1,15 +1,17 @@
-"""Where a scan's results lie, what they were made with, and whether they are complete."""
+"""Where results lie, and what they were made with.
+
+The only module that spells the name of a file of results, or looks for one by a pattern.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bidsseg.authorship import is_ours
-from bidsseg.bids.names import Scan, derivative_path, participant_folder
-from bidsseg.files import read_json
+from bidsseg.bids.names import Scan, derivative_path, parse_scan, participant_folder
 from bidsseg.labels import SCHEMES, Scheme
 
 FUSED = "fused"
@@ -19,6 +21,12 @@ START_BYTES = 64 * 1024
 
 NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
 "Label images that lesions are placed in."
+QUALITY = "_qc.json"
+LESION_SUMMARY, LESION_IMAGE = "_desc-lesionsummary_lesions.json", "_desc-lesions_dseg.nii.gz"
+ON_SCAN = "_space-orig"
+"In the names of images of lesions, in a dataset."
+ERROR = "_error.txt"
+FIGURES = "figures"
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,62 @@ class OutputSettings:
             "Probabilities": self.probseg,
             "MirrorAveraging": self.mirror,
         }
+
+
+@dataclass(frozen=True)
+class LesionOutputs:
+    """The files about the lesions of one scan: those of a dataset, or those beside a scan."""
+
+    base: Path
+    "Folder and beginning of the names: OUT/sub-<label>[/ses-<label>]/anat/<entities>, without a suffix."
+    space: str = ""
+    "Added to the names of images."
+
+    @property
+    def summary(self) -> Path:
+        """What was found, and from what; written last."""
+        return self._named(LESION_SUMMARY)
+
+    @property
+    def table(self) -> Path:
+        """One row for each lesion."""
+        return self._named("_desc-lesions_lesions.tsv")
+
+    @property
+    def parts_table(self) -> Path:
+        return self._named("_desc-lesionparts_lesions.tsv")
+
+    @property
+    def load_table(self) -> Path:
+        return self._named("_desc-lesionload_lesions.tsv")
+
+    @property
+    def image(self) -> Path:
+        """The number of the lesion of every voxel."""
+        return self._named(f"{self.space}{LESION_IMAGE}")
+
+    @property
+    def parts_image(self) -> Path:
+        return self._named(f"{self.space}_desc-lesionparts_dseg.nii.gz")
+
+    @property
+    def regions_image(self) -> Path:
+        """The regions with the lesions painted over."""
+        return self._named(f"{self.space}_seg-regions_desc-lesions_dseg.nii.gz")
+
+    @property
+    def picture(self) -> Path:
+        """The lesions coloured by zone, where it lies beside the tables."""
+        return self._named("_desc-lesions_dseg.png")
+
+    @property
+    def files(self) -> list[Path]:
+        """All tables, then all images, each followed by the JSON about it."""
+        found = (self.table, self.parts_table, self.load_table, self.image, self.parts_image, self.regions_image)
+        return [path for file in found for path in (file, sidecar_of(file))]
+
+    def _named(self, ending: str) -> Path:
+        return self.base.with_name(self.base.name + ending)
 
 
 @dataclass(frozen=True)
@@ -90,92 +154,180 @@ class ScanOutputs:
         return derivative_path(self.out, self.scan, ending, **extra)
 
     @property
-    def marker(self) -> Path:
-        """The file that tells that the scan is complete."""
-        return self.file("qc.json", desc=self.scan.suffix)
+    def quality(self) -> Path:
+        """The verdict and its measures; the file that tells that the scan is complete."""
+        return self.file(QUALITY.lstrip("_"), desc=self.scan.suffix)
+
+    @property
+    def agreement(self) -> Path:
+        """How far the contrasts of the session agree; written when all of them are complete."""
+        return self.file("agreement.json", desc=self.scan.suffix)
+
+    @property
+    def anchor(self) -> str:
+        """The scan's place on the participant's page."""
+        return self.quality.name.removesuffix(QUALITY)
+
+    @property
+    def volumes(self) -> Path:
+        return self.file("volumes.tsv", desc=self.scan.suffix)
+
+    def labels(self, scheme: str, space: str = "orig") -> Path:
+        return self.file("dseg.nii.gz", seg=scheme, desc=self.scan.suffix, **space_entities(space))
+
+    def probabilities(self, scheme: str, space: str = "orig") -> Path:
+        """The probability of every label."""
+        return self.file("probseg.nii.gz", seg=scheme, desc=self.scan.suffix, **space_entities(space))
+
+    def brain_mask(self, space: str = "orig") -> Path:
+        return self.file("mask.nii.gz", label="brain", desc=self.scan.suffix, **space_entities(space))
+
+    @property
+    def preprocessed(self) -> Path:
+        """The scan itself at 1 mm; fused answers share that of the scan whose grid they lie on."""
+        suffix = self.scan.suffix.removesuffix(FUSED)
+        return self.file(f"{suffix}.nii.gz", desc="preproc", **space_entities("1mm"))
 
     def figure(self, scheme: str) -> Path:
         """The picture of a label scheme: OUT/sub-<label>/figures/<entities>_seg-<scheme>_desc-<suffix>_dseg.png."""
-        name = self.file("dseg.png", seg=scheme, desc=self.scan.suffix).name
-        return participant_folder(self.out, self.scan) / "figures" / name
+        return self._figures / self.file("dseg.png", seg=scheme, desc=self.scan.suffix).name
+
+    @property
+    def log(self) -> Path:
+        """Why the scan failed."""
+        return logs_of(self.out) / f"{self.scan.stem}{ERROR}"
+
+    @property
+    def lesions(self) -> LesionOutputs:
+        summary = self.file(LESION_SUMMARY.rpartition("_")[2], desc="lesionsummary")
+        return LesionOutputs(summary.with_name(summary.name.removesuffix(LESION_SUMMARY)), ON_SCAN)
+
+    @property
+    def lesion_figure(self) -> Path:
+        """The picture of lesions coloured by zone."""
+        return self._figures / self.lesions.picture.name
+
+    @property
+    def lesion_log(self) -> Path:
+        """Why the scan's lesion mask could not be used."""
+        return logs_of(self.out) / f"{self.scan.stem}_desc-lesions{ERROR}"
+
+    @property
+    def _figures(self) -> Path:
+        return participant_folder(self.out, self.scan) / FIGURES
 
 
-def report_of(out: Path, subject: str) -> Path:
-    """The page about a participant."""
-    return out / f"sub-{subject}.html"
+@dataclass(frozen=True)
+class ParticipantOutputs:
+    """Where a participant's results lie, and which are there."""
+
+    out: Path
+    subject: str
+    "Without sub-."
+
+    @property
+    def folder(self) -> Path:
+        return self.out / f"sub-{self.subject}"
+
+    @property
+    def report(self) -> Path:
+        return self.out / f"sub-{self.subject}.html"
+
+    @property
+    def changes_table(self) -> Path:
+        """What became of lesions from session to session."""
+        return self.folder / f"sub-{self.subject}_desc-lesionchanges_lesions.tsv"
+
+    @property
+    def changes(self) -> Path:
+        """Counts of these changes, and what they were found from; written last."""
+        return self.folder / f"sub-{self.subject}_desc-lesionchangesummary_lesions.json"
+
+    def lesions(self) -> list[LesionOutputs]:
+        """Of all scans whose lesions have been described."""
+        found = sorted(self.folder.glob(f"**/*{LESION_SUMMARY}"))
+        return [LesionOutputs(path.with_name(path.name.removesuffix(LESION_SUMMARY)), ON_SCAN) for path in found]
+
+    def lesion_tables(self) -> list[Path]:
+        """All tables of lesions, also those of other versions."""
+        return sorted(self.folder.glob("**/*_lesions.tsv"))
+
+    def pictures(self) -> list[Path]:
+        return sorted((self.folder / FIGURES).glob("*.png"))
+
+    def logs(self) -> dict[str, Path]:
+        """The logs of what failed, by what they are about."""
+        found = sorted(logs_of(self.out).glob(f"sub-{self.subject}_*{ERROR}"))
+        return {path.name.removesuffix(ERROR): path for path in found}
+
+    def reported(self) -> list[Path]:
+        """The files that tell of news for the participant's page."""
+        patterns = (f"**/anat/*{QUALITY}", "**/anat/*_agreement.json", "**/*_lesions.json")
+        return [*(path for pattern in patterns for path in self.folder.glob(pattern)), *self.logs().values()]
+
+
+def participants(out: Path) -> list[ParticipantOutputs]:
+    """Everyone of whom there are results."""
+    folders = sorted(path.name for path in out.glob("sub-*") if path.is_dir())
+    return [ParticipantOutputs(out, name.removeprefix("sub-")) for name in folders]
+
+
+def finished_scans(out: Path, subject: str) -> Iterator[ScanOutputs]:
+    """The scans of a participant that have been segmented, by session and name, from their results alone.
+
+    ``scan.path`` is a name, and ``dataset`` the output folder, since names of results do not tell where the scan lies.
+    """
+    for path in sorted((out / f"sub-{subject}").glob(f"**/anat/sub-*{QUALITY}")):
+        stem, _, suffix = path.name.removesuffix(QUALITY).rpartition("_desc-")
+        try:
+            found = ScanOutputs(parse_scan(Path(f"{stem}_{suffix}.nii.gz")), out, out)
+        except ValueError:
+            continue
+        if found.quality == path:
+            yield found
+
+
+def lesions_beside(scan: ScanOutputs) -> list[LesionOutputs]:
+    """Of the scan's session, also where they were described on another scan: lesions of which there is an image."""
+    ending = f"{ON_SCAN}{LESION_IMAGE}"
+    found = sorted(scan.quality.parent.glob(f"sub-*{ending}"))
+    return [LesionOutputs(path.with_name(path.name.removesuffix(ending)), ON_SCAN) for path in found]
+
+
+def logs_of(out: Path) -> Path:
+    return out / "logs"
+
+
+def defect_log(out: Path) -> Path:
+    """What nobody expected of a run as a whole."""
+    return logs_of(out) / f"bidsseg{ERROR}"
+
+
+def failure_beside(log: Path) -> Path:
+    """What a log tells, as data."""
+    return log.with_suffix(".json")
+
+
+def methods_file(out: Path) -> Path:
+    """The methods text of the last run."""
+    return logs_of(out) / "CITATION.md"
+
+
+def label_table_file(out: Path, scheme: str, kind: str = "") -> Path:
+    """Names and colours of the labels of a scheme; of the images that end so, where a ``kind`` is given."""
+    return out / f"seg-{scheme}{kind and f'_desc-{kind}'}_dseg.tsv"
+
+
+def space_entities(space: str) -> dict[str, str]:
+    """The entities of a grid: orig is the scan's own, 1mm that of the preprocessed scan."""
+    return {"space": "orig"} if space == "orig" else {"space": "individual", "res": "1mm"}
+
+
+def sidecar_of(path: Path) -> Path:
+    """The JSON about an image or a table."""
+    return path.with_name(path.name.removesuffix(".gz").rpartition(".")[0] + ".json")
 
 
 def _checksum_of_start(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.sha256(file.read(START_BYTES)).hexdigest()
-
-
-def is_complete(place: ScanOutputs, recipe: OutputSettings) -> bool:
-    """Whether all outputs of the scan are there, made with this recipe from the scan as it is now."""
-    marker = read_json(place.marker)
-    try:
-        expected = {**recipe.metadata(), **place.source_state()}
-        return all(marker[key] == value for key, value in expected.items()) and all_there(place.out, place.marker)
-    except (OSError, KeyError, TypeError):
-        return False
-
-
-def all_there(out: Path, marker: Path) -> bool:
-    """Whether all files that a marker lists are there."""
-    names = read_json(marker).get("Outputs")
-    files = listed(out, marker)
-    return isinstance(names, list) and len(files) == len(names) and all(path.exists() for path in files)
-
-
-def listed(out: Path, marker: Path) -> list[Path]:
-    """The files that a marker lists, by their paths below OUT.
-
-    Paths that lead out of the participant's folder, by dots or links, are left out, as anyone may have written them.
-    """
-    found = read_json(marker).get("Outputs")
-    names = found if isinstance(found, list) else []
-    own = out.resolve() / marker.relative_to(out).parts[0]
-    paths = [out / name for name in names if isinstance(name, str) and "\0" not in name]
-    return [path for path in paths if path.parent.resolve().is_relative_to(own)]
-
-
-def remove_outputs(out: Path, marker: Path) -> bool:
-    """Remove the files that a marker lists, and at last the marker; whether there was one.
-
-    Images that somebody has changed since stay. A kill amid this leaves a marker of what is not complete, and the next
-    run goes on.
-    """
-    for path in listed(out, marker):
-        if path.is_file() and (not path.name.endswith(".nii.gz") or is_ours(path)):
-            path.unlink()
-    there = marker.exists()
-    marker.unlink(missing_ok=True)
-    return there
-
-
-def label_image(place: ScanOutputs, scheme: str) -> Path:
-    return place.file("dseg.nii.gz", space=NEEDED_SPACE, seg=scheme, desc=place.scan.suffix)
-
-
-def lesion_marker(place: ScanOutputs) -> Path:
-    """The file that tells what was found, and from what; written last."""
-    return place.file("lesions.json", desc="lesionsummary")
-
-
-def lesion_log(place: ScanOutputs) -> Path:
-    return place.out / "logs" / f"{place.scan.stem}_desc-lesions_error.txt"
-
-
-def lesion_figure(place: ScanOutputs) -> Path:
-    """The picture of lesions coloured by zone."""
-    return place.figure("regions").with_name(place.file("dseg.png", desc="lesions").name)
-
-
-def changes_base(out: Path, subject: str) -> Path:
-    """Folder and name, up to before ``_desc``, of what concerns all sessions."""
-    return out / f"sub-{subject}" / f"sub-{subject}"
-
-
-def changes_marker(out: Path, subject: str) -> Path:
-    base = changes_base(out, subject)
-    return base.with_name(f"{base.name}_desc-lesionchangesummary_lesions.json")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsseg.authorship import is_ours
-from bidsseg.bids.outputs import FUSED, OutputSettings
+from bidsseg.bids.outputs import FUSED, OutputSettings, label_table_file, sidecar_of
 from bidsseg.bids.session_order import session_times, sessions_table
 from bidsseg.errors import UserError
 from bidsseg.files import read_json, table, write_json, write_text
@@ -25,6 +25,7 @@ BIDSIGNORE = (
     "group_*",
     "*_volumes.*",
     "*_qc.json",
+    "*_agreement.json",
     "*_lesion*",
 )
 README = """Brain regions by bidsseg.
@@ -72,9 +73,10 @@ def write_root(
     write_json(out / "descriptions.json", {"Description": "What desc- means in the file names."})
     for scheme in recipe.schemes:
         labels = [(*astuple(label)[:5], bids_tissue(label, scheme), label.mapping) for label in label_table(scheme)]
-        write_text(out / f"seg-{scheme}_dseg.tsv", table(LABEL_COLUMNS, labels))
+        names = label_table_file(out, scheme)
+        write_text(names, table(LABEL_COLUMNS, labels))
         about = {"Description": LABELS_ABOUT.format(scheme), "SpatialReference": "orig"}
-        write_json(out / f"seg-{scheme}_dseg.json", {**about, **OWN_COLUMNS})
+        write_json(sidecar_of(names), {**about, **OWN_COLUMNS})
 
 
 def copy_session_times(dataset: Path, out: Path, subjects: Iterable[str]) -> None:

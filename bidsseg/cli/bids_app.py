@@ -27,7 +27,6 @@ from bidsseg.cli.options import bias_correction_option
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
 from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
 from bidsseg.lesions.options import LesionOptions
-from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_DATASETS
 
 EXIT_CODES = """\b
 Exit codes:
@@ -232,7 +231,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     is_flag=True,
     help="Average with the answers to the mirror images: somewhat better, twice the network's time.",
 )
-@bias_correction_option(BIAS_CORRECTION_OF_DATASETS, cls=Option, heading=LABELS)
+@bias_correction_option(cls=Option, heading=LABELS)
 @option("--model", heading=LABELS, metavar="NAME|DIR", help="A packaged model, or a folder with weights and card.")
 @option(
     "--derivatives",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bidsseg.authorship import is_ours
+from bidsseg.bids.outputs import participants
 from bidsseg.errors import UserError
 from bidsseg.files import read_json, write_text
 from bidsseg.imaging.affines import voxel_spacing_mm
@@ -72,7 +73,8 @@ def run_demo(out: Path) -> None:
     if run([str(out / "data"), str(derivatives), "participant"]) != 0:
         raise UserError(f"{derivatives}: the demo failed; the reason is above, details are in its logs folder")
     print("Pictures:")
-    for picture in sorted(derivatives.glob("sub-*/figures/*.png")):
+    found = participants(derivatives)
+    for picture in (picture for participant in found for picture in participant.pictures()):
         print(f"  {picture}")
-    for report in sorted(derivatives.glob("sub-*.html")):
+    for report in (participant.report for participant in found if participant.report.exists()):
         print(f"Report: {report}")

@@ -22,7 +22,7 @@ from bidsseg.errors import ALONE, one_line_errors, plain
 from bidsseg.files import all_whole, leftovers_of, remove_temporaries
 from bidsseg.labels import SCHEMES, Scheme
 from bidsseg.lesions.options import LesionOptions
-from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
+from bidsseg.segmentation.defaults import BIAS_CORRECTION
 
 if TYPE_CHECKING:
     from bidsseg.imaging.image import Image
@@ -66,7 +66,7 @@ def fill(scan: Path, mask: Path, output: Path | None, overwrite: bool, model: st
     with one_line_errors(str(scan), ALONE):
         image = load(scan, series=chosen["series"])
         options = PredictOptions(chosen["device"], chosen["threads"])
-        segmentation = segment(image, model_named(model), options, BIAS_CORRECTION_OF_SINGLE_SCANS)
+        segmentation = segment(image, model_named(model), options, BIAS_CORRECTION)
     with one_line_errors(str(mask), ALONE):
         filled = fill_lesions(image, lesions, segmentation, chosen["threshold"], is_probability(mask.name))
     save(target, filled.image.data, image.affine, image)

@@ -30,7 +30,7 @@ from bidsseg.cli.options import (
 from bidsseg.errors import ALONE, UserError, one_line_errors, plain
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
-from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
+from bidsseg.segmentation.defaults import BIAS_CORRECTION
 
 if TYPE_CHECKING:
     from bidsseg.workflow.single_scan import SingleScanOptions
@@ -60,7 +60,7 @@ def main() -> None:
 )
 @click.option("--seg", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
 @MIRROR_OPTION
-@bias_correction_option(BIAS_CORRECTION_OF_SINGLE_SCANS)
+@bias_correction_option()
 @click.option("--picture/--no-picture", default=True, help="Write a PNG mosaic beside the labels.")
 @OVERWRITE_OPTION
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -207,20 +207,21 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     brainseg-cli lesions FLAIR.nii.gz --mask lesions.nii.gz -o tables/ --bands 3 --bands 10
     """
     from bidsseg.authorship import refuse_inputs, refuse_to_replace
+    from bidsseg.bids.outputs import LesionOutputs
     from bidsseg.files import all_whole, leftovers_of, remove_temporaries
     from bidsseg.imaging.image import load
     from bidsseg.lesions.describe import lesion_features
     from bidsseg.lesions.masks import is_probability
     from bidsseg.lesions.records import findings
-    from bidsseg.lesions.tables import LESION_TABLES, lesion_files, write_lesions
+    from bidsseg.lesions.tables import LESION_TABLES, write_lesions
     from bidsseg.network.inference import PredictOptions
     from bidsseg.report.lesion_mosaic import zone_mosaic
     from bidsseg.segmentation.pipeline import segment
 
     predicting, series = PredictOptions(chosen.pop("device"), chosen.pop("threads")), chosen.pop("series")
     options = LesionOptions(**chosen)
-    base = base_of(scan, output)
-    files = [*lesion_files(base), base.with_name(f"{base.name}_desc-lesions_dseg.png")]
+    found = LesionOutputs(base_of(scan, output))
+    files = [*found.files, found.picture]
     refuse_inputs(files, [scan, mask])
     if not overwrite:
         refuse_to_replace(files, LESION_TABLES)
@@ -228,7 +229,7 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
         lesion_mask = load(mask, uniform_ok=True)
     with one_line_errors(str(scan), ALONE):
         image = load(scan, series=series)
-        segmentation = segment(image, model_named(model), predicting, BIAS_CORRECTION_OF_SINGLE_SCANS)
+        segmentation = segment(image, model_named(model), predicting, BIAS_CORRECTION)
     with one_line_errors(str(mask), ALONE):
         report = lesion_features(image, lesion_mask, segmentation, options, is_probability(mask.name))
     with one_line_errors(str(scan), ALONE):

@@ -13,6 +13,7 @@ from bidsseg.cli.exit_codes import EXIT_SOME_FAILED
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
 from bidsseg.errors import FULL, UserError, full_disk, plain
 from bidsseg.files import stem_of
+from bidsseg.segmentation.defaults import BIAS_CORRECTION
 
 if TYPE_CHECKING:
     from bidsseg.network.weights import Model
@@ -34,10 +35,10 @@ MIRROR_OPTION = click.option(
 )
 
 
-def bias_correction_option(default: bool, **how: Any) -> Callable[[Decorated], Decorated]:
+def bias_correction_option(**how: Any) -> Callable[[Decorated], Decorated]:
     """``--bias-correction`` and its opposite; ``how`` goes to click."""
-    text = "N4 before the segmentation."
-    return click.option("--bias-correction/--no-bias-correction", default=default, show_default=True, help=text, **how)
+    flags, text = "--bias-correction/--no-bias-correction", "N4 before the segmentation."
+    return click.option(flags, default=BIAS_CORRECTION, show_default=True, help=text, **how)
 
 
 class OneLineErrors(click.Group):

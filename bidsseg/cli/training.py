@@ -17,12 +17,10 @@ from bidsseg.cli.options import (
     MIRROR_OPTION,
     MODEL_OPTION,
     THREADS_OPTION,
-    bias_correction_option,
     fail,
     model_named,
 )
 from bidsseg.errors import UserError
-from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
 
 
 @click.command()
@@ -118,7 +116,7 @@ def pack(data: Path, file: Path) -> None:
 @click.option(
     "--gain", type=click.FloatRange(0, 1), default=0.0, help="Smooth gain from corner to corner, 0.25 is +-25 %."
 )
-@bias_correction_option(BIAS_CORRECTION_OF_SINGLE_SCANS)
+@click.option("--bias-correction", is_flag=True, help="N4 first; the held-out scans have next to no bias field.")
 @click.option("--all", "standard", is_flag=True, help="Instead, every condition of the card, one after the other.")
 @click.option("--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="What to score.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="TSV with one row per scan and label.")

@@ -17,7 +17,6 @@ from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUE, Codes, Scheme, encode, label_table
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
-from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
 from bidsseg.segmentation.pipeline import segment
 from bidsseg.train.data import Anatomy
 from bidsseg.train.held_out import Case
@@ -141,7 +140,7 @@ def evaluate(
     condition: Condition,
     schemes: tuple[str, ...],
     options: PredictOptions,
-    bias_correction: bool = BIAS_CORRECTION_OF_SINGLE_SCANS,
+    bias_correction: bool = False,
 ) -> list[Score]:
     """Segment every case under a condition and score each label of each scheme (regions, lobar, gyri)."""
     scores: list[Score] = []

@@ -210,10 +210,9 @@ def status_of(volume_before_mm3: float, volume_after_mm3: float, options: Change
     return "enlarged" if change >= least else "shrunken" if -change >= least else "stable"
 
 
-def write_changes(changes: Sequence[Change], folder: Path, stem: str) -> list[Path]:
-    """Write ``<stem>_desc-lesionchanges_lesions.tsv`` and its data dictionary; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{stem}_desc-lesionchanges_lesions.tsv"
+def write_changes(changes: Sequence[Change], path: Path) -> list[Path]:
+    """Write a table of changes and its data dictionary; returns their paths."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     return write_table(path, [_row(change) for change in changes], CHANGE_COLUMNS)
 
 

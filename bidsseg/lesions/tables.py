@@ -276,9 +276,11 @@ LESION_TABLES = (tuple(LESION_COLUMNS), tuple(PART_COLUMNS), tuple(LOAD_COLUMNS)
 def write_lesions(
     report: LesionReport, image: Image, files: Sequence[Path], sidecar: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tables, data dictionaries and images to ``files``, those of ``lesion_files``.
+    """Write tables and images, and the JSON about each, to twelve files.
 
-    ``image`` is the scan, for its header; ``sidecar`` is added to the JSON of the images.
+    In this order, each followed by its JSON: tables of lesions, parts and loads; images of the number of the lesion, of
+    that of the part, and of the regions with lesions as 25 (left) and 57 (right). ``image`` is the scan, for its
+    header; ``sidecar`` is added to the JSON of the images.
     """
     pairs = list(zip(files[::2], files[1::2], strict=True))
     loads = [vars(row) for row in lesion_loads(report)]
@@ -294,25 +296,6 @@ def write_lesions(
     for (path, about_path), (data, about) in zip(pairs[len(tables) :], images, strict=True):
         save(path, data, image.affine, like=image)
         _write_json(about_path, {**about, **described})
-
-
-def lesion_files(base: Path, space: str = "") -> list[Path]:
-    """All that ``write_lesions`` writes, each with a ``.json`` after it.
-
-    ``base`` is folder and name up to before ``_desc``, ``space`` (``_space-orig``) is added to the names of images.
-    In this order: ``_desc-lesions_lesions.tsv``, ``_desc-lesionparts_lesions.tsv``, ``_desc-lesionload_lesions.tsv``,
-    ``_desc-lesions_dseg.nii.gz`` (number of the lesion), ``_desc-lesionparts_dseg.nii.gz`` (number of the part) and
-    ``_seg-regions_desc-lesions_dseg.nii.gz`` (regions, lesions as 25 left and 57 right).
-    """
-    tables = ("_desc-lesions_lesions", "_desc-lesionparts_lesions", "_desc-lesionload_lesions")
-    images = (
-        f"{space}_desc-lesions_dseg",
-        f"{space}_desc-lesionparts_dseg",
-        f"{space}_seg-regions_desc-lesions_dseg",
-    )
-    names = [name + ending for name in tables for ending in (".tsv", ".json")]
-    names += [name + ending for name in images for ending in (".nii.gz", ".json")]
-    return [base.with_name(base.name + name) for name in names]
 
 
 def regions_with_lesions(report: LesionReport) -> NDArray[np.uint16]:

@@ -10,15 +10,10 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import overlap
 from bidsseg.labels import Codes
+from bidsseg.quality.verdicts import AGREEMENT, WITH
 
 if TYPE_CHECKING:
     from bidsseg.imaging.image import Image
-
-AGREEMENT = "ContrastAgreement"
-WITH = "ContrastAgreementWith"
-LOW_AGREEMENT = 0.5
-"Mean Dice over regions of two contrasts below which a scan needs a look."
-AGREE_LITTLE = "the answers from the session's contrasts agree little"
 
 
 def carry(labels: Image, target: Image, to_labels: NDArray[np.float64]) -> tuple[Codes, NDArray[np.bool_]]:
@@ -60,17 +55,6 @@ def register_answers(
     return found
 
 
-def with_agreement(quality: Mapping[str, Any], by_other: Mapping[str, float]) -> dict[str, Any]:
-    """A quality file's content with the agreement, in place of an earlier one; a scan that passed needs a look where it
-    is low, and needs none where that was all."""
-    mean = round(sum(by_other.values()) / len(by_other), 4)
-    changed = {**quality, AGREEMENT: mean, WITH: dict(by_other)}
-    if "Verdict" not in quality:
-        return changed
-    before = list(quality.get("Reasons", []))
-    reasons = [reason for reason in before if not reason.startswith(AGREE_LITTLE)]
-    verdict = "pass" if before and not reasons and quality["Verdict"] == "check" else quality["Verdict"]
-    if mean < LOW_AGREEMENT:
-        reasons.append(f"{AGREE_LITTLE}: mean Dice {mean:.2f}")
-        verdict = "check" if verdict == "pass" else verdict
-    return {**changed, "Verdict": verdict, "Reasons": reasons}
+def agreement_file(by_other: Mapping[str, float], made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a scan's agreement file, from the Dice with each of its session's other contrasts."""
+    return {AGREEMENT: round(sum(by_other.values()) / len(by_other), 4), WITH: dict(by_other), **made_with}

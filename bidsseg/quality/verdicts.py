@@ -1,15 +1,49 @@
-"""Verdicts in words, the same on the terminal, in tables, pages and files. No numpy: it is read when a run starts."""
+"""The verdict on a scan, in words that are the same on the terminal, in tables, pages and files.
+
+No numpy: it is read when a run starts.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 TITLES = {"pass": "Pass", "check": "Check", "fail": "Fail"}
 "By verdict, best first."
 KEYS = ("Verdict", "Reasons")
 "Of a quality file."
+AGREEMENT, WITH = "ContrastAgreement", "ContrastAgreementWith"
+"Keys of the file that tells how far the contrasts of a session agree."
+LOW_AGREEMENT = 0.5
+"Mean Dice over regions of two contrasts below which a scan needs a look."
+
+
+def verdict(assessed: tuple[str, Sequence[str]], agreement: float | None) -> tuple[str, list[str]]:
+    """The verdict on a scan and its reasons, from those of the scan by itself and how far other contrasts agree.
+
+    ``agreement`` is the mean Dice with the answers to the session's other contrasts; None where there are none.
+    """
+    word, reasons = assessed
+    if agreement is None or not agreement < LOW_AGREEMENT:
+        return word, list(reasons)
+    told = f"the answers from the session's contrasts agree little: mean Dice {agreement:.2f}"
+    return ("check" if word == "pass" else word), [*reasons, told]
+
+
+def judged(quality: Mapping[str, Any], agreement: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a quality file, with that of the agreement file beside it, and the verdict on both.
+
+    Either may be empty or malformed.
+    """
+    mean = agreement.get(AGREEMENT)
+    if not isinstance(mean, int | float):
+        return dict(quality)
+    found = {**quality, AGREEMENT: mean, WITH: agreement.get(WITH)}
+    if verdict_of(quality):
+        word, reasons = verdict((verdict_of(quality), reasons_of(quality)), mean)
+        found |= dict(zip(KEYS, (word, reasons), strict=True))
+    return found
 
 
 def verdict_of(quality: Mapping[str, Any]) -> str:

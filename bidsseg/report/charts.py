@@ -11,6 +11,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from bidsseg.files import read_tsv
 from bidsseg.labels import SCHEMES, Label, label_table
 from bidsseg.report.mosaic import readable_name
 
@@ -70,11 +71,6 @@ class Chart:
     def length(self, volume_ml: float) -> float:
         """Of a bar, 0-96: the square root of the volume, so that small structures show."""
         return round(96 * min(1.0, math.sqrt(volume_ml / self.largest_ml)), 2)
-
-
-def read_tsv(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle, delimiter="\t"))
 
 
 def read_charts(table: Path, intracranial_ml: float) -> list[Chart]:

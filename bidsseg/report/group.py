@@ -6,7 +6,7 @@ import base64
 import gzip
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bidsseg import __version__
 from bidsseg.bids.session_order import in_time
+from bidsseg.files import Table
 from bidsseg.labels import SCHEMES, label_table
 from bidsseg.lesions.changes import STATUSES
 from bidsseg.lesions.zones import OUTSIDE, ZONES
@@ -106,17 +107,16 @@ class Cohort:
         self.entries.append(entry)
         self.rows.append(numbers)
 
-    def numbers_of_volumes(self, rows: Sequence[Sequence[str]]) -> Floats:
-        """Volumes in mL from the rows of a volumes table; raises ``ValueError`` for cells that are no numbers."""
-        return self._numbers(((row[0], row[1]), row[5]) for row in rows)
+    def numbers_of_volumes(self, volumes: Table) -> Floats:
+        """Volumes in mL from a volumes table; raises ``ValueError`` for cells that are no numbers."""
+        return self._numbers(volumes.cells("scheme", "index", "volume_mm3"))
 
-    def numbers_of_lesions(self, rows: Sequence[Sequence[str]]) -> Floats:
-        """Volumes in mL from the rows of a table of lesion loads."""
-        numbers = self._numbers(((row[0], row[1]), row[5]) for row in rows)
-        counts = (("count", row[1], row[3]) for row in rows if row[0] in ("total", "zone"))
-        for scheme, name, count in counts:
-            if (scheme, name) in self.position:
-                numbers[self.position[scheme, name]] = as_number(count)
+    def numbers_of_lesions(self, loads: Table) -> Floats:
+        """Volumes in mL, and counts, from a table of lesion loads."""
+        numbers = self._numbers(loads.cells("level", "name", "volume_mm3"))
+        for level, name, count in loads.cells("level", "name", "count"):
+            if level in ("total", "zone") and ("count", name) in self.position:
+                numbers[self.position["count", name]] = as_number(count)
         return numbers
 
     def add_changes(self, participant: str, counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -128,12 +128,13 @@ class Cohort:
                 for status, count in counts[entry.session].items():
                     self.rows[number][self.position["change", status]] = count
 
-    def _numbers(self, cells: Any) -> Floats:
+    def _numbers(self, cells: Iterable[tuple[str, ...]]) -> Floats:
+        """From (scheme, key, volume in mm3)."""
         numbers = np.full(len(self.columns), np.nan, np.float32)
         position = self.position
-        for key, volume_mm3 in cells:
-            if key in position:
-                numbers[position[key]] = as_number(volume_mm3) / 1000
+        for scheme, key, volume_mm3 in cells:
+            if (scheme, key) in position:
+                numbers[position[scheme, key]] = as_number(volume_mm3) / 1000
         return numbers
 
 

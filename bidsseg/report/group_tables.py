@@ -6,8 +6,6 @@ page shows are kept.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,16 +14,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bidsseg.bids.dataset import NothingSelected
+from bidsseg.bids.names import entities_in
+from bidsseg.bids.outputs import LesionOutputs, ParticipantOutputs, ScanOutputs, finished_scans, participants
 from bidsseg.errors import plain
-from bidsseg.files import harmless, json_content, whole, write_json
+from bidsseg.files import NA, Table, harmless, json_content, read_json, read_table, whole, write_json
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
 from bidsseg.lesions.tables import LOAD_COLUMNS
+from bidsseg.quality.verdicts import judged
 from bidsseg.report.group import LESIONS, Cohort, Entry, write_group_page
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS
 
-NA = "n/a"
-QC_ENDING, VOLUMES_ENDING, LOADS_ENDING = "_qc.json", "_volumes.tsv", "_desc-lesionload_lesions.tsv"
-CHANGES_ENDING = "_desc-lesionchangesummary_lesions.json"
 ID_COLUMNS = {
     "participant_id": {"Description": "Participant, as in participants.tsv."},
     "session_id": {"Description": "Session; n/a where the dataset has none."},
@@ -61,9 +59,10 @@ QC_DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file with results, and whose they are."""
+    """Results, and whose they are."""
 
-    path: Path
+    found: ScanOutputs | LesionOutputs | ParticipantOutputs
+    "Of a scan, of its lesions, or of changes of lesions."
     participant: str
     session: str
     suffix: str
@@ -98,12 +97,12 @@ def run(out_dir: Path) -> None:
         changes = _open_table(files, out_dir / "group_lesionchanges.tsv", CHANGE_COLUMNS)
         for source in sources(out_dir):
             with _told(gathered, source):
-                if source.path.name.endswith(QC_ENDING):
-                    _add_scan(gathered, source, volumes)
-                elif source.path.name.endswith(CHANGES_ENDING):
-                    _add_changes(gathered, source, changes)
+                if isinstance(source.found, ScanOutputs):
+                    _add_scan(gathered, source, source.found, volumes)
+                elif isinstance(source.found, LesionOutputs):
+                    _add_lesions(gathered, source, source.found, lesions)
                 else:
-                    _add_lesions(gathered, source, lesions)
+                    _add_changes(gathered, source, source.found, changes)
         if not gathered.quality:
             raise NothingSelected(f"{out_dir}: no segmented scan; run the participant level first")
     if not gathered.cohort.has_lesions:
@@ -118,25 +117,23 @@ def run(out_dir: Path) -> None:
 
 
 def sources(out_dir: Path) -> Iterator[Source]:
-    """All quality files and tables of lesion loads, by participant, session and name; then changes of lesions."""
-    for participant in sorted(path for path in out_dir.glob("sub-*") if path.is_dir()):
-        for folder in sorted([participant / "anat", *participant.glob("ses-*/anat")]):
-            names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-            for name in names:
-                if name.endswith((QC_ENDING, LOADS_ENDING)) and not name.startswith("."):
-                    yield source_of(folder / name)
-        for path in sorted(participant.glob(f"sub-*{CHANGES_ENDING}")):
-            yield Source(path, participant.name, NA, NA, path.name.removesuffix(CHANGES_ENDING))
+    """Of each participant the scans and their lesions, by session and name; then changes of lesions."""
+    for participant in participants(out_dir):
+        files: dict[Path, Source] = {}
+        for scan in finished_scans(out_dir, participant.subject):
+            files[scan.quality] = source_of(scan, scan.scan.stem, scan.scan.suffix)
+        for lesions in participant.lesions():
+            files[lesions.load_table] = source_of(lesions, lesions.base.name)
+        yield from (files[path] for path in sorted(files))
+        if participant.changes.exists():
+            yield source_of(participant, participant.folder.name)
 
 
-def source_of(path: Path) -> Source:
-    """Whose results a file holds, from its name."""
-    is_scan = path.name.endswith(QC_ENDING)
-    stem, _, suffix = path.name.removesuffix(QC_ENDING).rpartition("_desc-") if is_scan else ("", "", NA)
-    scan = f"{stem}_{suffix}" if is_scan else path.name.removesuffix(LOADS_ENDING)
-    entities = dict(part.split("-", 1) for part in scan.split("_") if "-" in part)
+def source_of(found: ScanOutputs | LesionOutputs | ParticipantOutputs, name: str, suffix: str = NA) -> Source:
+    """Whose results they are, from the entities in a name."""
+    entities = entities_in(name)
     session = f"ses-{entities['ses']}" if "ses" in entities else NA
-    return Source(path, f"sub-{entities.get('sub', NA)}", session, suffix, scan)
+    return Source(found, f"sub-{entities.get('sub', NA)}", session, suffix, name)
 
 
 @contextmanager
@@ -156,58 +153,43 @@ def _open_table(files: ExitStack, path: Path, columns: Iterable[str]) -> TextIO:
     return handle
 
 
-def _add_scan(gathered: Gathered, source: Source, table: TextIO) -> None:
+def _add_scan(gathered: Gathered, source: Source, found: ScanOutputs, table: TextIO) -> None:
     """One scan: its volumes go to the table and the page, its quality waits until all columns are known."""
-    quality = json_content(source.path)
+    quality = json_content(found.quality)
     if not isinstance(quality, dict):
         raise ValueError("the quality file is not a JSON object")
-    volumes = source.path.with_name(source.path.name.removesuffix(QC_ENDING) + VOLUMES_ENDING)
-    rows = rows_of(volumes, list(VOLUME_COLUMNS))
-    entry = Entry(*source.cells, anchor=source.path.name.removesuffix(QC_ENDING), quality=told(quality))
-    numbers = gathered.cohort.numbers_of_volumes(rows)
-    _write_rows(table, source, rows)
+    volumes = read_table(found.volumes, list(VOLUME_COLUMNS))
+    entry = Entry(*source.cells, anchor=found.anchor, quality=told(judged(quality, read_json(found.agreement))))
+    numbers = gathered.cohort.numbers_of_volumes(volumes)
+    _write_rows(table, source, volumes)
     gathered.cohort.add(entry, numbers)
     gathered.quality.append({**dict(zip(ID_COLUMNS, source.cells, strict=True)), **entry.quality})
 
 
-def _add_lesions(gathered: Gathered, source: Source, table: TextIO) -> None:
-    rows = rows_of(source.path, list(LOAD_COLUMNS))
-    numbers = gathered.cohort.numbers_of_lesions(rows)
-    _write_rows(table, source, rows)
+def _add_lesions(gathered: Gathered, source: Source, found: LesionOutputs, table: TextIO) -> None:
+    loads = read_table(found.load_table, list(LOAD_COLUMNS))
+    numbers = gathered.cohort.numbers_of_lesions(loads)
+    _write_rows(table, source, loads)
     participant, session, _, scan = source.cells
     gathered.cohort.add(Entry(participant, session, LESIONS, scan, anchor="lesions", quality={}), numbers)
 
 
-def _add_changes(gathered: Gathered, source: Source, table: TextIO) -> None:
+def _add_changes(gathered: Gathered, source: Source, found: ParticipantOutputs, table: TextIO) -> None:
     """Changes of a participant's lesions from session to session."""
-    content = json_content(source.path)
-    path = source.path.with_name(source.scan + "_desc-lesionchanges_lesions.tsv")
-    rows = rows_of(path, list(CHANGE_COLUMNS))
+    content = json_content(found.changes)
+    changes = read_table(found.changes_table, list(CHANGE_COLUMNS))
     counts = {
         f"ses-{interval['After']}": {status: int(interval[status]) for status in STATUSES}
         for interval in content["Intervals"]
     }
-    _write_rows(table, source, rows)
+    _write_rows(table, source, changes)
     gathered.cohort.add_changes(source.participant, counts)
     gathered.changes.append(source.participant)
 
 
-def _write_rows(table: TextIO, source: Source, rows: list[list[str]]) -> None:
+def _write_rows(table: TextIO, source: Source, found: Table) -> None:
     prefix = "\t".join(source.cells)
-    table.writelines(f"{prefix}\t" + "\t".join(map(harmless, row)) + "\n" for row in rows)
-
-
-def rows_of(path: Path, columns: list[str]) -> list[list[str]]:
-    """The cells of a table in the order of ``columns``, n/a for a column it lacks."""
-    text = path.read_text(encoding="utf-8")
-    header, _, body = text.partition("\n")
-    if header.split("\t") != columns:
-        found = csv.DictReader(io.StringIO(text), delimiter="\t")
-        return [[row.get(column) or NA for column in columns] for row in found]
-    rows = [line.split("\t") for line in body.replace("\r", "").split("\n") if line]
-    if any(len(row) != len(columns) for row in rows):
-        raise ValueError(f"{path.name} has rows of another length than its header")
-    return rows
+    table.writelines(f"{prefix}\t" + "\t".join(map(harmless, row)) + "\n" for row in found.rows)
 
 
 def told(quality: Mapping[str, Any]) -> dict[str, str]:

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bidsseg.bids.outputs import changes_marker, listed
+from bidsseg.bids.completeness import listed
+from bidsseg.bids.names import entities_in
+from bidsseg.bids.outputs import LesionOutputs, ParticipantOutputs
 from bidsseg.bids.session_order import in_time
-from bidsseg.files import read_json
+from bidsseg.files import read_json, read_tsv
 from bidsseg.lesions.changes import STATUSES
 from bidsseg.lesions.zones import MCDONALD_SITES, ZONES
-from bidsseg.report.charts import read_tsv
 from bidsseg.report.lesion_mosaic import ZONE_COLORS
 
 LESION_ROWS = 40
-SUMMARY_ENDING = "_desc-lesionsummary_lesions.json"
 COLUMNS = {
     "part": "Part",
     "lesion": "Lesion",
@@ -43,10 +43,10 @@ COLUMNS = {
 }
 "Columns of lesion tables that the page shows."
 TITLES = {
-    "desc-lesions": "each lesion",
-    "desc-lesionparts": "parts of lesions",
-    "desc-lesionload": "load by zone and lobe",
-    "desc-lesionchanges": "changes",
+    "lesions": "each lesion",
+    "lesionparts": "parts of lesions",
+    "lesionload": "load by zone and lobe",
+    "lesionchanges": "changes",
 }
 
 
@@ -120,43 +120,44 @@ class Lesions:
 
 def read_lesions(out_dir: Path, subject: str, sessions: Iterable[str]) -> Lesions:
     """Everything of a participant; ``sessions`` are the labels of all that were segmented, empty for none."""
-    folder = out_dir / f"sub-{subject}"
-    summaries = list(folder.glob(f"**/*{SUMMARY_ENDING}"))
-    order = in_time(out_dir, subject, map(session_of, summaries))
-    summaries.sort(key=lambda path: (order.index(session_of(path)), path))
-    found = [session_lesions(out_dir, path) for path in summaries]
-    changes = read_changes(out_dir, subject)
+    participant = ParticipantOutputs(out_dir, subject)
+    described = participant.lesions()
+    order = in_time(out_dir, subject, map(session_of, described))
+    described.sort(key=lambda lesions: (order.index(session_of(lesions)), lesions.base))
+    found = [session_lesions(out_dir, lesions) for lesions in described]
+    changes = read_changes(participant)
     told = {table.path for session in found for table in session.tables}
     told |= {changes.table.path} if changes and changes.table else set()
-    tables = (lesion_table(out_dir, path) for path in sorted(folder.glob("**/*_lesions.tsv")))
+    tables = (lesion_table(out_dir, path) for path in participant.lesion_tables())
     others = [table for table in tables if table is not None and table.path not in told]
-    masked = {session_of(path) for path in summaries}
+    masked = {session_of(lesions) for lesions in described}
     unmasked = [f"session {name}" if name else "the only session" for name in sessions if name not in masked]
     return Lesions(found, changes, others, unmasked)
 
 
-def session_of(path: Path) -> str:
-    """The session label in a file's name; empty without one."""
-    return dict(part.split("-", 1) for part in path.name.split("_") if "-" in part).get("ses", "")
+def session_of(lesions: LesionOutputs) -> str:
+    """The label of the session; empty without one."""
+    return entities_in(lesions.base.name).get("ses", "")
 
 
-def session_lesions(out_dir: Path, summary: Path) -> SessionLesions:
-    """One session, from its summary and the tables beside it."""
-    content = read_json(summary)
-    stem = summary.name.removesuffix(SUMMARY_ENDING)
-    paths = [summary.with_name(f"{stem}_desc-{name}_lesions.tsv") for name in ("lesionload", "lesions", "lesionparts")]
+def session_lesions(out_dir: Path, lesions: LesionOutputs) -> SessionLesions:
+    """One session, from its summary and tables."""
+    content = read_json(lesions.summary)
+    paths = [lesions.load_table, lesions.table, lesions.parts_table]
     scan = str(content.get("Scan", ""))
     entities = [part for part in scan.split("_") if "-" in part and not part.startswith(("sub-", "ses-"))]
-    session = session_of(summary)
+    session = session_of(lesions)
     title = [f"Session {session}"] * bool(session) + [scan.rpartition("_")[2], *entities]
-    figures = (path.relative_to(out_dir).as_posix() for path in listed(out_dir, summary) if path.suffix == ".png")
+    figures = (
+        path.relative_to(out_dir).as_posix() for path in listed(out_dir, lesions.summary) if path.suffix == ".png"
+    )
     return SessionLesions(
         title=" · ".join(filter(None, title)),
         mask=str(content.get("Mask", "unknown")),
         how=_how(content),
         findings=str(content.get("Findings", "")),
         warnings=[str(line) for line in content.get("Warnings", [])],
-        zones=zone_rows(paths[0]),
+        zones=zone_rows(lesions.load_table),
         tables=[table for path in paths if (table := lesion_table(out_dir, path)) is not None],
         figure=next((name for name in figures if (out_dir / name).exists()), ""),
     )
@@ -205,18 +206,17 @@ def as_number(cell: str) -> float:
     return 0.0 if cell == "n/a" else float(cell)
 
 
-def read_changes(out_dir: Path, subject: str) -> Changes | None:
+def read_changes(participant: ParticipantOutputs) -> Changes | None:
     """Counts from session to session and the table of lesions; None for a single session."""
-    marker = changes_marker(out_dir, subject)
-    intervals = read_json(marker).get("Intervals", [])
+    intervals = read_json(participant.changes).get("Intervals", [])
     if not intervals:
         return None
     rows = [
         [f"{row.get('Before')} to {row.get('After')}", *(str(row.get(status, "")) for status in STATUSES)]
         for row in intervals
     ]
-    path = marker.with_name(f"sub-{subject}_desc-lesionchanges_lesions.tsv")
-    return Changes(["Sessions", *(status.replace("-", " ") for status in STATUSES)], rows, lesion_table(out_dir, path))
+    table = lesion_table(participant.out, participant.changes_table)
+    return Changes(["Sessions", *(status.replace("-", " ") for status in STATUSES)], rows, table)
 
 
 def lesion_table(out_dir: Path, path: Path) -> LesionTable | None:
@@ -230,7 +230,7 @@ def lesion_table(out_dir: Path, path: Path) -> LesionTable | None:
     worth = [row for row in rows if row.get("level") != "region" and row.get("volume_mm3") != "0"]
     columns = [name for name in COLUMNS if name in rows[0]]
     cells = [[rounded(row.get(name)) for name in columns] for row in worth[:LESION_ROWS]]
-    title = " · ".join(TITLES.get(part, part) for part in path.name.split("_")[1:-1])
+    title = " · ".join(TITLES.get(part.partition("-")[2], part) for part in path.name.split("_")[1:-1])
     where = path.relative_to(out_dir).as_posix()
     return LesionTable(title, where, [COLUMNS[name] for name in columns], cells, len(rows) - len(cells))
 
@@ -244,11 +244,10 @@ def rounded(cell: str | None) -> str:
     return "" if math.isnan(number) else f"{number:.4g}"
 
 
-def zones_of_lesions(folder: Path, image: Path) -> dict[str, Any] | None:
+def zones_of_lesions(lesions: LesionOutputs) -> dict[str, Any] | None:
     """For the viewer: zones with their colours, and the place of each lesion's zone among them by its number."""
-    path = folder / (image.name.replace("_space-orig", "").partition("_dseg")[0] + "_lesions.tsv")
     try:
-        numbers = {int(row["lesion"]): row["zone"] for row in read_tsv(path) if row["lesion"].isdigit()}
+        numbers = {int(row["lesion"]): row["zone"] for row in read_tsv(lesions.table) if row["lesion"].isdigit()}
     except (OSError, ValueError, KeyError, csv.Error):
         return None
     zones = [{"name": name.replace("-", " "), "color": color} for name, color in zip(ZONES, ZONE_COLORS, strict=True)]

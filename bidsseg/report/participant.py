@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,20 @@ import numpy as np
 from PIL import Image as Pillow
 
 from bidsseg import __version__
-from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import FUSED, ScanOutputs, report_of
-from bidsseg.errors import FileError
-from bidsseg.files import json_content
+from bidsseg.bids.outputs import (
+    LesionOutputs,
+    ParticipantOutputs,
+    ScanOutputs,
+    failure_beside,
+    finished_scans,
+    lesions_beside,
+    methods_file,
+)
+from bidsseg.errors import FileError, failure_from
+from bidsseg.files import json_content, read_json
 from bidsseg.imaging.image import Image, load
 from bidsseg.labels import SCHEMES, Scheme, label_table
-from bidsseg.quality.verdicts import TITLES, verdict_of
+from bidsseg.quality.verdicts import TITLES, judged, verdict_of
 from bidsseg.report.charts import Chart, label_title, read_charts
 from bidsseg.report.html import NIIVUE, packed, write_page
 from bidsseg.report.lesions import SessionLesions, read_lesions, zones_of_lesions
@@ -39,7 +46,6 @@ LESION_PICTURE_SHARE = 0.15
 PICTURE_QUALITIES = ((1900, 82), (1500, 78), (1100, 72), (800, 65))
 "(width in pixels, JPEG quality), best first."
 PROVENANCE = ("SoftwareVersion", "Model", "WeightsSHA256", "BiasFieldCorrection", "Sources")
-ERROR_LINE = re.compile(r"^\s*(?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt): (.*)$", re.MULTILINE)
 MEASURES = {
     "ExpectedDice": ("Expected Dice", "With a manual outline, mean over the regions"),
     "ReachableDice": ("Reachable Dice", "What scans of this kind reach: its slices, contrast and field of view"),
@@ -69,12 +75,15 @@ class Measure:
 class Section:
     """What the page tells of one scan."""
 
-    anchor: str
     place: ScanOutputs
     quality: Mapping[str, Any]
     charts: list[Chart]
     problems: list[str]
     "Outputs that could not be read."
+
+    @property
+    def anchor(self) -> str:
+        return self.place.anchor
 
     @property
     def title(self) -> str:
@@ -105,15 +114,7 @@ class Section:
 
     def schemes(self) -> list[Scheme]:
         """Those with a label image on the scan's own grid."""
-        return [scheme for scheme in SCHEMES if self.label_image(scheme).exists()]
-
-    def label_image(self, scheme: str) -> Path:
-        return self.place.file("dseg.nii.gz", space="orig", seg=scheme, desc=self.place.scan.suffix)
-
-    @property
-    def one_mm(self) -> Path:
-        suffix = self.place.scan.suffix.removesuffix(FUSED)
-        return self.place.file(f"{suffix}.nii.gz", space="individual", res="1mm", desc="preproc")
+        return [scheme for scheme in SCHEMES if self.place.labels(scheme).exists()]
 
     @property
     def figures(self) -> list[tuple[str, str]]:
@@ -134,8 +135,8 @@ class Failure:
 def participant_report(out_dir: Path, subject: str) -> Path:
     """Write OUT/sub-<subject>.html, whole or not at all, from the participant's derivatives; returns its path."""
     subject = subject.removeprefix("sub-")
-    sections = [section(out_dir, marker) for marker in markers(out_dir, subject)]
-    path = report_of(out_dir, subject)
+    sections = [section(place) for place in finished_scans(out_dir, subject)]
+    path = ParticipantOutputs(out_dir, subject).report
     room = PAGE_BYTES - MARGIN_BYTES - len(packed(NIIVUE))
     pictures = {s.anchor: picture(s, int(room * PICTURE_SHARE / len(sections))) for s in sections}
     lesions = read_lesions(out_dir, subject, dict.fromkeys(s.place.scan.session or "" for s in sections))
@@ -160,33 +161,20 @@ def participant_report(out_dir: Path, subject: str) -> Path:
     return path
 
 
-def markers(out_dir: Path, subject: str) -> list[Path]:
-    """The quality files of all finished scans, by session and name."""
-    return sorted((out_dir / f"sub-{subject}").glob("**/anat/sub-*_qc.json"))
-
-
-def anchor_of(marker: Path) -> str:
-    """The name of a scan's place on the page, to link to."""
-    return marker.name.removesuffix("_qc.json")
-
-
-def section(out_dir: Path, marker: Path) -> Section:
+def section(place: ScanOutputs) -> Section:
     """Read a scan's quality and volumes; what cannot be read is told on the page."""
-    stem, _, suffix = marker.name.removesuffix("_qc.json").rpartition("_desc-")
-    place = ScanOutputs(parse_scan(Path(f"{stem}_{suffix}.nii.gz")), out_dir, out_dir)
     problems: list[str] = []
     quality: Mapping[str, Any] = {}
     charts: list[Chart] = []
     try:
-        quality = as_mapping(json_content(marker))
+        quality = judged(as_mapping(json_content(place.quality)), read_json(place.agreement))
     except (OSError, ValueError) as error:
-        problems.append(f"{marker.name} could not be read ({error})")
-    table = place.file("volumes.tsv", desc=suffix)
+        problems.append(f"{place.quality.name} could not be read ({error})")
     try:
-        charts = read_charts(table, float(quality.get("IntracranialVolumeMm3", 0)) / 1000)
+        charts = read_charts(place.volumes, float(quality.get("IntracranialVolumeMm3", 0)) / 1000)
     except (OSError, ValueError, KeyError) as error:
-        problems.append(f"{table.name} could not be read ({error})")
-    return Section(anchor_of(marker), place, quality, charts, problems)
+        problems.append(f"{place.volumes.name} could not be read ({error})")
+    return Section(place, quality, charts, problems)
 
 
 def as_mapping(content: Any) -> Mapping[str, Any]:
@@ -240,11 +228,11 @@ def jpeg(path: Path, max_bytes: int) -> str:
 def viewer_data(scan: Section, max_bytes: int) -> dict[str, Any] | None:
     """What the viewer shows of a scan; None, and a line among its problems, where that is not possible."""
     try:
-        labels = {scheme: load(scan.label_image(scheme)) for scheme in scan.schemes()}
+        labels = {scheme: load(scan.place.labels(scheme)) for scheme in scan.schemes()}
         if not labels:
             return None
-        path, lesions = lesion_image(scan, next(iter(labels.values())))
-        embedded = embed(load(scan.one_mm), labels | ({"lesions": lesions} if lesions else {}), max_bytes)
+        found, lesions = lesion_image(scan, next(iter(labels.values())))
+        embedded = embed(load(scan.place.preprocessed), labels | ({"lesions": lesions} if lesions else {}), max_bytes)
     except (FileError, ValueError) as error:
         scan.problems.append(f"not in the viewer: {error}")
         return None
@@ -252,8 +240,8 @@ def viewer_data(scan: Section, max_bytes: int) -> dict[str, Any] | None:
         scan.problems.append("not in the viewer: too many scans for one page")
         return None
     data = script_data(scan, embedded)
-    if path is not None:
-        data["lesions"] = zones_of_lesions(path.parent, path)
+    if found is not None:
+        data["lesions"] = zones_of_lesions(found)
     return {"anchor": scan.anchor, "title": scan.title, "embedded": embedded, "data": data}
 
 
@@ -280,42 +268,38 @@ def script_data(scan: Section, embedded: ViewerVolumes) -> dict[str, Any]:
     return {"title": scan.title, "codes": embedded.codes, "schemes": schemes, "spacing_mm": embedded.spacing_mm}
 
 
-def lesion_image(scan: Section, labels: Image) -> tuple[Path, Image] | tuple[None, None]:
-    """The lesion image on the grid of the labels and its path, if there is one with lesions in it."""
-    folder = scan.place.marker.parent
-    for path in sorted(folder.glob("*desc-lesions*_dseg.nii.gz")):
-        if "_seg-" in path.name:
-            continue
+def lesion_image(scan: Section, labels: Image) -> tuple[LesionOutputs, Image] | tuple[None, None]:
+    """The files about lesions whose image is on the grid of the labels, and the image, if it has lesions in it."""
+    for lesions in lesions_beside(scan.place):
         try:
-            found = load(path)
+            found = load(lesions.image)
         except FileError:  # no lesions: an image of zeros
             continue
         if found.data.shape == labels.data.shape and np.allclose(found.affine, labels.affine, atol=1e-3):
-            return path, found
+            return lesions, found
     return None, None
 
 
 def failures(out_dir: Path, subject: str) -> list[Failure]:
     """The participant's scans that failed, from the logs."""
-    ending = "_error.txt"
-    paths: Iterable[Path] = sorted((out_dir / "logs").glob(f"sub-{subject}_*{ending}"))
-    return [Failure(path.name.removesuffix(ending), *reason_and_log(path)) for path in paths]
+    logs = ParticipantOutputs(out_dir, subject).logs()
+    return [Failure(name, *reason_and_log(path)) for name, path in logs.items()]
 
 
 def reason_and_log(path: Path) -> tuple[str, str]:
-    """The last error in a log, and the end of the log."""
+    """What a log tells in one line, and the end of the log."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         return f"the log could not be read ({error})", ""
-    errors: Sequence[str] = ERROR_LINE.findall(text)
-    return (errors[-1] if errors else "see the log"), text[-20_000:]
+    failure = failure_from(read_json(failure_beside(path)))
+    return (failure.error if failure else "see the log"), text[-20_000:]
 
 
 def methods(out_dir: Path) -> list[str]:
     """The paragraphs of the methods text, without its headings."""
     try:
-        text = (out_dir / "logs" / "CITATION.md").read_text(encoding="utf-8")
+        text = methods_file(out_dir).read_text(encoding="utf-8")
     except OSError:
         return []
     return [block for line in text.split("\n") if (block := line.strip()) and not block.startswith("#")]

@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bidsseg.bids.outputs import logs_of
 from bidsseg.files import read_json, remove_temporaries, write_json
 
 POLL_SECONDS = 1.0
@@ -57,7 +58,7 @@ class Claims:
         self.out = out
         self._works = {out / "work", work}
         self._run = run
-        self._folder = out / "logs" / "running"
+        self._folder = logs_of(out) / "running"
         self._record = Record(socket.gethostname(), os.getpid(), datetime.now().isoformat(" ", "seconds"))
         self._lock: int | None = None
         self._announced: set[str] = set()
@@ -71,7 +72,7 @@ class Claims:
                 alone = not self._others()
                 self._remove_run_folders()
                 if alone:
-                    remove_temporaries([*self.out.glob(".*"), *(self.out / "logs").glob(".*")])
+                    remove_temporaries([*self.out.glob(".*"), *logs_of(self.out).glob(".*")])
         return self
 
     def __exit__(self, *_: object) -> None:

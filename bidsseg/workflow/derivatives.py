@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from bidsseg.authorship import refuse_to_replace
-from bidsseg.bids.outputs import OutputSettings, ScanOutputs, listed, remove_outputs
+from bidsseg.bids.completeness import listed, remove_outputs
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs, sidecar_of
 from bidsseg.bids.root_files import LABELS_ABOUT
 from bidsseg.files import write_json
 from bidsseg.imaging.arrays import Floats
@@ -28,7 +29,6 @@ from bidsseg.segmentation.result import Segmentation
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
-MASK_LABEL = "brain"
 
 
 PROBABILITIES_ABOUT = "Probability of each label of the {0}, one volume for each row of seg-{0}_dseg.tsv."
@@ -55,7 +55,8 @@ class ScanResult:
 
 def write_scan(place: ScanOutputs, recipe: OutputSettings, result: ScanResult, threads: int = 1) -> Path:
     """Write all derivatives of a scan and return its marker, which is written last."""
-    remove_outputs(place.out, place.marker)
+    place.agreement.unlink(missing_ok=True)  # with labels that go now
+    remove_outputs(place.out, place.quality)
     writer = _Writer(place, recipe, [])
     try:
         _write_all(writer, result, threads)
@@ -63,7 +64,7 @@ def write_scan(place: ScanOutputs, recipe: OutputSettings, result: ScanResult, t
         for path in writer.written:
             path.unlink(missing_ok=True)
         raise
-    return place.marker
+    return place.quality
 
 
 def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
@@ -86,41 +87,19 @@ def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
 
 def refuse_to_replace_of(place: ScanOutputs, recipe: OutputSettings) -> None:
     """Raise ``UserError`` where what ``write_scan`` replaces is not as bidsseg wrote it."""
-    images = [path for path in listed(place.out, place.marker) if path.name.endswith(".nii.gz")]
-    refuse_to_replace([*images, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
+    images = [path for path in listed(place.out, place.quality) if path.name.endswith(".nii.gz")]
+    refuse_to_replace([*images, place.agreement, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
 
 
 def outputs_of(place: ScanOutputs, recipe: OutputSettings) -> list[Path]:
     """All files of a scan but its marker, whether they are there or not."""
-    images = [] if place.partners else [_preprocessed_file(place)]
+    described = [place.volumes] if place.partners else [place.volumes, place.preprocessed]
     for space in recipe.spaces:
-        images.append(_mask_file(place, space))
+        described.append(place.brain_mask(space))
         for scheme in recipe.schemes:
-            images.append(_labels_file(place, space, scheme))
-            images += [_labels_file(place, space, scheme, "probseg")] if recipe.probseg else []
-    volumes = _volumes_file(place)
-    figures = [place.figure(scheme) for scheme in recipe.schemes]
-    return [*images, *map(_sidecar_of, images), volumes, volumes.with_suffix(".json"), *figures]
-
-
-def _labels_file(place: ScanOutputs, space: str, scheme: Scheme, ending: str = "dseg") -> Path:
-    return place.file(f"{ending}.nii.gz", seg=scheme, desc=place.scan.suffix, **_space_entities(space))
-
-
-def _mask_file(place: ScanOutputs, space: str) -> Path:
-    return place.file("mask.nii.gz", label=MASK_LABEL, desc=place.scan.suffix, **_space_entities(space))
-
-
-def _preprocessed_file(place: ScanOutputs) -> Path:
-    return place.file(f"{place.scan.suffix}.nii.gz", desc="preproc", **_space_entities("1mm"))
-
-
-def _volumes_file(place: ScanOutputs) -> Path:
-    return place.file("volumes.tsv", desc=place.scan.suffix)
-
-
-def _sidecar_of(image: Path) -> Path:
-    return image.with_name(image.name.removesuffix(".nii.gz") + ".json")
+            described.append(place.labels(scheme, space))
+            described += [place.probabilities(scheme, space)] if recipe.probseg else []
+    return [*described, *map(sidecar_of, described), *(place.figure(scheme) for scheme in recipe.schemes)]
 
 
 @dataclass(frozen=True)
@@ -138,15 +117,11 @@ class _Writer:
     def image(self, path: Path, data: Any, like: Image, sidecar: dict[str, Any], slope: float | None = None) -> None:
         self.written.append(path)
         save(path, data, like.affine, like, slope)
-        self.json(_sidecar_of(path), sidecar)
+        self.json(sidecar_of(path), sidecar)
 
     def json(self, path: Path, content: dict[str, Any]) -> None:
         self.written.append(path)
         write_json(path, content)
-
-
-def _space_entities(space: str) -> dict[str, str]:
-    return {"space": "orig"} if space == "orig" else {"space": "individual", "res": "1mm"}
 
 
 def _reference(space: str) -> dict[str, Any]:
@@ -158,7 +133,7 @@ def _write_labels(writer: _Writer, result: ScanResult, space: str, segmentation:
     """Label images of all schemes, and the brain mask, in one space."""
     place, like = writer.place, _on_grid_of(result, space)
     for scheme in writer.recipe.schemes:
-        path = _labels_file(place, space, scheme)
+        path = place.labels(scheme, space)
         sidecar = writer.metadata(
             Description=LABELS_ABOUT.format(scheme),
             **_reference(space),
@@ -166,7 +141,7 @@ def _write_labels(writer: _Writer, result: ScanResult, space: str, segmentation:
         writer.image(path, segmentation.labels(scheme), like, sidecar)
         if (space, scheme) in result.probabilities:
             _write_probabilities(writer, result.probabilities[space, scheme], space, scheme, like)
-    path = _mask_file(place, space)
+    path = place.brain_mask(space)
     sidecar = writer.metadata(
         Type="Brain", Description="Brain and the cerebrospinal fluid around it.", **_reference(space)
     )
@@ -175,7 +150,7 @@ def _write_labels(writer: _Writer, result: ScanResult, space: str, segmentation:
 
 def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Scheme, like: Image) -> None:
     """The probability of each label as one volume of a 4D image, in the order of the label table."""
-    path = _labels_file(writer.place, space, scheme, "probseg")
+    path = writer.place.probabilities(scheme, space)
     sidecar = writer.metadata(
         Description=PROBABILITIES_ABOUT.format(scheme),
         LabelMap=[label.abbreviation for label in label_table(scheme)],
@@ -194,19 +169,19 @@ def _on_grid_of(result: ScanResult, space: str) -> Image:
 
 def _write_preprocessed(writer: _Writer, result: ScanResult) -> None:
     """The scan as the network saw it: bias corrected, at 1 mm."""
-    path = _preprocessed_file(writer.place)
+    path = writer.place.preprocessed
     sidecar = writer.metadata(SkullStripped=False, Description=PREPROCESSED, **_reference("1mm"))
     writer.image(path, result.conformed, _on_grid_of(result, "1mm"), sidecar)
 
 
 def _write_volumes(writer: _Writer, result: ScanResult) -> None:
-    path = _volumes_file(writer.place)
+    path = writer.place.volumes
     expected = result.judged[1].expected if result.judged else None
     writer.written.append(path)
     by_scheme = {scheme: result.native.volumes(scheme) for scheme in writer.recipe.schemes}
     write_volumes(path, by_scheme, expected)
     columns = {name: {"Description": description} for name, description in VOLUME_COLUMNS.items()}
-    writer.json(path.with_suffix(".json"), {**columns, **writer.metadata()})
+    writer.json(sidecar_of(path), {**columns, **writer.metadata()})
 
 
 def _write_figures(writer: _Writer, result: ScanResult) -> list[str]:
@@ -231,4 +206,4 @@ def _write_marker(writer: _Writer, result: ScanResult, warnings: Sequence[str]) 
         **place.source_state(),
         "Outputs": outputs,
     }
-    write_json(place.marker, content)
+    write_json(place.quality, content)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bidsseg.bids.outputs import defect_log
 from bidsseg.errors import Defect, UserError
 from bidsseg.files import write_text
 from bidsseg.workflow.workers import Resources
@@ -22,7 +23,7 @@ def defects_logged(out: Path) -> Iterator[None]:
     except (UserError, OSError):
         raise
     except Exception as error:
-        log = out.resolve() / "logs" / "bidsseg_error.txt"
+        log = defect_log(out.resolve())
         write_text(log, traceback.format_exc())
         raise Defect(f"{type(error).__name__}: {error}; this is a defect, please report it with {log}") from error
 

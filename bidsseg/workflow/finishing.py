@@ -11,12 +11,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from bidsseg import __version__
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.contrasts import other_contrasts, session_key
-from bidsseg.bids.outputs import ScanOutputs, report_of
+from bidsseg.bids.outputs import ParticipantOutputs, ScanOutputs
 from bidsseg.errors import named
 from bidsseg.files import read_json, write_json
-from bidsseg.quality.agreement import WITH, with_agreement
+from bidsseg.quality.verdicts import WITH
 from bidsseg.workflow.workers import end_processes, end_with_parent
 
 
@@ -37,15 +38,9 @@ def _compare_session(group: Sequence[ScanOutputs], threads: int) -> str | None:
 
 def report_is_stale(out: Path, subject: str) -> bool:
     """Whether results of the participant, or their failures, are newer than the report."""
-    report = report_of(out, subject)
-    folder = out / f"sub-{subject}"
-    results = [
-        *folder.glob("**/anat/*_qc.json"),
-        *folder.glob("**/*_lesions.json"),
-        *(out / "logs").glob(f"sub-{subject}_*"),
-    ]
-    written = report.stat().st_mtime if report.exists() else 0.0
-    return any(result.stat().st_mtime > written for result in results)
+    found = ParticipantOutputs(out, subject)
+    written = found.report.stat().st_mtime if found.report.exists() else 0.0
+    return any(result.stat().st_mtime > written for result in found.reported())
 
 
 def write_reports(out: Path, subjects: Sequence[str], workers: int, overwrite: bool = False) -> list[str]:
@@ -73,7 +68,7 @@ def _write_report(out: Path, overwrite: bool, subject: str) -> str | None:
         from bidsseg.report.participant import participant_report
 
         if not overwrite:
-            refuse_to_replace([report_of(out, subject)])
+            refuse_to_replace([ParticipantOutputs(out, subject).report])
         participant_report(out, subject)
     except Exception as error:
         return f"sub-{subject}: no report ({named(error)})"
@@ -81,7 +76,7 @@ def _write_report(out: Path, overwrite: bool, subject: str) -> str | None:
 
 
 def sessions_to_compare(places: Iterable[ScanOutputs]) -> list[list[ScanOutputs]]:
-    """Sessions with several contrasts, all segmented, whose quality files lack a part of their agreement."""
+    """Sessions with several contrasts, all segmented, of which a part of the agreement is not known."""
     groups: dict[tuple[Path, str, str | None], list[ScanOutputs]] = {}
     for place in other_contrasts(places):
         groups.setdefault(session_key(place), []).append(place)
@@ -89,18 +84,17 @@ def sessions_to_compare(places: Iterable[ScanOutputs]) -> list[list[ScanOutputs]
 
 
 def _is_incomplete(group: Sequence[ScanOutputs]) -> bool:
-    """A scan done again has a fresh quality file, without agreement."""
-    qualities = {place: read_json(place.marker) for place in group}
-    if not all(qualities.values()):
+    """A scan done again has lost what was known of it."""
+    if not all(read_json(place.quality) for place in group):
         return False
-    others = other_contrasts(group)
-    return any({other.scan.stem for other in others[place]} != set(qualities[place].get(WITH, {})) for place in group)
+    others, known = other_contrasts(group), {place: read_json(place.agreement).get(WITH, {}) for place in group}
+    return any({other.scan.stem for other in others[place]} != set(known[place]) for place in group)
 
 
 def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
-    """Register a session's scans and write into their quality files how much their regions, or lobes, agree."""
+    """Register a session's scans and write how much their regions, or lobes, agree, a file for each."""
     from bidsseg.imaging.image import load
-    from bidsseg.quality.agreement import register_answers
+    from bidsseg.quality.agreement import agreement_file, register_answers
 
     labels = [_label_image(place) for place in group]
     if not all(labels):
@@ -114,13 +108,9 @@ def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
             for b, other in enumerate(group)
             if other.scan.suffix != place.scan.suffix
         }
-        write_json(place.marker, with_agreement(read_json(place.marker), by_other))
+        write_json(place.agreement, agreement_file(by_other, {"SoftwareVersion": __version__}))
 
 
 def _label_image(place: ScanOutputs) -> Path | None:
     """The coarsest division of the cortex there is; gyri differ too much to tell a bad answer."""
-    for scheme in ("regions", "lobes", "gyri"):
-        path = place.file("dseg.nii.gz", space="orig", seg=scheme, desc=place.scan.suffix)
-        if path.exists():
-            return path
-    return None
+    return next((path for path in map(place.labels, ("regions", "lobes", "gyri")) if path.exists()), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,23 @@ from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 
 if TYPE_CHECKING:
     from bidsseg.lesions.options import LesionOptions
+
+
+class Stage(str, Enum):
+    """The steps of a workflow, by the names of their nodes.
+
+    The last come first: a scan begun is finished before another begins, which keeps the work folder small.
+    """
+
+    OUTPUTS = "outputs"
+    FUSION = "fusion"
+    SEGMENTATION = "segmentation"
+    BIAS = "n4"
+    LESIONS = "lesions"
+
+
+LAST_STAGES = (Stage.OUTPUTS, Stage.LESIONS)
+"With one of these a workflow has ended."
 
 
 @dataclass(frozen=True)

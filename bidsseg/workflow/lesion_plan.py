@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass
 from itertools import chain, count, groupby
 from pathlib import Path
 
+from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.lesion_masks import MaskSearch, choose, find_masks
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, lesion_log, lesion_marker, report_of
+from bidsseg.bids.outputs import OutputSettings, ParticipantOutputs, ScanOutputs, finished_scans, label_table_file
 from bidsseg.bids.root_files import links_in
 from bidsseg.bids.session_order import in_time
-from bidsseg.errors import UserError
+from bidsseg.errors import Failure, UserError
 from bidsseg.files import json_content, table, write_text
 from bidsseg.labels import label_table
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.tables import LESION_CODES
+from bidsseg.workflow.failures import told_in
 from bidsseg.workflow.jobs import LesionJob
 from bidsseg.workflow.lesion_stages import is_done, remove_changes, remove_lesions
-
-REASON = "Error: "
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,16 @@ class LesionPlanInputs:
     dataset: Path
     out: Path
     threads: int
+
+
+@dataclass(frozen=True)
+class ScanMask:
+    """A scan and the mask of its lesions."""
+
+    place: ScanOutputs
+    path: Path
+    uri: str
+    "BIDS URI of the mask."
 
 
 @dataclass(frozen=True)
@@ -69,15 +79,15 @@ def link_names(derivatives: Sequence[Path], known: Mapping[str, str]) -> dict[Pa
 def finished(request: LesionPlanInputs, subject: str) -> list[ScanOutputs]:
     """The participant's scans that have been segmented with this recipe, also in earlier runs, by session."""
     places = []
-    for marker in sorted((request.out / f"sub-{subject}").glob("**/anat/sub-*_qc.json")):
+    for found in finished_scans(request.out, subject):
         try:
-            source = json_content(marker)["Sources"][0].removeprefix("bids:raw:")
+            source = json_content(found.quality)["Sources"][0].removeprefix("bids:raw:")
             if not (request.dataset / source).is_relative_to(request.dataset) or ".." in Path(source).parts:
                 continue
             place = ScanOutputs(parse_scan(request.dataset / source), request.dataset, request.out)
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             continue
-        if place.marker == marker and is_complete(place, request.recipe):
+        if place.quality == found.quality and is_complete(place, request.recipe):
             places.append(place)
     return by_session(places)
 
@@ -99,26 +109,28 @@ def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, 
     complete: list[LesionJob] = []
     told: list[Told] = []
     for subject, scans in found.items():
-        pairs: list[tuple[ScanOutputs, Path]] = []
+        masks: list[ScanMask] = []
         removed = False
         for session, group in groupby(scans, key=lambda place: place.scan.session):
             places = list(group)
             try:
-                pair = _pair(places, find_masks(request.search, subject, session))
+                mask = mask_of(places, request)
             except UserError as error:
                 told.append(Told(_name(subject, session), "lesions failed", str(error)))
                 continue
-            if pair is None:
+            if mask is None:
                 told.append(Told(_name(subject, session), "no mask"))
-            pairs += [pair] if pair else []
+            masks += [mask] if mask else []
             if not dry_run:
-                removed |= _remove_others(places, pair)
-        if len(pairs) < 2 and not dry_run:
+                removed |= _remove_others(places, mask)
+        if len(masks) < 2 and not dry_run:
             removed |= remove_changes(request.out, subject)
         if removed:
-            report_of(request.out, subject).unlink(missing_ok=True)  # it shows them; the run writes it anew
-        if pairs:
-            job = _job(pairs, request, overwrite)
+            ParticipantOutputs(request.out, subject).report.unlink(
+                missing_ok=True
+            )  # it shows them; the run writes it anew
+        if masks:
+            job = _job(masks, request, overwrite)
             (complete if not overwrite and is_done(job) else jobs).append(job)
     return Plan(tuple(jobs), tuple(complete), tuple(told))
 
@@ -127,28 +139,33 @@ def _name(subject: str, session: str | None) -> str:
     return f"sub-{subject}" + (f"_ses-{session}" if session else "") + " lesions"
 
 
-def _pair(places: Sequence[ScanOutputs], masks: Sequence[Path]) -> tuple[ScanOutputs, Path] | None:
-    found = choose([place.scan for place in places], masks)
+def mask_of(places: Sequence[ScanOutputs], request: LesionPlanInputs) -> ScanMask | None:
+    """The mask of a session, and which of its scans it belongs to; None where there is none.
+
+    Raises ``UserError`` where several masks fit equally well.
+    """
+    scan = places[0].scan
+    found = choose([place.scan for place in places], find_masks(request.search, scan.subject, scan.session))
     if found is None:
         return None
-    return next(place for place in places if place.scan == found[0]), found[1]
+    links = link_names(request.search.derivatives, links_in(request.out))
+    return ScanMask(next(place for place in places if place.scan == found[0]), found[1], _uri(found[1], links))
 
 
-def _remove_others(places: Sequence[ScanOutputs], pair: tuple[ScanOutputs, Path] | None) -> bool:
-    kept = lesion_marker(pair[0]) if pair else None
-    removed = [remove_lesions(place) for place in places if lesion_marker(place) != kept]
+def _remove_others(places: Sequence[ScanOutputs], mask: ScanMask | None) -> bool:
+    kept = mask.place.lesions if mask else None
+    removed = [remove_lesions(place) for place in places if place.lesions != kept]
     return any(removed)
 
 
-def _job(pairs: Sequence[tuple[ScanOutputs, Path]], request: LesionPlanInputs, overwrite: bool) -> LesionJob:
-    links = link_names(request.search.derivatives, links_in(request.out))
+def _job(masks: Sequence[ScanMask], request: LesionPlanInputs, overwrite: bool) -> LesionJob:
     return LesionJob(
         dataset=str(request.dataset),
         out=str(request.out),
         version=request.recipe.version,
-        scans=tuple(str(place.scan.path) for place, _ in pairs),
-        masks=tuple(str(mask) for _, mask in pairs),
-        mask_uris=tuple(_uri(mask, links) for _, mask in pairs),
+        scans=tuple(str(mask.place.scan.path) for mask in masks),
+        masks=tuple(str(mask.path) for mask in masks),
+        mask_uris=tuple(mask.uri for mask in masks),
         options=asdict(request.options),
         threads=request.threads,
         overwrite=overwrite,
@@ -166,24 +183,19 @@ def told_of(job: LesionJob, result: str) -> list[Told]:
     return [Told(f"{place.scan.stem} lesions", result, f"mask {Path(mask).name}") for place, mask in names]
 
 
-def outcomes(job: LesionJob, error: str | None) -> list[Told]:
-    """How each scan of a participant went; ``error`` is what ended all of it, if something did."""
+def outcomes(job: LesionJob, failure: Failure | None) -> list[Told]:
+    """How each scan of a participant went; ``failure`` is what ended all of it, if something did."""
     told = []
     for place, mask in zip(job.places, job.masks, strict=True):
-        name, log = f"{place.scan.stem} lesions", lesion_log(place)
-        if log.exists():
-            told.append(Told(name, "lesions failed", _reason(log)))
-        elif error is not None or not lesion_marker(place).exists():
-            told.append(Told(name, "lesions failed", f"{mask}: {error or 'not finished'}"))
+        name = f"{place.scan.stem} lesions"
+        if place.lesion_log.exists():
+            told.append(Told(name, "lesions failed", told_in(place.lesion_log).error))
+        elif failure is not None or not place.lesions.summary.exists():
+            told.append(Told(name, "lesions failed", f"{mask}: {failure.error if failure else 'not finished'}"))
         else:
-            found = json_content(lesion_marker(place))
+            found = json_content(place.lesions.summary)
             told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
     return told
-
-
-def _reason(log: Path) -> str:
-    last = log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
-    return last.partition(REASON)[2] or last
 
 
 def write_lesion_root(out: Path) -> None:
@@ -192,4 +204,4 @@ def write_lesion_root(out: Path) -> None:
     names = zip(LESION_CODES, ("Left", "Right"), strict=True)
     rows += [(code, f"{side}-Lesion", f"{side[0]}.Lesion", "#ff2828") for code, side in names]
     text = table(("index", "name", "abbreviation", "color"), sorted(rows))
-    write_text(out / "seg-regions_desc-lesions_dseg.tsv", text)
+    write_text(label_table_file(out, "regions", "lesions"), text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -18,43 +17,19 @@ from typing import Any
 import numpy as np
 
 from bidsseg.authorship import refuse_to_replace
-from bidsseg.bids.outputs import (
-    NEEDED_SCHEMES,
-    ScanOutputs,
-    all_there,
-    changes_base,
-    changes_marker,
-    label_image,
-    lesion_figure,
-    lesion_log,
-    lesion_marker,
-    listed,
-    remove_outputs,
-)
-from bidsseg.errors import UserError, one_line_errors
-from bidsseg.files import all_whole, read_json, write_json, write_text
+from bidsseg.bids.completeness import all_there, listed, remove_outputs
+from bidsseg.bids.outputs import NEEDED_SCHEMES, ParticipantOutputs, ScanOutputs, sidecar_of
+from bidsseg.errors import UserError, failure_of, one_line_errors
+from bidsseg.files import all_whole, read_json, write_json
 from bidsseg.imaging.image import Image, load
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
 from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import LesionReport
-from bidsseg.lesions.tables import LESION_TABLES, lesion_files, summary, write_lesions
+from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
 from bidsseg.segmentation.result import Segmentation, from_labels
+from bidsseg.workflow.failures import remove_log, write_log
 from bidsseg.workflow.jobs import LesionJob
-
-SPACE = "_space-orig"
-"In the names of images of lesions."
-
-
-def lesions_base(place: ScanOutputs) -> Path:
-    """Folder and name, up to before ``_desc``, of what concerns a scan's lesions."""
-    marker = lesion_marker(place)
-    return marker.with_name(marker.name.removesuffix("_desc-lesionsummary_lesions.json"))
-
-
-def changes_table(out: Path, subject: str) -> Path:
-    base = changes_base(out, subject)
-    return base.with_name(f"{base.name}_desc-lesionchanges_lesions.tsv")
 
 
 def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
@@ -64,7 +39,7 @@ def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
         "Scan": place.scan.path.name,
         "ScanBytes": place.scan.path.stat().st_size,
         "MaskSHA256": _checksum(Path(mask)),
-        "LabelsSHA256": [_checksum(label_image(place, scheme)) for scheme in NEEDED_SCHEMES],
+        "LabelsSHA256": [_checksum(place.labels(scheme)) for scheme in NEEDED_SCHEMES],
         "Options": json.loads(json.dumps(job.options)),
     }
 
@@ -81,37 +56,32 @@ def is_done(job: LesionJob) -> bool:
         return False
     if len(job.scans) < 2:
         return scans
-    changes = read_json(changes_marker(Path(job.out), job.subject))
+    changes = read_json(ParticipantOutputs(Path(job.out), job.subject).changes)
     return scans and changes.get("Scans") == [place.scan.stem for place in job.places]
 
 
 def _is_current(place: ScanOutputs, mask: str, job: LesionJob) -> bool:
-    there = all_there(place.out, lesion_marker(place))
-    return there and read_json(lesion_marker(place)).get("Origin") == origin(place, mask, job)
+    there = all_there(place.out, place.lesions.summary)
+    return there and read_json(place.lesions.summary).get("Origin") == origin(place, mask, job)
 
 
 def remove_lesions(place: ScanOutputs) -> bool:
     """Remove what a mask led to, be it a result or a failure; whether there was anything."""
-    failed = lesion_log(place).exists()
-    lesion_log(place).unlink(missing_ok=True)
-    return remove_outputs(place.out, lesion_marker(place)) or failed
+    failed = remove_log(place.lesion_log)
+    return remove_outputs(place.out, place.lesions.summary) or failed
 
 
 def make_room(place: ScanOutputs, overwrite: bool) -> None:
     """Remove what is to be written anew; raises ``UserError`` where some of it is not ours, unless ``overwrite``."""
     if not overwrite:
-        expected = [
-            *lesion_files(lesions_base(place), SPACE),
-            lesion_figure(place),
-            *listed(place.out, lesion_marker(place)),
-        ]
+        expected = [*place.lesions.files, place.lesion_figure, *listed(place.out, place.lesions.summary)]
         refuse_to_replace(expected, LESION_TABLES)
     remove_lesions(place)
 
 
 def remove_changes(out: Path, subject: str) -> bool:
     """Remove what was found by following lesions over sessions; whether there was anything."""
-    return remove_outputs(out, changes_marker(out, subject))
+    return remove_outputs(out, ParticipantOutputs(out, subject).changes)
 
 
 def describe_participant(fields: dict[str, Any]) -> str:
@@ -129,16 +99,16 @@ def describe_participant(fields: dict[str, Any]) -> str:
             with one_line_errors(job.masks[number]):
                 report = describe(place, image, number, job)
                 matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
-        except UserError:
-            write_text(lesion_log(place), traceback.format_exc())
+        except UserError as error:
+            write_log(place.lesion_log, failure_of(error))
             continue
         first = first or (image, report.segmentation)
         name = place.scan.session or place.scan.stem
         sessions.append(Session(name, slim(report), matrix))
         stems.append(place.scan.stem)
     if not job.overwrite:
-        table = changes_table(Path(job.out), job.subject)
-        refuse_to_replace([table, table.with_suffix(".json")], [tuple(CHANGE_COLUMNS)])
+        table = ParticipantOutputs(Path(job.out), job.subject).changes_table
+        refuse_to_replace([table, sidecar_of(table)], [tuple(CHANGE_COLUMNS)])
     describe_changes(Path(job.out), job.subject, sessions, stems)
     return job.subject
 
@@ -161,13 +131,13 @@ def slim(report: LesionReport) -> LesionReport:
 
 def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> LesionReport:
     """Measure the lesions of one scan and write all about them."""
-    regions, lobes = (load(label_image(place, scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
+    regions, lobes = (load(place.labels(scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
     segmentation = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
     mask = load(job.masks[number], uniform_ok=True)
     report = lesion_features(image, mask, segmentation, job.made_with, is_probability(job.masks[number]))
     uris = [job.mask_uris[number], place.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
-    written = lesion_files(lesions_base(place), SPACE)
+    written = place.lesions.files
     with all_whole(written) as new:
         write_lesions(report, image, new, sidecar)
     warnings = [*(f"lesion mask: {line}" for line in mask.warnings), *report.warnings]
@@ -180,7 +150,7 @@ def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> L
         "Origin": origin(place, job.masks[number], job),
         "Outputs": [path.relative_to(place.out).as_posix() for path in written],
     }
-    write_json(lesion_marker(place), content)
+    write_json(place.lesions.summary, content)
     return report
 
 
@@ -189,11 +159,11 @@ def _write_figure(place: ScanOutputs, image: Image, report: LesionReport, warnin
     try:
         from bidsseg.report.lesion_mosaic import zone_mosaic
 
-        zone_mosaic(lesion_figure(place), image, report)
+        zone_mosaic(place.lesion_figure, image, report)
     except Exception as error:
         warnings.append(f"no picture of the lesions ({type(error).__name__}: {error})")
         return []
-    return [lesion_figure(place)]
+    return [place.lesion_figure]
 
 
 def describe_changes(out: Path, subject: str, sessions: Sequence[Session], stems: Sequence[str]) -> None:
@@ -201,9 +171,9 @@ def describe_changes(out: Path, subject: str, sessions: Sequence[Session], stems
     remove_changes(out, subject)
     if len(sessions) < 2:
         return
-    base = changes_base(out, subject)
+    found = ParticipantOutputs(out, subject)
     changes = follow(sessions)
-    written = write_changes(changes, base.parent, base.name)
+    written = write_changes(changes, found.changes_table)
     content = {
         "Scans": list(stems),
         "Sessions": [session.name for session in sessions],
@@ -218,4 +188,4 @@ def describe_changes(out: Path, subject: str, sessions: Sequence[Session], stems
         "FromFirstSession": {session.name: np.round(session.from_first, 6).tolist() for session in sessions},
         "Outputs": [path.relative_to(out).as_posix() for path in written],
     }
-    write_json(changes_marker(out, subject), content)
+    write_json(found.changes, content)

@@ -11,7 +11,7 @@ from bidsseg.files import stem_of
 from bidsseg.network.card import DEFAULT_MODEL
 from bidsseg.network.weights import load_model
 from bidsseg.quality.verdicts import verdict_of
-from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_DATASETS
+from bidsseg.segmentation.defaults import BIAS_CORRECTION
 from bidsseg.workflow.single_scan import SingleScanOptions, label_scan
 
 
@@ -22,7 +22,7 @@ class SegmentRegionsInputSpec(BaseInterfaceInputSpec):  # type: ignore[misc]
     out_file = File(desc="The label image, .nii or .nii.gz; default: <scan>_dseg.nii.gz in the node's folder")
     scheme = traits.Enum("regions", "lobes", "gyri", usedefault=True, desc="Division of the brain")
     mirror = traits.Bool(False, usedefault=True, desc="Average with the answer to the mirror image")
-    bias_correction = traits.Bool(BIAS_CORRECTION_OF_DATASETS, usedefault=True, desc="N4 before the segmentation")
+    bias_correction = traits.Bool(BIAS_CORRECTION, usedefault=True, desc="N4 before the segmentation")
     picture = traits.Bool(True, usedefault=True, desc="Draw a mosaic of slices with the labels")
     model = traits.Str(DEFAULT_MODEL, usedefault=True, desc="Name of a packaged model, or a folder")
     device = traits.Str("auto", usedefault=True, nohash=True, desc="auto, cpu, cuda, cuda:N or mps")

@@ -5,24 +5,25 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nipype import config
 from nipype import logging as nipype_logging
-from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
+from nipype.pipeline.engine.nodes import NodeExecutionError
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 from nipype.pipeline.plugins.slurm import SLURMPlugin
 
-from bidsseg.errors import UserError, root_of
+from bidsseg.errors import Failure, Kind, UserError, failure_from, failure_of, root_of
+from bidsseg.workflow.failures import record, recorded_in, unrecorded
+from bidsseg.workflow.jobs import Stage
 from bidsseg.workflow.workers import WORKER_DIED, Resources, WorkerPool
 
 JOB_DIED = "its cluster job ended without a result, most likely for want of time or memory; ask for more in sbatch_args"
-STAGES = ("outputs", "fusion", "segmentation", "n4", "lesions")
-"Last first: a scan begun is finished before another begins, which keeps the work folder small."
 
 
 def set_up_logging(verbose: bool) -> None:
@@ -37,7 +38,8 @@ class Slurm(SLURMPlugin):  # type: ignore[misc]
     def _get_result(self, taskid: int) -> Any:
         result = super()._get_result(taskid)
         if result and isinstance(result["traceback"], str):
-            result["traceback"] = [f"bidsseg.errors.UserError: {JOB_DIED}\n"]
+            record(Path(self._pending[taskid]), Failure(JOB_DIED, Kind.KILLED, result["traceback"]))
+            result["traceback"] = [result["traceback"]]
         return result
 
 
@@ -56,10 +58,18 @@ def run_in_worker(how: Resources, folder: Path, node: Any, updatehash: bool, tas
     set_up_logging(how.verbose)
     monitor_resources(how)
     try:
-        result: dict[str, Any] = run_node(node, updatehash, task)
-    except Exception as error:  # nipype looks for the node's files after an error; on a full disk there are none
-        return {"result": None, "traceback": traceback.format_exception(root_of(error)), "taskid": task}
-    return result
+        return {"result": node.run(updatehash=updatehash), "traceback": None, "taskid": task}
+    except Exception as error:
+        failure = _failure_of_node(Path(node.output_dir()), error)
+        return {"result": None, "traceback": [failure.traceback], "taskid": task, "failure": failure.as_json()}
+
+
+def _failure_of_node(folder: Path, error: Exception) -> Failure:
+    """What a step left in its folder, or else what nipype failed with; of a step's error it keeps the text alone."""
+    known, cause = recorded_in(folder), root_of(error)
+    if known is not None:
+        return known
+    return unrecorded(folder, str(cause)) if isinstance(cause, NodeExecutionError) else failure_of(cause, folder)
 
 
 class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]
@@ -75,37 +85,36 @@ class MultiProcInPool(MultiProcPlugin):  # type: ignore[misc]
         self.pool.shutdown()
         self._workers = pool
         self._folder = folder
-        self.unwritten: dict[str, str] = {}
-        "Tracebacks, by the node's name, that the disk had no room for."
+        self.failures: dict[str, Failure] = {}
+        "By the node's full name, also those that the disk had no room for."
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1
         task = self._taskid
         future = self._workers.submit(run_in_worker, self._workers.how, self._folder, node, updatehash, task)
         self._task_obj[task] = future
-        future.add_done_callback(lambda done: self._take(done, task))
+        future.add_done_callback(lambda done: self._take(done, task, node.fullname))
         return int(task)
 
     def _sort_jobs(self, jobids: Sequence[int], scheduler: str | None = None) -> list[int]:
-        return sorted(jobids, key=lambda job: STAGES.index(self.procs[job].name))
+        return sorted(jobids, key=lambda job: list(Stage).index(Stage(self.procs[job].name)))
 
-    def _take(self, done: Future[dict[str, Any]], task: int) -> None:
+    def _take(self, done: Future[dict[str, Any]], task: int, name: str) -> None:
         try:
-            self._taskresult[task] = done.result()
+            result = done.result()
+            failure = failure_from(result.get("failure", {}))
         except BaseException as error:
-            reason = WORKER_DIED if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}"
-            self._taskresult[task] = {
-                "result": None,
-                "traceback": [f"bidsseg.errors.UserError: {reason}\n"],
-                "taskid": task,
-            }
+            died = isinstance(error, BrokenProcessPool)
+            failure = Failure(WORKER_DIED, Kind.KILLED, "") if died else failure_of(error)
+            result = {"result": None, "traceback": [failure.error], "taskid": task}
+        if failure is not None:
+            self.failures[name] = failure
+        self._taskresult[task] = result
 
     def _report_crash(self, node: Any, result: dict[str, Any] | None = None) -> Any:
-        try:
+        with suppress(OSError):  # on a full disk; the failure is known without it
             return super()._report_crash(node, result=result)
-        except OSError:
-            self.unwritten[node.fullname] = "".join((result or {}).get("traceback") or traceback.format_exc())
-            return None
+        return None
 
     def _postrun_check(self) -> None:
         """The workers go on to the next batch."""

@@ -7,30 +7,26 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
+from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.contrasts import session_key
-from bidsseg.bids.outputs import is_complete
-from bidsseg.errors import full_disk
-from bidsseg.files import write_text
-from bidsseg.workflow.jobs import Job, LesionJob
+from bidsseg.errors import Failure, Kind, named
+from bidsseg.workflow.failures import forget, recorded_in, remove_log, unrecorded, write_log
+from bidsseg.workflow.jobs import LAST_STAGES, Job, LesionJob, Stage
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
-from bidsseg.workflow.workers import MEMORY_GB, WORKER_DIED, Resources, WorkerPool
+from bidsseg.workflow.workers import MEMORY_GB, Resources, WorkerPool
 
 ROOT = "bidsseg"
 SCANS_PER_WORKER = 16
 "In one batch: enough that waiting for a batch's last scan costs little."
 FUSION_GB = 2.0
 "More, for a scan whose probabilities are averaged with others'."
-REASON = re.compile(r"^\s*bidsseg\.errors\.\w+: (.*)$", re.MULTILINE)
-LAST_ERROR = re.compile(r"^\s*((?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt|Pool): .*)$", re.MULTILINE)
-NO_SPACE = re.compile(r"(?:No space left on device|Disk quota exceeded)(?:: '(.+)')?$")
-LAST_STAGES = ("outputs", "lesions")
 OnScan = Callable[[str, bool], None]
 "Told the name of a scan that has ended, and whether it went well."
 
@@ -40,10 +36,15 @@ class Outcome:
     """How a scan went."""
 
     job: Job
-    error: str | None = None
-    "One line; None if all is well."
+    failure: Failure | None = None
+    "None if all is well."
     stopped: bool = False
     "It was not tried, or not finished, because another failed."
+
+    @property
+    def error(self) -> str | None:
+        """One line; None if all is well."""
+        return self.failure.error if self.failure else None
 
 
 def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator[Outcome]:
@@ -59,13 +60,13 @@ def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator
     with closing(Runner(pool, on_scan)) as runner:
         for batch in batches(jobs, size):
             if failed and how.stop_on_first_crash:
-                yield from (Outcome(job, "not tried, as another scan failed", stopped=True) for job in batch)
+                yield from (Outcome(job, not_done("not tried, as another scan failed"), stopped=True) for job in batch)
                 continue
             for outcome in runner.run(batch):
-                if outcome.error is not None and WORKER_DIED in outcome.error and not how.stop_on_first_crash:
+                if is_worth_another_try(outcome.failure, how):
                     died.append(outcome.job)
                     continue
-                failed |= outcome.error is not None
+                failed |= outcome.failure is not None
                 yield outcome
         for job in died:  # one at a time, so that the scan that kills its worker takes no other with it
             yield from runner.run([job])
@@ -73,7 +74,7 @@ def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator
 
 def run_lesion_jobs(
     jobs: Sequence[LesionJob], pool: WorkerPool, on_scan: OnScan
-) -> Iterator[tuple[LesionJob, str | None]]:
+) -> Iterator[tuple[LesionJob, Failure | None]]:
     """Describe the lesions of participants, batch by batch; yields each with what ended it, None if nothing did."""
     how = pool.how
     set_up_logging(how.verbose)
@@ -81,13 +82,22 @@ def run_lesion_jobs(
     died: list[LesionJob] = []
     with closing(Runner(pool, on_scan)) as runner:
         for first in range(0, len(jobs), size):
-            for job, error in runner.run_lesions(jobs[first : first + size]):
-                if error is not None and WORKER_DIED in error and not how.stop_on_first_crash:
+            for job, failure in runner.run_lesions(jobs[first : first + size]):
+                if is_worth_another_try(failure, how):
                     died.append(job)
                 else:
-                    yield job, error
+                    yield job, failure
         for job in died:  # one at a time, as with scans
             yield from runner.run_lesions([job])
+
+
+def is_worth_another_try(failure: Failure | None, how: Resources) -> bool:
+    """Whether a worker of ours was killed, which may have been for what others did; clusters give each its own."""
+    return failure is not None and failure.kind is Kind.KILLED and not (how.plugin or how.stop_on_first_crash)
+
+
+def not_done(line: str) -> Failure:
+    return Failure(line, Kind.USER, "")
 
 
 def write_graph(job: Job, how: Resources) -> None:
@@ -111,7 +121,10 @@ class Runner:
         "By the name of a job's workflow, the workflows that its results come from."
         self.ended: set[str] = set()
         self.failed: set[str] = set()
-        self.unwritten: dict[str, str] = {}
+        self.failures: dict[str, Failure] = {}
+        "By the name of a workflow."
+        self.in_memory: Mapping[str, Failure] = {}
+        "By the full name of a node: failures that its worker told."
         self.scratch = how.scratch
         self.scratch.mkdir(parents=True, exist_ok=True)
 
@@ -128,51 +141,53 @@ class Runner:
         self._expect({workflow_name(job): parts_of(job) for job in jobs})
         self.stems = {name: stem for job in jobs for name, stem in stems_of(job).items()}
         error = self._execute(build_workflow(jobs, self.how))
-        crashes = self._crashes()
-        return [self._outcome(job, crashes, error) for job in jobs]
+        return [self._outcome(job, error) for job in jobs]
 
     def _expect(self, parts: dict[str, tuple[str, ...]]) -> None:
-        self.parts, self.ended, self.failed = parts, set(), set()
+        self.parts, self.ended, self.failed, self.failures = parts, set(), set(), {}
+        for name in {part for needed in parts.values() for part in needed}:
+            for stage in Stage:
+                forget(self.how.nodes / ROOT / name / stage.value)
 
-    def run_lesions(self, jobs: Sequence[LesionJob]) -> list[tuple[LesionJob, str | None]]:
+    def run_lesions(self, jobs: Sequence[LesionJob]) -> list[tuple[LesionJob, Failure | None]]:
         """Describe the lesions of participants; returns each with what ended it, None if nothing did."""
         self.stems = {f"lesions_{job.subject}": f"sub-{job.subject} lesions" for job in jobs}
         self._expect({name: (name,) for name in self.stems})
         workflow = Workflow(name=ROOT, base_dir=str(self.how.nodes))
         workflow.add_nodes([lesion_workflow(job, self.how) for job in jobs])
         error = self._execute(workflow)
-        crashes = self._crashes()
-        return [(job, self._lesion_error(job, crashes.get(f"lesions_{job.subject}"), error)) for job in jobs]
+        return [(job, self._lesion_failure(job, error)) for job in jobs]
 
-    def _lesion_error(self, job: LesionJob, crash: str | None, error: str) -> str | None:
-        """What ended a participant's lesions; of a crash the masks' logs tell too."""
-        from bidsseg.bids.outputs import lesion_log, lesion_marker
+    def _lesion_failure(self, job: LesionJob, error: str) -> Failure | None:
+        """What ended a participant's lesions; the masks' logs tell it too."""
         from bidsseg.workflow.lesion_stages import is_done
 
-        if crash is None:
-            told = is_done(job) or any(lesion_log(place).exists() for place in job.places)
-            return None if told else error
-        reason = with_advice(str((LAST_ERROR.findall(crash) or [error])[-1]), self.how.work_dir)
+        failure = self._failure_of(f"lesions_{job.subject}")
+        if failure is None:
+            told = is_done(job) or any(place.lesion_log.exists() for place in job.places)
+            return None if told else not_done(error)
         for place in job.places:
-            if not lesion_marker(place).exists():
-                _write_log(lesion_log(place), f"{crash.rstrip()}\nError: {reason}\n")
-        return reason
+            if not place.lesions.summary.exists():
+                write_log(place.lesion_log, failure)
+        return failure
 
     def _execute(self, workflow: Workflow) -> str:
-        """Run a workflow; returns what to say of nodes that did not end and left no crash file."""
+        """Run a workflow; returns what to say of nodes that did not end and did not fail."""
         workflow.config = self._config()
         try:
             if not self.how.plugin:
                 plugin = MultiProcInPool(self.pool, self.scratch, self._status)
-                self.unwritten = plugin.unwritten
+                self.in_memory = plugin.failures
                 workflow.run(plugin=plugin)
             else:
                 arguments = {**self.how.plugin.get("plugin_args", {}), "status_callback": self._status}
                 name = self.how.plugin["plugin"]
                 plugin = Slurm(plugin_args=arguments) if name == "SLURM" else name
                 workflow.run(plugin=plugin, plugin_args=arguments)
-        except Exception as unexpected:  # nipype's summary of the nodes that failed; each has a crash file
-            return with_advice(" ".join(str(unexpected).split())[:200], self.how.work_dir)
+        except OSError as unexpected:
+            return named(unexpected)
+        except Exception as unexpected:  # nipype's summary of the nodes that failed; each has told why
+            return " ".join(str(unexpected).split())[:200]
         return "not finished, as another scan failed"
 
     def _config(self) -> dict[str, Any]:
@@ -189,10 +204,12 @@ class Runner:
 
     def _status(self, node: Any, status: str) -> None:
         name = node._hierarchy.rpartition(".")[2]
-        good = status == "end" and node.name in LAST_STAGES and name not in self.failed  # Linear "ends" what it skips
+        ended = status == "end" and Stage(node.name) in LAST_STAGES
+        good = ended and name not in self.failed  # Linear "ends" what it skips
         if status == "end" and self.how.resource_monitor:
             note_resources(self.how.logs / "resources.tsv", self.stems[name], node)
         if status == "exception":
+            self.failures[name] = self._failure_of(name, node.name) or unrecorded(self.how.nodes)
             self._end([job for job, parts in self.parts.items() if name in parts], good=False)
         elif good:
             self._end([name], good=True)
@@ -208,28 +225,22 @@ class Runner:
         for part in {part for job in jobs for part in self.parts[job]} - needed:
             self._clean(part)
 
-    def _crashes(self) -> dict[str, str]:
-        """What the crash file of each workflow says that failed; the files are removed."""
-        found = {}
-        for path in self.scratch.glob("crash-*"):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            path.unlink()
-            name = re.match(rf"Node: {ROOT}\.(\w+)\.", text)
-            if name:
-                found[name[1]] = text
-        return {**found, **{name.split(".")[1]: text for name, text in self.unwritten.items()}}
+    def _failure_of(self, name: str, node: str = "") -> Failure | None:
+        """Why a workflow failed; None if it did not. ``node`` is the one that has just failed, if known."""
+        folder = self.how.nodes / ROOT / name
+        known = (self.in_memory.get(f"{ROOT}.{name}.{node}"), *(recorded_in(folder / stage.value) for stage in Stage))
+        return self.failures.get(name) or next(filter(None, known), None)
 
-    def _outcome(self, job: Job, crashes: dict[str, str], error: str) -> Outcome:
-        log = self.how.logs / f"{job.place.scan.stem}_error.txt"
-        crash = next((crashes[part] for part in parts_of(job) if part in crashes), None)
-        if crash is not None:
-            reason = reason_in(crash, job, self.how.work_dir)
-            _write_log(log, f"{crash.rstrip()}\nError: {reason}\n")
-            return Outcome(job, reason)
+    def _outcome(self, job: Job, error: str) -> Outcome:
+        failure = next(filter(None, map(self._failure_of, parts_of(job))), None)
+        if failure is not None:
+            told = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
+            write_log(job.place.log, told)
+            return Outcome(job, told)
         if is_complete(job.place, job.made_with()):
-            log.unlink(missing_ok=True)
+            remove_log(job.place.log)
             return Outcome(job)
-        return Outcome(job, f"{job.scan}: {error}", stopped=self.how.stop_on_first_crash)
+        return Outcome(job, not_done(f"{job.scan}: {error}"), stopped=self.how.stop_on_first_crash)
 
     def _clean(self, name: str) -> None:
         if not self.how.kept:
@@ -250,28 +261,6 @@ def note_resources(path: Path, scan: str, node: Any) -> None:
             handle.write("\t".join(["scan", "step", *RESOURCES]) + "\n")
         numbers = ["n/a" if cell is None else f"{cell:.3g}" for cell in cells]
         handle.write("\t".join([scan, node.name, *numbers]) + "\n")
-
-
-def _write_log(path: Path, text: str) -> None:
-    """A log that the disk has no room for is done without: the run goes on, and says what happened."""
-    with suppress(OSError):
-        write_text(path, text)
-
-
-def with_advice(reason: str, work: Path) -> str:
-    """The reason; of a full disk, also which one it is: that of the file it names, else of the work folder."""
-    full = NO_SPACE.search(reason)
-    return full_disk(full[1] or work) if full else reason
-
-
-def reason_in(crash: str, job: Job, work: Path) -> str:
-    """The one line of a crash file that a user needs; ``work`` is the folder that nipype writes in."""
-    found = REASON.findall(crash)
-    if found:
-        reason = str(found[-1])
-        return reason if job.scan in reason else f"{job.scan}: {reason}"
-    other = LAST_ERROR.findall(crash)
-    return f"{job.scan}: {with_advice(other[-1], work) if other else 'failed without a message; see the log'}"
 
 
 def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
@@ -312,7 +301,7 @@ def _add_session(
     sources = list(dict.fromkeys(scan for job in session for scan in job.sources))
     answers = [f"answer{number}" for number in range(len(sources))]
     function = Function(input_names=["jobs", "scans", *answers], output_names=["out"], function=_fusion)
-    fusion = Node(function, name="fusion", **_share(how, FUSION_GB))
+    fusion = Node(function, name=Stage.FUSION.value, **_share(how, FUSION_GB))
     fusion.inputs.jobs = [asdict(job) for job in session]
     fusion.inputs.scans = sources
     together = Workflow(name=name)
@@ -355,8 +344,8 @@ def parts_of(job: Job) -> tuple[str, ...]:
 def scan_workflow(job: Job, how: Resources, outputs: bool = True) -> Workflow:
     """Bias field correction, segmentation, and outputs; these are written whatever nipype finds in its cache."""
     n4, segmentation = (
-        Node(Function(function=function, output_names=["out"]), name=function.__name__.strip("_"), **_share(how))
-        for function in (_n4, _segmentation)
+        Node(Function(function=function, output_names=["out"]), name=stage.value, **_share(how))
+        for stage, function in ((Stage.BIAS, _n4), (Stage.SEGMENTATION, _segmentation))
     )
     for node in (n4, segmentation):
         node.inputs.job = asdict(job)
@@ -373,7 +362,7 @@ def scan_workflow(job: Job, how: Resources, outputs: bool = True) -> Workflow:
 
 
 def _outputs_node(job: Job, function: Callable[..., str], how: Resources) -> Node:
-    node = Node(Function(function=function, output_names=["out"]), name="outputs", **_share(how))
+    node = Node(Function(function=function, output_names=["out"]), name=Stage.OUTPUTS.value, **_share(how))
     node.inputs.job = asdict(job)
     node.overwrite = True
     return node
@@ -388,7 +377,7 @@ def _share(how: Resources, more_gb: float = 0.0) -> dict[str, float]:
 def lesion_workflow(job: LesionJob, how: Resources) -> Workflow:
     """The lesions of one participant, in one node: its sessions are compared."""
     share = {"n_procs": how.threads, "mem_gb": min(MEMORY_GB, how.memory_gb or MEMORY_GB)}
-    node = Node(Function(function=_lesions, output_names=["out"]), name="lesions", **share)
+    node = Node(Function(function=_lesions, output_names=["out"]), name=Stage.LESIONS.value, **share)
     node.inputs.job = asdict(job)
     node.overwrite = True
     workflow = Workflow(name=f"lesions_{job.subject}")
@@ -396,46 +385,71 @@ def lesion_workflow(job: LesionJob, how: Resources) -> Workflow:
     return workflow
 
 
-def _lesions(job: dict) -> str:  # type: ignore[type-arg]
-    from bidsseg.workflow.lesion_stages import describe_participant
+# nipype runs the source of these functions elsewhere, so each imports what it needs.
 
-    return describe_participant(job)
+
+def _lesions(job: dict) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
+
+    from bidsseg.workflow.failures import recorded
+
+    with recorded(Path.cwd()):
+        from bidsseg.workflow.lesion_stages import describe_participant
+
+        return describe_participant(job)
 
 
 def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
-    from bidsseg.workflow.scan_stages import bias_stage
+    from bidsseg.workflow.failures import recorded
 
-    return bias_stage(job, Path.cwd())
+    with recorded(Path.cwd()):
+        from bidsseg.workflow.scan_stages import bias_stage
+
+        return bias_stage(job, Path.cwd())
 
 
 def _segmentation(job: dict, corrected: str, use_gpu: bool) -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
-    from bidsseg.workflow.scan_stages import segmentation_stage
+    from bidsseg.workflow.failures import recorded
 
-    return segmentation_stage(job, corrected, Path.cwd())
+    with recorded(Path.cwd()):
+        from bidsseg.workflow.scan_stages import segmentation_stage
+
+        return segmentation_stage(job, corrected, Path.cwd())
 
 
 def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: ignore[type-arg]
-    from bidsseg.workflow.scan_stages import output_stage
+    from pathlib import Path
 
-    return output_stage(job, corrected, segmentation)
+    from bidsseg.workflow.failures import recorded
+
+    with recorded(Path.cwd()):
+        from bidsseg.workflow.scan_stages import output_stage
+
+        return output_stage(job, corrected, segmentation)
 
 
 def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
-    from bidsseg.workflow.scan_stages import fuse_session
+    from bidsseg.workflow.failures import recorded
 
-    by_scan = {scan: answers[f"answer{number}"] for number, scan in enumerate(scans)}
-    return fuse_session(jobs, by_scan, Path.cwd())
+    with recorded(Path.cwd()):
+        from bidsseg.workflow.scan_stages import fuse_session
+
+        by_scan = {scan: answers[f"answer{number}"] for number, scan in enumerate(scans)}
+        return fuse_session(jobs, by_scan, Path.cwd())
 
 
 def _fused_outputs(job: dict, corrected: str, fused: str) -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
-    from bidsseg.workflow.scan_stages import SEGMENTATION, fused_folder, output_stage
+    from bidsseg.workflow.failures import recorded
 
-    return output_stage(job, corrected, str(fused_folder(Path(fused), job) / SEGMENTATION))
+    with recorded(Path.cwd()):
+        from bidsseg.workflow.scan_stages import SEGMENTATION, fused_folder, output_stage
+
+        return output_stage(job, corrected, str(fused_folder(Path(fused), job) / SEGMENTATION))

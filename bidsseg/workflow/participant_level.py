@@ -13,16 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsseg import __version__
+from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.contrasts import fused_places
 from bidsseg.bids.dataset import Found, NothingSelected, ScanSelection, find_scans, read_filters
-from bidsseg.bids.outputs import FUSED, OutputSettings, ScanOutputs, is_complete
+from bidsseg.bids.outputs import (
+    FUSED,
+    NEEDED_SCHEMES,
+    NEEDED_SPACE,
+    OutputSettings,
+    ScanOutputs,
+    logs_of,
+    methods_file,
+)
 from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_dataset, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import json_content, read_json, write_text
 from bidsseg.labels import SCHEMES
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
-from bidsseg.quality.verdicts import reasons_of, verdict_of
+from bidsseg.quality.verdicts import judged, reasons_of, verdict_of
 from bidsseg.workflow.claims import Claims
 from bidsseg.workflow.console import Row, RunStatus, finish, progress
 from bidsseg.workflow.environment import defects_logged, environment
@@ -145,8 +154,6 @@ def recipe_of(options: RunOptions) -> OutputSettings:
     check_weights(folder, card)
     schemes, spaces = options.seg, options.output_spaces
     if options.derivatives:  # lesions are placed in these
-        from bidsseg.bids.outputs import NEEDED_SCHEMES, NEEDED_SPACE
-
         schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
         spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
     how = (options.bias_correction, schemes, spaces, options.probseg, options.mirror)
@@ -226,8 +233,8 @@ def _lesions(places: Sequence[ScanOutputs], recipe: OutputSettings, options: Run
         from bidsseg.workflow.nipype_workflow import run_lesion_jobs
 
         with progress(len(planned.jobs)) as on_scan:
-            for job, error in run_lesion_jobs(planned.jobs, pool, on_scan):
-                told += outcomes(job, error)
+            for job, failure in run_lesion_jobs(planned.jobs, pool, on_scan):
+                told += outcomes(job, failure)
     return [Row(line.name, line.result, line.why) for line in told]
 
 
@@ -250,7 +257,7 @@ def _lesion_request(recipe: OutputSettings, options: RunOptions) -> LesionPlanIn
 def _execution(options: RunOptions) -> Resources:
     return Resources(
         work_dir=(options.work_dir or options.out_dir / "work").resolve(),
-        logs=options.out_dir.resolve() / "logs",
+        logs=logs_of(options.out_dir.resolve()),
         nprocs=options.nprocs,
         threads=options.omp_nthreads,
         memory_gb=options.mem_gb,
@@ -285,19 +292,20 @@ def _read_plugin(path: Path) -> dict[str, Any]:
 
 def _with_verdicts(rows: Sequence[Row], places: Sequence[ScanOutputs]) -> list[Row]:
     """The rows of segmented scans with their verdicts, and the reasons and warnings; contrasts are compared by now."""
-    markers = {place.scan.stem: place.marker for place in places}
-    judged = []
+    by_name = {place.scan.stem: place for place in places}
+    told = []
     for row in rows:
-        if row.result in ("done", "complete") and row.name in markers:
-            quality = read_json(markers[row.name])
+        if row.result in ("done", "complete") and row.name in by_name:
+            place = by_name[row.name]
+            quality = judged(read_json(place.quality), read_json(place.agreement))
             noticed = [*reasons_of(quality), *map(str, quality.get("Warnings", ()))] if row.result == "done" else []
             row = replace(row, verdict=verdict_of(quality), why="; ".join(noticed) or row.why)
-        judged.append(row)
-    return judged
+        told.append(row)
+    return told
 
 
 def _write_citation(out: Path, recipe: OutputSettings, options: RunOptions) -> None:
     from bidsseg.report.methods import methods_text
 
     text = methods_text(recipe, options.modality, bool(options.derivatives), options.fuse)
-    write_text(out / "logs" / "CITATION.md", text)
+    write_text(methods_file(out), text)

@@ -17,7 +17,7 @@ from bidsseg.labels import Scheme
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
 from bidsseg.segmentation.decision import decide_on_native_grid
-from bidsseg.segmentation.defaults import BIAS_CORRECTION_OF_SINGLE_SCANS
+from bidsseg.segmentation.defaults import BIAS_CORRECTION
 from bidsseg.segmentation.pipeline import answer, prepare
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.segmentation.template import NAME, template
@@ -25,7 +25,7 @@ from bidsseg.segmentation.template import NAME, template
 
 def on_1mm(image: Image, model: Model, options: PredictOptions) -> tuple[Floats, Segmentation]:
     """A scan, prepared, and its labels on its 1 mm grid, whatever its own."""
-    found = answer(prepare(image, BIAS_CORRECTION_OF_SINGLE_SCANS, options.threads or 1), model, options)
+    found = answer(prepare(image, BIAS_CORRECTION, options.threads or 1), model, options)
     grid = grid_of(found.volume.shape, found.grid.affine)
     return found.conformed, decide_on_native_grid(found.probabilities, grid, options.gyri)
 

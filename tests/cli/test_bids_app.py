@@ -297,7 +297,8 @@ def test_session_of_two_contrasts_fused_with_probabilities(dataset: Dataset, tmp
     quality = json.loads((out / "sub-01" / "ses-1" / "anat" / "sub-01_ses-1_desc-T1w_qc.json").read_text())
     assert quality["Verdict"] in ("pass", "check", "fail")
     assert quality["MirrorAveraging"] is True
-    assert quality["ContrastAgreementWith"].keys() == {"sub-01_ses-1_FLAIR"}
+    agreement = json.loads((out / "sub-01" / "ses-1" / "anat" / "sub-01_ses-1_desc-T1w_agreement.json").read_text())
+    assert agreement["ContrastAgreementWith"].keys() == {"sub-01_ses-1_FLAIR"}
     fused = json.loads((out / "sub-01" / "ses-1" / "anat" / "sub-01_ses-1_desc-T1wfused_qc.json").read_text())
     assert [Path(source).name for source in fused["Sources"]] == [
         "sub-01_ses-1_T1w.nii.gz",

@@ -76,11 +76,6 @@ def test_schemes(scheme: Scheme, tiny_model: Path, tmp_path: Path) -> None:
     assert load(tmp_path / "scan_dseg.nii.gz").data.max() > 0
 
 
-def test_bias_correction_is_on_offer(tiny_model: Path, tmp_path: Path) -> None:
-    scan = write_scan(tmp_path / "scan.nii.gz")
-    assert run("predict", scan, "--bias-correction", "--model", tiny_model, "--threads", 1).exit_code == 0
-
-
 @pytest.mark.parametrize("empty", [False, True])
 def test_lesions_of_a_mask(empty: bool, tiny_model: Path, tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz")

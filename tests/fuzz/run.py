@@ -68,7 +68,7 @@ def examine_command(given: Input, model: Path, bias_correction: bool) -> None:
     if found is not None and np.prod(voxel_spacing_mm(found[1]) * found[0]) > SMALL_MM3:
         return
     labels = given.path.with_name("labels.nii.gz")
-    options = ["--no-picture", "--quiet", "--threads", "1", *(["--bias-correction"] if bias_correction else [])]
+    options = ["--no-picture", "--quiet", "--threads", "1", *([] if bias_correction else ["--no-bias-correction"])]
     done = CliRunner().invoke(
         brainseg, ["predict", str(given.path), "-o", str(labels), "--model", str(model), *options]
     )

@@ -131,7 +131,7 @@ def test_not_covered() -> None:
 
 def test_table(tmp_path: Path) -> None:
     sessions = [Session(name, report_of(boxes), np.eye(4)) for name, boxes in (("1", [BOX]), ("2", []), ("3", [BOX]))]
-    table, columns = write_changes(follow(sessions), tmp_path, "sub-01")
+    table, columns = write_changes(follow(sessions), tmp_path / "sub-01_changes.tsv")
     rows = list(csv.DictReader(table.open(encoding="utf-8"), delimiter="\t"))
     assert [(row["session_before"], row["session_after"], row["status"]) for row in rows] == [
         ("1", "2", "vanished"), ("2", "3", "new"),

@@ -14,6 +14,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bidsseg.bids.outputs import LesionOutputs
 from bidsseg.errors import UserError
 from bidsseg.imaging.image import Image, load
 from bidsseg.labels import TISSUE
@@ -22,7 +23,7 @@ from bidsseg.lesions.describe import lesion_features
 from bidsseg.lesions.masks import is_probability, read_labels
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.records import Lesion, LesionReport, findings
-from bidsseg.lesions.tables import lesion_files, lesion_loads, regions_with_lesions, summary, write_lesions
+from bidsseg.lesions.tables import lesion_loads, regions_with_lesions, summary, write_lesions
 from bidsseg.lesions.zones import Cubes, zone_of
 from bidsseg.segmentation.result import Segmentation
 from tests.lesion_phantom import Bounds, Spacing, affine_of, ball, boxes, brain, image
@@ -495,7 +496,7 @@ def test_all_orientations_agree() -> None:
 def test_files(tmp_path: Path) -> None:
     report = measure(MM1, TOTALS)
     scan = image(report.segmentation.tissue, report.segmentation.affine)
-    written = lesion_files(tmp_path / "sub-01_ses-1")
+    written = LesionOutputs(tmp_path / "sub-01_ses-1").files
     write_lesions(report, scan, written, {"Sources": ["bids::x"]})
     assert all(path.is_file() for path in written)
     assert len(written) == 12

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from bidsseg.imaging.image import Image
-from bidsseg.quality.agreement import AGREEMENT, agreement, carry, with_agreement
+from bidsseg.quality.agreement import agreement, agreement_file, carry
+from bidsseg.quality.verdicts import AGREEMENT, WITH
 
 SHAPE = (8, 8, 8)
 
@@ -48,21 +49,6 @@ def test_labels_end_where_their_image_ends() -> None:
     assert reached[:, 0, 0].tolist() == [True] * 3 + [False] * 5
 
 
-@pytest.mark.parametrize(
-    ("verdict", "dice", "expected"),
-    [("pass", 0.8, "pass"), ("pass", 0.3, "check"), ("fail", 0.3, "fail"), ("check", 0.9, "check")],
-)
-def test_little_agreement_calls_for_a_look(verdict: str, dice: float, expected: str) -> None:
-    changed = with_agreement({"Verdict": verdict, "Reasons": []}, {"sub-1_FLAIR": dice})
-    assert changed["Verdict"] == expected
-    assert changed[AGREEMENT] == dice
-    assert bool(changed["Reasons"]) == (dice < 0.5)
-
-
-@pytest.mark.parametrize(("verdict", "others"), [("pass", []), ("check", ["few slices"]), ("fail", ["poor"])])
-def test_agreement_is_told_anew_when_the_other_contrast_is_done_again(verdict: str, others: list[str]) -> None:
-    quality = {"Verdict": verdict, "Reasons": others}
-    low = with_agreement(with_agreement(quality, {"sub-1_FLAIR": 0.3}), {"sub-1_FLAIR": 0.4})
-    assert [reason.rpartition(" ")[2] for reason in low["Reasons"][len(others) :]] == ["0.40"]
-    high = with_agreement(low, {"sub-1_FLAIR": 0.9})
-    assert (high["Verdict"], high["Reasons"]) == (verdict, others)
+def test_a_file_of_agreement() -> None:
+    found = agreement_file({"sub-1_FLAIR": 0.8, "sub-1_T2w": 0.5}, {"SoftwareVersion": "1"})
+    assert (found[AGREEMENT], found[WITH]) == (0.65, {"sub-1_FLAIR": 0.8, "sub-1_T2w": 0.5})

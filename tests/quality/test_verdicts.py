@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bidsseg.quality.verdicts import in_words, reasons_of, tally, verdict_of
+from bidsseg.quality.verdicts import AGREEMENT, WITH, in_words, judged, reasons_of, tally, verdict, verdict_of
 from bidsseg.workflow.console import Row, finish, summary
 
 
@@ -42,6 +42,38 @@ def test_what_is_malformed_has_no_verdict() -> None:
 )
 def test_verdicts_are_counted_best_first(verdicts: list[str], words: str) -> None:
     assert tally(verdicts) == words
+
+
+@pytest.mark.parametrize(
+    ("assessed", "agreement", "expected", "more"),
+    [
+        ("pass", None, "pass", 0),
+        ("pass", 0.8, "pass", 0),
+        ("pass", 0.5, "pass", 0),
+        ("pass", 0.3, "check", 1),
+        ("check", 0.3, "check", 1),
+        ("fail", 0.3, "fail", 1),
+        ("check", 0.9, "check", 0),
+        ("pass", float("nan"), "pass", 0),
+    ],
+)
+def test_little_agreement_calls_for_a_look(assessed: str, agreement: float | None, expected: str, more: int) -> None:
+    word, reasons = verdict((assessed, ["few slices"]), agreement)
+    assert word == expected
+    assert reasons[0] == "few slices"
+    assert len(reasons) == 1 + more
+
+
+def test_a_quality_file_is_read_with_the_agreement_beside_it() -> None:
+    quality = {"Verdict": "pass", "Reasons": [], "MeanConfidence": 0.9}
+    low = judged(quality, {AGREEMENT: 0.3, WITH: {"sub-1_FLAIR": 0.3}, "SoftwareVersion": "1"})
+    assert {**low, "Reasons": None} == {
+        **quality, "Verdict": "check", "Reasons": None, AGREEMENT: 0.3, WITH: {"sub-1_FLAIR": 0.3},
+    }  # fmt: skip
+    assert "mean Dice 0.30" in low["Reasons"][0]
+    assert judged(quality, {}) == quality
+    assert judged(quality, {AGREEMENT: "low"}) == quality
+    assert "Verdict" not in judged({}, {AGREEMENT: 0.3})
 
 
 ROWS = (

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 from bidsseg.bids.dataset import NothingSelected
-from bidsseg.files import write_text
+from bidsseg.files import Table, read_table, write_text
 from bidsseg.labels import label_table
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
 from bidsseg.lesions.tables import LOAD_COLUMNS
 from bidsseg.report.group import Cohort, Entry, distribution, matrix, shown_entries, statistics_of, visit_numbers
-from bidsseg.report.group_tables import rows_of, run, source_of
-from bidsseg.report.participant import anchor_of
+from bidsseg.report.group_tables import run, sources
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS
 from tests.browser import CHROMIUM, browser
 
@@ -49,12 +48,13 @@ def hash_of(text: str) -> int:
 
 
 def add_lesions(out: Path, participant: str, session: str, volume_mm3: float) -> None:
-    """A table of lesion loads."""
+    """A table of lesion loads, and the summary that marks the lesions as complete."""
     rows = [("total", "all", "n/a"), ("zone", "periventricular", "n/a"), ("lobe", "Left-Frontal-Lobe", "1301")]
     cells = [[*row, "1", "1", str(volume_mm3), "0.01", "1", str(volume_mm3)] for row in rows]
     folder = out / f"sub-{participant}" / f"ses-{session}" / "anat"
     text = "\n".join("\t".join(line) for line in [list(LOAD_COLUMNS), *cells]) + "\n"
     write_text(folder / f"sub-{participant}_ses-{session}_desc-lesionload_lesions.tsv", text)
+    write_text(folder / f"sub-{participant}_ses-{session}_desc-lesionsummary_lesions.json", "{}")
 
 
 def add_changes(out: Path, participant: str, new: int) -> None:
@@ -194,11 +194,26 @@ def test_no_cell_of_the_tables_is_a_formula(tmp_path: Path) -> None:
 
 def test_tables_of_other_versions_are_matched_by_name(tmp_path: Path) -> None:
     write_text(tmp_path / "x.tsv", "name\tnew\tindex\na\t1\t2\n")
-    assert rows_of(tmp_path / "x.tsv", ["index", "name", "gone"]) == [["2", "a", "n/a"]]
+    found = read_table(tmp_path / "x.tsv", ["index", "name", "gone"])
+    assert found.rows == [["2", "a", "n/a"]]
+    assert list(found.cells("name", "index")) == [("a", "2")]
 
 
-def test_source_entities() -> None:
-    source = source_of(Path("sub-01_ses-a_acq-x_run-2_desc-T1w_qc.json"))
+def test_a_new_column_leaves_the_measures_what_they_are() -> None:
+    cohort = Cohort()
+    volumes = Table(("new", "scheme", "voxels", "index", "volume_mm3"), [["9", "regions", "7", "17", "4000"]])
+    numbers = cohort.numbers_of_volumes(volumes)
+    assert numbers[cohort.position["regions", "17"]] == 4
+    loads = Table(("count", "new", "level", "volume_mm3", "name"), [["3", "9", "zone", "2000", "juxtacortical"]])
+    numbers = cohort.numbers_of_lesions(loads)
+    assert numbers[cohort.position["zone", "juxtacortical"]] == 2
+    assert numbers[cohort.position["count", "juxtacortical"]] == 3
+
+
+def test_source_entities(tmp_path: Path) -> None:
+    write_text(tmp_path / "sub-01" / "ses-a" / "anat" / "sub-01_ses-a_acq-x_run-2_desc-T1w_qc.json", "{}")
+    write_text(tmp_path / "sub-01" / "ses-a" / "anat" / "sub-01_final_desc-T1w_qc.json", "of another program")
+    [source] = sources(tmp_path)
     assert source.cells == ("sub-01", "ses-a", "T1w", "sub-01_ses-a_acq-x_run-2_T1w")
 
 
@@ -208,7 +223,7 @@ def test_who_stands_out_links_to_the_report(tmp_path: Path) -> None:
     marker = add_scan(tmp_path, "far", factor=3.0)
     run(tmp_path)
     text = (tmp_path / "group.html").read_text(encoding="utf-8")
-    assert text.count(f'href="sub-far.html#{anchor_of(marker)}"') == 1
+    assert text.count(f'href="sub-far.html#{marker.name.removesuffix("_qc.json")}"') == 1
     assert "Left thalamus (regions)" in text
     assert 'href="sub-01.html#' not in text
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bidsseg.bids.names import Scan
 from bidsseg.bids.outputs import OutputSettings, ScanOutputs
+from bidsseg.errors import Failure, Kind
 from bidsseg.files import write_text
 from bidsseg.imaging.grid import conform, grid_of
 from bidsseg.imaging.image import Image
@@ -27,6 +28,7 @@ from bidsseg.report.participant import MARGIN_BYTES, measure, participant_report
 from bidsseg.report.viewer import as_text, embed, rows_and_codes, shown_axis
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.workflow.derivatives import ScanResult, write_scan
+from bidsseg.workflow.failures import write_log
 from tests.browser import CHROMIUM, browser
 
 RECIPE = OutputSettings("0.1.0", "small", "0" * 64, schemes=("regions", "lobes"))
@@ -70,15 +72,15 @@ def add_scan(
 
 def add_lesions(place: ScanOutputs, name: str = "deep-white-matter") -> Path:
     """A table of two lesions and their image."""
-    folder, stem = place.marker.parent, "sub-01_ses-1_desc-lesions"
+    found = place.lesions
     rows = [("lesion", "volume_mm3", "zone", "main_region"), ("1", "33.75", name, "wm-lh-frontal-lobe")]
     rows.append(("2", "11.25", "periventricular", "n/a"))
-    path = folder / f"{stem}_lesions.tsv"
+    path = found.table
     write_text(path, "\n".join("\t".join(row) for row in rows) + "\n")
     image, _ = phantom()
     lesions = np.zeros(SHAPE, np.uint16)
     lesions[15:18, 25, 4], lesions[30, 25, 4] = 1, 2
-    save_image(folder / f"{stem}_dseg.nii.gz", lesions, image.affine)
+    save_image(found.image, lesions, image.affine)
     return path
 
 
@@ -109,8 +111,8 @@ def test_nothing_of_the_user_becomes_markup(tmp_path: Path) -> None:
     out = tmp_path / "out"
     place = add_scan(out, warnings=(NASTY,))
     add_lesions(place, NASTY)
-    quality = json.loads(place.marker.read_text(encoding="utf-8"))
-    write_text(place.marker, json.dumps({**quality, "Model": NASTY, "Verdict": "check", "Reasons": [NASTY + "2"]}))
+    quality = json.loads(place.quality.read_text(encoding="utf-8"))
+    write_text(place.quality, json.dumps({**quality, "Model": NASTY, "Verdict": "check", "Reasons": [NASTY + "2"]}))
     write_text(out / "logs" / "CITATION.md", NASTY)
     write_text(out / "logs" / "sub-01_ses-9_T1w_error.txt", f"ValueError: {NASTY}\n")
     text = participant_report(out, "01").read_text(encoding="utf-8")
@@ -121,18 +123,19 @@ def test_nothing_of_the_user_becomes_markup(tmp_path: Path) -> None:
 
 def test_failed_scans_are_told(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    log = "Traceback ...\nbidsseg.errors.FileError: x.nii.gz: truncated; export it again\n"
-    write_text(out / "logs" / "sub-01_T1w_error.txt", log)
+    log = "Traceback ...\nFileError: x.nii.gz: of the traceback\n"
+    write_log(out / "logs" / "sub-01_T1w_error.txt", Failure("x.nii.gz: truncated; export it again", Kind.USER, log))
     write_text(out / "logs" / "sub-011_T1w_error.txt", "ValueError: of another participant\n")
     text = participant_report(out, "01").read_text(encoding="utf-8")
     assert "x.nii.gz: truncated; export it again" in text
+    assert "x.nii.gz: of the traceback" in text
     assert "another participant" not in text
     assert "No scan of this participant has been segmented" in text
 
 
 def add_summary(place: ScanOutputs) -> None:
     """What goes with the lesions of ``add_lesions``, and the changes since another session."""
-    folder = place.marker.parent
+    folder = place.quality.parent
     columns = (
         *("level", "name", "index", "count", "count_touching", "volume_mm3", "fraction_of_region"),
         *("fraction_of_lesions", "largest_mm3"),

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bidsseg.bids.completeness import is_complete, remove_outputs
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, remove_outputs
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 from bidsseg.bids.root_files import (
     BIDSIGNORE,
     bids_tissue,
@@ -21,10 +22,11 @@ from bidsseg.bids.root_files import (
 )
 from bidsseg.bids.session_order import in_time, sessions_table
 from bidsseg.errors import UserError
-from bidsseg.files import table
+from bidsseg.files import table, write_json
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import load
 from bidsseg.labels import SCHEMES, Scheme, label_table
+from bidsseg.quality.agreement import agreement_file
 from bidsseg.report import mosaic as pictures
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.workflow import derivatives
@@ -166,7 +168,7 @@ def test_another_recipe_leaves_nothing_of_the_former(place: ScanOutputs) -> None
     write_scan(place, fewer, result_for(place))
     assert is_complete(place, fewer)
     left = {path.relative_to(place.out).as_posix() for path in place.out.rglob("*") if path.is_file()}
-    assert left == {*json.loads(place.marker.read_text())["Outputs"], place.marker.relative_to(place.out).as_posix()}
+    assert left == {*json.loads(place.quality.read_text())["Outputs"], place.quality.relative_to(place.out).as_posix()}
     assert not [name for name in left if "seg-lobes" in name]
 
 
@@ -180,14 +182,14 @@ def test_an_interrupted_scan_is_not_complete(place: ScanOutputs, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         write_scan(place, RECIPE, result_for(place))
     assert not is_complete(place, RECIPE)
-    assert not place.marker.exists()
+    assert not place.quality.exists()
     assert not [path for path in place.out.rglob(".*") if path.is_file()]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"SoftwareVersion": "1"}'])
 def test_a_damaged_marker_is_not_complete(place: ScanOutputs, text: str) -> None:
     write_scan(place, RECIPE, result_for(place))
-    place.marker.write_text(text)
+    place.quality.write_text(text)
     assert not is_complete(place, RECIPE)
 
 
@@ -200,11 +202,11 @@ def test_a_marker_that_names_others_files_removes_none_and_is_not_complete(place
     for victim in victims:
         victim.touch()
     write_scan(place, RECIPE, result_for(place))
-    marker = json.loads(place.marker.read_text())
+    marker = json.loads(place.quality.read_text())
     marker["Outputs"].append(name.format(abs=victims[0]))
-    place.marker.write_text(json.dumps(marker))
+    place.quality.write_text(json.dumps(marker))
     assert not is_complete(place, RECIPE)
-    assert remove_outputs(place.out, place.marker)
+    assert remove_outputs(place.out, place.quality)
     assert all(victim.exists() for victim in victims)
     assert not list(place.out.rglob("*_dseg.nii.gz"))
 
@@ -212,10 +214,10 @@ def test_a_marker_that_names_others_files_removes_none_and_is_not_complete(place
 @pytest.mark.parametrize("outputs", [None, 3, "sub-01", [1, None], [["a"]], ["\0"], {"a": 1}])
 def test_a_marker_that_lists_no_names_is_not_complete(place: ScanOutputs, outputs: object) -> None:
     write_scan(place, RECIPE, result_for(place))
-    marker = json.loads(place.marker.read_text())
-    place.marker.write_text(json.dumps({**marker, "Outputs": outputs}))
+    marker = json.loads(place.quality.read_text())
+    place.quality.write_text(json.dumps({**marker, "Outputs": outputs}))
     assert not is_complete(place, RECIPE)
-    assert remove_outputs(place.out, place.marker)
+    assert remove_outputs(place.out, place.quality)
 
 
 def _change(path: Path) -> None:
@@ -235,8 +237,18 @@ def test_what_others_changed_is_refused_and_not_removed(place: ScanOutputs) -> N
     for recipe in (RECIPE, replace(RECIPE, schemes=("regions",))):
         with pytest.raises(UserError, match=f"{labels}: was not written by bidsseg, or was changed since"):
             refuse_to_replace_of(place, recipe)
-    remove_outputs(place.out, place.marker)
+    remove_outputs(place.out, place.quality)
     assert [path.name for path in place.out.rglob("*.nii.gz")] == [labels.name]
+
+
+def test_agreement_goes_with_the_labels_it_is_about(place: ScanOutputs) -> None:
+    write_scan(place, RECIPE, result_for(place))
+    alone = place.quality.read_text()
+    write_json(place.agreement, agreement_file({"sub-01_FLAIR": 0.3}, {"SoftwareVersion": "1"}))
+    assert is_complete(place, RECIPE)
+    write_scan(place, RECIPE, result_for(place))
+    assert not place.agreement.exists()
+    assert place.quality.read_text() == alone
 
 
 @pytest.mark.parametrize("name", ["dseg.nii.gz", "probseg.nii.gz", "dseg.json"])
@@ -253,7 +265,7 @@ def test_what_others_wrote_is_refused(place: ScanOutputs, name: str) -> None:
 def test_everything_that_is_written_is_expected(place: ScanOutputs) -> None:
     recipe = replace(RECIPE, spaces=("orig", "1mm"))
     write_scan(place, recipe, result_for(place))
-    written = {path for path in place.out.rglob("*") if path.is_file()} - {place.marker}
+    written = {path for path in place.out.rglob("*") if path.is_file()} - {place.quality}
     assert written == {path for path in outputs_of(place, recipe) if path.suffix != ".png"}
 
 
@@ -277,7 +289,7 @@ def test_a_picture_that_fails_is_a_warning(place: ScanOutputs, monkeypatch: pyte
     monkeypatch.setattr(pictures, "mosaic", fail)
     write_scan(place, RECIPE, result_for(place))
     assert is_complete(place, RECIPE)
-    assert "no ink" in json.loads(place.marker.read_text())["Warnings"][-1]
+    assert "no ink" in json.loads(place.quality.read_text())["Warnings"][-1]
 
 
 def test_root_files(tmp_path: Path) -> None:

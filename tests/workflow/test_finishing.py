@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bidsseg.files import write_text
-from bidsseg.quality.agreement import with_agreement
+from bidsseg.files import write_json, write_text
+from bidsseg.quality.agreement import agreement_file
 from bidsseg.workflow.finishing import sessions_to_compare
 from tests.bids.test_contrasts import places
 
@@ -15,10 +15,10 @@ def test_sessions_are_compared_once_and_again_when_a_scan_was_done_again(tmp_pat
     session = places(tmp_path, "sub-1_T1w", "sub-1_FLAIR")
     assert sessions_to_compare(session) == []  # not segmented yet
     for place in session:
-        write_text(place.marker, json.dumps({"Verdict": "pass"}))
+        write_text(place.quality, json.dumps({"Verdict": "pass"}))
     assert sessions_to_compare(session) == [session]
     for place, other in zip(session, session[::-1], strict=True):
-        write_text(place.marker, json.dumps(with_agreement({"Verdict": "pass"}, {other.scan.stem: 0.8})))
+        write_json(place.agreement, agreement_file({other.scan.stem: 0.8}, {}))
     assert sessions_to_compare(session) == []
-    write_text(session[0].marker, json.dumps({"Verdict": "pass"}))
+    session[0].agreement.unlink()
     assert sessions_to_compare(session) == [session]

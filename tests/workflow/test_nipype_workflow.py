@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import importlib.util
 from collections.abc import Callable
 from contextlib import closing
@@ -11,17 +12,18 @@ import pytest
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
 
+from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.dataset import ScanSelection, find_scans
-from bidsseg.bids.outputs import OutputSettings, ScanOutputs, is_complete, lesion_marker
-from bidsseg.errors import UserError
+from bidsseg.bids.outputs import OutputSettings, ScanOutputs
+from bidsseg.errors import Defect, Failure, FileError, Kind, UserError
 from bidsseg.files import write_json
 from bidsseg.lesions.options import LesionOptions
+from bidsseg.workflow.failures import record, recorded, recorded_in, told_in
 from bidsseg.workflow.jobs import Job, LesionJob, job_for
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, monitor_resources
 from bidsseg.workflow.nipype_workflow import (
     Outcome,
     Runner,
-    reason_in,
     run_jobs,
     run_lesion_jobs,
     scan_workflow,
@@ -114,29 +116,41 @@ def test_outputs_are_written_again_though_the_work_folder_knows_them(
     [job] = jobs("sub-01_T1w.nii.gz")
     keeping = Resources(how.work_dir, how.logs, plugin=LINEAR, kept="kept")
     assert run([job], keeping)[0] == [Outcome(job)]
-    job.place.marker.unlink()
+    job.place.quality.unlink()
     assert run([job], keeping)[0] == [Outcome(job)]
-    assert job.place.marker.exists()
+    assert job.place.quality.exists()
     assert (keeping.nodes / "bidsseg" / workflow_name(job) / "segmentation" / "segmentation.npz").exists()
 
 
 @pytest.mark.parametrize(
-    ("crash", "reason"),
+    ("error", "line", "kind"),
     [
-        (
-            "Traceback:\n\t  File x\n\tbidsseg.errors.FileError: /data/sub-01_T1w.nii: bad; mend it\n\nother",
-            "/data/sub-01_T1w.nii: bad; mend it",
-        ),
-        (
-            "\tbidsseg.errors.FileError: /out/a.nii: full; make room\n",
-            "/data/sub-01_T1w.nii: /out/a.nii: full; make room",
-        ),
-        ("ValueError: 1\n  KeyError: 'k'\n", "/data/sub-01_T1w.nii: KeyError: 'k'"),
-        ("nothing", "/data/sub-01_T1w.nii: failed without a message; see the log"),
+        (FileError("/data/a.nii", "bad", "mend it"), "/data/a.nii: bad; mend it", Kind.USER),
+        (Defect("/data/a.nii: odd"), "/data/a.nii: odd", Kind.DEFECT),
+        (KeyError("k"), "KeyError: 'k'", Kind.DEFECT),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: {folder}", Kind.USER),
     ],
 )
-def test_reasons_are_found_in_crash_files(crash: str, reason: str) -> None:
-    assert reason_in(crash, Job("/data/sub-01_T1w.nii", "/data", "/out", "m", {}), Path("/work")) == reason
+def test_a_step_leaves_why_it_failed(error: Exception, line: str, kind: Kind, tmp_path: Path) -> None:
+    with pytest.raises(type(error)), recorded(tmp_path):
+        raise error
+    found = recorded_in(tmp_path)
+    assert found is not None
+    assert found.error.partition(" (")[0] == line.format(folder=tmp_path)
+    assert found.kind is kind
+    assert "Traceback" in found.traceback
+    with recorded(tmp_path):
+        pass
+    assert recorded_in(tmp_path) is None
+
+
+def test_a_failure_of_an_earlier_run_is_not_told_again(jobs: Callable[..., list[Job]], how: Resources) -> None:
+    [job] = jobs("sub-01_T1w.nii.gz")
+    keeping = Resources(how.work_dir, how.logs, plugin=LINEAR, kept="kept")
+    with closing(Runner(WorkerPool(keeping), lambda name, good: None)) as runner:
+        left = keeping.nodes / "bidsseg" / workflow_name(job) / "outputs"
+        record(left, Failure("of an earlier run", Kind.USER, ""))
+        assert runner.run([job]) == [Outcome(job)]
 
 
 def _die() -> str:
@@ -171,8 +185,9 @@ def test_a_killed_worker_fails_its_scan_and_is_replaced(tmp_path: Path) -> None:
 
     pool = WorkerPool(how)
     try:
+        first = MultiProcInPool(pool, tmp_path, status)
         with pytest.raises(RuntimeError, match="killed"):
-            _graph(tmp_path, a=_die).run(plugin=MultiProcInPool(pool, tmp_path, status))
+            _graph(tmp_path, a=_die).run(plugin=first)
         _graph(tmp_path, b=_live).run(plugin=MultiProcInPool(pool, tmp_path, status))
         pool.close()
         assert pool.submit(dict).result(60) == {}  # by a new worker
@@ -180,8 +195,7 @@ def test_a_killed_worker_fails_its_scan_and_is_replaced(tmp_path: Path) -> None:
         pool.close()
     assert ("w.a.n4", "exception") in ended
     assert ("w.b.n4", "end") in ended
-    [crash] = tmp_path.glob("crash-*")
-    assert WORKER_DIED in crash.read_text()
+    assert first.failures == {"w.a.n4": Failure(WORKER_DIED, Kind.KILLED, "")}
 
 
 def test_scans_whose_worker_died_are_tried_once_more_alone(
@@ -191,12 +205,17 @@ def test_scans_whose_worker_died_are_tried_once_more_alone(
 
     def run_batch(self: Runner, batch: list[Job]) -> list[Outcome]:
         batches.append(len(batch))
-        return [Outcome(job, f"{job.scan}: {WORKER_DIED}" if len(batch) > 1 else None) for job in batch]
+        killed = Failure(WORKER_DIED, Kind.KILLED, "")
+        return [Outcome(job, killed if len(batch) > 1 else None) for job in batch]
 
     monkeypatch.setattr(Runner, "run", run_batch)
-    outcomes, _ = run(jobs("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"), how)
+    two = jobs("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
+    outcomes, _ = run(two, replace(how, plugin={}))
     assert batches == [2, 1, 1]
-    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert [outcome.failure for outcome in outcomes] == [None, None]
+    batches.clear()
+    run(two, how)  # not by a worker of ours
+    assert batches == [2]
 
 
 @pytest.fixture
@@ -213,7 +232,9 @@ def lesion_jobs(tmp_path: Path) -> list[LesionJob]:
 
 def run_lesions(jobs: list[LesionJob], how: Resources) -> list[str | None]:
     with closing(WorkerPool(how)) as pool:
-        return [error for _, error in run_lesion_jobs(jobs, pool, lambda name, good: None)]
+        return [
+            failure.error if failure else None for _, failure in run_lesion_jobs(jobs, pool, lambda name, good: None)
+        ]
 
 
 def test_lesions_whose_worker_died_are_tried_once_more_alone(
@@ -223,23 +244,22 @@ def test_lesions_whose_worker_died_are_tried_once_more_alone(
         names = [node.name for node in workflow._graph]
         for name in names:
             if len(names) > 1:
-                (self.scratch / f"crash-{name}.txt").write_text(
-                    f"Node: bidsseg.{name}.lesions\n\nBrokenProcessPool: {WORKER_DIED}\n"
-                )
+                self.failures[name] = Failure(WORKER_DIED, Kind.KILLED, "")
         return ""
 
     monkeypatch.setattr(Runner, "_execute", execute)
     monkeypatch.setattr("bidsseg.workflow.lesion_stages.is_done", lambda job: True)
-    assert run_lesions(lesion_jobs, how) == [None, None]
-    logs = sorted(path.read_text() for path in how.logs.glob("*_desc-lesions_error.txt"))
-    assert [log.splitlines()[-1] for log in logs] == [f"Error: BrokenProcessPool: {WORKER_DIED}"] * 2
+    assert run_lesions(lesion_jobs, replace(how, plugin={})) == [None, None]
+    logs = [job.places[0].lesion_log for job in lesion_jobs]
+    assert [log.read_text() for log in logs] == [f"Error: {WORKER_DIED}\n"] * 2
+    assert [told_in(log).kind for log in logs] == [Kind.KILLED] * 2
 
 
 def test_lesions_that_were_never_run_are_not_done(
     lesion_jobs: list[LesionJob], how: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for job in lesion_jobs:
-        write_json(lesion_marker(job.places[0]), {"Findings": "of an earlier mask", "Outputs": []})
+        write_json(job.places[0].lesions.summary, {"Findings": "of an earlier mask", "Outputs": []})
     monkeypatch.setattr(Runner, "_execute", lambda self, workflow: "sbatch: not found")
     assert run_lesions(lesion_jobs, how) == ["sbatch: not found"] * 2
 
