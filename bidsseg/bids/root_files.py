@@ -27,6 +27,7 @@ BIDSIGNORE = (
     "*_qc.json",
     "*_agreement.json",
     "*_lesion*",
+    "*_xfm.h5",
 )
 README = """Brain regions by bidsseg.
 

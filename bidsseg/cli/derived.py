@@ -92,13 +92,15 @@ def normalize(scan: Path, mask: Path | None, output: Path | None, scheme: Scheme
     \b
     brainseg-cli normalize FLAIR.nii.gz --mask lesions.nii.gz -o template/
     """
+    from bidsseg.bids.outputs import TemplateOutputs
     from bidsseg.imaging.image import load
     from bidsseg.lesions.masks import is_probability, read_labels
     from bidsseg.network.inference import PredictOptions
     from bidsseg.segmentation.template import InTemplate, to_template
-    from bidsseg.workflow.template_space import files_in_template, on_1mm, write_in_template
+    from bidsseg.workflow.template_space import on_1mm, write_in_template
 
-    files = files_in_template(base_of(scan, output), scheme, mask is not None)
+    written = TemplateOutputs(base_of(scan, output))
+    files = [written.scan, written.labels(scheme), *([written.lesions] if mask else []), *written.transforms]
     refuse_inputs(files, [path for path in (scan, mask) if path is not None])
     if not chosen["overwrite"]:
         refuse_to_replace(files)

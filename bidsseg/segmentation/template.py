@@ -33,12 +33,10 @@ from bidsseg.imaging.deformation import (
     sampled,
     smoothed,
 )
-from bidsseg.labels import Scheme, label_table
+from bidsseg.labels import TEMPLATE, Scheme, label_table
 from bidsseg.segmentation.result import Segmentation
 
-NAME = "MNI152NLin2009aSym"
-"As BIDS and TemplateFlow call it."
-TEMPLATE_FILE = f"{NAME}.npz"
+TEMPLATE_FILE = f"{TEMPLATE}.npz"
 SHAPELESS = ("CSF",)
 "Regions that have no shape of their own."
 FACTOR = 4
@@ -126,7 +124,7 @@ def _affine(fixed: Shares, moving: Shares) -> Affine:
     for _ in range(3):
         in_view = (volumes > SEEN_SHARE * usual) & (usual > 0)
         if in_view.sum() < LEAST_REGIONS:
-            raise UserError(f"too little of the brain is in view, or was found, to bring it to {NAME}")
+            raise UserError(f"too little of the brain is in view, or was found, to bring it to {TEMPLATE}")
         affine = robust_affine(targets[in_view], centres[in_view], np.sqrt(usual[in_view]))
         seen = sampled(moving.seen, moving.affine, moved(affine, points))
         usual, targets = _centres(fixed.regions * seen, fixed.affine)

@@ -167,6 +167,7 @@ def _job(masks: Sequence[ScanMask], request: LesionPlanInputs, overwrite: bool) 
         masks=tuple(str(mask.path) for mask in masks),
         mask_uris=tuple(mask.uri for mask in masks),
         options=asdict(request.options),
+        fill=request.fill,
         threads=request.threads,
         overwrite=overwrite,
     )

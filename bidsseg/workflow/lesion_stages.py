@@ -21,15 +21,18 @@ from bidsseg.bids.completeness import all_there, listed, remove_outputs
 from bidsseg.bids.outputs import NEEDED_SCHEMES, ParticipantOutputs, ScanOutputs, sidecar_of
 from bidsseg.errors import UserError, failure_of, one_line_errors
 from bidsseg.files import all_whole, read_json, write_json
-from bidsseg.imaging.image import Image, load
+from bidsseg.imaging.image import Image, load, save
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.filling import fill_lesions
 from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import LesionReport
 from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
 from bidsseg.segmentation.result import Segmentation, from_labels
 from bidsseg.workflow.failures import remove_log, write_log
 from bidsseg.workflow.jobs import LesionJob
+
+FILLED = "The scan on its own grid, its lesions redrawn as normal-appearing white matter."
 
 
 def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
@@ -41,6 +44,7 @@ def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
         "MaskSHA256": _checksum(Path(mask)),
         "LabelsSHA256": [_checksum(place.labels(scheme)) for scheme in NEEDED_SCHEMES],
         "Options": json.loads(json.dumps(job.options)),
+        "Filled": job.fill,
     }
 
 
@@ -74,7 +78,7 @@ def remove_lesions(place: ScanOutputs) -> bool:
 def make_room(place: ScanOutputs, overwrite: bool) -> None:
     """Remove what is to be written anew; raises ``UserError`` where some of it is not ours, unless ``overwrite``."""
     if not overwrite:
-        expected = [*place.lesions.files, place.lesion_figure, *listed(place.out, place.lesions.summary)]
+        expected = [*place.lesions.files, place.lesion_figure, place.filled, *listed(place.out, place.lesions.summary)]
         refuse_to_replace(expected, LESION_TABLES)
     remove_lesions(place)
 
@@ -142,6 +146,10 @@ def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> L
         write_lesions(report, image, new, sidecar)
     warnings = [*(f"lesion mask: {line}" for line in mask.warnings), *report.warnings]
     written += _write_figure(place, image, report, warnings)
+    if job.fill:
+        filled = fill_lesions(image, mask, segmentation, job.made_with.threshold, is_probability(job.masks[number]))
+        written += _write_filled(place, filled.image, sidecar)
+        warnings += [line for line in filled.warnings if line not in warnings]
     content = {
         **summary(report),
         "Warnings": warnings,
@@ -152,6 +160,12 @@ def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> L
     }
     write_json(place.lesions.summary, content)
     return report
+
+
+def _write_filled(place: ScanOutputs, filled: Image, sidecar: dict[str, Any]) -> list[Path]:
+    save(place.filled, filled.data, filled.affine, filled)
+    write_json(sidecar_of(place.filled), {"Description": FILLED, "SkullStripped": False, **sidecar})
+    return [place.filled, sidecar_of(place.filled)]
 
 
 def _write_figure(place: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:

@@ -15,6 +15,7 @@ from bidsseg.errors import one_line_errors
 from bidsseg.files import json_content, write_json
 from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
+from bidsseg.labels import TEMPLATE
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions, Probabilities
 from bidsseg.network.weights import load_model
@@ -106,11 +107,12 @@ def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: 
     recipe, found, grid = job["recipe"], answered.probabilities, answered.grid
     floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
     grids = {"orig": grid, "1mm": grid_of(answered.volume.shape, grid.affine)}
-    spaces = dict.fromkeys(("orig", *recipe["spaces"]))
+    asked = Job(**job).made_with().grids
+    spaces = dict.fromkeys(("orig", *asked, *(["1mm"] if TEMPLATE in recipe["spaces"] else [])))
     decided = {
         space: decide_on_native_grid(found, grids[space], "gyri" in recipe["schemes"], floats) for space in spaces
     }
-    for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
+    for space, scheme in product(asked, recipe["schemes"]) if recipe["probseg"] else ():
         write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
     write_json(folder / EVIDENCE, evidence.as_json())
     np.save(folder / CONFORMED, answered.conformed)
@@ -148,7 +150,7 @@ def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         judged = judge(Path(segmentation).parent, image, work.model)
         recipe = work.made_with()
         folder = Path(segmentation).parent
-        wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
+        wanted = list(product(recipe.grids, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
         if not work.overwrite:  # they may have been written meanwhile
             refuse_to_replace_of(work.place, recipe)

@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.deformation import Deformation
 from bidsseg.imaging.grid import grid_of
-from bidsseg.imaging.image import Image, save
+from bidsseg.imaging.image import Image, in_mni, save
 from bidsseg.imaging.transforms import write_transforms
-from bidsseg.labels import Scheme
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
 from bidsseg.segmentation.pipeline import answer, prepare
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.segmentation.template import NAME, template
+from bidsseg.segmentation.template import template
 
 
 def on_1mm(image: Image, model: Model, options: PredictOptions) -> tuple[Floats, Segmentation]:
@@ -30,21 +29,9 @@ def on_1mm(image: Image, model: Model, options: PredictOptions) -> tuple[Floats,
     return found.conformed, decide_on_native_grid(found.probabilities, grid, options.gyri)
 
 
-def files_in_template(base: Path, scheme: Scheme, lesions: bool) -> list[Path]:
-    """What is written for a scan: grey values, labels, lesions where asked for, transforms there and back."""
-    images = [
-        f"space-{NAME}",
-        f"space-{NAME}_seg-{scheme}_dseg",
-        *([f"space-{NAME}_label-lesion_mask"] if lesions else []),
-    ]
-    transforms = (f"from-orig_to-{NAME}", f"from-{NAME}_to-orig")
-    names = [*(f"{name}.nii.gz" for name in images), *(f"{name}_mode-image_xfm.h5" for name in transforms)]
-    return [base.with_name(f"{base.name}_{name}") for name in names]
-
-
 def write_in_template(files: Sequence[Path], images: Sequence[NDArray[Any]], deformation: Deformation) -> None:
     """Write images (I, J, K) on the template's grid, and after them the transforms there and back."""
     *paths, to_template, to_scan = files
     for path, voxels in zip(paths, images, strict=True):
-        save(path, voxels, template().affine)
+        save(path, voxels, template().affine, in_mni(voxels, template().affine))
     write_transforms(to_template, to_scan, deformation)
