@@ -49,11 +49,8 @@ def methods_text(
             + _version("SimpleITK")
             + "). "
         )
-    places = {
-        "orig": "the scan's own grid",
-        "1mm": "a 1 mm isotropic grid",
-        TEMPLATE: f"that of {TEMPLATE}, by registration of labels",
-    }
+    common = f"that of {TEMPLATE}, by registration of labels"
+    places = {"orig": "the scan's own grid", "1mm": "a 1 mm isotropic grid", TEMPLATE: common}
     where = " and ".join(places[space] for space in recipe.spaces)
     what = "; ".join(ANATOMY[scheme] for scheme in recipe.schemes)
     references = [N4] * recipe.bias_correction + [UNET, SYNTHSEG, NIPYPE, PYBIDS]

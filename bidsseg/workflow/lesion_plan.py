@@ -35,6 +35,8 @@ class LesionPlanInputs:
     dataset: Path
     out: Path
     threads: int
+    fill: bool = False
+    "Also write the scans with their lesions filled."
 
 
 @dataclass(frozen=True)
