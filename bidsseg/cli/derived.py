@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bidsseg.authorship import refuse_inputs, refuse_to_replace
 from bidsseg.cli.options import (
     DEVICE_OPTION,
     MODEL_OPTION,
@@ -18,14 +17,12 @@ from bidsseg.cli.options import (
     image_name,
     model_named,
 )
-from bidsseg.errors import ALONE, one_line_errors, plain
-from bidsseg.files import all_whole, leftovers_of, remove_temporaries
+from bidsseg.errors import plain
 from bidsseg.labels import SCHEMES, Scheme
 from bidsseg.lesions.options import LesionOptions
-from bidsseg.segmentation.defaults import BIAS_CORRECTION
 
 if TYPE_CHECKING:
-    from bidsseg.imaging.image import Image
+    from bidsseg.workflow.derived import Request
 
 THRESHOLD_OPTION = click.option(
     "--threshold", type=float, default=LesionOptions.threshold, show_default=True, help="For probabilistic masks."
@@ -44,35 +41,19 @@ THRESHOLD_OPTION = click.option(
 @MODEL_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
-def fill(scan: Path, mask: Path, output: Path | None, overwrite: bool, model: str | None, **chosen: Any) -> None:
+def fill(scan: Path, mask: Path, output: Path | None, model: str | None, **chosen: Any) -> None:
     """Redraw the lesions of MASK in SCAN as normal-appearing white matter, for programs that know no lesions.
 
     \b
     brainseg-cli fill T1w.nii.gz --mask lesions.nii.gz -o T1w_filled.nii.gz
     """
-    from bidsseg.imaging.image import load, save
-    from bidsseg.lesions.filling import fill_lesions
-    from bidsseg.lesions.masks import is_probability
-    from bidsseg.network.inference import PredictOptions
-    from bidsseg.segmentation.pipeline import segment
+    from bidsseg.workflow.derived import fill_scan
 
     base = base_of(scan, None)
     target = image_name(output or base.with_name(f"{base.name}_filled.nii.gz"))
-    refuse_inputs([target], [scan, mask])
-    if not overwrite:
-        refuse_to_replace([target])
-    with one_line_errors(str(mask), ALONE):
-        lesions = load(mask, uniform_ok=True)
-    with one_line_errors(str(scan), ALONE):
-        image = load(scan, series=chosen["series"])
-        options = PredictOptions(chosen["device"], chosen["threads"])
-        segmentation = segment(image, model_named(model), options, BIAS_CORRECTION)
-    with one_line_errors(str(mask), ALONE):
-        filled = fill_lesions(image, lesions, segmentation, chosen["threshold"], is_probability(mask.name))
-    save(target, filled.image.data, image.affine, image)
-    _warn(scan, image)
-    _warn(mask, lesions, *filled.warnings)
-    click.echo(plain(f"{filled.voxels} voxels filled: {target}"))
+    voxels, warnings = fill_scan(_request(scan, mask, **chosen), target, model_named(model))
+    _warn(warnings)
+    click.echo(plain(f"{voxels} voxels filled: {target}"))
 
 
 @click.command()
@@ -86,46 +67,29 @@ def fill(scan: Path, mask: Path, output: Path | None, overwrite: bool, model: st
 @MODEL_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
-def normalize(scan: Path, mask: Path | None, output: Path | None, scheme: Scheme, **chosen: Any) -> None:
+def normalize(
+    scan: Path, mask: Path | None, output: Path | None, scheme: Scheme, model: str | None, **chosen: Any
+) -> None:
     """Bring SCAN, its labels and lesions to MNI152NLin2009aSym at 1 mm; with the transforms, both ways (ITK).
 
     \b
     brainseg-cli normalize FLAIR.nii.gz --mask lesions.nii.gz -o template/
     """
-    from bidsseg.bids.outputs import TemplateOutputs
-    from bidsseg.imaging.image import load
-    from bidsseg.lesions.masks import is_probability, read_labels
-    from bidsseg.network.inference import PredictOptions
-    from bidsseg.segmentation.template import InTemplate, to_template
-    from bidsseg.workflow.template_space import on_1mm, write_in_template
+    from bidsseg.workflow.derived import normalise_scan
 
-    written = TemplateOutputs(base_of(scan, output))
-    files = [written.scan, written.labels(scheme), *([written.lesions] if mask else []), *written.transforms]
-    refuse_inputs(files, [path for path in (scan, mask) if path is not None])
-    if not chosen["overwrite"]:
-        refuse_to_replace(files)
-    lesions = None
-    if mask is not None:
-        with one_line_errors(str(mask), ALONE):
-            lesions = load(mask, uniform_ok=True)
-            read = read_labels(lesions.data, chosen["threshold"], is_probability(mask.name))
-            _warn(mask, lesions, *read.warnings)
-    with one_line_errors(str(scan), ALONE):
-        image = load(scan, series=chosen["series"])
-        options = PredictOptions(chosen["device"], chosen["threads"], gyri=scheme == "gyri")
-        conformed, segmentation = on_1mm(image, model_named(chosen["model"]), options)
-        deformation = to_template(segmentation)
-        found = InTemplate.of(deformation)
-        remove_temporaries(leftovers_of(files))
-        with all_whole(files) as temporaries:
-            masks = [] if lesions is None else [found.mask(read.labels > 0, lesions.affine)]
-            grey = found.scan(conformed, segmentation.affine)
-            write_in_template(temporaries, [grey, found.labels(segmentation, scheme), *masks], deformation)
-    _warn(scan, image)
+    request = _request(scan, mask, gyri=scheme == "gyri", **chosen)
+    files, warnings = normalise_scan(request, base_of(scan, output), scheme, model_named(model))
+    _warn(warnings)
     for path in files:
         click.echo(plain(str(path)))
 
 
-def _warn(path: Path, image: Image, *more: str) -> None:
-    for warning in (*image.warnings, *more):
-        click.echo(plain(f"warning: {path}: {warning}"), err=True)
+def _request(scan: Path, mask: Path | None, device: str, threads: int, gyri: bool = False, **chosen: Any) -> Request:
+    from bidsseg.workflow.derived import PredictOptions, Request
+
+    return Request(scan, mask, predicting=PredictOptions(device, threads, gyri), **chosen)
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        click.echo(plain(f"warning: {warning}"), err=True)

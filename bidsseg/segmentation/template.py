@@ -197,7 +197,9 @@ class InTemplate:
 
     def scan(self, data: Floats, affine: Affine) -> Floats:
         """Grey values, trilinear; 0 beyond the field of view."""
-        values: Floats = sampled(torch.from_numpy(data)[None], affine, self.points)[0].numpy()
+        values: Floats = sampled(torch.from_numpy(np.require(data, requirements="W"))[None], affine, self.points)[
+            0
+        ].numpy()
         return values
 
     def labels(self, segmentation: Segmentation, scheme: Scheme) -> NDArray[np.uint16]:

@@ -184,8 +184,7 @@ def _write_preprocessed(writer: _Writer, result: ScanResult) -> None:
 
 def _write_in_template(writer: _Writer, result: ScanResult, one_mm: Segmentation) -> list[str]:
     """The scan and its labels on the template's grid, and the transforms; returns why not, where it cannot be."""
-    from bidsseg.imaging.transforms import write_transforms
-    from bidsseg.segmentation.template import InTemplate, template, to_template
+    from bidsseg.workflow.template_space import InTemplate, template, to_template, write_transforms
 
     place = writer.place
     try:
@@ -193,7 +192,7 @@ def _write_in_template(writer: _Writer, result: ScanResult, one_mm: Segmentation
     except UserError as error:
         return [str(error)]
     found = InTemplate.of(deformation)
-    grey = found.scan(np.asarray(result.conformed), one_mm.affine)
+    grey = found.scan(result.conformed, one_mm.affine)
     like = in_mni(grey, template().affine)
     about = {"SpatialReference": TEMPLATE}
     for scheme in writer.recipe.schemes:

@@ -321,3 +321,12 @@ def test_fill_refuses_outputs(output: str, says: str, tiny_model: Path, tmp_path
     assert found.exit_code == 1
     (line,) = found.stderr.splitlines()
     assert says in line
+
+
+def test_normalize_refuses_a_scan_without_a_brain_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    """A model of random weights finds nothing that looks like a brain."""
+    found = run("normalize", write_scan(tmp_path / "a.nii.gz"), "--model", tiny_model, "--threads", 1)
+    assert found.exit_code == 1
+    (line,) = found.stderr.splitlines()
+    assert "too little of the brain" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]

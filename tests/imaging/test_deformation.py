@@ -87,5 +87,5 @@ def test_itk_reads_both_ways_as_they_are(deformation: Deformation, tmp_path: Pat
         found = [lps * transform.TransformPoint((lps * point).tolist()) for point in rows]
         assert np.allclose(found, there, atol=1e-3)
         assert is_ours(path)
-        path.write_bytes(path.read_bytes().replace(b"HDF", b"hdf", 1))
+        path.write_bytes(path.read_bytes()[:-20])
         assert not is_ours(path)

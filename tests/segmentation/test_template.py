@@ -98,10 +98,11 @@ def test_points_go_where_the_head_was_bent_to() -> None:
 def test_an_image_of_the_template_itself_stays() -> None:
     scan = template_scan()
     deformation = to_template(template())
-    found = InTemplate.of(deformation).scan(scan.data, scan.affine)
-    assert np.abs(found - scan.data).mean() < 0.01
-    whole = points_of((4, 4, 4), np.diag((20.0, 20.0, 20.0, 1.0)))
-    assert torch.allclose(deformation.to_scan(whole), whole, atol=0.5)
+    every = (slice(None, None, 3),) * 3
+    points = points_of(scan.data.shape, scan.affine)[every]
+    found = InTemplate(deformation.to_scan(points)).scan(scan.data, scan.affine)
+    assert np.abs(found - scan.data[every]).mean() < 0.01
+    assert torch.allclose(deformation.to_scan(points), points, atol=0.5)
 
 
 def test_a_scan_without_a_brain_is_refused() -> None:
