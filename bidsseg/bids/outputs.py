@@ -234,6 +234,11 @@ class ScanOutputs:
         return onward, back
 
     @property
+    def lesions_in_template(self) -> Path:
+        """The mask of all lesions on the template's grid."""
+        return self.file("mask.nii.gz", space=TEMPLATE, label="lesion", desc=self.scan.suffix)
+
+    @property
     def filled(self) -> Path:
         """The scan on its own grid, its lesions redrawn as white matter."""
         return self.file(f"{self.scan.suffix}.nii.gz", desc="filled", space="orig")

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from bidsseg.authorship import mark_file
 from bidsseg.files import whole
+from bidsseg.imaging.affines import voxel_spacing_mm
+from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.deformation import Affine, Deformation
+from bidsseg.imaging.image import GridGeometry
 
 TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 "ITK's world has left and posterior where ours has right and anterior."
@@ -28,6 +31,25 @@ def write_transforms(to_template: Path, to_scan: Path, deformation: Deformation)
         with whole(path) as temporary:
             sitk.WriteTransform(sitk.CompositeTransform(parts), str(temporary))
             mark_file(temporary)
+
+
+def resampled(data: Floats, affine: Affine, path: Path, like: GridGeometry) -> Floats:
+    """An image (I, J, K) through a stored transform onto another grid, trilinear; 0 beyond its field of view."""
+    shape, grid = like
+    empty = _image(np.zeros(shape, np.float32), grid)
+    found = sitk.Resample(_image(data, affine), empty, sitk.ReadTransform(str(path)), sitk.sitkLinear, 0.0)
+    values: Floats = sitk.GetArrayFromImage(found).T
+    return values
+
+
+def _image(data: Floats, affine: Affine) -> sitk.Image:
+    lps, spacing = TO_LPS @ affine, voxel_spacing_mm(affine)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(data.T))
+    u, _, vt = np.linalg.svd(lps[:3, :3] / spacing)  # the nearest rotation: ITK refuses sheared axes
+    image.SetDirection((u @ vt).reshape(-1).tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
 
 
 def _affine(matrix: Affine) -> sitk.AffineTransform:

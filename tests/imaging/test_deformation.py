@@ -9,7 +9,7 @@ import torch
 
 from bidsseg.authorship import is_ours
 from bidsseg.imaging.deformation import Deformation, exponential, least_determinant, points_of, sampled
-from bidsseg.imaging.transforms import write_transforms
+from bidsseg.imaging.transforms import resampled, write_transforms
 
 GRID = np.diag((4.0, 4.0, 4.0, 1.0))
 GRID[:3, 3] = (-40, -44, -30)
@@ -87,5 +87,12 @@ def test_itk_reads_both_ways_as_they_are(deformation: Deformation, tmp_path: Pat
         found = [lps * transform.TransformPoint((lps * point).tolist()) for point in rows]
         assert np.allclose(found, there, atol=1e-3)
         assert is_ours(path)
+        if (
+            path == paths[0]
+        ):  # an image that holds its own x, on a turned grid with thick slices, at the template's points
+            grid = np.array([[0, -2, 0, 60], [1.5, 0, 0, -60], [0, 0, 5, -60], [0, 0, 0, 1.0]])
+            x = points_of((80, 60, 30), grid)[..., 0].numpy()
+            like = ((3, 3, 3), np.array([[9.0, 0, 0, -9], [0, 9, 0, -9], [0, 0, 9, -9], [0, 0, 0, 1]]))
+            assert np.allclose(resampled(x, grid, path, like).reshape(-1), there[:, 0], atol=0.01)
         path.write_bytes(path.read_bytes()[:-20])
         assert not is_ours(path)
