@@ -85,7 +85,8 @@ def normalize(
 
 
 def _request(scan: Path, mask: Path | None, device: str, threads: int, gyri: bool = False, **chosen: Any) -> Request:
-    from bidsseg.workflow.derived import PredictOptions, Request
+    from bidsseg.network.inference import PredictOptions
+    from bidsseg.workflow.derived import Request
 
     return Request(scan, mask, predicting=PredictOptions(device, threads, gyri), **chosen)
 

@@ -45,7 +45,7 @@ class Deformation:
 
     def to_template(self, points: Tensor) -> Tensor:
         """Points (..., 3) of the scan's space in the template's."""
-        return displaced(moved(_inverse(self.affine), points), self.displacement(backwards=True), self.grid)
+        return displaced(moved(inverse(self.affine), points), self.displacement(backwards=True), self.grid)
 
     def least_jacobian(self) -> float:
         """The least change of volume anywhere, in either direction; above 0 where space does not fold."""
@@ -67,7 +67,7 @@ def moved(affine: Affine, points: Tensor) -> Tensor:
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def _inverse(affine: Affine) -> Affine:
+def inverse(affine: Affine) -> Affine:
     return np.asarray(np.linalg.inv(affine), np.float64)
 
 
@@ -80,10 +80,11 @@ def sampled(
 ) -> Tensor:
     """Volumes (C, I, J, K) at points (i, j, k, 3) in mm, (C, i, j, k): trilinear or from the nearest voxel."""
     size = torch.tensor(volumes.shape[1:], dtype=torch.float32)
-    unit = (2 * moved(_inverse(affine), points) + 1) / size - 1
+    unit = (2 * moved(inverse(affine), points) + 1) / size - 1
     where = unit.flip(-1)[None]  # grid_sample wants the last axis first
     found: Tensor = F.grid_sample(volumes[None], where, mode=mode, padding_mode=beyond, align_corners=False)
-    return found[0]
+    first: Tensor = found[0]
+    return first
 
 
 def displaced(points: Tensor, displacement: Tensor, grid: Affine) -> Tensor:

@@ -12,7 +12,7 @@ from bidsseg.authorship import mark_file
 from bidsseg.files import whole
 from bidsseg.imaging.affines import voxel_spacing_mm
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.deformation import Affine, Deformation
+from bidsseg.imaging.deformation import Affine, Deformation, inverse
 from bidsseg.imaging.image import GridGeometry
 
 TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
@@ -26,7 +26,7 @@ def write_transforms(to_template: Path, to_scan: Path, deformation: Deformation)
     """
     affine, grid = deformation.affine, deformation.grid
     onward = [_affine(affine), _field(deformation.displacement(), grid)]
-    back = [_field(deformation.displacement(backwards=True), grid), _affine(np.linalg.inv(affine))]
+    back = [_field(deformation.displacement(backwards=True), grid), _affine(inverse(affine))]
     for path, parts in ((to_template, onward), (to_scan, back)):
         with whole(path) as temporary:
             sitk.WriteTransform(sitk.CompositeTransform(parts), str(temporary))

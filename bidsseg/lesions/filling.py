@@ -136,7 +136,8 @@ def _with_rim(lesion: Mask, off: Floats, thick: NDArray[np.bool_]) -> Mask:
 
     Masks seldom hold all that a lesion brightens or darkens, least of all in the slices above and below.
     """
-    return lesion | (_around(lesion, thick) & (off * np.sign(np.median(off[lesion])) > OUTLIER_IN_RIM))
+    rim: Mask = _around(lesion, thick) & (off * np.sign(np.median(off[lesion])) > OUTLIER_IN_RIM)
+    return lesion | rim
 
 
 def _around(lesion: Mask, thick: NDArray[np.bool_]) -> Mask:

@@ -162,7 +162,7 @@ def _velocity(fixed: Shares, moving: Shares, affine: Affine) -> Tensor:
     inside = (slice(None), *box)
     corner = np.eye(4)
     corner[:3, 3] = [s.start for s in box]
-    points = points_of([s.stop - s.start for s in box], fixed.affine @ corner)
+    points = points_of(tuple(s.stop - s.start for s in box), fixed.affine @ corner)
     velocity = torch.zeros(3, *fixed.regions.shape[1:])
     for smoothing, steps in LEVELS:
         target, source = (smoothed(one, smoothing) if smoothing else one for one in (fixed.regions, moving.regions))

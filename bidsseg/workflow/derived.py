@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from bidsseg.authorship import refuse_inputs, refuse_to_replace
 from bidsseg.bids.outputs import TemplateOutputs
@@ -70,7 +73,8 @@ def normalise_scan(request: Request, base: Path, scheme: Scheme, model: Model) -
     written = TemplateOutputs(base)
     files = [written.scan, written.labels(scheme), *([written.lesions] if request.mask else []), *written.transforms]
     request.check(files)
-    lesions, told = request.lesions(), []
+    lesions = request.lesions()
+    told: list[str] = []
     if lesions is not None and request.mask is not None:
         with one_line_errors(str(request.mask), ALONE):
             read = read_labels(lesions.data, request.threshold, is_probability(request.mask.name))
@@ -83,7 +87,8 @@ def normalise_scan(request: Request, base: Path, scheme: Scheme, model: Model) -
         segmentation = decide_on_native_grid(found.probabilities, grid, request.predicting.gyri)
         deformation = to_template(segmentation)
         there = InTemplate.of(deformation)
-        images = [there.scan(found.conformed, grid.native_affine), there.labels(segmentation, scheme)]
+        grey = there.scan(found.conformed, grid.native_affine)
+        images: list[NDArray[Any]] = [grey, there.labels(segmentation, scheme)]
         if lesions is not None:
             images.append(there.mask(read.labels > 0, lesions.affine))
         remove_temporaries(leftovers_of(files))
