@@ -215,12 +215,18 @@ def some_slices_at_a_time(found: Probabilities) -> Iterator[Voxels]:
     for first in range(0, found.tissue.shape[1], SLICES_AT_ONCE):
         slices = slice(first, first + SLICES_AT_ONCE)
         maybe = found.tissue[0, slices] < np.float16(1 - LEAST)
-        tissue = as_float32(found.tissue[:, slices][:, maybe])
-        right = as_float32(found.right[0, slices][maybe])
-        part = _lobe_parts(found.parcels[:, slices][:, maybe])
-        i, j, k = np.nonzero(maybe)
+        here = np.flatnonzero(maybe)
+        tissue = as_float32(_picked(found.tissue[:, slices], here))
+        right = as_float32(_picked(found.right[:, slices], here))[0]
+        part = _lobe_parts(_picked(found.parcels[:, slices], here))
+        i, j, k = np.unravel_index(here, maybe.shape)
         factors = (tissue.argmax(0), (right > 0.5).astype(np.intp), part.argmax(0))
         yield Voxels(tissue, np.stack((1 - right, right)), part, factors, (i + first, j, k))
+
+
+def _picked(channels: NDArray[np.float16], here: Indices) -> NDArray[np.float16]:
+    """(C, N) of (C, I, J, K) at N flat indices, which takes two thirds of the time that a mask takes."""
+    return channels.reshape(len(channels), -1).take(here, 1)
 
 
 def _lobe_parts(parcels: NDArray[np.float16]) -> Floats:
