@@ -95,7 +95,7 @@ def displaced(points: Tensor, displacement: Tensor, grid: Affine) -> Tensor:
 def exponential(velocity: Tensor, grid: Affine) -> Tensor:
     """The displacement (3, I, J, K) that a velocity leads to."""
     points = points_of(velocity.shape[1:], grid)
-    displacement = velocity / 2**SQUARINGS
+    displacement: Tensor = velocity / 2**SQUARINGS
     for _ in range(SQUARINGS):
         there = points + displacement.permute(1, 2, 3, 0)
         displacement = displacement + sampled(displacement, grid, there, beyond="border")
