@@ -56,7 +56,9 @@ def write(model: Model) -> None:
 
 def on_1mm(path: Path, model: Model) -> tuple[Answer, Segmentation]:
     found = answer(prepare(load(path), False), model, PredictOptions("cpu"))
-    return found, decide_on_native_grid(found.probabilities, grid_of(found.volume.shape, found.grid.affine), False)
+    return found, decide_on_native_grid(
+        found.probabilities, grid_of(found.volume.shape, found.grid.affine).along_scan, False
+    )
 
 
 def lobes_dice(points: torch.Tensor, segmentation: Segmentation) -> list[float]:

@@ -97,7 +97,7 @@ def on_segmentation(
         raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
     read = read_labels(mask.data, threshold, named_probability)
     check_size(read.labels, mask, segmentation)
-    placed = place(read.labels, mask.affine, image.grid)
+    placed = place(read.labels, mask.affine, image.grid.along_scan)
     on_scan = on_scan_grid(placed, image, is_same_grid(image.geometry, mask.geometry))
     return OnSegmentation(read, placed, on_scan, correct_under_lesions(segmentation, on_scan > 0))
 

@@ -83,7 +83,7 @@ def normalise_scan(request: Request, base: Path, scheme: Scheme, model: Model) -
         image = load(request.scan, series=request.series)
         prepared = prepare(image, BIAS_CORRECTION, request.predicting.threads or 1)
         found = answer(prepared, model, request.predicting)
-        grid = grid_of(found.volume.shape, found.grid.affine)
+        grid = grid_of(found.volume.shape, found.grid.affine).along_scan
         segmentation = decide_on_native_grid(found.probabilities, grid, request.predicting.gyri)
         deformation = to_template(segmentation)
         there = InTemplate.of(deformation)

@@ -93,7 +93,7 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
             alone = read_evidence(Path(answers[own]).parent)
             target = fused_folder(folder, job)
             target.mkdir(exist_ok=True)
-            _decided(job, fused, as_sure_as(collect(found, fused.volume), alone), target)
+            _decided(job, fused, as_sure_as(collect(found, fused.volume, fused.grid), alone), target)
         return str(folder)
 
 
@@ -106,7 +106,7 @@ def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: 
     """Decide all voxels, in all spaces asked for, and keep them, and the evidence, in a folder; returns their path."""
     recipe, found, grid = job["recipe"], answered.probabilities, answered.grid
     floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
-    grids = {"orig": grid, "1mm": grid_of(answered.volume.shape, grid.affine)}
+    grids = {"orig": grid, "1mm": grid_of(answered.volume.shape, grid.affine).along_scan}
     asked = Job(**job).made_with().grids
     spaces = dict.fromkeys(("orig", *asked, *(["1mm"] if TEMPLATE in recipe["spaces"] else [])))
     decided = {
