@@ -21,8 +21,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-TEMPLATE = "MNI152NLin2009aSym"
-"The common space, as BIDS and TemplateFlow call it."
 Scheme = Literal["regions", "lobes", "gyri"]
 SCHEMES: tuple[Scheme, ...] = ("regions", "lobes", "gyri")
 

@@ -16,7 +16,7 @@ import pytest
 import bidsseg
 
 PACKAGE = Path(bidsseg.__file__).parent
-FOUNDATIONS = ("errors", "files", "authorship", "labels")
+FOUNDATIONS = ("errors", "files", "authorship", "spaces", "labels")
 "Modules outside the rooms that every room may import; each of them only those before it."
 ROOMS = {
     "imaging": set[str](),

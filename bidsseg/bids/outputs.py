@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bidsseg.bids.names import Scan, derivative_path, parse_scan, participant_folder
-from bidsseg.labels import SCHEMES, TEMPLATE, Scheme
+from bidsseg.labels import SCHEMES, Scheme
+from bidsseg.spaces import TEMPLATE
 
 FUSED = "fused"
 "Ends desc- of what was made from several contrasts."

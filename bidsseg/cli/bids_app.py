@@ -26,8 +26,8 @@ from bidsseg.cli.exit_codes import (
 from bidsseg.cli.options import bias_correction_option
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
 from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
-from bidsseg.labels import TEMPLATE
 from bidsseg.lesions.options import LesionOptions
+from bidsseg.spaces import TEMPLATE
 
 EXIT_CODES = """\b
 Exit codes:

@@ -18,10 +18,10 @@ from bidsseg.cli.options import (
     model_named,
 )
 from bidsseg.errors import plain
-from bidsseg.labels import SCHEMES, Scheme
 from bidsseg.lesions.options import LesionOptions
 
 if TYPE_CHECKING:
+    from bidsseg.labels import Scheme
     from bidsseg.workflow.derived import Request
 
 THRESHOLD_OPTION = click.option(
@@ -60,7 +60,7 @@ def fill(scan: Path, mask: Path, output: Path | None, model: str | None, **chose
 @click.argument("scan", type=click.Path(path_type=Path))
 @click.option("--mask", type=click.Path(path_type=Path), help="Lesion mask, on the scan's grid or another: goes along.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: beside the scan.")
-@click.option("--seg", "scheme", type=click.Choice(SCHEMES), default="regions", show_default=True)
+@click.option("--seg", "scheme", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
 @THRESHOLD_OPTION
 @SERIES_OPTION
 @OVERWRITE_OPTION

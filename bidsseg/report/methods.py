@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from bidsseg.bids.outputs import OutputSettings
-from bidsseg.labels import TEMPLATE
+from bidsseg.spaces import TEMPLATE
 
 N4 = "Tustison NJ et al. N4ITK: improved N3 bias correction. IEEE Trans Med Imaging 29, 2010. 10.1109/TMI.2010.2046908"
 UNET = "Ronneberger O, Fischer P, Brox T. U-Net. MICCAI 2015. 10.1007/978-3-319-24574-4_28"

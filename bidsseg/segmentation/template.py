@@ -33,8 +33,9 @@ from bidsseg.imaging.deformation import (
     sampled,
     smoothed,
 )
-from bidsseg.labels import TEMPLATE, Scheme, label_table
+from bidsseg.labels import Scheme, label_table
 from bidsseg.segmentation.result import Segmentation
+from bidsseg.spaces import TEMPLATE
 
 TEMPLATE_FILE = f"{TEMPLATE}.npz"
 SHAPELESS = ("CSF",)

@@ -23,11 +23,12 @@ from bidsseg.errors import UserError
 from bidsseg.files import write_json
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import Image, in_mni, save
-from bidsseg.labels import TEMPLATE, Scheme, label_table
+from bidsseg.labels import Scheme, label_table
 from bidsseg.quality.assessment import Assessment, quality_file
 from bidsseg.quality.evidence import Evidence
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
+from bidsseg.spaces import TEMPLATE
 
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
 

@@ -22,7 +22,6 @@ from bidsseg.bids.outputs import NEEDED_SCHEMES, ParticipantOutputs, ScanOutputs
 from bidsseg.errors import UserError, failure_of, one_line_errors
 from bidsseg.files import all_whole, read_json, write_json
 from bidsseg.imaging.image import Image, load, save
-from bidsseg.labels import TEMPLATE
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
 from bidsseg.lesions.filling import fill_lesions
@@ -30,6 +29,7 @@ from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import LesionReport
 from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
 from bidsseg.segmentation.result import Segmentation, from_labels
+from bidsseg.spaces import TEMPLATE
 from bidsseg.workflow.failures import remove_log, write_log
 from bidsseg.workflow.jobs import LesionJob
 

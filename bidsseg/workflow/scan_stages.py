@@ -15,7 +15,6 @@ from bidsseg.errors import one_line_errors
 from bidsseg.files import json_content, write_json
 from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
-from bidsseg.labels import TEMPLATE
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions, Probabilities
 from bidsseg.network.weights import load_model
@@ -29,6 +28,7 @@ from bidsseg.segmentation.fusion import contrast_of, fuse, register
 from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
+from bidsseg.spaces import TEMPLATE
 from bidsseg.workflow.derivatives import ScanResult, refuse_to_replace_of, write_scan
 from bidsseg.workflow.jobs import Job
 
