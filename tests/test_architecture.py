@@ -16,7 +16,7 @@ import pytest
 import bidsseg
 
 PACKAGE = Path(bidsseg.__file__).parent
-FOUNDATIONS = ("errors", "files", "authorship", "labels")
+FOUNDATIONS = ("errors", "files", "authorship", "spaces", "labels")
 "Modules outside the rooms that every room may import; each of them only those before it."
 ROOMS = {
     "imaging": set[str](),
@@ -43,7 +43,7 @@ OWNERS = {
     "bids": {"bids.dataset"},
     "nipype": {"workflow.nipype_workflow", "workflow.nipype_plugins", "workflow.nipype_interface"},
     "click": {"cli"},
-    "SimpleITK": {"imaging.bias", "imaging.registration", "imaging.dicom"},
+    "SimpleITK": {"imaging.bias", "imaging.registration", "imaging.transforms", "imaging.dicom"},
     "highdicom": {"imaging.dicom_seg"},
     "pydicom": {"imaging.dicom_seg"},
     "nibabel": {"imaging.image", "imaging.grid", "imaging.affines", "imaging.nifti", "imaging.mgh"}

@@ -13,6 +13,7 @@ from typing import Any
 
 from bidsseg.bids.names import Scan, derivative_path, parse_scan, participant_folder
 from bidsseg.labels import SCHEMES, Scheme
+from bidsseg.spaces import TEMPLATE
 
 FUSED = "fused"
 "Ends desc- of what was made from several contrasts."
@@ -42,7 +43,7 @@ class OutputSettings:
     bias_correction: bool = True
     schemes: tuple[Scheme, ...] = SCHEMES
     spaces: tuple[str, ...] = ("orig",)
-    "Grids of the label images: orig (the scan's own) and 1mm."
+    "Of the label images: orig (the scan's own grid), 1mm, and that of a template."
     probseg: bool = False
     "Also the probability of every label."
     mirror: bool = False
@@ -63,6 +64,11 @@ class OutputSettings:
     def lesion_metadata(self) -> dict[str, Any]:
         """For the sidecars of found lesions."""
         return {"LesionWeightsSHA256": self.lesion_weights_sha256, "LesionThresholds": list(self.lesion_thresholds)}
+
+    @property
+    def grids(self) -> tuple[str, ...]:
+        """The spaces in the scan's own world."""
+        return tuple(space for space in self.spaces if space != TEMPLATE)
 
     def metadata(self) -> dict[str, Any]:
         """For sidecars."""
@@ -145,6 +151,34 @@ class LesionOutputs:
 
 
 @dataclass(frozen=True)
+class TemplateOutputs:
+    """The files of a scan by itself in the template's space."""
+
+    base: Path
+    "Folder and beginning of the names."
+
+    @property
+    def scan(self) -> Path:
+        return self._named(f"space-{TEMPLATE}.nii.gz")
+
+    @property
+    def lesions(self) -> Path:
+        return self._named(f"space-{TEMPLATE}_label-lesion_mask.nii.gz")
+
+    @property
+    def transforms(self) -> tuple[Path, Path]:
+        """What resamples images of the scan onto the template's grid, and the reverse."""
+        onward, back = (f"from-{a}_to-{b}_mode-image_xfm.h5" for a, b in (("orig", TEMPLATE), (TEMPLATE, "orig")))
+        return self._named(onward), self._named(back)
+
+    def labels(self, scheme: str) -> Path:
+        return self._named(f"space-{TEMPLATE}_seg-{scheme}_dseg.nii.gz")
+
+    def _named(self, ending: str) -> Path:
+        return self.base.with_name(f"{self.base.name}_{ending}")
+
+
+@dataclass(frozen=True)
 class ScanOutputs:
     """A scan, where it comes from and where its derivatives go."""
 
@@ -224,6 +258,28 @@ class ScanOutputs:
         """The scan itself at 1 mm; fused answers share that of the scan whose grid they lie on."""
         suffix = self.scan.suffix.removesuffix(FUSED)
         return self.file(f"{suffix}.nii.gz", desc="preproc", **space_entities("1mm"))
+
+    @property
+    def in_template(self) -> Path:
+        """The scan itself on the template's grid."""
+        return self.file(f"{self.scan.suffix.removesuffix(FUSED)}.nii.gz", desc="preproc", space=TEMPLATE)
+
+    @property
+    def transforms(self) -> tuple[Path, Path]:
+        """What resamples images of the scan onto the template's grid, and the reverse."""
+        ways, end = (("orig", TEMPLATE), (TEMPLATE, "orig")), f"mode-image_desc-{self.scan.suffix}_xfm.h5"
+        onward, back = (self.file(f"from-{a}_to-{b}_{end}") for a, b in ways)
+        return onward, back
+
+    @property
+    def lesions_in_template(self) -> Path:
+        """The mask of all lesions on the template's grid."""
+        return self.file("mask.nii.gz", space=TEMPLATE, label="lesion", desc=self.scan.suffix)
+
+    @property
+    def filled(self) -> Path:
+        """The scan on its own grid, its lesions redrawn as white matter."""
+        return self.file(f"{self.scan.suffix}.nii.gz", desc="filled", space="orig")
 
     def figure(self, scheme: str) -> Path:
         """The picture of a label scheme: OUT/sub-<label>/figures/<entities>_seg-<scheme>_desc-<suffix>_dseg.png."""
@@ -356,8 +412,8 @@ def label_table_file(out: Path, scheme: str, kind: str = "") -> Path:
 
 
 def space_entities(space: str) -> dict[str, str]:
-    """The entities of a grid: orig is the scan's own, 1mm that of the preprocessed scan."""
-    return {"space": "orig"} if space == "orig" else {"space": "individual", "res": "1mm"}
+    """The entities of a grid: orig is the scan's own, 1mm that of the preprocessed scan; others are templates."""
+    return {"space": space} if space != "1mm" else {"space": "individual", "res": "1mm"}
 
 
 def sidecar_of(path: Path) -> Path:

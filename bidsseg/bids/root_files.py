@@ -27,6 +27,7 @@ BIDSIGNORE = (
     "*_qc.json",
     "*_agreement.json",
     "*_lesion*",
+    "*_xfm.h5",
 )
 README = """Brain regions by bidsseg.
 
@@ -68,6 +69,7 @@ def write_root(
     rows = [("desc-preproc", "bias field corrected and resampled to 1 mm; not skull-stripped")]
     rows += [("desc-lesions", "numbers of lesions, and regions with lesions; not made from the image's values alone")]
     rows += [("desc-lesionparts", "numbers of the parts that confluent lesions are split into")]
+    rows += [("desc-filled", "lesions redrawn as normal-appearing white matter")]
     rows += [(f"desc-{name}", _made_from(name)) for name in modalities]
     write_text(out / "descriptions.tsv", table(("desc_id", "description"), {**_described(out), **dict(rows)}.items()))
     write_json(out / "descriptions.json", {"Description": "What desc- means in the file names."})

@@ -27,6 +27,7 @@ from bidsseg.cli.options import bias_correction_option
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
 from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
 from bidsseg.lesions.options import LesionOptions
+from bidsseg.spaces import TEMPLATE
 
 EXIT_CODES = """\b
 Exit codes:
@@ -206,12 +207,12 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--output-spaces",
     heading=LABELS,
     multiple=True,
-    type=click.Choice(["orig", "1mm"]),
+    type=click.Choice(["orig", "1mm", TEMPLATE]),
     default=("orig",),
     show_default=True,
     callback=_once,
     metavar="SPACE...",
-    help="Grids of the label images: orig, the scan's own; 1mm, isotropic.",
+    help="Grids of the label images: orig, the scan's own; 1mm, isotropic; a template's, with the scan and transforms.",
 )
 @option(
     "--fuse",
@@ -283,6 +284,12 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     type=click.FloatRange(0, min_open=True),
     metavar="MM...",
     help="Also tell the load in bands of distance from the ventricles, for instance 3 10.",
+)
+@option(
+    "--fill",
+    heading=LESIONS,
+    is_flag=True,
+    help="Also write the scans with their lesions redrawn as white matter, for programs that know no lesions.",
 )
 @option(
     "--nprocs",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bidsseg import __version__
-from bidsseg.cli import lesion_training, training
+from bidsseg.cli import derived, lesion_training, training
 from bidsseg.cli.exit_codes import CLI_USAGE, EXIT_SOME_FAILED
 from bidsseg.cli.options import (
     DEVICE_OPTION,
@@ -21,12 +21,13 @@ from bidsseg.cli.options import (
     SERIES_OPTION,
     THREADS_OPTION,
     OneLineErrors,
+    base_of,
     bias_correction_option,
     fail,
+    image_name,
     model_named,
 )
 from bidsseg.errors import ALONE, UserError, one_line_errors, plain
-from bidsseg.files import stem_of
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
 
@@ -152,16 +153,8 @@ def _check_dicom_seg(scans: tuple[Path, ...], options: SingleScanOptions) -> Non
 
 def _labels_of(scans: list[Path], output: Path | None) -> list[Path]:
     if len(scans) == 1 and output is not None and not output.is_dir():
-        if not output.name.endswith((".nii", ".nii.gz", ".mgz")):
-            raise UserError(f"{output}: not a NIfTI name; end it in .nii.gz or .mgz, or create the folder first")
-        return [output]
-    return [_base_of(scan, output).with_name(f"{_base_of(scan, output).name}_dseg.nii.gz") for scan in scans]
-
-
-def _base_of(scan: Path, folder: Path | None) -> Path:
-    """Folder and first part of the names of what is written for a scan; beside it unless another folder is given."""
-    named = scan if scan.name not in ("", "..") else scan.resolve()
-    return (folder or named.parent) / (named.name if named.is_dir() else stem_of(named))
+        return [image_name(output)]
+    return [base_of(scan, output).with_name(f"{base_of(scan, output).name}_dseg.nii.gz") for scan in scans]
 
 
 def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path, Path]]:
@@ -237,7 +230,7 @@ def lesions(scan: Path, output: Path | None, model: str | None, device: str, thr
         predicting=PredictOptions(device, threads),
         **chosen,
     )
-    found = describe_scan(scan, _base_of(scan, output), model_named(model), options)
+    found = describe_scan(scan, base_of(scan, output), model_named(model), options)
     for path, warning in found.warnings:
         click.echo(plain(f"warning: {path}: {warning}"), err=True)
     click.echo(findings(found.report.lesions, described))
@@ -256,6 +249,8 @@ def demo(out: Path) -> None:
 
 for command in (
     lesion_training.train_lesions,
+    derived.fill,
+    derived.normalize,
     training.train,
     training.evaluate,
     training.calibrate,

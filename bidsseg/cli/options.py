@@ -12,6 +12,7 @@ import click
 from bidsseg.cli.exit_codes import EXIT_SOME_FAILED
 from bidsseg.cli.signals import cleaning_up_when_told_to_end
 from bidsseg.errors import FULL, UserError, full_disk, plain
+from bidsseg.files import stem_of
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
 
 if TYPE_CHECKING:
@@ -70,3 +71,16 @@ def model_named(name: str | None) -> Model:
     from bidsseg.network.weights import load_model
 
     return load_model(name or DEFAULT_MODEL)
+
+
+def image_name(output: Path) -> Path:
+    """The file, if its name is that of an image we write; raises ``UserError`` for others."""
+    if not output.name.endswith((".nii", ".nii.gz", ".mgz")):
+        raise UserError(f"{output}: not a NIfTI name; end it in .nii.gz or .mgz, or create the folder first")
+    return output
+
+
+def base_of(scan: Path, folder: Path | None) -> Path:
+    """Folder and first part of the names of what is written for a scan; beside it unless another folder is given."""
+    named = scan if scan.name not in ("", "..") else scan.resolve()
+    return (folder or named.parent) / (named.name if named.is_dir() else stem_of(named))

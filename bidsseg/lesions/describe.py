@@ -5,6 +5,8 @@ The rules for zones are in ``zones``, what comes out in ``records``.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from bidsseg.imaging.image import Image, is_same_grid
 from bidsseg.lesions.correction import correct_under_lesions
 from bidsseg.lesions.masks import (
     Ints,
+    MaskLabels,
     Placed,
     apply,
     is_inside,
@@ -48,13 +51,7 @@ def lesion_features(
     segmentation and scan differ in shape, ``UserError`` for mask values that mean nothing.
     """
     options = options or LesionOptions()
-    if segmentation.tissue.shape != image.data.shape:
-        raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
-    read = read_labels(mask.data, options.threshold, named_probability)
-    check_size(read.labels, mask, segmentation)
-    placed = place(read.labels, mask.affine, image.grid.along_scan)
-    on_scan = on_scan_grid(placed, image, is_same_grid(image.geometry, mask.geometry))
-    corrected = correct_under_lesions(segmentation, on_scan > 0)
+    read, placed, on_scan, corrected = on_segmentation(image, mask, segmentation, options.threshold, named_probability)
     count = int((placed.volumes_mm3 >= options.min_volume_mm3 * ROUNDED_DOWN).sum())
     part = split(placed, count, options)
     pieces = _pieces(placed, part, image)
@@ -79,6 +76,30 @@ def lesion_features(
         options=options,
         warnings=read.warnings + mismatches(image, mask) + _misplaced(pieces, segmentation),
     )
+
+
+class OnSegmentation(NamedTuple):
+    """The lesions of a mask on the grid of a segmented scan."""
+
+    read: MaskLabels
+    placed: Placed
+    on_scan: Ints
+    "(I, J, K) component of each voxel of the scan's grid, 0 outside lesions."
+    segmentation: Segmentation
+    "Corrected under the lesions."
+
+
+def on_segmentation(
+    image: Image, mask: Image, segmentation: Segmentation, threshold: float, named_probability: bool
+) -> OnSegmentation:
+    """Read a mask and bring it to the grid of a segmented scan; arguments and errors as in ``lesion_features``."""
+    if segmentation.tissue.shape != image.data.shape:
+        raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
+    read = read_labels(mask.data, threshold, named_probability)
+    check_size(read.labels, mask, segmentation)
+    placed = place(read.labels, mask.affine, image.grid.along_scan)
+    on_scan = on_scan_grid(placed, image, is_same_grid(image.geometry, mask.geometry))
+    return OnSegmentation(read, placed, on_scan, correct_under_lesions(segmentation, on_scan > 0))
 
 
 def _part_labels(lesion: Ints, image: Image, placed: Placed, part: Ints) -> NDArray[np.uint16]:

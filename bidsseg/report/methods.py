@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from bidsseg.bids.outputs import OutputSettings
+from bidsseg.spaces import TEMPLATE
 
 N4 = "Tustison NJ et al. N4ITK: improved N3 bias correction. IEEE Trans Med Imaging 29, 2010. 10.1109/TMI.2010.2046908"
 UNET = "Ronneberger O, Fischer P, Brox T. U-Net. MICCAI 2015. 10.1007/978-3-319-24574-4_28"
@@ -55,7 +56,8 @@ def methods_text(
             + _version("SimpleITK")
             + "). "
         )
-    places = {"orig": "the scan's own grid", "1mm": "a 1 mm isotropic grid"}
+    common = f"that of {TEMPLATE}, by registration of labels"
+    places = {"orig": "the scan's own grid", "1mm": "a 1 mm isotropic grid", TEMPLATE: common}
     where = " and ".join(places[space] for space in recipe.spaces)
     what = "; ".join(ANATOMY[scheme] for scheme in recipe.schemes)
     references = [N4] * recipe.bias_correction + [UNET, SYNTHSEG, NIPYPE, PYBIDS]

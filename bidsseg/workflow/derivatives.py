@@ -19,15 +19,17 @@ from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.completeness import listed, remove_outputs
 from bidsseg.bids.outputs import OutputSettings, ScanOutputs, sidecar_of
 from bidsseg.bids.root_files import LABELS_ABOUT
+from bidsseg.errors import UserError
 from bidsseg.files import write_json
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.image import Image, save
+from bidsseg.imaging.image import Image, in_mni, save
 from bidsseg.labels import Scheme, label_table
 from bidsseg.lesions.finding import FoundLesions
 from bidsseg.quality.assessment import Assessment, quality_file
 from bidsseg.quality.evidence import Evidence
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
+from bidsseg.spaces import TEMPLATE
 
 ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
 
@@ -35,6 +37,7 @@ ONE_MM = "1 mm isotropic, in the orientation of the scan's own axes"
 PROBABILITIES_ABOUT = "Probability of each label of the {0}, one volume for each row of seg-{0}_dseg.tsv."
 LESIONS_ABOUT = "White-matter lesions that the network found in this scan. A finding, not a diagnosis."
 LESION_PROBABILITIES_ABOUT = "Probability that a voxel is lesion, 0-1."
+IN_TEMPLATE = "The scan, bias field corrected unless switched off, on the template's grid."
 PREPROCESSED = "The scan, bias field corrected unless switched off, resampled to 1 mm."
 
 
@@ -76,7 +79,9 @@ def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
     for scheme in writer.recipe.schemes:  # once, before threads ask for it at the same time
         result.native.labels(scheme)
     with ThreadPoolExecutor(threads) as pool:  # most of the time goes into compression, which threads share well
-        pictures = pool.submit(_write_figures, writer, result)
+        told = [pool.submit(_write_figures, writer, result)]
+        if TEMPLATE in writer.recipe.spaces and result.one_mm is not None:
+            told.append(pool.submit(_write_in_template, writer, result, result.one_mm))
         others = [
             pool.submit(_write_labels, writer, result, space, segmentation)
             for space, segmentation in (("orig", result.native), ("1mm", result.one_mm))
@@ -89,7 +94,7 @@ def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
             others.append(pool.submit(_write_lesions, writer, result.image, result.lesions))
     for done in others:
         done.result()
-    _write_marker(writer, result, [*result.image.warnings, *pictures.result()])
+    _write_marker(writer, result, [*result.image.warnings, *(line for lines in told for line in lines.result())])
 
 
 def refuse_to_replace_of(place: ScanOutputs, recipe: OutputSettings) -> None:
@@ -101,14 +106,18 @@ def refuse_to_replace_of(place: ScanOutputs, recipe: OutputSettings) -> None:
 def outputs_of(place: ScanOutputs, recipe: OutputSettings) -> list[Path]:
     """All files of a scan but its marker, whether they are there or not."""
     described = [place.volumes] if place.partners else [place.volumes, place.preprocessed]
-    for space in recipe.spaces:
+    for space in recipe.grids:
         described.append(place.brain_mask(space))
         for scheme in recipe.schemes:
             described.append(place.labels(scheme, space))
             described += [place.probabilities(scheme, space)] if recipe.probseg else []
     if recipe.finds_lesions_in(place.scan):
         described += [place.lesion_mask, place.lesion_probabilities]
-    return [*described, *map(sidecar_of, described), *(place.figure(scheme) for scheme in recipe.schemes)]
+    transforms: tuple[Path, ...] = ()
+    if TEMPLATE in recipe.spaces:
+        described += [place.in_template, *(place.labels(scheme, TEMPLATE) for scheme in recipe.schemes)]
+        transforms = place.transforms
+    return [*transforms, *described, *map(sidecar_of, described), *(place.figure(scheme) for scheme in recipe.schemes)]
 
 
 @dataclass(frozen=True)
@@ -191,6 +200,29 @@ def _write_preprocessed(writer: _Writer, result: ScanResult) -> None:
     path = writer.place.preprocessed
     sidecar = writer.metadata(SkullStripped=False, Description=PREPROCESSED, **_reference("1mm"))
     writer.image(path, result.conformed, _on_grid_of(result, "1mm"), sidecar)
+
+
+def _write_in_template(writer: _Writer, result: ScanResult, one_mm: Segmentation) -> list[str]:
+    """The scan and its labels on the template's grid, and the transforms; returns why not, where it cannot be."""
+    from bidsseg.workflow.template_space import InTemplate, template, to_template, write_transforms
+
+    place = writer.place
+    try:
+        deformation = to_template(one_mm)
+    except UserError as error:
+        return [str(error)]
+    found = InTemplate.of(deformation)
+    grey = found.scan(result.conformed, one_mm.affine)
+    like = in_mni(grey, template().affine)
+    about = {"SpatialReference": TEMPLATE}
+    for scheme in writer.recipe.schemes:
+        sidecar = writer.metadata(Description=LABELS_ABOUT.format(scheme), **about)
+        writer.image(place.labels(scheme, TEMPLATE), found.labels(one_mm, scheme), like, sidecar)
+    sidecar = writer.metadata(SkullStripped=False, Description=IN_TEMPLATE, **about)
+    writer.image(place.in_template, grey, like, sidecar)
+    writer.written.extend(place.transforms)
+    write_transforms(*place.transforms, deformation)
+    return []
 
 
 def _write_volumes(writer: _Writer, result: ScanResult) -> None:

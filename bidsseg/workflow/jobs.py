@@ -99,6 +99,8 @@ class LesionJob:
     "BIDS URIs of the masks."
     options: dict[str, Any]
     "Fields of ``LesionOptions``."
+    fill: bool = False
+    "Also the scans with their lesions filled."
     threads: int = 1
     overwrite: bool = False
     "Also what bidsseg did not write."

@@ -38,6 +38,8 @@ class LesionPlanInputs:
     threads: int
     prefer: LesionSource = "given"
     "Which lesions count where there are both."
+    fill: bool = False
+    "Also write the scans with their lesions filled."
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def _job(masks: Sequence[ScanMask], request: LesionPlanInputs, overwrite: bool) 
         masks=tuple(str(mask.path) for mask in masks),
         mask_uris=tuple(mask.uri for mask in masks),
         options=asdict(request.options),
+        fill=request.fill,
         threads=request.threads,
         overwrite=overwrite,
     )

@@ -22,16 +22,21 @@ from bidsseg.bids.completeness import all_there, listed, remove_outputs
 from bidsseg.bids.outputs import NEEDED_SCHEMES, ParticipantOutputs, ScanOutputs, sidecar_of
 from bidsseg.errors import UserError, failure_of, one_line_errors
 from bidsseg.files import all_whole, read_json, write_json
-from bidsseg.imaging.image import Image, load
+from bidsseg.imaging.image import Image, load, save
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.filling import fill_lesions
 from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import FOUND, GIVEN, LesionReport
 from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
 from bidsseg.lesions.together import SessionLesions, decide_together
 from bidsseg.segmentation.result import Segmentation, from_labels
+from bidsseg.spaces import TEMPLATE
 from bidsseg.workflow.failures import remove_log, write_log
 from bidsseg.workflow.jobs import LesionJob
+
+IN_TEMPLATE = "Lesions on the template's grid."
+FILLED = "The scan on its own grid, its lesions redrawn as normal-appearing white matter."
 
 
 def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
@@ -46,6 +51,8 @@ def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
         ],
         "LabelsSHA256": [_checksum(place.labels(scheme)) for scheme in NEEDED_SCHEMES],
         "Options": json.loads(json.dumps(job.options)),
+        "Filled": job.fill,
+        "InTemplate": place.transforms[0].exists(),
     }
 
 
@@ -79,7 +86,13 @@ def remove_lesions(place: ScanOutputs) -> bool:
 def make_room(place: ScanOutputs, overwrite: bool) -> None:
     """Remove what is to be written anew; raises ``UserError`` where some of it is not ours, unless ``overwrite``."""
     if not overwrite:
-        expected = [*place.lesions.files, place.lesion_figure, *listed(place.out, place.lesions.summary)]
+        expected = [
+            *place.lesions.files,
+            place.lesion_figure,
+            place.filled,
+            place.lesions_in_template,
+            *listed(place.out, place.lesions.summary),
+        ]
         refuse_to_replace(expected, LESION_TABLES)
     remove_lesions(place)
 
@@ -194,6 +207,12 @@ def describe(
         write_lesions(report, image, new, sidecar)
     warnings = [*(f"lesion mask: {line}" for line in mask.warnings), *report.warnings]
     written += _write_figure(place, image, report, warnings)
+    if place.transforms[0].exists():
+        written += _write_in_template(place, report, sidecar)
+    if job.fill:
+        filled = fill_lesions(image, mask, segmentation, job.made_with.threshold, is_probability(job.masks[number]))
+        written += _write_filled(place, filled.image, sidecar)
+        warnings += [line for line in filled.warnings if line not in warnings]
     content = {
         **summary(report),
         "Warnings": warnings,
@@ -215,6 +234,23 @@ def _about_finding(place: ScanOutputs, mask: str) -> dict[str, Any]:
     kept = ("LesionWeightsSHA256", "LesionLoadMl", "LesionLoadRangeMl")
     found = {"LesionsFrom": FOUND, "LesionThreshold": about.get("Threshold")}
     return {**found, **{key: about[key] for key in kept if key in about}}
+
+
+def _write_in_template(place: ScanOutputs, report: LesionReport, sidecar: dict[str, Any]) -> list[Path]:
+    """All lesions where the scan lies in the template's space: voxels of which at least half is lesion."""
+    from bidsseg.workflow.template_space import lesions_in_template
+
+    path = place.lesions_in_template
+    lesions_in_template(path, place.transforms[0], report.placed)
+    about = {"Type": "Lesion", "Description": IN_TEMPLATE, **sidecar, "SpatialReference": TEMPLATE}
+    write_json(sidecar_of(path), about)
+    return [path, sidecar_of(path)]
+
+
+def _write_filled(place: ScanOutputs, filled: Image, sidecar: dict[str, Any]) -> list[Path]:
+    save(place.filled, filled.data, filled.affine, filled)
+    write_json(sidecar_of(place.filled), {"Description": FILLED, "SkullStripped": False, **sidecar})
+    return [place.filled, sidecar_of(place.filled)]
 
 
 def _write_figure(place: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:

@@ -36,6 +36,7 @@ class RunOptions:
     lesion_min_volume: float
     lesion_tolerance: float
     lesion_bands: tuple[float, ...]
+    fill: bool
     fuse: bool
     probseg: bool
     mirror: bool

@@ -258,9 +258,8 @@ def _lesion_request(recipe: OutputSettings, options: RunOptions) -> LesionPlanIn
         bands_mm=tuple(sorted(options.lesion_bands)),
     )
     search = MaskSearch(tuple(path.resolve() for path in options.derivatives), options.lesion_pattern, out)
-    return LesionPlanInputs(
-        search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads, options.lesions
-    )
+    folders = (options.bids_dir.resolve(), out)
+    return LesionPlanInputs(search, chosen, recipe, *folders, options.omp_nthreads, options.lesions, options.fill)
 
 
 def _execution(options: RunOptions) -> Resources:

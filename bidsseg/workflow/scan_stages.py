@@ -33,6 +33,7 @@ from bidsseg.segmentation.lesion_probability import LesionAnswer, lesion_answer
 from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
+from bidsseg.spaces import TEMPLATE
 from bidsseg.workflow.derivatives import ScanResult, refuse_to_replace_of, write_scan
 from bidsseg.workflow.jobs import Job
 
@@ -113,11 +114,12 @@ def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: 
     recipe, found, grid = job["recipe"], answered.probabilities, answered.grid
     floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
     grids = {"orig": grid, "1mm": grid_of(answered.volume.shape, grid.affine).along_scan}
-    spaces = dict.fromkeys(("orig", *recipe["spaces"]))
+    asked = Job(**job).made_with().grids
+    spaces = dict.fromkeys(("orig", *asked, *(["1mm"] if TEMPLATE in recipe["spaces"] else [])))
     decided = {
         space: decide_on_native_grid(found, grids[space], "gyri" in recipe["schemes"], floats) for space in spaces
     }
-    for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
+    for space, scheme in product(asked, recipe["schemes"]) if recipe["probseg"] else ():
         write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
     write_json(folder / EVIDENCE, evidence.as_json())
     np.save(folder / CONFORMED, answered.conformed)
@@ -171,7 +173,7 @@ def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         judged = judge(Path(segmentation).parent, image, work.model)
         recipe = work.made_with()
         folder = Path(segmentation).parent
-        wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
+        wanted = list(product(recipe.grids, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
         if not work.overwrite:  # they may have been written meanwhile
             refuse_to_replace_of(work.place, recipe)

@@ -313,7 +313,15 @@ def test_root_files_keep_what_earlier_runs_rest_on(tmp_path: Path) -> None:
     write_root(out, tmp_path, RECIPE, ("FLAIR",))
     assert links_in(out) == {"raw": tmp_path.as_uri(), "masks": "file:///masks"}
     described = [line.split("\t")[0] for line in (out / "descriptions.tsv").read_text().splitlines()]
-    assert described == ["desc_id", "desc-preproc", "desc-lesions", "desc-lesionparts", "desc-T1w", "desc-FLAIR"]
+    assert described == [
+        "desc_id",
+        "desc-preproc",
+        "desc-lesions",
+        "desc-lesionparts",
+        "desc-filled",
+        "desc-T1w",
+        "desc-FLAIR",
+    ]
 
 
 @pytest.mark.parametrize(
