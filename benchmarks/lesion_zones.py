@@ -314,7 +314,7 @@ def cohort(data: Path, output: Path, neck: float, depth_mm: float, start: int) -
     patients, pairs = [], Counter[str]()
     for path in masks_on_template(data)[start::2]:
         report = lesion_features(image, load(path), segmentation, options)
-        thick_mask = mask_in_thick_slices(report.placed.isotropic > 0, thick_image)
+        thick_mask = mask_in_thick_slices(report.components.isotropic > 0, thick_image)
         thick = lesion_features(thick_image, thick_mask, thick_segmentation, options)
         patients.append(seen(report, thick))
         pairs += merged(report, image)
@@ -347,7 +347,7 @@ Pair = tuple[NDArray[np.intp], NDArray[np.intp]]
 def single_sites(report: LesionReport, site: str) -> list[tuple[NDArray[np.intp], bool]]:
     """Isotropic voxels (N, 3) of lesions in one piece that touch this site alone, and whether they are on the right."""
     return [
-        (np.argwhere(report.placed.isotropic == lesion.lesion), lesion.centroid_mm[0] > 0)
+        (np.argwhere(report.components.isotropic == lesion.lesion), lesion.centroid_mm[0] > 0)
         for lesion in report.lesions
         if lesion.parts == 1 and lesion.contacts == (site,) and lesion.volume_mm3 >= LEAST_MERGED_MM3
     ]
@@ -413,7 +413,7 @@ def on_template(data: Path, output: Path) -> None:
         mask = load(path)
         report = lesion_features(image, mask, segmentation)
         check_totals(report, mask)
-        reports.append(replace(report, placed=None, cubes=(), labels=None, part_labels=None))  # type: ignore[arg-type]
+        reports.append(replace(report, components=None, cubes=(), labels=None, part_labels=None))  # type: ignore[arg-type]
         told += merged(report, image)
     print(f"1. {len(reports)} masks on the MNI152 T1, model {load_model(DEFAULT_MODEL).card.sha256[:12]}")
     zone_tables(reports)

@@ -126,13 +126,13 @@ class _Cloud:
 
 
 def _cloud(report: LesionReport, to_other: Reals, other: LesionReport) -> _Cloud:
-    grid, other_grid = report.placed.grid, other.placed.grid
-    indices = np.argwhere(report.placed.isotropic > 0)
-    component = report.placed.isotropic[tuple(indices.T)]
+    grid, other_grid = report.components.grid, other.components.grid
+    indices = np.argwhere(report.components.isotropic > 0)
+    component = report.components.isotropic[tuple(indices.T)]
     own = apply(grid.affine, indices)
     moved = apply(to_other, own)
     seen = is_inside(np.rint(apply(np.linalg.inv(other_grid.affine), moved)).astype(np.intp), other_grid.shape)
-    n = len(report.placed.volumes_mm3) + 1
+    n = len(report.components.volumes_mm3) + 1
     share = np.bincount(component, seen, n) / np.maximum(np.bincount(component, minlength=n), 1)
     return _Cloud(component, own, moved, share[1:] >= 0.5)
 
@@ -159,8 +159,8 @@ def compare(before: Session, after: Session, options: ChangeOptions) -> list[Cha
 
 def _links(before: LesionReport, earlier: _Cloud, later: _Cloud, options: ChangeOptions) -> NDArray[np.int64]:
     """Pairs (earlier, later) of components that are the same lesion, (L, 2)."""
-    indices = np.rint(apply(np.linalg.inv(before.placed.grid.affine), later.other_mm)).astype(np.intp)
-    met = look_up(before.placed.isotropic, indices)
+    indices = np.rint(apply(np.linalg.inv(before.components.grid.affine), later.other_mm)).astype(np.intp)
+    met = look_up(before.components.isotropic, indices)
     links = np.unique(np.stack((met[met > 0], later.component[met > 0]), 1), axis=0).astype(np.int64)
     alone = [~np.isin(cloud.component, links[:, side]) for side, cloud in enumerate((earlier, later))]
     if not (alone[0].any() and alone[1].any()):
@@ -179,8 +179,8 @@ def _listed(numbers: NDArray[np.intp], report: LesionReport) -> tuple[int, ...]:
 def _change(
     before: Session, after: Session, a: NDArray[np.intp], b: NDArray[np.intp], covered: bool, options: ChangeOptions
 ) -> Change:
-    volume_before = float(before.report.placed.volumes_mm3[a - 1].sum())
-    volume_after = float(after.report.placed.volumes_mm3[b - 1].sum())
+    volume_before = float(before.report.components.volumes_mm3[a - 1].sum())
+    volume_after = float(after.report.components.volumes_mm3[b - 1].sum())
     listed_before, listed_after = _listed(a, before.report), _listed(b, after.report)
     session, number = (after, listed_after[0]) if listed_after else (before, listed_before[0])
     lesion: Lesion = session.report.lesions[number - 1]

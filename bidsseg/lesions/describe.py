@@ -13,13 +13,13 @@ from bidsseg.imaging.image import Image, is_same_grid
 from bidsseg.lesions.correction import correct_under_lesions
 from bidsseg.lesions.masks import (
     Ints,
-    Placed,
+    LesionComponents,
     apply,
     is_inside,
+    label_components,
     mismatches,
     on_scan_grid,
     pieces_of,
-    place,
     read_labels,
 )
 from bidsseg.lesions.measures import Walls, at_pieces, cubes_of, measured, measured_parts
@@ -52,25 +52,25 @@ def lesion_features(
         raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
     read = read_labels(mask.data, options.threshold, named_probability)
     check_size(read.labels, mask, segmentation)
-    placed = place(read.labels, mask.affine, image.grid)
-    on_scan = on_scan_grid(placed, image, is_same_grid(image.geometry, mask.geometry))
+    components = label_components(read.labels, mask.affine, image.grid)
+    on_scan = on_scan_grid(components, image, is_same_grid(image.geometry, mask.geometry))
     corrected = correct_under_lesions(segmentation, on_scan > 0)
-    count = int((placed.volumes_mm3 >= options.min_volume_mm3 * ROUNDED_DOWN).sum())
-    part = split(placed, count, options)
-    pieces = _pieces(placed, part, image)
+    count = int((components.volumes_mm3 >= options.min_volume_mm3 * ROUNDED_DOWN).sum())
+    part = split(components, count, options)
+    pieces = _pieces(components, part, image)
     walls = Walls.of(corrected, image)
-    cubes = cubes_of(placed, pieces, image, corrected, part, walls)
-    parts = measured_parts(placed, pieces, cubes, corrected, options)
+    cubes = cubes_of(components, pieces, image, corrected, part, walls)
+    parts = measured_parts(components, pieces, cubes, corrected, options)
     ventricle, cortex = (wall.gap_mm(pieces.points_mm) for wall in (walls.ventricles, walls.cortex))
     listed = np.where(on_scan <= count, on_scan, 0)
     return LesionReport(
-        lesions=measured(placed, pieces, image, corrected, parts, cubes),
+        lesions=measured(components, pieces, image, corrected, parts, cubes),
         parts=parts,
         cubes=cubes,
-        placed=placed,
+        components=components,
         pieces=pieces,
         labels=listed.astype(np.uint16),
-        part_labels=_part_labels(listed, image, placed, part),
+        part_labels=_part_labels(listed, image, components, part),
         segmentation=corrected,
         corrected_voxels=int((corrected.tissue != segmentation.tissue).sum()),
         ventricle_mm=ventricle,
@@ -81,12 +81,12 @@ def lesion_features(
     )
 
 
-def _part_labels(lesion: Ints, image: Image, placed: Placed, part: Ints) -> NDArray[np.uint16]:
+def _part_labels(lesion: Ints, image: Image, components: LesionComponents, part: Ints) -> NDArray[np.uint16]:
     """Parts on the scan's grid, where lesions are (I, J, K)."""
     voxels = np.argwhere(lesion > 0)
     labels = np.zeros(lesion.shape, np.uint16)
     if len(voxels):
-        labels[tuple(voxels.T)] = part_at(apply(image.affine, voxels), lesion[tuple(voxels.T)], placed, part)
+        labels[tuple(voxels.T)] = part_at(apply(image.affine, voxels), lesion[tuple(voxels.T)], components, part)
     return labels
 
 
@@ -100,16 +100,16 @@ def check_size(values: NDArray[np.int32], mask: Image, segmentation: Segmentatio
         )
 
 
-def _pieces(placed: Placed, part: Ints, image: Image) -> Pieces:
-    points = pieces_of(placed.voxels, placed.affine)
+def _pieces(components: LesionComponents, part: Ints, image: Image) -> Pieces:
+    points = pieces_of(components.voxels, components.affine)
     per_voxel, shape = points.shape[1], image.data.shape
-    points_mm = apply(placed.affine, points.reshape(-1, 3))
+    points_mm = apply(components.affine, points.reshape(-1, 3))
     indices = np.rint(apply(np.linalg.inv(image.affine), points_mm)).astype(np.intp)
     flat = np.ravel_multi_index(tuple(indices.T), shape, mode="clip")
     return Pieces(
-        np.repeat(placed.component, per_voxel),
+        np.repeat(components.component, per_voxel),
         np.repeat(part, per_voxel),
-        placed.voxel_volume_mm3 / per_voxel,
+        components.voxel_volume_mm3 / per_voxel,
         np.where(is_inside(indices, shape), flat, -1),
         points_mm,
     )

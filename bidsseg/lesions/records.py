@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.lesions.masks import MaskKind, Placed, Reals
+from bidsseg.lesions.masks import LesionComponents, MaskKind, Reals
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.zones import MCDONALD_SITES, Cubes
 from bidsseg.segmentation.result import Segmentation
@@ -88,7 +88,7 @@ class LesionReport:
     "By lesion, the largest of each first."
     cubes: tuple[Cubes, ...]
     "The isotropic voxels of each part."
-    placed: Placed
+    components: LesionComponents
     pieces: Pieces
     labels: NDArray[np.uint16]
     "(I, J, K) lesion of each voxel of the scan's grid; 0 also for what is too small."
@@ -107,7 +107,7 @@ class LesionReport:
 
     @property
     def mask_volume_mm3(self) -> float:
-        return len(self.placed.voxels) * self.placed.voxel_volume_mm3
+        return len(self.components.voxels) * self.components.voxel_volume_mm3
 
 
 def findings(lesions: Sequence[Lesion], options: LesionOptions) -> str:

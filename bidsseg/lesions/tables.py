@@ -172,12 +172,12 @@ def _voxels(report: LesionReport) -> list[Load]:
 
 def small_volumes_mm3(report: LesionReport) -> Reals:
     """Volumes of the components below the minimum volume."""
-    return report.placed.volumes_mm3[len(report.lesions) :]
+    return report.components.volumes_mm3[len(report.lesions) :]
 
 
 def not_in_scan_mm3(report: LesionReport) -> Reals:
     """Volumes of the mask's lesion voxels outside the scan's field of view."""
-    return np.full(int((report.placed.component == 0).sum()), report.placed.voxel_volume_mm3)
+    return np.full(int((report.components.component == 0).sum()), report.components.voxel_volume_mm3)
 
 
 def _labels(report: LesionReport, scheme: Scheme) -> list[Load]:

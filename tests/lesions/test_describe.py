@@ -350,7 +350,7 @@ def test_totals_equal_the_mask(spacing: Spacing, mask_spacing: Spacing) -> None:
     options = LesionOptions(bands_mm=(3, 10))
     report = lesion_features(scan, image(mask, affine_of(mask_spacing)), segmentation, options)
     assert_totals(report, float(mask.sum() * np.prod(mask_spacing)))
-    assert not (report.placed.component == 0).any()
+    assert not (report.components.component == 0).any()
 
 
 def test_loads_by_hand() -> None:
