@@ -62,7 +62,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.network.inference import PredictOptions, infer
         from bidsseg.network.weights import load_model
         from bidsseg.quality.assessment import assess
-        from bidsseg.quality.coverage import geometry
+        from bidsseg.quality.coverage import field_of_view
         from bidsseg.quality.evidence import collect
         from bidsseg.quality.expectation import calibration_from
         from bidsseg.report.participant import participant_report
@@ -86,7 +86,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     with run.stage("evidence"):
         evidence = collect(found, volume)
     del found  # as at the end of the step that segments
-    judged = evidence, assess(evidence, geometry(image), calibration_from(model.card.quality))
+    judged = evidence, assess(evidence, field_of_view(image), calibration_from(model.card.quality))
     recipe = OutputSettings(__version__, model.card.name, model.card.sha256)
     with run.stage("write"):
         write_root(out, dataset, recipe, ("T1w",))

@@ -22,7 +22,7 @@ from bidsseg.labels import Codes
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess
-from bidsseg.quality.coverage import Geometry, geometry
+from bidsseg.quality.coverage import FieldOfView, field_of_view
 from bidsseg.quality.evidence import Evidence, evidence_from
 from bidsseg.quality.expectation import Calibration
 from bidsseg.quality.judgement import examine
@@ -41,7 +41,7 @@ class ClinicalScan:
     name: str
     weights_sha256: str
     evidence: Evidence
-    geometry: Geometry
+    geometry: FieldOfView
     ventricle_dice: float | None
     "With the manual mask of all ventricles."
     agreement: float | None
@@ -80,14 +80,14 @@ def scan_name(path: Path, data: Path) -> str:
 def run_group(means: Means, group: Group) -> list[ClinicalScan]:
     """Label the scans of one session as ``bidsseg participant`` does."""
     model, options = load_model(means.model), PredictOptions(means.device, 1)
-    found: list[tuple[str, Evidence, Geometry, Codes, float | None]] = []
+    found: list[tuple[str, Evidence, FieldOfView, Codes, float | None]] = []
     for path in group:
         image = load(path)
         given = answer(prepare(image, True, 1), model, options)
         codes = native(given, False).labels("regions")
         of_ventricles = _ventricle_dice(means.data, path, codes)
         found.append(
-            (scan_name(path, means.data), examine(given, model, options), geometry(image), codes, of_ventricles)
+            (scan_name(path, means.data), examine(given, model, options), field_of_view(image), codes, of_ventricles)
         )
     return [
         ClinicalScan(name, means.sha256, evidence, view, dice, _agreement(codes, [other[3] for other in found]))
@@ -119,7 +119,7 @@ def read_clinical(path: Path) -> Iterator[ClinicalScan]:
             stored = json.loads(line)
         except ValueError:
             continue
-        evidence, view = evidence_from(stored.pop("evidence")), Geometry(**stored.pop("geometry"))
+        evidence, view = evidence_from(stored.pop("evidence")), FieldOfView(**stored.pop("geometry"))
         yield ClinicalScan(evidence=evidence, geometry=view, **stored)
 
 

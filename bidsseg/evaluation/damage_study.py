@@ -23,7 +23,7 @@ from bidsseg.imaging.arrays import overlap
 from bidsseg.labels import Codes
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
-from bidsseg.quality.coverage import Geometry, geometry
+from bidsseg.quality.coverage import FieldOfView, field_of_view
 from bidsseg.quality.evidence import SCORED, Evidence, evidence_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.pipeline import answer, native, prepare
@@ -55,7 +55,7 @@ class Trial:
     dice: dict[str, dict[int, float]]
     "By scheme and code, of the labels that the truth has."
     evidence: Evidence
-    geometry: Geometry
+    geometry: FieldOfView
 
     @property
     def clean(self) -> bool:
@@ -154,7 +154,7 @@ def _trial_from(stored: dict[str, Any]) -> Trial:
         stored["weights_sha256"],
         dice,
         evidence_from(stored["evidence"]),
-        Geometry(**stored["geometry"]),
+        FieldOfView(**stored["geometry"]),
     )
 
 
@@ -172,7 +172,7 @@ def run_trial(means: Means, tried: tuple[View, Damage]) -> Trial:
         dice[scheme] = dice_by_label(truth, segmented.labels(scheme))
     if not view.has_lobes:
         dice = {scheme: {code: value for code, value in rows.items() if code < 1000} for scheme, rows in dice.items()}
-    return Trial(view, how, means.sha256, dice, examine(found, model, options), geometry(image))
+    return Trial(view, how, means.sha256, dice, examine(found, model, options), field_of_view(image))
 
 
 def dice_by_label(reference: Codes, found: Codes) -> dict[int, float]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bidsseg.labels import LOBAR_TISSUES, TISSUE, Scheme, label_table
-from bidsseg.quality.coverage import Geometry, coverage_doubts, is_whole
+from bidsseg.quality.coverage import FieldOfView, coverage_doubts, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import Calibration, Expectation, expect
 from bidsseg.quality.usual import (
@@ -63,7 +63,7 @@ class Assessment:
         return self.expectation.expected if self.expectation else {}
 
 
-def assess(evidence: Evidence, view: Geometry, calibration: Calibration | None) -> Assessment:
+def assess(evidence: Evidence, view: FieldOfView, calibration: Calibration | None) -> Assessment:
     """Weigh everything: fail where something went wrong, check where something calls for a look."""
     expectation = expect(evidence, view, calibration) if calibration else None
     bad, doubts = [], []
@@ -106,7 +106,7 @@ def orientation_doubts(evidence: Evidence) -> list[str]:
     return doubts
 
 
-def volume_doubts(evidence: Evidence, view: Geometry) -> list[str]:
+def volume_doubts(evidence: Evidence, view: FieldOfView) -> list[str]:
     """Volumes and left-right differences far from what is usual, where the whole brain is in view."""
     if not is_whole(evidence, view):
         return []

@@ -116,7 +116,7 @@ def collect(found: Probabilities, volume: Floats) -> Evidence:
     tissue = np.zeros(found.tissue.shape[1:], np.uint8)
     tallies: dict[Scheme, Tally] = {scheme: np.zeros((_n_codes(scheme), len(TALLIED))) for scheme in SCORED}
     for voxels in some_slices_at_a_time(found):
-        tissue[voxels.place] = voxels.factors[0]
+        tissue[voxels.indices] = voxels.factors[0]
         for scheme, tally in tallies.items():
             tally += tallied(voxels, scheme)
     solid = (tissue > 0) & ~_members(FLUID)[tissue]
@@ -206,7 +206,7 @@ class Voxels(NamedTuple):
     "(lobe parts, N) probabilities."
     factors: tuple[Indices, Indices, Indices]
     "The most likely tissue, side and lobe part, (N,) each."
-    place: tuple[Indices, Indices, Indices]
+    indices: tuple[Indices, Indices, Indices]
     "Indices in the box, (N,) each."
 
 
@@ -244,16 +244,16 @@ def tallied(voxels: Voxels, scheme: Scheme) -> Tally:
     lookup, size = part_codes(scheme), _n_codes(scheme)
     codes = lookup[voxels.factors]
     inside = np.bincount(codes, probability_of_chosen(voxels, codes, lookup), minlength=size)
-    places = (np.bincount(codes, index, minlength=size) for index in voxels.place)
-    return np.stack((np.bincount(codes, minlength=size), probable_voxels(voxels, lookup, size), inside, *places), 1)
+    index_sums = (np.bincount(codes, index, minlength=size) for index in voxels.indices)
+    return np.stack((np.bincount(codes, minlength=size), probable_voxels(voxels, lookup, size), inside, *index_sums), 1)
 
 
 def label_sums(tally: Tally, scheme: Scheme, origin: tuple[int, int, int]) -> dict[int, Sums]:
     """``Sums`` of every label of a scheme, also of those that were chosen nowhere, from the tally of a box."""
     sums = {}
     for code in (label.index for label in label_table(scheme)):
-        voxels, probable, inside, *places = tally[code]
-        i, j, k = (round(float(p / voxels + o), 2) if voxels else 0.0 for p, o in zip(places, origin, strict=True))
+        voxels, probable, inside, *index_sums = tally[code]
+        i, j, k = (round(float(p / voxels + o), 2) if voxels else 0.0 for p, o in zip(index_sums, origin, strict=True))
         sums[code] = Sums(float(voxels), round(float(probable), 2), round(float(inside), 2), (i, j, k))
     return sums
 

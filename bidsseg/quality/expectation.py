@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.errors import UserError
-from bidsseg.quality.coverage import SHORTEST_MM, Geometry, is_cut, is_whole
+from bidsseg.quality.coverage import SHORTEST_MM, FieldOfView, is_cut, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.usual import MOST_ODD, label_oddness, layout
 
@@ -137,13 +137,13 @@ class Expectation:
         return self.reach - self.dice
 
 
-def expected_labels(evidence: Evidence, view: Geometry, scheme: str) -> list[int]:
+def expected_labels(evidence: Evidence, view: FieldOfView, scheme: str) -> list[int]:
     """Codes that the scan should show: all of the scheme but fluid around the brain, or those found in part of it."""
     cut = is_cut(evidence, view)
     return [code for code, s in evidence.sums[scheme].items() if code != 24 and (s.voxels > 0 or not cut)]
 
 
-def kind(evidence: Evidence, view: Geometry) -> list[float]:
+def kind(evidence: Evidence, view: FieldOfView) -> list[float]:
     """``KIND`` of a scan, known without the truth."""
     few = max(math.log(WIDEST_MM / max(view.slices * view.slice_mm, 1.0)), 0.0)
     return [
@@ -158,7 +158,7 @@ def kind(evidence: Evidence, view: Geometry) -> list[float]:
     ]
 
 
-def features(evidence: Evidence, view: Geometry, scheme: str) -> tuple[list[int], Row]:
+def features(evidence: Evidence, view: FieldOfView, scheme: str) -> tuple[list[int], Row]:
     """Codes (N,) and their ``FEATURES`` (N, F); volumes and places count where the whole brain is in view."""
     codes = expected_labels(evidence, view, scheme)
     whole = is_whole(evidence, view)
@@ -184,7 +184,7 @@ def _logit(share: float) -> float:
     return math.log(share / (1 - share))
 
 
-def expect(evidence: Evidence, view: Geometry, calibration: Calibration) -> Expectation | None:
+def expect(evidence: Evidence, view: FieldOfView, calibration: Calibration) -> Expectation | None:
     """Expected and reachable Dice of every label that the scan should show; None where it shows no region."""
     expected: dict[str, dict[int, float]] = {}
     reachable: dict[str, dict[int, float]] = {}

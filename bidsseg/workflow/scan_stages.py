@@ -19,7 +19,7 @@ from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions, Probabilities
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess
-from bidsseg.quality.coverage import geometry
+from bidsseg.quality.coverage import field_of_view
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
@@ -164,7 +164,7 @@ def probabilities_file(folder: Path, space: str, scheme: str) -> Path:
 def judge(folder: Path, image: Image, model: str) -> tuple[Evidence, Assessment]:
     """What the stored evidence says, by the calibration in the model's card."""
     found = read_evidence(folder)
-    return found, assess(found, geometry(image), calibration_from(read_card(folder_of(model)).quality))
+    return found, assess(found, field_of_view(image), calibration_from(read_card(folder_of(model)).quality))
 
 
 def read_evidence(folder: Path) -> Evidence:
