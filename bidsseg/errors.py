@@ -138,7 +138,7 @@ def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in FULL and error.filename:
             raise UserError(f"{path}: {full_disk(error.filename)}") from error
         if isinstance(error, OSError) and error.strerror:
-            told = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
-            raise FileError(path, told, "check space and rights") from error
+            reason = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
+            raise FileError(path, reason, "check space and rights") from error
         found = f"{type(error).__name__}: {line}"[:300]
         raise Defect(f"{path}: {found}; {advice.on_defect}") from error

@@ -24,7 +24,7 @@ from bidsseg.cli.exit_codes import (
     EXIT_SOME_FAILED,
 )
 from bidsseg.cli.options import bias_correction_option
-from bidsseg.cli.signals import cleaning_up_when_told_to_end
+from bidsseg.cli.signals import cleaning_up_when_terminated
 from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
 from bidsseg.lesions.options import LesionOptions
 
@@ -347,7 +347,7 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
 
 def run(args: Sequence[str] | None = None) -> int:
     """The command with its exit code; errors are printed in one line."""
-    with cleaning_up_when_told_to_end():
+    with cleaning_up_when_terminated():
         return _run(args)
 
 

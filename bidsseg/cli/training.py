@@ -240,9 +240,9 @@ def calibrate(
     calibration = replace(calibration, about={**calibration.about, "clinical scans": real.about(judged)})
     _print_trials(by_scan)
     _print_clinical(judged)
-    for name, told in calibration.about.items():
-        click.echo(f"{name}: {told}" if not isinstance(told, dict) else f"{name}:")
-        for key, value in told.items() if isinstance(told, dict) else ():
+    for name, found in calibration.about.items():
+        click.echo(f"{name}: {found}" if not isinstance(found, dict) else f"{name}:")
+        for key, value in found.items() if isinstance(found, dict) else ():
             click.echo(f"  {key}: {value}")
     if card:
         set_quality(folder_of(model), calibration.as_json())
@@ -251,7 +251,7 @@ def calibrate(
         write_readme(chosen["readme"], quality_table(judged_by), QUALITY_MARKS)
 
 
-def _print_trials(foretold: list[Any]) -> None:
+def _print_trials(validated: list[Any]) -> None:
     """One line per kind and strength of damage."""
     import numpy as np
     from rich.console import Console
@@ -260,8 +260,8 @@ def _print_trials(foretold: list[Any]) -> None:
     from bidsseg.quality.verdicts import tally
 
     table = Table("damage", "Dice", "expected", "reachable", "verdicts", title="Each judged without its own scan")
-    for name in sorted({one.trial.damage.name for one in foretold}):
-        members = [one for one in foretold if one.trial.damage.name == name]
+    for name in sorted({one.trial.damage.name for one in validated}):
+        members = [one for one in validated if one.trial.damage.name == name]
         hoped = [one.assessment.expectation for one in members if one.assessment.expectation]
         means = (
             np.mean([one.trial.mean_dice for one in members]),

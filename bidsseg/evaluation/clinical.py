@@ -58,8 +58,8 @@ def groups(data: Path) -> list[Group]:
     return [tuple(paths) for paths in found.values()]
 
 
-def run_clinical(means: Means, path: Path, workers: int, told: Callable[[str], None]) -> list[ClinicalScan]:
-    """All clinical scans, those already in the file included; ``told`` hears of each new one."""
+def run_clinical(means: Means, path: Path, workers: int, report: Callable[[str], None]) -> list[ClinicalScan]:
+    """All clinical scans, those already in the file included; ``report`` is called with the name of each new one."""
     done = [scan for scan in read_clinical(path) if scan.weights_sha256 == means.sha256]
     known = {scan.name for scan in done}
     left = [group for group in groups(means.data) if not {scan_name(one, means.data) for one in group} <= known]
@@ -67,7 +67,7 @@ def run_clinical(means: Means, path: Path, workers: int, told: Callable[[str], N
         with path.open("a", encoding="utf-8") as handle:
             handle.writelines(json.dumps(asdict(scan)) + "\n" for scan in scans)
         for scan in scans:
-            told(scan.name)
+            report(scan.name)
         done += scans
     return sorted(done, key=lambda scan: scan.name)
 
@@ -128,9 +128,12 @@ def verdicts(scans: Iterable[ClinicalScan], calibration: Calibration) -> list[tu
 
 
 def about(judged: Sequence[tuple[ClinicalScan, Assessment]]) -> dict[str, Any]:
-    """Counts of verdicts, and how ventricles and the agreement of contrasts go with the foretold shortfall."""
+    """Counts of verdicts, and how ventricles and the agreement of contrasts go with the expected shortfall."""
     counts = Counter(found.verdict for _, found in judged)
-    told: dict[str, Any] = {"scans": len(judged), **{verdict: counts[verdict] for verdict in ("pass", "check", "fail")}}
+    counted: dict[str, Any] = {
+        "scans": len(judged),
+        **{verdict: counts[verdict] for verdict in ("pass", "check", "fail")},
+    }
     for name, of in (("ventricle_dice", "ventricle_dice"), ("agreement_of_contrasts", "agreement")):
         pairs = [
             (found.expectation.shortfall, value)
@@ -139,9 +142,9 @@ def about(judged: Sequence[tuple[ClinicalScan, Assessment]]) -> dict[str, Any]:
         ]
         if len(pairs) > 2:
             shortfalls, values = np.array(pairs).T
-            told[name] = {
+            counted[name] = {
                 "scans": len(pairs),
                 "mean": round(float(values.mean()), 3),
                 "correlation_with_shortfall": round(float(np.corrcoef(shortfalls, values)[0, 1]), 2),
             }
-    return told
+    return counted

@@ -113,15 +113,15 @@ class Means:
     sha256: str
 
 
-def run_study(means: Means, path: Path, workers: int, told: Callable[[Trial], None]) -> list[Trial]:
-    """All trials of a model, those already in the file included; ``told`` hears of each new one."""
+def run_study(means: Means, path: Path, workers: int, report: Callable[[Trial], None]) -> list[Trial]:
+    """All trials of a model, those already in the file included; ``report`` is called with each new one."""
     tried = study(means.data)
     known = {(trial.view, trial.damage): trial for trial in read_trials(path) if trial.weights_sha256 == means.sha256}
     trials = [known[one] for one in tried if one in known]
     for trial in in_parallel(partial(run_trial, means), [one for one in tried if one not in known], workers):
         with path.open("a", encoding="utf-8") as handle:
             handle.write(trial.as_line() + "\n")
-        told(trial)
+        report(trial)
         trials.append(trial)
     return trials
 

@@ -87,7 +87,7 @@ class Calibration:
     check_above: float
     "Shortfall above which it deserves a look."
     about: dict[str, Any] = field(default_factory=dict)
-    "What it was fitted on, and how well it foretells scans that it was not fitted on."
+    "What it was fitted on, and how well it predicts scans that it was not fitted on."
     features: tuple[str, ...] = FEATURES
 
     def as_json(self) -> dict[str, Any]:

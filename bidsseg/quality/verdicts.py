@@ -27,8 +27,8 @@ def verdict(assessed: tuple[str, Sequence[str]], agreement: float | None) -> tup
     word, reasons = assessed
     if agreement is None or not agreement < LOW_AGREEMENT:
         return word, list(reasons)
-    told = f"the answers from the session's contrasts agree little: mean Dice {agreement:.2f}"
-    return ("check" if word == "pass" else word), [*reasons, told]
+    reason = f"the contrasts of this session give inconsistent labels: mean Dice {agreement:.2f}"
+    return ("check" if word == "pass" else word), [*reasons, reason]
 
 
 def judged(quality: Mapping[str, Any], agreement: Mapping[str, Any]) -> dict[str, Any]:

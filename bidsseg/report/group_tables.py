@@ -159,7 +159,9 @@ def _add_scan(gathered: Gathered, source: Source, found: ScanOutputs, table: Tex
     if not isinstance(quality, dict):
         raise ValueError("the quality file is not a JSON object")
     volumes = read_table(found.volumes, list(VOLUME_COLUMNS))
-    entry = Entry(*source.cells, anchor=found.anchor, quality=told(judged(quality, read_json(found.agreement))))
+    entry = Entry(
+        *source.cells, anchor=found.anchor, quality=quality_cells(judged(quality, read_json(found.agreement)))
+    )
     numbers = gathered.cohort.numbers_of_volumes(volumes)
     _write_rows(table, source, volumes)
     gathered.cohort.add(entry, numbers)
@@ -192,7 +194,7 @@ def _write_rows(table: TextIO, source: Source, found: Table) -> None:
     table.writelines(f"{prefix}\t" + "\t".join(map(harmless, row)) + "\n" for row in found.rows)
 
 
-def told(quality: Mapping[str, Any]) -> dict[str, str]:
+def quality_cells(quality: Mapping[str, Any]) -> dict[str, str]:
     """The cells of a quality file: numbers and words as they are, lists as one line."""
     cells = {}
     for key, value in quality.items():

@@ -126,10 +126,10 @@ def read_lesions(out_dir: Path, subject: str, sessions: Iterable[str]) -> Lesion
     described.sort(key=lambda lesions: (order.index(session_of(lesions)), lesions.base))
     found = [session_lesions(out_dir, lesions) for lesions in described]
     changes = read_changes(participant)
-    told = {table.path for session in found for table in session.tables}
-    told |= {changes.table.path} if changes and changes.table else set()
+    shown = {table.path for session in found for table in session.tables}
+    shown |= {changes.table.path} if changes and changes.table else set()
     tables = (lesion_table(out_dir, path) for path in participant.lesion_tables())
-    others = [table for table in tables if table is not None and table.path not in told]
+    others = [table for table in tables if table is not None and table.path not in shown]
     masked = {session_of(lesions) for lesions in described}
     unmasked = [f"session {name}" if name else "the only session" for name in sessions if name not in masked]
     return Lesions(found, changes, others, unmasked)

@@ -67,6 +67,6 @@ def remove_log(log: Path) -> bool:
     return there
 
 
-def told_in(log: Path) -> Failure:
+def failure_in(log: Path) -> Failure:
     """What a log tells."""
     return failure_from(read_json(failure_beside(log))) or Failure(f"see {log}", Kind.DEFECT, "")

@@ -18,7 +18,7 @@ from bidsseg.files import json_content, table, write_text
 from bidsseg.labels import label_table
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.tables import LESION_CODES
-from bidsseg.workflow.failures import told_in
+from bidsseg.workflow.failures import failure_in
 from bidsseg.workflow.jobs import LesionJob
 from bidsseg.workflow.lesion_stages import is_done, remove_changes, remove_lesions
 
@@ -48,8 +48,8 @@ class ScanMask:
 
 
 @dataclass(frozen=True)
-class Told:
-    """How it stands with one session's lesions."""
+class LesionStatus:
+    """What has become of the lesions of one session: a row of the table that a run ends with."""
 
     name: str
     result: str
@@ -63,7 +63,7 @@ class Plan:
 
     jobs: tuple[LesionJob, ...]
     complete: tuple[LesionJob, ...]
-    told: tuple[Told, ...]
+    rows: tuple[LesionStatus, ...]
     "Sessions without a mask, and those where it is not clear which."
 
 
@@ -107,7 +107,7 @@ def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, 
     """
     jobs: list[LesionJob] = []
     complete: list[LesionJob] = []
-    told: list[Told] = []
+    rows: list[LesionStatus] = []
     for subject, scans in found.items():
         masks: list[ScanMask] = []
         removed = False
@@ -116,10 +116,10 @@ def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, 
             try:
                 mask = mask_of(places, request)
             except UserError as error:
-                told.append(Told(_name(subject, session), "lesions failed", str(error)))
+                rows.append(LesionStatus(_name(subject, session), "lesions failed", str(error)))
                 continue
             if mask is None:
-                told.append(Told(_name(subject, session), "no mask"))
+                rows.append(LesionStatus(_name(subject, session), "no mask"))
             masks += [mask] if mask else []
             if not dry_run:
                 removed |= _remove_others(places, mask)
@@ -132,7 +132,7 @@ def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, 
         if masks:
             job = _job(masks, request, overwrite)
             (complete if not overwrite and is_done(job) else jobs).append(job)
-    return Plan(tuple(jobs), tuple(complete), tuple(told))
+    return Plan(tuple(jobs), tuple(complete), tuple(rows))
 
 
 def _name(subject: str, session: str | None) -> str:
@@ -177,25 +177,25 @@ def _uri(mask: Path, links: Mapping[Path, str]) -> str:
     return f"bids:{links[folder]}:{mask.relative_to(folder).as_posix()}"
 
 
-def told_of(job: LesionJob, result: str) -> list[Told]:
+def status_rows(job: LesionJob, result: str) -> list[LesionStatus]:
     """One line for each scan of a participant that is not run."""
     names = zip(job.places, job.masks, strict=True)
-    return [Told(f"{place.scan.stem} lesions", result, f"mask {Path(mask).name}") for place, mask in names]
+    return [LesionStatus(f"{place.scan.stem} lesions", result, f"mask {Path(mask).name}") for place, mask in names]
 
 
-def outcomes(job: LesionJob, failure: Failure | None) -> list[Told]:
+def outcomes(job: LesionJob, failure: Failure | None) -> list[LesionStatus]:
     """How each scan of a participant went; ``failure`` is what ended all of it, if something did."""
-    told = []
+    rows = []
     for place, mask in zip(job.places, job.masks, strict=True):
         name = f"{place.scan.stem} lesions"
         if place.lesion_log.exists():
-            told.append(Told(name, "lesions failed", told_in(place.lesion_log).error))
+            rows.append(LesionStatus(name, "lesions failed", failure_in(place.lesion_log).error))
         elif failure is not None or not place.lesions.summary.exists():
-            told.append(Told(name, "lesions failed", f"{mask}: {failure.error if failure else 'not finished'}"))
+            rows.append(LesionStatus(name, "lesions failed", f"{mask}: {failure.error if failure else 'not finished'}"))
         else:
             found = json_content(place.lesions.summary)
-            told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
-    return told
+            rows.append(LesionStatus(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
+    return rows
 
 
 def write_lesion_root(out: Path) -> None:

@@ -164,8 +164,8 @@ class Runner:
 
         failure = self._failure_of(f"lesions_{job.subject}")
         if failure is None:
-            told = is_done(job) or any(place.lesion_log.exists() for place in job.places)
-            return None if told else not_done(error)
+            known = is_done(job) or any(place.lesion_log.exists() for place in job.places)
+            return None if known else not_done(error)
         for place in job.places:
             if not place.lesions.summary.exists():
                 write_log(place.lesion_log, failure)
@@ -234,9 +234,9 @@ class Runner:
     def _outcome(self, job: Job, error: str) -> Outcome:
         failure = next(filter(None, map(self._failure_of, parts_of(job))), None)
         if failure is not None:
-            told = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
-            write_log(job.place.log, told)
-            return Outcome(job, told)
+            named = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
+            write_log(job.place.log, named)
+            return Outcome(job, named)
         if is_complete(job.place, job.made_with()):
             remove_log(job.place.log)
             return Outcome(job)

@@ -216,7 +216,7 @@ def _lesions(places: Sequence[ScanOutputs], recipe: OutputSettings, options: Run
     """Describe the lesions of all segmented scans that have a mask, or tell what is to do."""
     if not options.derivatives:
         return []
-    from bidsseg.workflow.lesion_plan import by_session, finished, outcomes, plan, told_of, write_lesion_root
+    from bidsseg.workflow.lesion_plan import by_session, finished, outcomes, plan, status_rows, write_lesion_root
 
     request = _lesion_request(recipe, options)
     subjects = sorted({place.scan.subject for place in places})
@@ -225,17 +225,17 @@ def _lesions(places: Sequence[ScanOutputs], recipe: OutputSettings, options: Run
     else:
         found = {name: finished(request, name) for name in subjects}
     planned = plan(found, request, options.overwrite, options.dry_run)
-    told = [*planned.told, *(line for job in planned.complete for line in told_of(job, "complete"))]
+    rows = [*planned.rows, *(line for job in planned.complete for line in status_rows(job, "complete"))]
     if options.dry_run:
-        told += [line for job in planned.jobs for line in told_of(job, "to do")]
+        rows += [line for job in planned.jobs for line in status_rows(job, "to do")]
     elif planned.jobs:
         write_lesion_root(options.out_dir.resolve())
         from bidsseg.workflow.nipype_workflow import run_lesion_jobs
 
         with progress(len(planned.jobs)) as on_scan:
             for job, failure in run_lesion_jobs(planned.jobs, pool, on_scan):
-                told += outcomes(job, failure)
-    return [Row(line.name, line.result, line.why) for line in told]
+                rows += outcomes(job, failure)
+    return [Row(line.name, line.result, line.why) for line in rows]
 
 
 def _lesion_request(recipe: OutputSettings, options: RunOptions) -> LesionPlanInputs:
@@ -293,15 +293,15 @@ def _read_plugin(path: Path) -> dict[str, Any]:
 def _with_verdicts(rows: Sequence[Row], places: Sequence[ScanOutputs]) -> list[Row]:
     """The rows of segmented scans with their verdicts, and the reasons and warnings; contrasts are compared by now."""
     by_name = {place.scan.stem: place for place in places}
-    told = []
+    judged_rows = []
     for row in rows:
         if row.result in ("done", "complete") and row.name in by_name:
             place = by_name[row.name]
             quality = judged(read_json(place.quality), read_json(place.agreement))
             noticed = [*reasons_of(quality), *map(str, quality.get("Warnings", ()))] if row.result == "done" else []
             row = replace(row, verdict=verdict_of(quality), why="; ".join(noticed) or row.why)
-        told.append(row)
-    return told
+        judged_rows.append(row)
+    return judged_rows
 
 
 def _write_citation(out: Path, recipe: OutputSettings, options: RunOptions) -> None:

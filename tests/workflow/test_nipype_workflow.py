@@ -18,7 +18,7 @@ from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 from bidsseg.errors import Defect, Failure, FileError, Kind, UserError
 from bidsseg.files import write_json
 from bidsseg.lesions.options import LesionOptions
-from bidsseg.workflow.failures import record, recorded, recorded_in, told_in
+from bidsseg.workflow.failures import failure_in, record, recorded, recorded_in
 from bidsseg.workflow.jobs import Job, LesionJob, job_for
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, monitor_resources
 from bidsseg.workflow.nipype_workflow import (
@@ -252,7 +252,7 @@ def test_lesions_whose_worker_died_are_tried_once_more_alone(
     assert run_lesions(lesion_jobs, replace(how, plugin={})) == [None, None]
     logs = [job.places[0].lesion_log for job in lesion_jobs]
     assert [log.read_text() for log in logs] == [f"Error: {WORKER_DIED}\n"] * 2
-    assert [told_in(log).kind for log in logs] == [Kind.KILLED] * 2
+    assert [failure_in(log).kind for log in logs] == [Kind.KILLED] * 2
 
 
 def test_lesions_that_were_never_run_are_not_done(
