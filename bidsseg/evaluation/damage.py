@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.train.data import Anatomy
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.held_out import Case
 
 SEED = 7
@@ -125,8 +125,11 @@ def _cropped(upper: bool) -> Damager:
         window = (..., slice(low + missing, None) if upper else slice(0, high - missing))
         affine = case.image.affine.copy()
         affine[:3, 3] += affine[:3, 2] * (window[1].start or 0)
-        anatomy = Anatomy(*(factor[window] for factor in vars(case.anatomy).values()))
-        return replace(case, image=replace(case.image, data=case.image.data[window], affine=affine), anatomy=anatomy)
+        tissue, side, parcel = (
+            volume[window] for volume in (case.anatomy.tissue, case.anatomy.side, case.anatomy.parcel)
+        )
+        image = replace(case.image, data=case.image.data[window], affine=affine)
+        return replace(case, image=image, anatomy=Anatomy(tissue, side, parcel))
 
     return damager
 

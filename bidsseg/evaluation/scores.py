@@ -17,8 +17,8 @@ from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUE, Codes, Scheme, encode, label_table
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.train.data import Anatomy
 from bidsseg.train.held_out import Case
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}

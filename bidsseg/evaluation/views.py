@@ -19,12 +19,12 @@ from scipy import ndimage
 from bidsseg.evaluation.scores import Condition, recolour
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import at_1mm
-from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
+from bidsseg.labels import TISSUE
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.data import (
     LESION_KIND,
-    Anatomy,
     Subject,
     crop_to_brain,
     head_maps,
@@ -32,6 +32,7 @@ from bidsseg.train.data import (
     load_brain,
     load_head,
     load_lesions,
+    unpack,
 )
 from bidsseg.train.held_out import Case
 from bidsseg.train.synthesis import MNI_BRAIN_BOX
@@ -87,7 +88,7 @@ def shown(view: View, data: Path) -> Case:
     packed = subject.packed
     if view.lesion_ml:
         packed = with_lesions(subject, lesions(data), 1000 * view.lesion_ml, rng)
-    anatomy = unpacked(packed)
+    anatomy = unpack(packed)
     grey = _scanned(view, subject, packed, anatomy, rng) if view.has_lobes else _rendered(packed, rng)
     if not view.head:
         brain = _own_brain(subject, anatomy)
@@ -119,13 +120,6 @@ def _subject(view: View, data: Path) -> Subject:
         return load_head(maps[view.anatomy])
     host = load_head(maps[view.head] if view.head else next(iter(maps.values())))
     return crop_to_brain(into_head(*_brain(data / "miccai2012-train" / view.anatomy), host, view.anatomy))
-
-
-def unpacked(packed: NDArray[np.int16]) -> Anatomy:
-    """The factors that ``bidsseg.train.data.pack`` packed."""
-    parcel = (packed >> 6 & 63).astype(np.uint8)
-    parcel[parcel == 63] = UNKNOWN_PARCEL
-    return Anatomy((packed & 31).astype(np.uint8), (packed >> 5 & 1).astype(np.uint8), parcel)
 
 
 def with_lesions(

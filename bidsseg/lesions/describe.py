@@ -26,7 +26,7 @@ from bidsseg.lesions.measures import Walls, at_pieces, cubes_of, measured, measu
 from bidsseg.lesions.options import ROUNDED_DOWN, LesionOptions
 from bidsseg.lesions.parts import part_at, split
 from bidsseg.lesions.records import LesionReport, Pieces
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
 
 LARGEST_SHARE, LARGEST_ML = 0.5, 10.0
 "A mask that fills half of the brain, and more than this, holds something else."
@@ -35,7 +35,7 @@ LARGEST_SHARE, LARGEST_ML = 0.5, 10.0
 def lesion_features(
     image: Image,
     mask: Image,
-    segmentation: Segmentation,
+    anatomy: Anatomy,
     options: LesionOptions | None = None,
     named_probability: bool = False,
 ) -> LesionReport:
@@ -48,13 +48,13 @@ def lesion_features(
     segmentation and scan differ in shape, ``UserError`` for mask values that mean nothing.
     """
     options = options or LesionOptions()
-    if segmentation.tissue.shape != image.data.shape:
-        raise ValueError(f"segmentation {segmentation.tissue.shape} and scan {image.data.shape} must share one grid")
+    if anatomy.tissue.shape != image.data.shape:
+        raise ValueError(f"segmentation {anatomy.tissue.shape} and scan {image.data.shape} must share one grid")
     read = read_labels(mask.data, options.threshold, named_probability)
-    check_size(read.labels, mask, segmentation)
+    check_size(read.labels, mask, anatomy)
     components = label_components(read.labels, mask.affine, image.grid)
     on_scan = on_scan_grid(components, image, is_same_grid(image.geometry, mask.geometry))
-    corrected = correct_under_lesions(segmentation, on_scan > 0)
+    corrected = correct_under_lesions(anatomy, on_scan > 0)
     count = int((components.volumes_mm3 >= options.min_volume_mm3 * ROUNDED_DOWN).sum())
     part = split(components, count, options)
     pieces = _pieces(components, part, image)
@@ -71,13 +71,13 @@ def lesion_features(
         pieces=pieces,
         labels=listed.astype(np.uint16),
         part_labels=_part_labels(listed, image, components, part),
-        segmentation=corrected,
-        corrected_voxels=int((corrected.tissue != segmentation.tissue).sum()),
+        anatomy=corrected,
+        corrected_voxels=int((corrected.tissue != anatomy.tissue).sum()),
         ventricle_mm=ventricle,
         cortex_mm=cortex,
         kind=read.kind,
         options=options,
-        warnings=read.warnings + mismatches(image, mask) + _misplaced(pieces, segmentation),
+        warnings=read.warnings + mismatches(image, mask) + _misplaced(pieces, anatomy),
     )
 
 
@@ -90,10 +90,10 @@ def _part_labels(lesion: Ints, image: Image, components: LesionComponents, part:
     return labels
 
 
-def check_size(values: NDArray[np.int32], mask: Image, segmentation: Segmentation) -> None:
+def check_size(values: NDArray[np.int32], mask: Image, anatomy: Anatomy) -> None:
     """Raise ``UserError`` where a mask is too large to be one of lesions: a brain mask, or a scan."""
     lesion_ml = np.count_nonzero(values) * mask.voxel_volume_mm3 / 1000
-    brain_ml = np.count_nonzero(segmentation.tissue) * segmentation.voxel_volume_mm3 / 1000
+    brain_ml = np.count_nonzero(anatomy.tissue) * anatomy.voxel_volume_mm3 / 1000
     if lesion_ml > max(LARGEST_SHARE * brain_ml, LARGEST_ML):
         raise UserError(
             f"{lesion_ml:.0f} mL in the lesion mask, of {brain_ml:.0f} mL in the brain; give a mask of lesions only"
@@ -115,12 +115,12 @@ def _pieces(components: LesionComponents, part: Ints, image: Image) -> Pieces:
     )
 
 
-def _misplaced(pieces: Pieces, segmentation: Segmentation) -> tuple[str, ...]:
+def _misplaced(pieces: Pieces, anatomy: Anatomy) -> tuple[str, ...]:
     """Warnings about lesions where there is no brain."""
     if len(pieces.index) == 0:
         return ()
     beyond = float((pieces.index < 0).mean())
-    brain = float((at_pieces(segmentation.tissue, pieces) > 0).mean())
+    brain = float((at_pieces(anatomy.tissue, pieces) > 0).mean())
     found = []
     if beyond > 0.01:
         found.append(f"{beyond:.0%} of the lesion mask lies outside the scan's field of view")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bidsseg.lesions.masks import LesionComponents, MaskKind, Reals
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.zones import MCDONALD_SITES, Cubes
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class LesionReport:
     "(I, J, K) lesion of each voxel of the scan's grid; 0 also for what is too small."
     part_labels: NDArray[np.uint16]
     "(I, J, K) part of each voxel."
-    segmentation: Segmentation
-    "Corrected under lesions."
+    anatomy: Anatomy
+    "What was segmented, corrected under lesions."
     corrected_voxels: int
     ventricle_mm: Reals
     "(M,) gap of each piece to the lateral ventricles; nan without these."

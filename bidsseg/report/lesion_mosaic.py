@@ -52,7 +52,7 @@ def zone_mosaic(path: Path, image: Image, report: LesionReport) -> None:
 
     Shown are the slices that hold the most lesion, at some distance from one another, in the box of the brain.
     """
-    regions = report.segmentation.labels("regions")
+    regions = report.anatomy.labels("regions")
     scene = scene_of(image, regions, "regions")
     grid = image.grid
     colors = np.array([(0, 0, 0), *(tuple(bytes.fromhex(color[1:])) for color in ZONE_COLORS)], np.uint8)

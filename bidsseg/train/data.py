@@ -29,6 +29,7 @@ from bidsseg.labels import (
     VERMIS_CODES,
     gyri,
 )
+from bidsseg.segmentation.anatomy import Anatomy
 
 logger = logging.getLogger(__name__)
 
@@ -79,15 +80,6 @@ BRAINCOLOR_SIDED = {
 }
 BRAINCOLOR_MIDLINE = {"third-ventricle": (4,), "fourth-ventricle": (11,), "brainstem": (35,), "csf": (46,)}
 BRAINCOLOR_FIFTH_VENTRICLE = 15
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """Factor volumes of one shape: see ``bidsseg.labels``."""
-
-    tissue: NDArray[np.uint8]
-    side: NDArray[np.uint8]
-    parcel: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

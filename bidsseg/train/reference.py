@@ -16,7 +16,8 @@ from bidsseg.imaging.arrays import Floats
 from bidsseg.labels import LOBAR_TISSUES, SCHEMES, TISSUE, Scheme, code_lookup, label_table, other_sides
 from bidsseg.quality.reorientation import N_KINDS, kind_of_tissue, on_atlas_grid
 from bidsseg.quality.usual import CORTEX_OF_LOBE, lobe_ratios
-from bidsseg.train.data import Anatomy, brain_box, brain_folders, head_maps, load_brain, load_head
+from bidsseg.segmentation.anatomy import Anatomy
+from bidsseg.train.data import brain_box, brain_folders, head_maps, load_brain, load_head
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from bidsseg.lesions.describe import lesion_features
 from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import LesionReport
 from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
-from bidsseg.segmentation.result import Segmentation, from_labels
+from bidsseg.segmentation.anatomy import Anatomy, from_labels
 from bidsseg.workflow.failures import remove_log, write_log
 from bidsseg.workflow.jobs import LesionJob
 
@@ -89,7 +88,7 @@ def describe_participant(fields: dict[str, Any]) -> str:
     job = LesionJob(**fields)
     sessions: list[Session] = []
     stems: list[str] = []
-    first: tuple[Image, Segmentation] | None = None
+    first: tuple[Image, Anatomy] | None = None
     for number, place in enumerate(job.places):
         try:
             with one_line_errors(job.masks[number]):
@@ -102,9 +101,9 @@ def describe_participant(fields: dict[str, Any]) -> str:
         except UserError as error:
             write_log(place.lesion_log, failure_of(error))
             continue
-        first = first or (image, report.segmentation)
+        first = first or (image, report.anatomy)
         name = place.scan.session or place.scan.stem
-        sessions.append(Session(name, slim(report), matrix))
+        sessions.append(Session(name, report.lesions, report.components, matrix))
         stems.append(place.scan.stem)
     if not job.overwrite:
         table = ParticipantOutputs(Path(job.out), job.subject).changes_table
@@ -113,28 +112,19 @@ def describe_participant(fields: dict[str, Any]) -> str:
     return job.subject
 
 
-def _from_first(first: tuple[Image, Segmentation], image: Image, threads: int) -> Any:
+def _from_first(first: tuple[Image, Anatomy], image: Image, threads: int) -> Any:
     from bidsseg.imaging.registration import rigid_transform
 
-    fixed, segmentation = first
-    return rigid_transform(fixed, image, segmentation.tissue > 0, threads)
-
-
-def slim(report: LesionReport) -> LesionReport:
-    """The report without the volumes that following lesions does not need: many sessions fit in memory."""
-    none = np.zeros((1, 1, 1), np.uint8)
-    empty = Segmentation(none, none, none, none.astype(np.float16), report.segmentation.affine, False)
-    return replace(
-        report, segmentation=empty, labels=none.astype(np.uint16), part_labels=none.astype(np.uint16), cubes=()
-    )
+    fixed, anatomy = first
+    return rigid_transform(fixed, image, anatomy.brain_mask, threads)
 
 
 def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> LesionReport:
     """Measure the lesions of one scan and write all about them."""
     regions, lobes = (load(place.labels(scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
-    segmentation = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
+    anatomy = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
     mask = load(job.masks[number], uniform_ok=True)
-    report = lesion_features(image, mask, segmentation, job.made_with, is_probability(job.masks[number]))
+    report = lesion_features(image, mask, anatomy, job.made_with, is_probability(job.masks[number]))
     uris = [job.mask_uris[number], place.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
     written = place.lesions.files

@@ -190,6 +190,7 @@ def load_segmentations(path: Path) -> dict[str, Segmentation]:
 
 
 def _segmentation_from(arrays: Any, name: str) -> Segmentation:
-    tissue, side, parcel, confidence = (arrays[f"{name}_{volume}"] for volume in VOLUMES)
+    volumes = {volume: arrays[f"{name}_{volume}"] for volume in VOLUMES}
     has_gyri, edge = arrays[f"{name}_rest"]
-    return Segmentation(tissue, side, parcel, confidence, arrays[f"{name}_affine"], bool(has_gyri), float(edge))
+    affine = arrays[f"{name}_affine"]
+    return Segmentation(**volumes, affine=affine, has_gyri=bool(has_gyri), edge_fraction=float(edge))

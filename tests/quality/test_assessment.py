@@ -163,7 +163,7 @@ def test_quality_of_lopsided_white_matter() -> None:
     side = np.array([LEFT, LEFT, LEFT, RIGHT], np.uint8).reshape(4, 1, 1)
     parcel = np.full((4, 1, 1), len(gyri()) - 1, np.uint8)
     confidence = np.full((4, 1, 1), 0.5, np.float16)
-    found = quality(Segmentation(tissue, side, parcel, confidence, np.eye(4), has_gyri=True))
+    found = quality(Segmentation(tissue, side, parcel, confidence=confidence))
     assert found["CerebralAsymmetry"] == 0.5
     assert found["MeanConfidence"] == 0.5
     assert found["IntracranialVolumeMm3"] == pytest.approx(4)

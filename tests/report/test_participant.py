@@ -51,7 +51,7 @@ def phantom(seed: int = 0) -> tuple[Image, Segmentation]:
     confidence = np.where(tissue > 0, 0.9, 0).astype(np.float16)
     affine = np.diag((*SPACING_MM, 1.0))
     image = Image(data, affine, Nifti1Header())
-    return image, Segmentation(tissue, side, parcel, confidence, affine, True)
+    return image, Segmentation(tissue, side, parcel, affine, confidence=confidence)
 
 
 def add_scan(

@@ -41,7 +41,7 @@ def blocks(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Segmentation:
     tissue = np.zeros(shape, np.uint8)
     tissue[: shape[0] // 2] = 1
     zeros = np.zeros(shape, np.uint8)
-    return Segmentation(tissue, zeros, zeros, np.ones(shape, np.float16), affine, has_gyri=True)
+    return Segmentation(tissue, zeros, zeros, affine, confidence=np.ones(shape, np.float16))
 
 
 @pytest.fixture(autouse=True)
