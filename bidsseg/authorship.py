@@ -1,4 +1,4 @@
-"""Which files bidsseg wrote, and nobody has changed since: all others are somebody's work, and are not replaced.
+"""Recognises files that bidsseg wrote and nobody has changed since; all others may be somebody's work and are kept.
 
 The files tell by themselves, so that it can be told after a killed run, and of files that were moved. Images carry a
 checksum of their voxels in the header's description: a label image corrected by hand is no longer ours. Pictures name

@@ -28,7 +28,7 @@ class UserError(Exception):
 
 
 class Defect(UserError):
-    """Ours, not the user's; the line says where the traceback is."""
+    """A defect of bidsseg, not a mistake of the user; the line says where the traceback is."""
 
 
 class FileError(UserError):
@@ -53,7 +53,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def full_disk(path: Path | str) -> str:
-    """What is said where there is no room to write ``path``: which file system, how full, and what to do."""
+    """The line for a file system that is full: which one, how full, and what to do."""
     there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
     mount = next(folder for folder in (there.resolve(), *there.resolve().parents) if os.path.ismount(folder))
     free_mb = shutil.disk_usage(there).free / 1e6
@@ -78,7 +78,7 @@ class Kind(str, Enum):
     DEFECT = "defect"
     "Ours: nobody expected it."
     KILLED = "killed"
-    "The process ended without a word, most likely for want of memory; alone it may succeed."
+    "The process was killed, probably because memory ran out; by itself the scan may succeed."
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def listed(out: Path, marker: Path) -> list[Path]:
 def remove_outputs(out: Path, marker: Path) -> bool:
     """Remove the files that a marker lists, and at last the marker; whether there was one.
 
-    Images that somebody has changed since stay. A kill amid this leaves a marker of what is not complete, and the next
+    Images that somebody has changed since stay. A kill meanwhile leaves a marker of what is not complete, and the next
     run goes on.
     """
     for path in listed(out, marker):

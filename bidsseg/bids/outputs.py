@@ -141,7 +141,7 @@ class ScanOutputs:
         return [f"bids:raw:{path.relative_to(self.dataset).as_posix()}" for path in self.sources]
 
     def source_state(self) -> dict[str, Any]:
-        """What tells a scan, and its partners, from changed ones at the cost of a glance; raises ``OSError``.
+        """Cheap fingerprint (size, hash of the first 64 KiB) used to detect changed inputs; raises ``OSError``.
 
         A mended header alone leaves the size as it is.
         """
@@ -155,7 +155,7 @@ class ScanOutputs:
 
     @property
     def quality(self) -> Path:
-        """The verdict and its measures; the file that tells that the scan is complete."""
+        """The verdict and its measures; this file marks the scan as complete."""
         return self.file(QUALITY.lstrip("_"), desc=self.scan.suffix)
 
     @property
@@ -165,7 +165,7 @@ class ScanOutputs:
 
     @property
     def anchor(self) -> str:
-        """The scan's place on the participant's page."""
+        """The anchor of the scan on the participant's page."""
         return self.quality.name.removesuffix(QUALITY)
 
     @property
@@ -261,7 +261,7 @@ class ParticipantOutputs:
         return {path.name.removesuffix(ERROR): path for path in found}
 
     def reported(self) -> list[Path]:
-        """The files that tell of news for the participant's page."""
+        """The files whose change makes the participant's page out of date."""
         patterns = (f"**/anat/*{QUALITY}", "**/anat/*_agreement.json", "**/*_lesions.json")
         return [*(path for pattern in patterns for path in self.folder.glob(pattern)), *self.logs().values()]
 
@@ -304,7 +304,7 @@ def defect_log(out: Path) -> Path:
 
 
 def failure_beside(log: Path) -> Path:
-    """What a log tells, as data."""
+    """The same failure as data."""
     return log.with_suffix(".json")
 
 

@@ -1,4 +1,4 @@
-"""What the commands of ``brainseg-cli`` share."""
+"""Options and error handling shared by the subcommands of ``brainseg-cli``."""
 
 from __future__ import annotations
 

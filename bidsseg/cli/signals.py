@@ -1,4 +1,4 @@
-"""A command that is told to end still removes its temporary files and ends its processes."""
+"""Lets a terminated command remove its temporary files and end its processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fit what quality control needs from the study, and tell how well it works on scans that it never saw."""
+"""Fits the calibration of quality control to the damage study, and measures it on scans left out of the fit."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def _agreement(codes: Codes, all_codes: Sequence[Codes]) -> float | None:
 
 
 def read_clinical(path: Path) -> Iterator[ClinicalScan]:
-    """The scans in a file, none where there is no such file; a line cut short is left out."""
+    """The scans in a file, empty where there is no such file; an incomplete line is left out."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             stored = json.loads(line)

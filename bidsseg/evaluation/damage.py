@@ -96,7 +96,7 @@ def add_bias(data: Floats, strength: float, rng: Generator) -> Floats:
 
 
 def _header(change: Callable[[float], NDArray[np.float64]]) -> Damager:
-    """A header that tells something else than the truth: the affine times a matrix, the voxels as they were."""
+    """A wrong header: the affine is multiplied by a matrix, the voxels stay as they are."""
 
     def damager(case: Case, strength: float, rng: Generator) -> Case:
         return replace(case, image=replace(case.image, affine=case.image.affine @ change(strength)))

@@ -137,7 +137,7 @@ def in_parallel(work: Callable[[One], Done], items: Sequence[One], workers: int)
 
 
 def read_trials(path: Path) -> Iterator[Trial]:
-    """The trials in a file, none where there is no such file; a line cut short is left out."""
+    """The trials in a file, empty where there is no such file; an incomplete line is left out."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     for line in lines:
         try:

@@ -1,4 +1,4 @@
-"""The kinds of scan that come: contrasts, slices, whole heads and lesions, made of anatomies whose labels are known.
+"""Simulated scans of every kind (contrasts, slices, whole heads, lesions) from anatomies with known labels.
 
 None of these is damage. A scan of 7 mm slices may be labelled as well as such a scan can be, and what is expected of
 it is measured on its like.

@@ -1,4 +1,4 @@
-"""Where the lesions of a mask lie: their sizes, regions, distances, and the sites of the McDonald criteria they touch.
+"""Describes the lesions of a mask: sizes, regions, distances, and the sites of the McDonald criteria they touch.
 
 The rules for zones are in ``zones``, what comes out in ``records``.
 """

@@ -1,4 +1,4 @@
-"""How lesions are told apart and placed."""
+"""Settings for separating lesions and locating them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROUNDED_DOWN = 1 - 1e-6
 
 @dataclass(frozen=True)
 class LesionOptions:
-    """How lesions are told apart and placed."""
+    """Settings for separating lesions and locating them."""
 
     threshold: float = 0.5
     "Probability at or above which a voxel of a probabilistic mask is lesion."

@@ -1,4 +1,4 @@
-"""Confluent lesions split at their necks into parts, the way a reader tells overlapping lesions apart.
+"""Splits confluent lesions at their necks into parts, as a reader separates overlapping lesions.
 
 Every voxel has a depth: how far, in mm, its centre lies inside its lesion. Voxels that climb to the same summit of the
 depth form a basin; the ridge between two basins is as high as the neck between them is half wide. Basins are joined,

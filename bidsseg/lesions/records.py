@@ -1,4 +1,4 @@
-"""What is known of a scan's lesions: how they were looked for, each lesion, and all of them together."""
+"""Records of a scan's lesions: each lesion, each part, and the report on all of them."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def _along_axis(axis: int, first: int, last: int) -> Box:
 
 
 def _pad(volume: Floats, box: Box, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
-    """A box of the volume amid zeros, as evenly as alignment lets, of sides that the network divides.
+    """A box of the volume padded with zeros to sides that the network divides, as evenly as alignment lets.
 
     Returns it with the number of zeros before it along each axis.
     """

@@ -1,4 +1,4 @@
-"""One scan from its voxels to labels with a verdict: what ``predict`` and the Python interfaces share."""
+"""Segments and assesses one scan; ``predict`` and the Python interface share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the evidence of an answer to a verdict in words that a person can act on.
+"""Turns the evidence of a segmentation into a verdict with reasons that a person can act on.
 
 *fail*: something went wrong. *check*: something that an eye can settle. What is expected of a scan is held against what
 scans of its kind reach (see ``expectation``), so that thick slices alone are no reason.

@@ -1,4 +1,4 @@
-"""What of the head is in view: slices, their thickness, and where the field of view cuts the brain."""
+"""The field of view of a scan: its slices, their thickness, and where it cuts the brain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEYOND_MM = 3.0
 "What may be missing of the brain beyond a whole slice: it holds under 1 % of it."
 FEWEST_SLICES = 10
 THICKEST_MM = 8.0
-"That was studied."
+"The thickest slices that the calibration studied."
 SHORTEST_MM = 80.0
 
 
@@ -31,7 +31,7 @@ class FieldOfView:
     smallest_extent_mm: float
     "The field of view's shortest side."
     axis: int = 2
-    "That slices lie along: 0 sagittal, 1 coronal, 2 axial ones."
+    "The axis of the largest spacing: 0 for sagittal slices, 1 for coronal, 2 for axial ones."
 
 
 def field_of_view(image: Image) -> FieldOfView:

@@ -1,4 +1,4 @@
-"""What the network's probabilities tell about its own answer: sums per label, where labels lie, where the brain is cut.
+"""Evidence from the network's probabilities: sums per label, positions of labels, and where the brain is cut.
 
 Everything here is measured; what it means is decided in ``assessment``.
 """

@@ -1,4 +1,4 @@
-"""What Dice to expect of an answer, and what Dice scans of its kind can reach.
+"""The Dice to be expected of a segmentation, and the Dice that scans of its kind can reach.
 
 Both are logistic functions, with an offset for each label, fitted by ``brainseg-cli calibrate`` on held-out scans of
 every kind, clean and damaged, and kept in the model's card. What a kind of scan can reach depends on its slices, its

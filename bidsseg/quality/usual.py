@@ -1,4 +1,4 @@
-"""What is usual in the training population: volumes, places, sides and grey over white matter of every label."""
+"""Usual values in the training population: volumes, positions, asymmetries, and ratios of grey to white matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict on a scan, in words that are the same on the terminal, in tables, pages and files.
+"""The verdict on a scan and its wording, which is the same on the terminal, in tables, on pages and in files.
 
 No numpy: it is read when a run starts.
 """
@@ -14,7 +14,7 @@ TITLES = {"pass": "Pass", "check": "Check", "fail": "Fail"}
 KEYS = ("Verdict", "Reasons")
 "Of a quality file."
 AGREEMENT, WITH = "ContrastAgreement", "ContrastAgreementWith"
-"Keys of the file that tells how far the contrasts of a session agree."
+"Keys of the file that says how far the contrasts of a session agree."
 LOW_AGREEMENT = 0.5
 "Mean Dice over regions of two contrasts below which a scan needs a look."
 

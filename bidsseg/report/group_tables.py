@@ -1,4 +1,4 @@
-"""All participants together: tidy tables, and a page that shows who stands out.
+"""Tidy tables of all participants, and the page that shows who stands out.
 
 Scans are read one after the other and written on at once, so that the tables cost no memory; only the numbers that the
 page shows are kept.
@@ -88,7 +88,7 @@ def run(out_dir: Path) -> None:
     """Write group_volumes.tsv, group_qc.tsv, group_lesions.tsv, group_lesionchanges.tsv (each with its data dictionary)
     and group.html.
 
-    Raises ``NothingSelected`` where no scan has been segmented. What cannot be read is left out, and told.
+    Raises ``NothingSelected`` where no scan has been segmented. What cannot be read is left out with a warning.
     """
     gathered = Gathered(Cohort())
     with ExitStack() as files:

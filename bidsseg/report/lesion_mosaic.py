@@ -37,7 +37,7 @@ from bidsseg.report.mosaic import (
 )
 
 ZONE_COLORS = ("#e6194b", "#ffb000", "#3cb44b", "#00b5d8", "#c77dff", "#9a9a9a")
-"Of ``ZONES``, in their order; told apart on grey and on white, also without red or green."
+"Colours of ``ZONES``, in their order; distinct on grey and on white, also for the colour-blind."
 OPACITY, OUTLINE_OPACITY = 0.6, 1.0
 
 

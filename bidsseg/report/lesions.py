@@ -1,4 +1,4 @@
-"""What a participant's page tells of lesions, read from the files on disk: findings, zones, tables, change."""
+"""The lesions on a participant's page, read from the files on disk: findings, zones, tables and changes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class SessionLesions:
     title: str
     mask: str
     how: str
-    "What the mask holds, and how lesions were told apart."
+    "What kind of mask it is, and how lesions were separated."
     findings: str
     warnings: list[str]
     zones: list[ZoneRow]
@@ -104,7 +104,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Lesions:
-    """All that the page tells of lesions."""
+    """Everything that the page shows of lesions."""
 
     sessions: list[SessionLesions]
     changes: Changes | None

@@ -73,7 +73,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page tells of one scan."""
+    """What the page shows of one scan."""
 
     place: ScanOutputs
     quality: Mapping[str, Any]
@@ -162,7 +162,7 @@ def participant_report(out_dir: Path, subject: str) -> Path:
 
 
 def section(place: ScanOutputs) -> Section:
-    """Read a scan's quality and volumes; what cannot be read is told on the page."""
+    """Read a scan's quality and volumes; the page names what cannot be read."""
     problems: list[str] = []
     quality: Mapping[str, Any] = {}
     charts: list[Chart] = []
@@ -287,7 +287,7 @@ def failures(out_dir: Path, subject: str) -> list[Failure]:
 
 
 def reason_and_log(path: Path) -> tuple[str, str]:
-    """What a log tells in one line, and the end of the log."""
+    """The failure in one line, and the end of the log."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What lies in every voxel of a grid, and the label images that follow from it."""
+"""The anatomy of every voxel of a grid, and the label images that follow from it."""
 
 from __future__ import annotations
 

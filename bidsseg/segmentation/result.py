@@ -1,4 +1,4 @@
-"""A segmentation on a scan's own grid, and what follows from it: label maps, volumes, masks, confidence."""
+"""The segmentation of a scan on its own grid: labels, volumes, masks, confidence and verdict."""
 
 from __future__ import annotations
 

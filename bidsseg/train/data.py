@@ -307,7 +307,7 @@ def _read(path: Path) -> Subject:
 
 
 def together(heads: Sequence[Subject], brains: Sequence[Subject]) -> Iterator[Subject]:
-    """The heads, and every brain amid the surroundings of some of them."""
+    """The heads, and every brain within the surroundings of some of them."""
     yield from heads
     pairs = [
         (brain, heads[(number * HEADS_PER_BRAIN + turn) % len(heads)])

@@ -172,5 +172,5 @@ def subjects_and_lesions(data: Path, cache: Path) -> tuple[list[Subject], list[N
 
 
 def subjects_of(known: TrainingSet) -> list[Subject]:
-    """Heads and brains amid them, in the order in which ``load_subjects`` gives them."""
+    """Heads, and brains within them, in the order in which ``load_subjects`` gives them."""
     return sorted(together(known.heads, known.brains), key=lambda subject: subject.name)

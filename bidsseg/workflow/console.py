@@ -1,4 +1,4 @@
-"""How a run went: a table of its scans, and a line for each error."""
+"""The closing table of a run, with the result of each scan, and one line for each error."""
 
 from __future__ import annotations
 

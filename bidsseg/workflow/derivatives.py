@@ -1,4 +1,4 @@
-"""BIDS out: everything written for one scan.
+"""Writes all BIDS derivatives of one scan.
 
 Every file appears under its name only when whole. The quality file of a scan is written last: it is there, with the
 recipe of this run and all that it lists, if and only if the scan is complete. When a scan is done again, what was there

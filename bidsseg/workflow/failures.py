@@ -1,4 +1,4 @@
-"""What went wrong with a scan, as data: a step leaves it in its folder; the runner reads it there, and writes logs."""
+"""Failures of scans as data: a step leaves one in its folder, and the runner reads it there and writes logs."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def remove_log(log: Path) -> bool:
 
 
 def failure_in(log: Path) -> Failure:
-    """What a log tells."""
+    """The failure that a log describes."""
     return failure_from(read_json(failure_beside(log))) or Failure(f"see {log}", Kind.DEFECT, "")

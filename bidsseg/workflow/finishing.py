@@ -1,4 +1,4 @@
-"""What follows the scans: contrasts compared within sessions, and the participants' reports."""
+"""The steps after all scans: comparing the contrasts of each session, and writing the participants' reports."""
 
 from __future__ import annotations
 

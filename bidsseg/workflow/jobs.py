@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other: plain values. No torch here, so that a run starts quickly."""
+"""Jobs that the processes of a run pass to each other, as plain values. No torch here, so that a run starts quickly."""
 
 from __future__ import annotations
 

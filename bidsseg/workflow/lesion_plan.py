@@ -1,4 +1,4 @@
-"""The lesions of many participants: which masks there are, what is to do, how it went."""
+"""The lesions of many participants: which masks there are, what has to be done, and what came of it."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def by_session(places: Sequence[ScanOutputs]) -> list[ScanOutputs]:
 
 
 def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, overwrite: bool, dry_run: bool) -> Plan:
-    """Pair scans and masks, and tell what is up to date; ``found`` holds the scans of each subject, by session.
+    """Pair scans with masks and find out what is up to date; ``found`` holds the scans of each subject, by session.
 
-    Removes results whose mask is there no more, unless it is a dry run.
+    Deletes results whose mask no longer exists, unless it is a dry run.
     """
     jobs: list[LesionJob] = []
     complete: list[LesionJob] = []

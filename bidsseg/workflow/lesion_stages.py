@@ -1,4 +1,4 @@
-"""The lesions of a participant, files in, files out: what a workflow's node calls, and what is done already.
+"""The lesions of one participant, from files to files: the function of a workflow node, and what is up to date.
 
 Lesions are placed in the label images of an earlier segmentation, so a new mask or another option costs no second
 segmentation. No nipype here.
@@ -65,13 +65,16 @@ def _is_current(place: ScanOutputs, mask: str, job: LesionJob) -> bool:
 
 
 def remove_lesions(place: ScanOutputs) -> bool:
-    """Remove what a mask led to, be it a result or a failure; whether there was anything."""
+    """Remove the results of a mask, or the log of its failure; return whether there was anything."""
     failed = remove_log(place.lesion_log)
     return remove_outputs(place.out, place.lesions.summary) or failed
 
 
 def make_room(place: ScanOutputs, overwrite: bool) -> None:
-    """Remove what is to be written anew; raises ``UserError`` where some of it is not ours, unless ``overwrite``."""
+    """Remove earlier results before they are written again.
+
+    Raises ``UserError`` where bidsseg did not write some of them, unless ``overwrite``.
+    """
     if not overwrite:
         expected = [*place.lesions.files, place.lesion_figure, *listed(place.out, place.lesions.summary)]
         refuse_to_replace(expected, LESION_TABLES)
@@ -79,12 +82,12 @@ def make_room(place: ScanOutputs, overwrite: bool) -> None:
 
 
 def remove_changes(out: Path, subject: str) -> bool:
-    """Remove what was found by following lesions over sessions; whether there was anything."""
+    """Remove the changes over sessions; return whether there was anything."""
     return remove_outputs(out, ParticipantOutputs(out, subject).changes)
 
 
 def describe_participant(fields: dict[str, Any]) -> str:
-    """Lesions of every scan, and their changes; what goes wrong with a mask is told in a log, the others go on."""
+    """Describe the lesions of every scan and their changes; a mask that fails gets a log, and the others continue."""
     job = LesionJob(**fields)
     sessions: list[Session] = []
     stems: list[str] = []

@@ -28,7 +28,7 @@ SCANS_PER_WORKER = 16
 FUSION_GB = 2.0
 "More, for a scan whose probabilities are averaged with others'."
 OnScan = Callable[[str, bool], None]
-"Told the name of a scan that has ended, and whether it went well."
+"Called with the name of a scan that has ended, and whether it succeeded."
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator[Outcome]:
-    """Segment scans and yield an outcome for each, batch by batch; ``on_scan`` is told of each as soon as it ends."""
+    """Segment scans and yield an outcome for each, batch by batch; ``on_scan`` is called as soon as each ends."""
     how = pool.how
     set_up_logging(how.verbose)
     monitor_resources(how)
@@ -124,7 +124,7 @@ class Runner:
         self.failures: dict[str, Failure] = {}
         "By the name of a workflow."
         self.in_memory: Mapping[str, Failure] = {}
-        "By the full name of a node: failures that its worker told."
+        "Failures that workers reported, by the full name of the node."
         self.scratch = how.scratch
         self.scratch.mkdir(parents=True, exist_ok=True)
 
@@ -159,7 +159,7 @@ class Runner:
         return [(job, self._lesion_failure(job, error)) for job in jobs]
 
     def _lesion_failure(self, job: LesionJob, error: str) -> Failure | None:
-        """What ended a participant's lesions; the masks' logs tell it too."""
+        """Why a participant's lesions failed; the logs of the masks say so, too."""
         from bidsseg.workflow.lesion_stages import is_done
 
         failure = self._failure_of(f"lesions_{job.subject}")

@@ -1,4 +1,4 @@
-"""The participant level: find the scans, skip what is complete, run the rest, tell how it went."""
+"""The participant level: find the scans, skip the complete ones, run the others, and show what came of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of one scan, file in, file out: what a workflow's nodes call. No nipype here."""
+"""The stages of one scan, from files to files: the functions of the workflow's nodes. No nipype here."""
 
 from __future__ import annotations
 

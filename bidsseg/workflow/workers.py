@@ -26,8 +26,8 @@ MEMORY_GB = 3.0
 LOW_MEMORY_GB = 2.0
 "The same with --low-mem."
 SECONDS_TO_END = 5.0
-"Of a process that is told to, before it is killed."
-WORKER_DIED = "its process was killed, most likely for want of memory; lower --nprocs, or raise the memory limit"
+"How long a process has to end by itself before it is killed."
+WORKER_DIED = "its process was killed, probably because memory ran out; lower --nprocs, or raise the memory limit"
 
 
 @dataclass(frozen=True)

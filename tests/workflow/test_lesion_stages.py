@@ -163,7 +163,7 @@ def test_nothing_stays_of_masks_that_are_gone(left: int, dataset: Dataset, tmp_p
     ("damage", "expected"),
     [
         ("truncated", "damaged or truncated"),
-        ("text", "not a readable NIfTI"),
+        ("text", "not a readable image"),
         ("brain", "give a mask of lesions only"),
         ("numbers", "give 0/1, probabilities 0-1, or labels"),
         ("two", "choose one with --lesion-pattern"),
