@@ -69,12 +69,12 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.segmentation.decision import decide_on_native_grid
         from bidsseg.segmentation.pipeline import prepare
         from bidsseg.workflow.derivatives import ScanResult, write_scan
-    place = ScanOutputs(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
+    outputs = ScanOutputs(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
     set_threads(threads)
     with run.stage("model"):
         model = load_model()
     with run.stage("read"):
-        image = load(place.scan.path)
+        image = load(outputs.scan.path)
     with run.stage("N4"):
         corrected = prepare(image, True, threads)
     with run.stage("conform"):
@@ -90,9 +90,9 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     recipe = OutputSettings(__version__, model.card.name, model.card.sha256)
     with run.stage("write"):
         write_root(out, dataset, recipe, ("T1w",))
-        write_scan(place, recipe, ScanResult(image, native, conformed, judged=judged), threads)
+        write_scan(outputs, recipe, ScanResult(image, native, conformed, judged=judged), threads)
     with run.stage("report"):
-        participant_report(out, place.scan.subject)
+        participant_report(out, outputs.scan.subject)
     return run.report()
 
 

@@ -9,12 +9,12 @@ from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 from bidsseg.files import read_json
 
 
-def is_complete(place: ScanOutputs, recipe: OutputSettings) -> bool:
+def is_complete(outputs: ScanOutputs, recipe: OutputSettings) -> bool:
     """Whether all outputs of the scan are there, made with this recipe from the scan as it is now."""
-    marker = read_json(place.quality)
+    marker = read_json(outputs.quality)
     try:
-        expected = {**recipe.metadata(), **place.source_state()}
-        return all(marker[key] == value for key, value in expected.items()) and all_there(place.out, place.quality)
+        expected = {**recipe.metadata(), **outputs.source_state()}
+        return all(marker[key] == value for key, value in expected.items()) and all_there(outputs.out, outputs.quality)
     except (OSError, KeyError, TypeError):
         return False
 

@@ -53,18 +53,18 @@ class ScanResult:
     "What the network's probabilities tell about its answer, and what is thought of it."
 
 
-def write_scan(place: ScanOutputs, recipe: OutputSettings, result: ScanResult, threads: int = 1) -> Path:
+def write_scan(outputs: ScanOutputs, recipe: OutputSettings, result: ScanResult, threads: int = 1) -> Path:
     """Write all derivatives of a scan and return its marker, which is written last."""
-    place.agreement.unlink(missing_ok=True)  # with labels that go now
-    remove_outputs(place.out, place.quality)
-    writer = _Writer(place, recipe, [])
+    outputs.agreement.unlink(missing_ok=True)  # with labels that go now
+    remove_outputs(outputs.out, outputs.quality)
+    writer = _Writer(outputs, recipe, [])
     try:
         _write_all(writer, result, threads)
     except BaseException:  # half of a scan is of no use, and takes room
         for path in writer.written:
             path.unlink(missing_ok=True)
         raise
-    return place.quality
+    return outputs.quality
 
 
 def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
@@ -77,7 +77,7 @@ def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
             for space, segmentation in (("orig", result.native), ("1mm", result.one_mm))
             if space in writer.recipe.spaces and segmentation is not None
         ]
-        if not writer.place.partners:  # else it is there already, from the scan by itself
+        if not writer.outputs.partners:  # else it is there already, from the scan by itself
             others.append(pool.submit(_write_preprocessed, writer, result))
         others.append(pool.submit(_write_volumes, writer, result))
     for done in others:
@@ -85,33 +85,33 @@ def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
     _write_marker(writer, result, [*result.image.warnings, *pictures.result()])
 
 
-def refuse_to_replace_of(place: ScanOutputs, recipe: OutputSettings) -> None:
+def refuse_to_replace_of(outputs: ScanOutputs, recipe: OutputSettings) -> None:
     """Raise ``UserError`` where what ``write_scan`` replaces is not as bidsseg wrote it."""
-    images = [path for path in listed(place.out, place.quality) if path.name.endswith(".nii.gz")]
-    refuse_to_replace([*images, place.agreement, *outputs_of(place, recipe)], [tuple(VOLUME_COLUMNS)])
+    images = [path for path in listed(outputs.out, outputs.quality) if path.name.endswith(".nii.gz")]
+    refuse_to_replace([*images, outputs.agreement, *outputs_of(outputs, recipe)], [tuple(VOLUME_COLUMNS)])
 
 
-def outputs_of(place: ScanOutputs, recipe: OutputSettings) -> list[Path]:
+def outputs_of(outputs: ScanOutputs, recipe: OutputSettings) -> list[Path]:
     """All files of a scan but its marker, whether they are there or not."""
-    described = [place.volumes] if place.partners else [place.volumes, place.preprocessed]
+    described = [outputs.volumes] if outputs.partners else [outputs.volumes, outputs.preprocessed]
     for space in recipe.spaces:
-        described.append(place.brain_mask(space))
+        described.append(outputs.brain_mask(space))
         for scheme in recipe.schemes:
-            described.append(place.labels(scheme, space))
-            described += [place.probabilities(scheme, space)] if recipe.probseg else []
-    return [*described, *map(sidecar_of, described), *(place.figure(scheme) for scheme in recipe.schemes)]
+            described.append(outputs.labels(scheme, space))
+            described += [outputs.probabilities(scheme, space)] if recipe.probseg else []
+    return [*described, *map(sidecar_of, described), *(outputs.figure(scheme) for scheme in recipe.schemes)]
 
 
 @dataclass(frozen=True)
 class _Writer:
     """Where to write, with which provenance, and what has been written."""
 
-    place: ScanOutputs
+    outputs: ScanOutputs
     recipe: OutputSettings
     written: list[Path]
 
     def metadata(self, **more: Any) -> dict[str, Any]:
-        provenance = {"Sources": self.place.source_uris, **self.recipe.metadata()}
+        provenance = {"Sources": self.outputs.source_uris, **self.recipe.metadata()}
         return {**more, **provenance}
 
     def image(self, path: Path, data: Any, like: Image, sidecar: dict[str, Any], slope: float | None = None) -> None:
@@ -131,9 +131,9 @@ def _reference(space: str) -> dict[str, Any]:
 
 def _write_labels(writer: _Writer, result: ScanResult, space: str, segmentation: Segmentation) -> None:
     """Label images of all schemes, and the brain mask, in one space."""
-    place, like = writer.place, _on_grid_of(result, space)
+    outputs, like = writer.outputs, _on_grid_of(result, space)
     for scheme in writer.recipe.schemes:
-        path = place.labels(scheme, space)
+        path = outputs.labels(scheme, space)
         sidecar = writer.metadata(
             Description=LABELS_ABOUT.format(scheme),
             **_reference(space),
@@ -141,7 +141,7 @@ def _write_labels(writer: _Writer, result: ScanResult, space: str, segmentation:
         writer.image(path, segmentation.labels(scheme), like, sidecar)
         if (space, scheme) in result.probabilities:
             _write_probabilities(writer, result.probabilities[space, scheme], space, scheme, like)
-    path = place.brain_mask(space)
+    path = outputs.brain_mask(space)
     sidecar = writer.metadata(
         Type="Brain", Description="Brain and the cerebrospinal fluid around it.", **_reference(space)
     )
@@ -150,7 +150,7 @@ def _write_labels(writer: _Writer, result: ScanResult, space: str, segmentation:
 
 def _write_probabilities(writer: _Writer, stored: Path, space: str, scheme: Scheme, like: Image) -> None:
     """The probability of each label as one volume of a 4D image, in the order of the label table."""
-    path = writer.place.probabilities(scheme, space)
+    path = writer.outputs.probabilities(scheme, space)
     sidecar = writer.metadata(
         Description=PROBABILITIES_ABOUT.format(scheme),
         LabelMap=[label.abbreviation for label in label_table(scheme)],
@@ -169,13 +169,13 @@ def _on_grid_of(result: ScanResult, space: str) -> Image:
 
 def _write_preprocessed(writer: _Writer, result: ScanResult) -> None:
     """The scan as the network saw it: bias corrected, at 1 mm."""
-    path = writer.place.preprocessed
+    path = writer.outputs.preprocessed
     sidecar = writer.metadata(SkullStripped=False, Description=PREPROCESSED, **_reference("1mm"))
     writer.image(path, result.conformed, _on_grid_of(result, "1mm"), sidecar)
 
 
 def _write_volumes(writer: _Writer, result: ScanResult) -> None:
-    path = writer.place.volumes
+    path = writer.outputs.volumes
     expected = result.judged[1].expected if result.judged else None
     writer.written.append(path)
     by_scheme = {scheme: result.native.volumes(scheme) for scheme in writer.recipe.schemes}
@@ -190,7 +190,7 @@ def _write_figures(writer: _Writer, result: ScanResult) -> list[str]:
         from bidsseg.report.mosaic import mosaic
 
         for scheme in writer.recipe.schemes:
-            path = writer.place.figure(scheme)
+            path = writer.outputs.figure(scheme)
             mosaic(path, result.image, result.native.labels(scheme), scheme)
             writer.written.append(path)
     except Exception as error:
@@ -199,11 +199,11 @@ def _write_figures(writer: _Writer, result: ScanResult) -> list[str]:
 
 
 def _write_marker(writer: _Writer, result: ScanResult, warnings: Sequence[str]) -> None:
-    place = writer.place
-    outputs = sorted(path.relative_to(place.out).as_posix() for path in writer.written)
+    outputs = writer.outputs
+    listed_outputs = sorted(path.relative_to(outputs.out).as_posix() for path in writer.written)
     content = {
         **quality_file(result.judged, result.native, warnings, writer.metadata()),
-        **place.source_state(),
-        "Outputs": outputs,
+        **outputs.source_state(),
+        "Outputs": listed_outputs,
     }
-    write_json(place.quality, content)
+    write_json(outputs.quality, content)

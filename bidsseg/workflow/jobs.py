@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bidsseg.bids.contrasts import fused_place
+from bidsseg.bids.contrasts import fused_outputs
 from bidsseg.bids.names import parse_scan
 from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 
@@ -55,9 +55,9 @@ class Job:
     "Also what bidsseg did not write."
 
     @property
-    def place(self) -> ScanOutputs:
-        place = ScanOutputs(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
-        return fused_place(place, [Path(path) for path in self.partners]) if self.partners else place
+    def outputs(self) -> ScanOutputs:
+        outputs = ScanOutputs(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
+        return fused_outputs(outputs, [Path(path) for path in self.partners]) if self.partners else outputs
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -73,10 +73,10 @@ class Job:
         return OutputSettings(**fields)
 
 
-def job_for(place: ScanOutputs, recipe: OutputSettings, model: str, **how: Any) -> Job:
+def job_for(outputs: ScanOutputs, recipe: OutputSettings, model: str, **how: Any) -> Job:
     """``how`` are the remaining fields of the job."""
-    paths = str(place.scan.path), str(place.dataset), str(place.out)
-    return Job(*paths, model, asdict(recipe), partners=[str(path) for path in place.partners], **how)
+    paths = str(outputs.scan.path), str(outputs.dataset), str(outputs.out)
+    return Job(*paths, model, asdict(recipe), partners=[str(path) for path in outputs.partners], **how)
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ class LesionJob:
     "Also what bidsseg did not write."
 
     @property
-    def places(self) -> tuple[ScanOutputs, ...]:
+    def all_outputs(self) -> tuple[ScanOutputs, ...]:
         return tuple(ScanOutputs(parse_scan(Path(scan)), Path(self.dataset), Path(self.out)) for scan in self.scans)
 
     @property
     def subject(self) -> str:
-        return self.places[0].scan.subject
+        return self.all_outputs[0].scan.subject
 
     @property
     def made_with(self) -> LesionOptions:

@@ -31,14 +31,14 @@ from bidsseg.workflow.failures import remove_log, write_log
 from bidsseg.workflow.jobs import LesionJob
 
 
-def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
+def origin(outputs: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
     """All that the lesions of a scan depend on. Raises ``OSError`` where something is missing."""
     return {
         "SoftwareVersion": job.version,
-        "Scan": place.scan.path.name,
-        "ScanBytes": place.scan.path.stat().st_size,
+        "Scan": outputs.scan.path.name,
+        "ScanBytes": outputs.scan.path.stat().st_size,
         "MaskSHA256": _checksum(Path(mask)),
-        "LabelsSHA256": [_checksum(place.labels(scheme)) for scheme in NEEDED_SCHEMES],
+        "LabelsSHA256": [_checksum(outputs.labels(scheme)) for scheme in NEEDED_SCHEMES],
         "Options": json.loads(json.dumps(job.options)),
     }
 
@@ -50,35 +50,35 @@ def _checksum(path: Path) -> str:
 def is_done(job: LesionJob) -> bool:
     """Whether everything about the participant's lesions is there and up to date."""
     try:
-        scans = all(_is_current(place, mask, job) for place, mask in zip(job.places, job.masks, strict=True))
+        scans = all(_is_current(outputs, mask, job) for outputs, mask in zip(job.all_outputs, job.masks, strict=True))
     except OSError:
         return False
     if len(job.scans) < 2:
         return scans
     changes = read_json(ParticipantOutputs(Path(job.out), job.subject).changes)
-    return scans and changes.get("Scans") == [place.scan.stem for place in job.places]
+    return scans and changes.get("Scans") == [outputs.scan.stem for outputs in job.all_outputs]
 
 
-def _is_current(place: ScanOutputs, mask: str, job: LesionJob) -> bool:
-    there = all_there(place.out, place.lesions.summary)
-    return there and read_json(place.lesions.summary).get("Origin") == origin(place, mask, job)
+def _is_current(outputs: ScanOutputs, mask: str, job: LesionJob) -> bool:
+    there = all_there(outputs.out, outputs.lesions.summary)
+    return there and read_json(outputs.lesions.summary).get("Origin") == origin(outputs, mask, job)
 
 
-def remove_lesions(place: ScanOutputs) -> bool:
+def remove_lesions(outputs: ScanOutputs) -> bool:
     """Remove the results of a mask, or the log of its failure; return whether there was anything."""
-    failed = remove_log(place.lesion_log)
-    return remove_outputs(place.out, place.lesions.summary) or failed
+    failed = remove_log(outputs.lesion_log)
+    return remove_outputs(outputs.out, outputs.lesions.summary) or failed
 
 
-def make_room(place: ScanOutputs, overwrite: bool) -> None:
+def make_room(outputs: ScanOutputs, overwrite: bool) -> None:
     """Remove earlier results before they are written again.
 
     Raises ``UserError`` where bidsseg did not write some of them, unless ``overwrite``.
     """
     if not overwrite:
-        expected = [*place.lesions.files, place.lesion_figure, *listed(place.out, place.lesions.summary)]
+        expected = [*outputs.lesions.files, outputs.lesion_figure, *listed(outputs.out, outputs.lesions.summary)]
         refuse_to_replace(expected, LESION_TABLES)
-    remove_lesions(place)
+    remove_lesions(outputs)
 
 
 def remove_changes(out: Path, subject: str) -> bool:
@@ -92,22 +92,22 @@ def describe_participant(fields: dict[str, Any]) -> str:
     sessions: list[Session] = []
     stems: list[str] = []
     first: tuple[Image, Anatomy] | None = None
-    for number, place in enumerate(job.places):
+    for number, outputs in enumerate(job.all_outputs):
         try:
             with one_line_errors(job.masks[number]):
-                make_room(place, job.overwrite)
-            with one_line_errors(str(place.scan.path)):
-                image = load(place.scan.path)
+                make_room(outputs, job.overwrite)
+            with one_line_errors(str(outputs.scan.path)):
+                image = load(outputs.scan.path)
             with one_line_errors(job.masks[number]):
-                report = describe(place, image, number, job)
+                report = describe(outputs, image, number, job)
                 matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
         except UserError as error:
-            write_log(place.lesion_log, failure_of(error))
+            write_log(outputs.lesion_log, failure_of(error))
             continue
         first = first or (image, report.anatomy)
-        name = place.scan.session or place.scan.stem
+        name = outputs.scan.session or outputs.scan.stem
         sessions.append(Session(name, report.lesions, report.components, matrix))
-        stems.append(place.scan.stem)
+        stems.append(outputs.scan.stem)
     if not job.overwrite:
         table = ParticipantOutputs(Path(job.out), job.subject).changes_table
         refuse_to_replace([table, sidecar_of(table)], [tuple(CHANGE_COLUMNS)])
@@ -122,41 +122,41 @@ def _from_first(first: tuple[Image, Anatomy], image: Image, threads: int) -> Any
     return rigid_transform(fixed, image, anatomy.brain_mask, threads)
 
 
-def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> LesionReport:
+def describe(outputs: ScanOutputs, image: Image, number: int, job: LesionJob) -> LesionReport:
     """Measure the lesions of one scan and write all about them."""
-    regions, lobes = (load(place.labels(scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
+    regions, lobes = (load(outputs.labels(scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
     anatomy = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
     mask = load(job.masks[number], uniform_ok=True)
     report = lesion_features(image, mask, anatomy, job.made_with, is_probability(job.masks[number]))
-    uris = [job.mask_uris[number], place.source_uri]
+    uris = [job.mask_uris[number], outputs.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
-    written = place.lesions.files
+    written = outputs.lesions.files
     with all_whole(written) as new:
         write_lesions(report, image, new, sidecar)
     warnings = [*(f"lesion mask: {line}" for line in mask.warnings), *report.warnings]
-    written += _write_figure(place, image, report, warnings)
+    written += _write_figure(outputs, image, report, warnings)
     content = {
         **summary(report),
         "Warnings": warnings,
         "Mask": job.mask_uris[number],
-        "Scan": place.scan.stem,
-        "Origin": origin(place, job.masks[number], job),
-        "Outputs": [path.relative_to(place.out).as_posix() for path in written],
+        "Scan": outputs.scan.stem,
+        "Origin": origin(outputs, job.masks[number], job),
+        "Outputs": [path.relative_to(outputs.out).as_posix() for path in written],
     }
-    write_json(place.lesions.summary, content)
+    write_json(outputs.lesions.summary, content)
     return report
 
 
-def _write_figure(place: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:
+def _write_figure(outputs: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:
     """The picture of zones; tables without it are worth having."""
     try:
         from bidsseg.report.lesion_mosaic import zone_mosaic
 
-        zone_mosaic(place.lesion_figure, image, report)
+        zone_mosaic(outputs.lesion_figure, image, report)
     except Exception as error:
         warnings.append(f"no picture of the lesions ({type(error).__name__}: {error})")
         return []
-    return [place.lesion_figure]
+    return [outputs.lesion_figure]
 
 
 def describe_changes(out: Path, subject: str, sessions: Sequence[Session], stems: Sequence[str]) -> None:

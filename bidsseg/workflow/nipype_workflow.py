@@ -164,11 +164,11 @@ class Runner:
 
         failure = self._failure_of(f"lesions_{job.subject}")
         if failure is None:
-            known = is_done(job) or any(place.lesion_log.exists() for place in job.places)
+            known = is_done(job) or any(outputs.lesion_log.exists() for outputs in job.all_outputs)
             return None if known else not_done(error)
-        for place in job.places:
-            if not place.lesions.summary.exists():
-                write_log(place.lesion_log, failure)
+        for outputs in job.all_outputs:
+            if not outputs.lesions.summary.exists():
+                write_log(outputs.lesion_log, failure)
         return failure
 
     def _execute(self, workflow: Workflow) -> str:
@@ -235,10 +235,10 @@ class Runner:
         failure = next(filter(None, map(self._failure_of, parts_of(job))), None)
         if failure is not None:
             named = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
-            write_log(job.place.log, named)
+            write_log(job.outputs.log, named)
             return Outcome(job, named)
-        if is_complete(job.place, job.made_with()):
-            remove_log(job.place.log)
+        if is_complete(job.outputs, job.made_with()):
+            remove_log(job.outputs.log)
             return Outcome(job)
         return Outcome(job, not_done(f"{job.scan}: {error}"), stopped=self.how.stop_on_first_crash)
 
@@ -267,7 +267,7 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
     """The jobs, some at a time, those of one session together: at least ``size`` but for the last."""
     sessions: dict[tuple[Path, str, str | None], list[Job]] = {}
     for job in jobs:
-        sessions.setdefault(session_key(job.place), []).append(job)
+        sessions.setdefault(session_key(job.outputs), []).append(job)
     batch: list[Job] = []
     for session in sessions.values():
         batch += session
@@ -317,23 +317,23 @@ def _add_session(
 
 
 def workflow_name(job: Job) -> str:
-    return re.sub(r"\W", "_", job.place.scan.stem)
+    return re.sub(r"\W", "_", job.outputs.scan.stem)
 
 
 def fusion_name(job: Job) -> str:
     """The name of what fuses the contrasts of a job's session."""
-    scan = job.place.scan
+    scan = job.outputs.scan
     return re.sub(r"\W", "_", f"fusion_{scan.subject}_{scan.session}")
 
 
 def stems_of(job: Job) -> dict[str, str]:
     """The workflows that a job's results come from, its own first, and the scan that each is about."""
-    own = {workflow_name(job): job.place.scan.stem}
+    own = {workflow_name(job): job.outputs.scan.stem}
     if not job.partners:
         return own
     sources = [job.alone(scan) for scan in job.sources]
-    alone = {workflow_name(source): source.place.scan.stem for source in sources}
-    return {**own, fusion_name(job): job.place.scan.stem, **alone}
+    alone = {workflow_name(source): source.outputs.scan.stem for source in sources}
+    return {**own, fusion_name(job): job.outputs.scan.stem, **alone}
 
 
 def parts_of(job: Job) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def bias_stage(job: dict[str, Any], folder: Path) -> str:
     """
     with one_line_errors(job["scan"]):
         if not job["overwrite"]:
-            refuse_to_replace_of(Job(**job).place, Job(**job).made_with())
+            refuse_to_replace_of(Job(**job).outputs, Job(**job).made_with())
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
         write_json(folder / WARNINGS, {"Warnings": image.warnings})
         corrected = folder / "corrected.nii"
@@ -98,7 +98,7 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
 
 def fused_folder(folder: Path, job: dict[str, Any]) -> Path:
     """Where ``fuse_session`` leaves what it found for a job."""
-    return folder / Job(**job).place.scan.stem
+    return folder / Job(**job).outputs.scan.stem
 
 
 def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: Path) -> str:
@@ -151,10 +151,10 @@ def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
         if not work.overwrite:  # they may have been written meanwhile
-            refuse_to_replace_of(work.place, recipe)
+            refuse_to_replace_of(work.outputs, recipe)
         conformed = np.load(folder / CONFORMED, mmap_mode="r")
         result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged)
-        return str(write_scan(work.place, recipe, result, max(1, work.threads)))
+        return str(write_scan(work.outputs, recipe, result, max(1, work.threads)))
 
 
 def probabilities_file(folder: Path, space: str, scheme: str) -> Path:
