@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from bidsseg import __version__
+from bidsseg.bids.dataset import InvalidDataset, NothingSelected
 from bidsseg.cli.exit_codes import (
     APP_USAGE,
     EXIT_CANNOT_WRITE,
@@ -367,8 +368,6 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Sequence[str] | None) -> int:
-    from bidsseg.bids.dataset import InvalidDataset, NothingSelected
-
     try:
         return int(command.main(None if args is None else list(args), prog_name="bidsseg", standalone_mode=False) or 0)
     except click.UsageError as error:

@@ -26,7 +26,7 @@ from bidsseg.cli.options import (
     model_named,
 )
 from bidsseg.errors import ALONE, UserError, one_line_errors, plain
-from bidsseg.files import stem_of
+from bidsseg.files import all_whole, leftovers_of, remove_temporaries, stem_of
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
@@ -229,7 +229,6 @@ def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model:
     """
     from bidsseg.authorship import refuse_inputs, refuse_to_replace
     from bidsseg.bids.outputs import LesionOutputs
-    from bidsseg.files import all_whole, leftovers_of, remove_temporaries
     from bidsseg.imaging.image import load
     from bidsseg.lesions.describe import lesion_features
     from bidsseg.lesions.masks import is_probability

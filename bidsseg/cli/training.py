@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+import bidsseg
 from bidsseg.cli.exit_codes import CLI_USAGE
 from bidsseg.cli.options import (
     DEVICE_OPTION,
@@ -21,6 +22,8 @@ from bidsseg.cli.options import (
     model_named,
 )
 from bidsseg.errors import UserError
+from bidsseg.files import table, whole, write_text
+from bidsseg.quality.verdicts import tally
 
 
 @click.command()
@@ -300,8 +303,6 @@ def _print_trials(validated: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from bidsseg.quality.verdicts import tally
-
     table = Table("damage", "Dice", "expected", "reachable", "verdicts", title="Each judged without its own scan")
     for name in sorted({one.trial.damage.name for one in validated}):
         members = [one for one in validated if one.trial.damage.name == name]
@@ -342,8 +343,6 @@ def reference(data: Path, output: Path | None) -> None:
 
     import numpy as np
 
-    import bidsseg
-    from bidsseg.files import table, whole, write_text
     from bidsseg.quality.reorientation import ATLAS_FILE
     from bidsseg.quality.usual import RATIOS_FILE, VOLUMES_FILE
     from bidsseg.train.reference import (

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bidsseg.bids.contrasts import fused_outputs
 from bidsseg.bids.names import parse_scan
 from bidsseg.bids.outputs import OutputSettings, ScanOutputs
-
-if TYPE_CHECKING:
-    from bidsseg.lesions.options import LesionOptions
+from bidsseg.lesions.options import LesionOptions
 
 
 class Stage(str, Enum):
@@ -50,9 +48,9 @@ class Job:
     "Scans of other contrasts of the session, to average probabilities with."
     low_memory: bool = False
     keep_answer: bool = False
-    "Also keep what the network said, to be fused with other contrasts."
+    "Whether to keep the network's answer, to be fused with other contrasts."
     overwrite: bool = False
-    "Also what bidsseg did not write."
+    "Whether to replace also what bidsseg did not write."
 
     @property
     def outputs(self) -> ScanOutputs:
@@ -86,18 +84,18 @@ class LesionJob:
     dataset: str
     out: str
     version: str
-    "Of bidsseg."
+    "Version of bidsseg."
     scans: tuple[str, ...]
     "In the order of their sessions."
     masks: tuple[str, ...]
-    "One a scan."
+    "One for each scan."
     mask_uris: tuple[str, ...]
     "BIDS URIs of the masks."
     options: dict[str, Any]
     "Fields of ``LesionOptions``."
     threads: int = 1
     overwrite: bool = False
-    "Also what bidsseg did not write."
+    "Whether to replace also what bidsseg did not write."
 
     @property
     def all_outputs(self) -> tuple[ScanOutputs, ...]:
@@ -109,7 +107,5 @@ class LesionJob:
 
     @property
     def made_with(self) -> LesionOptions:
-        from bidsseg.lesions.options import LesionOptions
-
         bands = tuple(self.options["bands_mm"])
         return LesionOptions(**{**self.options, "bands_mm": bands})

@@ -29,13 +29,16 @@ from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_d
 from bidsseg.errors import UserError
 from bidsseg.files import json_content, read_json, write_text
 from bidsseg.labels import SCHEMES
+from bidsseg.lesions.options import LesionOptions
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
 from bidsseg.quality.verdicts import judged, reasons_of, verdict_of
+from bidsseg.report.methods import methods_text
 from bidsseg.workflow.claims import Claims
 from bidsseg.workflow.console import Row, RunStatus, finish, progress
 from bidsseg.workflow.environment import defects_logged, environment
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
+from bidsseg.workflow.jobs import job_for
 from bidsseg.workflow.options import RunOptions
 from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Resources, WorkerPool
 
@@ -185,7 +188,6 @@ def _rows_without_run(found: Found, selection: ScanSelection) -> list[Row]:
 
 def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
     """Run the workflows."""
-    from bidsseg.workflow.jobs import job_for
     from bidsseg.workflow.nipype_workflow import run_jobs
 
     # Reports are written last; what they need is imported while the workers are busy.
@@ -246,7 +248,6 @@ def _lesions(
 
 def _lesion_request(recipe: OutputSettings, options: RunOptions) -> LesionPlanInputs:
     from bidsseg.bids.lesion_masks import MaskSearch
-    from bidsseg.lesions.options import LesionOptions
     from bidsseg.workflow.lesion_plan import LesionPlanInputs
 
     out = options.out_dir.resolve()
@@ -311,7 +312,5 @@ def _with_verdicts(rows: Sequence[Row], all_outputs: Sequence[ScanOutputs]) -> l
 
 
 def _write_citation(out: Path, recipe: OutputSettings, options: RunOptions) -> None:
-    from bidsseg.report.methods import methods_text
-
     text = methods_text(recipe, options.modality, bool(options.derivatives), options.fuse)
     write_text(methods_file(out), text)
