@@ -22,7 +22,7 @@ RIDGE, OFFSET_RIDGE = 1e-3, 0.02
 TROUBLES = ("oddness", "scan_oddness", "disorder", "layout", "ripple")
 "Features that can lower an expectation, and never raise it. Noise may: the network is less sure in it than it need be."
 BAD = 0.1
-"Of Dice, mean over regions: a scan that falls short by so much of what its kind reaches is bad,"
+"Shortfall of Dice, mean over regions: a scan that is this far below what its kind reaches is bad,"
 GOOD = 0.05
 "by less than this good; between them either verdict is right."
 FOUND = 0.97
@@ -50,7 +50,7 @@ class Observed:
 
     trial: Trial
     rows: dict[str, Rows]
-    "By scheme."
+    "Rows by scheme."
 
 
 @dataclass(frozen=True)
@@ -236,10 +236,10 @@ class Detection:
 
     bad: int
     found: int
-    "Of the bad."
+    "Bad ones that were found."
     good: int
     false_alarms: int
-    "Of the good."
+    "Good ones that were not passed."
 
     @property
     def text(self) -> str:

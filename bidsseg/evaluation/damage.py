@@ -16,7 +16,7 @@ from bidsseg.train.held_out import Case
 
 SEED = 7
 CONTROL_POINTS = (4, 4, 4)
-"Of the bias field."
+"Control points of the bias field."
 LINES_AT_REST = 0.08
 "Share of the middle of k-space during which the head is still, so that ghosts appear but the head stays in place."
 MOVEMENTS = 6
@@ -148,7 +148,7 @@ KINDS: dict[str, Damager] = {
     "cut below": _cropped(upper=True),
     "cut above": _cropped(upper=False),
 }
-"By name. A mirrored brain is not among them: it looks like a brain, and no image shows the fault."
+"Damages by name. A mirrored brain is not among them: it looks like a brain, and no image shows the fault."
 STRENGTHS = {
     "noise": (0.1, 0.2, 0.4),
     "motion": (2.0, 4.0, 8.0),

@@ -35,7 +35,7 @@ SEED = 11
 VIEWS = 126
 "Six for each damage."
 MAPS_EVERY = 4
-"Of so many views one shows a head map, which the network learned from; the others brains that it never saw."
+"One of this many views shows a head map, which the network learned from; the others brains that it never saw."
 CONTRASTS: tuple[Contrast, ...] = ("T1w", "flair", "recoloured")
 AXES_DRAWN: tuple[Axis, ...] = ("axial", "axial", "coronal", "sagittal")
 SLICES_MM = (1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
@@ -53,7 +53,7 @@ class Trial:
     damage: Damage
     weights_sha256: str
     dice: dict[str, dict[int, float]]
-    "By scheme and code, of the labels that the truth has."
+    "Dice by scheme and code, of the labels that the reference has."
     evidence: Evidence
     geometry: FieldOfView
 

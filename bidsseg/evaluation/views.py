@@ -42,7 +42,7 @@ Axis = Literal["sagittal", "coronal", "axial"]
 BLUR_VOXELS = 0.6
 "Standard deviation of what mixes tissues along borders where a head map is rendered."
 BRIGHT_LESION = 0.3
-"Of the grey value of white matter: how much brighter lesions are painted in FLAIR."
+"Lesions are painted brighter than white matter by this share of its grey value in FLAIR."
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class View:
     slices: int
     "How many of them are in view; 0 for all."
     seed: int
-    "Of grey values and lesions."
+    "Seed of grey values and lesions."
 
     @property
     def name(self) -> str:

@@ -48,7 +48,7 @@ class Slice:
 
     file: Path
     tags: dict[str, str]
-    "By group and element, as in ``0020|000e``; those of ``TAGS``."
+    "Values by group and element, as in ``0020|000e``; those of ``TAGS``."
     size: tuple[int, ...]
     "Columns, rows and frames."
     components: int

@@ -62,7 +62,7 @@ class Maker:
     model: str
     "Name of the network's weights."
     scheme: str
-    "Of the labels."
+    "Scheme of the labels."
 
 
 def check_can_write() -> None:

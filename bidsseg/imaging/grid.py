@@ -39,7 +39,7 @@ class Grid:
     spacing_mm: NDArray[np.float64]
     "The scan's spacing along the RAS axes, (3,)."
     shape: tuple[int, int, int]
-    "Of the 1 mm grid."
+    "Shape of the 1 mm grid."
 
     @property
     def canonical_shape(self) -> tuple[int, int, int]:
@@ -103,7 +103,7 @@ class Slab:
     window: Box
     "Where it lies in the canonical (RAS-ordered) scan."
     matrices: tuple[Floats | None, Floats | None, Floats | None]
-    "By axis; None is the identity."
+    "One matrix for each axis; None is the identity."
     used: slice
     "Along the box's first axis."
 

@@ -36,7 +36,7 @@ MOST_LAYERS = 2
 MOST_DEFLATED = 1040
 "Bytes that one byte of a gzip file can stand for; deflate reaches 1032."
 MOST_BZIPPED = 50_000
-"The same for bzip2, which reaches 45,900."
+"Bytes that one byte of a bzip2 file can stand for; bzip2 reaches 45,900."
 HEAD_BYTES = 1024
 MOST_VOXELS = 160_000_000
 "A scan of 512 x 512 x 512 voxels has 134 million."

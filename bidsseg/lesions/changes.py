@@ -58,12 +58,12 @@ CHANGE_COLUMNS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class ChangeOptions:
-    """When a lesion has changed."""
+    """The smallest changes that count, and how far lesions may move."""
 
     min_change_fraction: float = 0.25
-    "Least change, of the volume before."
+    "Smallest change, as a share of the volume before."
     min_change_mm3: float = 3.0
-    "Least change as well: three voxels of the isotropic grid."
+    "Smallest change in mm3: three voxels of the isotropic grid."
     tolerance_mm: float = 1.5
     "Lesions that don't overlap are the same where the gap between them is at most this."
 
@@ -125,7 +125,7 @@ class _Cloud:
     other_mm: Reals
     "Where they are in the other session."
     covered: NDArray[np.bool_]
-    "By component from 1: whether at least half lies in the other session's field of view."
+    "Whether at least half of each component lies in the other session's field of view."
 
 
 def _cloud(components: LesionComponents, to_other: Reals, other_grid: Grid) -> _Cloud:

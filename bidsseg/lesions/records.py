@@ -31,7 +31,7 @@ class Lesion:
     dist_ventricle_mm: float
     "Gap to the nearest lateral ventricle, face to face: 0 where they touch or overlap, nan without a ventricle."
     dist_cortex_mm: float
-    "The same to the nearest cerebral cortex."
+    "Gap to the nearest cerebral cortex, likewise."
     main_region: int
     "Region code with the largest share, ventricles and CSF only where there is nothing else; 0 is outside the brain."
     regions: tuple[tuple[int, float], ...]
@@ -56,7 +56,7 @@ class Part:
     ventricle_share: float
     "Share of its surface at a lateral ventricle."
     cortex_share: float
-    "The same at the cerebral cortex."
+    "Share of its surface at the cerebral cortex."
     dist_ventricle_mm: float
     dist_cortex_mm: float
     main_region: int
@@ -71,7 +71,7 @@ class Pieces:
     part: NDArray[np.int32]
     "Part of the lesion; 0 outside, and in what is too small."
     volume_mm3: float
-    "Of each piece."
+    "Volume of each piece."
     index: NDArray[np.intp]
     "Flat index of the scan voxel that holds the piece's centre; -1 outside."
     points_mm: Reals
@@ -85,7 +85,7 @@ class LesionReport:
     lesions: tuple[Lesion, ...]
     "Largest first; without components below the minimum volume."
     parts: tuple[Part, ...]
-    "By lesion, the largest of each first."
+    "Ordered by lesion, the largest part of each first."
     cubes: tuple[Cubes, ...]
     "The isotropic voxels of each part."
     components: LesionComponents

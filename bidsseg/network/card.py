@@ -28,7 +28,7 @@ class ModelCard:
     version: str
     architecture: UNetConfig
     sha256: str
-    "Of weights.safetensors."
+    "Checksum of weights.safetensors."
     tissues: tuple[str, ...] = TISSUES
     parcels: tuple[str, ...] = ()
     "Abbreviations of the gyri, in the order of the parcel head."

@@ -29,7 +29,7 @@ HEAD_THRESHOLD = 0.08
 "Normalised grey value above which a voxel may belong to the head."
 HEAD_MARGIN_MM = 6
 BRAIN_MARGIN_MM = 12
-"Of CSF around the brain: what lies farther off is background."
+"Width of CSF around the brain: what lies farther off is background."
 HALVES_OVERLAP_MM = 32
 BLOCKS_AT_ONCE = 32_768
 PASSES = 2
@@ -164,7 +164,7 @@ class _Look(NamedTuple):
     """What the network's body makes of a box."""
 
     features: list[Features]
-    "Of the box as it lies, and of its mirror image if asked for."
+    "Features of the box, and of its mirror image if asked for."
     brain: NDArray[np.bool_]
     "(I/4, J/4, K/4), rounded up: ``find_brain``."
     near: NDArray[np.bool_]

@@ -29,12 +29,12 @@ from bidsseg.quality.usual import (
 from bidsseg.segmentation.result import Segmentation
 
 INTRACRANIAL_MM3 = (900e3, 2200e3)
-"Of adults: less or more means a wrong voxel size, or scalp taken for brain."
+"Range of adults: less or more means a wrong voxel size, or scalp taken for brain."
 IMPOSSIBLE_MM3 = (700e3, 2600e3)
 "Less or more of a whole head is no adult's."
 LEAST_BRAIN_MM3 = 100e3
 VERY_ODD = 1.5
-"Of ``oddness``: as far outside the usual range as one and a half of its half widths."
+"``oddness`` of a value that lies one and a half half-widths outside the usual range."
 LOPSIDED = 2.5
 "Times the usual bound of asymmetry."
 GROWS_IN_DISEASE = frozenset({4, 5, 14, 15, 24, 43, 44})

@@ -35,7 +35,7 @@ TALLIED = ("voxels", "probable", "inside", "i", "j", "k")
 "Sums over voxels: their number, the label's probability everywhere and where it was chosen, and their indices."
 SCORED: tuple[Scheme, ...] = ("regions", "lobes")
 FACES = ("left", "right", "back", "front", "bottom", "top")
-"Of the field of view, in the order of the RAS axes."
+"Faces of the field of view, in the order of the RAS axes."
 FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle")
 LEAST = 0.01
 "Voxels less likely than this to be brain are left out."
@@ -43,7 +43,7 @@ SLICES_AT_ONCE = 8
 "Sagittal ones; their probabilities fit into a processor's cache."
 FEW_DEEP_VOXELS = 500
 MARGIN_VOXELS = 4
-"Of the white matter's box, so that it holds cortex on all sides."
+"Margin of the box of white matter, so that it holds cortex on all sides."
 NO_WEIGHT = 1e-4
 DARK = 0.1
 "Grey value, of the brain's 0-1, that background stays below."
@@ -76,16 +76,16 @@ class Evidence:
     """What is known of one answer without a second opinion."""
 
     sums: dict[str, dict[int, Sums]]
-    "By scheme of ``SCORED`` and code."
+    "Sums by scheme of ``SCORED`` and code."
     intracranial_mm3: float
     cut_mm2: dict[str, float] = field(default_factory=dict)
     "Brain without fluid on each face of the field of view."
     cerebellum_cut_mm2: float = 0.0
     "Cerebellum on the lowest slice."
     unevenness: float = 0.0
-    "Of white matter: how much it varies over a few mm, of the brain's grey values 0-1; 0 where too little is seen."
+    "Variation of white matter over a few mm, where the brain has grey values 0-1; 0 where too little is in view."
     noise: float = 0.0
-    "Of white matter: how much voxels differ from the mean of their neighbours, of the brain's grey values 0-1."
+    "Difference of white-matter voxels from the mean of their neighbours, where the brain has grey values 0-1."
     white_over_grey: float = 0.0
     "Mean of white matter less that of cortex, in the scan normalised to 0-1; positive as in T1w, negative as in FLAIR."
     fluid_over_white: float = 0.0

@@ -48,11 +48,11 @@ LEAST_SPREAD = 0.02
 WIDEST_MM = 120.0
 "Fewer slices than cover so much show a part of the brain."
 T1W_CONTRAST = 0.1
-"By which white matter is brighter than cortex in T1w, of 0-1."
+"White matter is brighter than cortex by at least this in T1w, where the brain has grey values 0-1."
 SURROUNDED = 0.15
 "Share of bright voxels around the brain, from which on it is a whole head."
 USUAL_LAYOUT = -0.25
-"Of ``Evidence.layout_fit``, for a whole brain that lies as it should."
+"Usual ``Evidence.layout_fit`` of a whole brain in the right orientation."
 Row = NDArray[np.float64]
 
 
@@ -62,7 +62,7 @@ class Curve:
 
     weights: list[float]
     offsets: dict[str, float]
-    "By code, added to the logit."
+    "Offsets by code, added to the logit."
 
     def __call__(self, codes: list[int], rows: Row) -> dict[int, float]:
         """Dice by code, 0-1, from the features (N, F) of N labels."""
@@ -75,9 +75,9 @@ class Calibration:
     """How evidence becomes expected Dice; in the model's card."""
 
     expected: dict[str, Curve]
-    "By scheme, of ``FEATURES``."
+    "Curves of ``FEATURES`` by scheme."
     reachable: dict[str, Curve]
-    "By scheme, of ``KIND``."
+    "Curves of ``KIND`` by scheme."
     usual: list[float]
     "Mean of ``FEATURES`` over clean scans."
     spread: list[float]

@@ -29,7 +29,7 @@ from bidsseg.quality.usual import DIRECTIONS
 WHITE = ("white-matter", "cerebellum-white-matter", "brainstem", "ventral-dc", "pallidum")
 GREY_KIND, WHITE_KIND, FLUID_KIND = 1, 2, 3
 N_KINDS = 4
-"Of tissue: background, grey, white, fluid."
+"Kinds of tissue: background, grey, white, fluid."
 ATLAS_FILE = "tissue_atlas.npz"
 ATLAS_VOXELS = 24
 "Along each side of a cube, which can be turned at will."
@@ -39,7 +39,7 @@ BRAIN_MM = 105.0
 BRAIN_LIMITS_MM = (30.0, 140.0)
 "Cube root of the volume of grey and white matter that can be a brain's, or a part of it; else there is no layout."
 LEAST_FREQUENCY = 0.01
-"Of a kind of tissue at a place of the atlas: nothing is impossible."
+"Lower bound on the frequency of a kind of tissue anywhere in the atlas: nothing is impossible."
 NO_FIT = -1.0
 "Where hardly any brain was found."
 CLEARLY = 0.08

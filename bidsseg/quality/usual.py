@@ -18,10 +18,10 @@ from bidsseg.quality.evidence import Evidence
 
 MOST_ODD = 4.0
 LEAST_HALF_WIDTH = math.log(1.25)
-"Of a usual range: a dozen brains, outlined by one team, differ less than brains and outlines do."
+"Narrowest usual range: a dozen brains outlined by one team differ less than brains and outlines do."
 MIXED_BY_A_MM = 0.05
 FEW_VOXELS = 50
-"Of 1 mm3: the place of a smaller label says little."
+"Voxels of 1 mm3: the position of a smaller label says little."
 VOLUMES_FILE, RATIOS_FILE = "reference_volumes.tsv", "lobe_ratios.tsv"
 "Tables that ``brainseg-cli reference`` writes."
 CORTEX_OF_LOBE = {"frontal": 1301, "parietal": 1306, "temporal": 1305, "occipital": 1304}

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 TITLES = {"pass": "Pass", "check": "Check", "fail": "Fail"}
-"By verdict, best first."
+"Titles of the verdicts, best first."
 KEYS = ("Verdict", "Reasons")
-"Of a quality file."
+"Keys of the verdict in a quality file."
 AGREEMENT, WITH = "ContrastAgreement", "ContrastAgreementWith"
 "Keys of the file that says how far the contrasts of a session agree."
 LOW_AGREEMENT = 0.5

@@ -62,7 +62,7 @@ class Source:
     """Results, and whose they are."""
 
     found: ScanOutputs | LesionOutputs | ParticipantOutputs
-    "Of a scan, of its lesions, or of changes of lesions."
+    "Outputs of a scan, of its lesions, or of changes of lesions."
     participant: str
     session: str
     suffix: str

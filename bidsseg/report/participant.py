@@ -40,9 +40,9 @@ PAGE_BYTES = 14_500_000
 MARGIN_BYTES = 600_000
 "Left for tables and text."
 PICTURE_SHARE = 0.3
-"Of what the viewer's own code leaves."
+"Share of the page that pictures may take, of what the viewer's own code leaves."
 LESION_PICTURE_SHARE = 0.15
-"The same, for pictures of lesions."
+"The same share for pictures of lesions."
 PICTURE_QUALITIES = ((1900, 82), (1500, 78), (1100, 72), (800, 65))
 "(width in pixels, JPEG quality), best first."
 PROVENANCE = ("SoftwareVersion", "Model", "WeightsSHA256", "BiasFieldCorrection", "Sources")

@@ -101,9 +101,9 @@ class Patient:
 
     name: str
     scans: dict[str, NDArray[np.float32]]
-    "By suffix: FLAIR, T1w, T2w."
+    "Scans by suffix: FLAIR, T1w, T2w."
     masks: dict[str, NDArray[np.bool_]]
-    "By label: lesion, ventricle, caps."
+    "Masks by label: lesion, ventricle, caps."
     affine: NDArray[np.float64]
 
 

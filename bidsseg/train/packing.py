@@ -36,7 +36,7 @@ from bidsseg.train.data import (
 Arrays = dict[str, NDArray[Any]]
 
 STEP_OF_NOISE = 0.5
-"Of the noise's standard deviation: rounding then has 0.14 of it."
+"Step of rounding, in standard deviations of the noise: the error of rounding is then 0.14 of it."
 BRIGHT = 0.15
 "Share of the 99th percentile above which a clinical scan's voxel counts as head where its noise is measured."
 

@@ -37,13 +37,13 @@ class Measured:
     """One label of one brain."""
 
     fraction: float
-    "Of intracranial volume."
+    "Share of the intracranial volume."
     centre_mm: NDArray[np.float64]
     "(3,) from the middle of the brain's box, RAS."
 
 
 Brain = dict[Scheme, dict[int, Measured]]
-"By scheme and code."
+"Measures by scheme and code."
 
 
 def measured_brains(data: Path) -> list[Brain]:

@@ -118,11 +118,11 @@ class Runner:
         self.on_scan = on_scan
         self.stems: dict[str, str] = {}
         self.parts: dict[str, tuple[str, ...]] = {}
-        "By the name of a job's workflow, the workflows that its results come from."
+        "The workflows that the results of a job come from, by the name of its own workflow."
         self.ended: set[str] = set()
         self.failed: set[str] = set()
         self.failures: dict[str, Failure] = {}
-        "By the name of a workflow."
+        "Failures by the name of a workflow."
         self.in_memory: Mapping[str, Failure] = {}
         "Failures that workers reported, by the full name of the node."
         self.scratch = how.scratch
