@@ -20,7 +20,7 @@ from bidsseg.evaluation.damage import DAMAGES, NONE, Damage, damage
 from bidsseg.evaluation.scores import AXES, majority, reference_codes, simulate
 from bidsseg.evaluation.views import Axis, Contrast, View, shown
 from bidsseg.imaging.arrays import overlap
-from bidsseg.labels import Codes
+from bidsseg.labels import FIRST_LOBAR_CODE, Codes
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.coverage import FieldOfView, field_of_view
@@ -171,7 +171,10 @@ def run_trial(means: Means, tried: tuple[View, Damage]) -> Trial:
         truth = majority(reference_codes(case.anatomy, scheme), matrix, AXES[view.axis])
         dice[scheme] = dice_by_label(truth, segmented.labels(scheme))
     if not view.has_lobes:
-        dice = {scheme: {code: value for code, value in rows.items() if code < 1000} for scheme, rows in dice.items()}
+        dice = {
+            scheme: {code: value for code, value in rows.items() if code < FIRST_LOBAR_CODE}
+            for scheme, rows in dice.items()
+        }
     return Trial(view, how, means.sha256, dice, examine(found, model, options), field_of_view(image))
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.labels import LOBAR_TISSUES, TISSUE, Scheme, label_table
+from bidsseg.errors import some_of
+from bidsseg.labels import LOBAR_TISSUES, TISSUE, Scheme, fluid_codes, label_table
 from bidsseg.quality.coverage import FieldOfView, coverage_doubts, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import Calibration, Expectation, expect
@@ -37,8 +38,6 @@ VERY_ODD = 1.5
 "``oddness`` of a value that lies one and a half half-widths outside the usual range."
 LOPSIDED = 2.5
 "Times the usual bound of asymmetry."
-GROWS_IN_DISEASE = frozenset({4, 5, 14, 15, 24, 43, 44})
-"Fluid, whose large volume is a finding, not an error."
 NAMED_AT_MOST = 4
 
 
@@ -124,9 +123,9 @@ def volume_doubts(evidence: Evidence, view: FieldOfView) -> list[str]:
         if limit is not None and abs(asymmetry) > LOPSIDED * limit * widening(view.slice_mm)
     ]
     if strange:
-        doubts.append(f"volumes far from the usual: {_some([_name(code) for code in strange])}")
+        doubts.append(f"volumes far from the usual: {some_of([_name(code) for code in strange], NAMED_AT_MOST)}")
     if lopsided:
-        doubts.append(f"left and right differ more than is usual: {_some(lopsided)}")
+        doubts.append(f"left and right differ more than is usual: {some_of(lopsided, NAMED_AT_MOST)}")
     return [*doubts, *ratio_doubts(evidence, widening(view.slice_mm))]
 
 
@@ -148,16 +147,11 @@ def ratio_doubts(evidence: Evidence, wider: float) -> list[str]:
 
 def _grown_fluid(evidence: Evidence, code: int) -> bool:
     usual = references()["regions"][code]
-    return code in GROWS_IN_DISEASE and evidence.sums["regions"][code].voxels > usual.middle * evidence.intracranial_mm3
+    return code in fluid_codes() and evidence.sums["regions"][code].voxels > usual.middle * evidence.intracranial_mm3
 
 
 def _name(code: int, scheme: Scheme = "regions") -> str:
     return next(label.name for label in label_table(scheme) if label.index == code)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-    return ", ".join(names[:NAMED_AT_MOST]) + more
 
 
 def quality_file(

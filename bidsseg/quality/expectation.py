@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.errors import UserError
+from bidsseg.labels import CSF
 from bidsseg.quality.coverage import SHORTEST_MM, FieldOfView, is_cut, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.usual import MOST_ODD, label_oddness, layout
@@ -140,7 +141,7 @@ class Expectation:
 def expected_labels(evidence: Evidence, view: FieldOfView, scheme: str) -> list[int]:
     """Codes that the scan should show: all of the scheme but fluid around the brain, or those found in part of it."""
     cut = is_cut(evidence, view)
-    return [code for code, s in evidence.sums[scheme].items() if code != 24 and (s.voxels > 0 or not cut)]
+    return [code for code, s in evidence.sums[scheme].items() if code != CSF and (s.voxels > 0 or not cut)]
 
 
 def kind(evidence: Evidence, view: FieldOfView) -> list[float]:

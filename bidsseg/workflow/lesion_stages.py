@@ -6,7 +6,6 @@ segmentation. No nipype here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,7 +18,7 @@ from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.completeness import all_there, listed, remove_outputs
 from bidsseg.bids.outputs import NEEDED_SCHEMES, ParticipantOutputs, ScanOutputs, sidecar_of
 from bidsseg.errors import UserError, failure_of, one_line_errors
-from bidsseg.files import all_whole, read_json, write_json
+from bidsseg.files import all_whole, read_json, sha256_of, write_json
 from bidsseg.imaging.image import Image, load
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
@@ -37,14 +36,10 @@ def origin(outputs: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
         "SoftwareVersion": job.version,
         "Scan": outputs.scan.path.name,
         "ScanBytes": outputs.scan.path.stat().st_size,
-        "MaskSHA256": _checksum(Path(mask)),
-        "LabelsSHA256": [_checksum(outputs.labels(scheme)) for scheme in NEEDED_SCHEMES],
+        "MaskSHA256": sha256_of(Path(mask)),
+        "LabelsSHA256": [sha256_of(outputs.labels(scheme)) for scheme in NEEDED_SCHEMES],
         "Options": json.loads(json.dumps(job.options)),
     }
-
-
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def is_done(job: LesionJob) -> bool:
