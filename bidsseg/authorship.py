@@ -102,9 +102,7 @@ def refuse_to_replace(paths: Iterable[Path], tables: Tables = ()) -> None:
     """Raise ``UserError`` where one of the files is there and is not as bidsseg wrote it."""
     for path in paths:
         if path.exists() and not is_ours(path, tables):
-            raise UserError(
-                f"{path}: was not written by bidsseg, or was changed since; move it away, or give --overwrite"
-            )
+            raise UserError(f"{path}: was not written by bidsseg, or was changed since; move it, or give --overwrite")
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

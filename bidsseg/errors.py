@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -50,6 +50,12 @@ ALONE = Advice("end other programs, or use a machine with more", "this is a defe
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def some_of(names: Sequence[str], at_most: int = 8) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
 
 
 def full_disk(path: Path | str) -> str:
@@ -139,6 +145,6 @@ def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
             raise UserError(f"{path}: {full_disk(error.filename)}") from error
         if isinstance(error, OSError) and error.strerror:
             reason = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
-            raise FileError(path, reason, "check space and rights") from error
+            raise FileError(path, reason, "check free space and permissions") from error
         found = f"{type(error).__name__}: {line}"[:300]
         raise Defect(f"{path}: {found}; {advice.on_defect}") from error

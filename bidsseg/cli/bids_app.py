@@ -374,7 +374,7 @@ def _run(args: Sequence[str] | None) -> int:
         click.UsageError(plain(error.format_message()), error.ctx).show()
         return APP_USAGE
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; run the same command again to go on", err=True)
+        click.echo("interrupted; run the same command again to continue", err=True)
         return EXIT_INTERRUPTED
     except UserError as error:
         click.echo(f"error: {error}", err=True)
@@ -384,7 +384,7 @@ def _run(args: Sequence[str] | None) -> int:
         if error.errno in FULL and error.filename:
             click.echo(plain(f"error: {full_disk(error.filename)}"), err=True)
             return EXIT_CANNOT_WRITE
-        line = f"error: {error.filename or 'output'}: {error.strerror or error}; check space and rights"
+        line = f"error: {error.filename or 'output'}: {error.strerror or error}; check free space and permissions"
         click.echo(plain(line), err=True)
         return EXIT_CANNOT_WRITE
 

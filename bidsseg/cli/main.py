@@ -137,7 +137,9 @@ def _targets(given: tuple[Path, ...], output: Path | None, options: SingleScanOp
     written = [path for target in targets.values() for path in options.files_of(target)]
     twice = {str(path) for path in written if written.count(path) > 1}
     if twice:
-        raise UserError(f"{min(twice)}: several scans would be written here; run them into different folders")
+        raise UserError(
+            f"{min(twice)}: the results of several scans would be written here; use different output folders"
+        )
     refuse_inputs(written, scans)
     return targets
 

@@ -55,7 +55,7 @@ class OneLineErrors(click.Group):
             shown = UserError(
                 full_disk(error.filename)
                 if error.errno in FULL and error.filename
-                else f"{error.filename or 'output'}: {error.strerror or error}; check space and rights"
+                else f"{error.filename or 'output'}: {error.strerror or error}; check free space and permissions"
             )
         fail(shown)
         sys.exit(EXIT_SOME_FAILED)

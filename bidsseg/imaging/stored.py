@@ -105,8 +105,8 @@ class Block:
             follows = _drain(stream)
         if follows > FOLLOWS_AT_MOST:
             raise FileError(path, "far more bytes than its header says", "check the shape in its header")
-        told = not self.has_more and follows >= self.dtype.itemsize * math.prod(shape[:2])
-        odd = [f"{follows} bytes follow the image; check the shape in its header"] if told else []
+        is_odd = not self.has_more and follows >= self.dtype.itemsize * math.prod(shape[:2])
+        odd = [f"{follows} bytes follow the image; check the shape in its header"] if is_odd else []
         return values.reshape(shape, order="F"), odd
 
     def _check_size(self, shape: Shape, layers: int) -> None:
@@ -137,7 +137,7 @@ def check_is_there(path: Path) -> None:
         path.stat()
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise FileError(path, "a link that leads back to itself", "mend the link") from None
+            raise FileError(path, "a link that leads back to itself", "repair the link") from None
         if os.path.islink(path):
             raise FileError(
                 path, "a link to content that is not here", "fetch it, for instance by datalad get"

@@ -48,7 +48,9 @@ def unrecorded(folder: Path, traceback: str = "") -> Failure:
     """Of a step that failed and could not write why."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     full = shutil.disk_usage(there).free < ROOM_FOR_A_RECORD
-    line = full_disk(folder) if full else f"failed, and could not write why in {folder}; --verbose may tell"
+    line = (
+        full_disk(folder) if full else f"failed, and the reason could not be written to {folder}; --verbose may show it"
+    )
     return Failure(line, Kind.USER if full else Kind.DEFECT, traceback)
 
 
