@@ -138,14 +138,18 @@ def pack(data: Path, file: Path) -> None:
 @click.argument("data", type=EXISTING_FOLDER)
 @click.option("--simulate-slices", "slice_mm", type=float, default=1.0, help="Thickness of simulated slices in mm.")
 @click.option(
-    "--axis", type=click.Choice(["axial", "coronal", "sagittal"]), default="axial", show_default=True, help="Of slices."
+    "--axis",
+    type=click.Choice(["axial", "coronal", "sagittal"]),
+    default="axial",
+    show_default=True,
+    help="Direction of the slices.",
 )
 @click.option(
     "--contrast",
     type=click.Choice(["as-is", "inverted", "flair"]),
     default="as-is",
     show_default=True,
-    help="Of scans.",
+    help="Contrast of the scans.",
 )
 @click.option(
     "--slices", type=click.IntRange(0), default=0, help="Keep only this many slices around the centre of the brain."
