@@ -65,12 +65,12 @@ def scans(data: Path) -> Iterator[tuple[str, Image, str]]:
     radius = np.linalg.norm(place, axis=0)
     skin = top * ((radius > 0.8) & (radius < 0.9))
     yield "good", good, "good"
-    for name, data in (
+    for name, grey in (
         ("noise phantom", noise * (radius < 0.8)),
         ("noise everywhere", noise),
         ("empty head", skin),
     ):
-        yield name, replace(good, data=data.astype(np.float32)), "good"
+        yield name, replace(good, data=grey.astype(np.float32)), "good"
     yield "upside down", replace(good, affine=good.affine @ np.diag((1.0, 1.0, -1.0, 1.0))), "good"
     yield "axes rotated", replace(good, affine=good.affine @ np.eye(4)[:, [1, 2, 0, 3]]), "good"
     usual, _ = CLINICAL

@@ -1,4 +1,4 @@
-"""What the card doesn't show: what scalps, contrasts, lesions and whole heads do to labels and volumes.
+"""What the card doesn't show: what scalps, contrasts, tilted slices, lesions and whole heads do to labels and volumes.
 
     python benchmarks/robustness.py DATA [--card] [--only NUMBER...]
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice, product
 from pathlib import Path
 
 import nibabel as nib
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from bidsseg.evaluation.scores import compare, reference_codes
 from bidsseg.imaging.arrays import Floats
@@ -26,7 +28,8 @@ from bidsseg.labels import TISSUE
 from bidsseg.network.card import folder_of, set_about
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model, load_model
-from bidsseg.segmentation.pipeline import segment
+from bidsseg.segmentation.decision import decide_on_native_grid
+from bidsseg.segmentation.pipeline import Answer, answer, segment
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
@@ -56,6 +59,15 @@ MARKER_SHARE = 0.03
 "Share of the field of view that a bright marker fills."
 NECK_MM = 100
 "How much of the head and neck around a brain is in view, as far as the head's map goes."
+TILTS = ((0, 0), (0, 20), (0, 45), (1, 45), (2, 45))
+"Axes (sagittal, coronal, axial ones) and degrees by which slices are tilted."
+THICKNESSES = (1, 5)
+"Of tilted slices, mm."
+TILTED_BRAINS = 2
+CSF = 24
+AXES = ("left-right", "back-front", "bottom-top")
+AROUND_MM = 10
+"Field of view around the tilted brain."
 VENTRICLES = [TISSUE["lateral-ventricle"], TISSUE["inferior-lateral-ventricle"]]
 
 
@@ -162,6 +174,49 @@ def under_lesions(data: Path, model: Model) -> Iterator[str]:
         yield f"{case.name}, {ml:.0f} ml of lesions: mean Dice {np.mean(dice):.4f}, lowest {min(dice):.3f}"
 
 
+def tilted(case: Case, axis: int, degrees: float, slice_mm: int) -> Image:
+    """The scan in axial slices, tilted about an axis of RAS, that cover the brain; its header says so.
+
+    Interpolated by cubic splines, the mean of as many planes as a slice is mm thick.
+    """
+    data, affine = case.image.data, np.eye(4)
+    affine[:3, :3] = Rotation.from_rotvec(np.deg2rad(degrees) * np.eye(3)[axis]).as_matrix()
+    points = np.argwhere(data > 0) @ case.image.affine[:3, :3].T + case.image.affine[:3, 3]
+    along = points @ affine[:3, :3]
+    low, high = along.min(0) - AROUND_MM, along.max(0) + AROUND_MM
+    shape = np.ceil(high - low).astype(int)
+    shape[2] = shape[2] // slice_mm * slice_mm
+    affine[:3, 3] = affine[:3, :3] @ (low + 0.5)
+    matrix = np.linalg.inv(case.image.affine) @ affine
+    planes = ndimage.affine_transform(data, matrix[:3, :3], matrix[:3, 3], tuple(shape), order=3)
+    slices: Floats = planes.reshape(*shape[:2], -1, slice_mm).mean(-1)
+    affine[:3, 3] += affine[:3, 2] * (slice_mm - 1) / 2
+    affine[:3, 2] *= slice_mm
+    return replace(case.image, data=np.clip(slices, 0, None), affine=affine)
+
+
+def on_grid_of(found: Answer, image: Image) -> Segmentation:
+    """What was found in one scan, decided on the grid of another that lies in the same place."""
+    grid = image.grid.along_scan
+    turn = np.linalg.inv(grid.affine) @ found.grid.affine
+    return decide_on_native_grid(found.probabilities, replace(grid, shape=found.grid.shape, turn=turn), gyri=False)
+
+
+def in_tilted_slices(data: Path, model: Model) -> Iterator[str]:
+    """Dice between the regions of a tilted scan and those of the scan as it was, both on the tilted grid."""
+    dice: dict[str, list[float]] = {}
+    for case in islice(validation_cases(data), TILTED_BRAINS):
+        upright = answer(case.image, model, PredictOptions("cpu"))
+        for (axis, degrees), slice_mm in product(TILTS, THICKNESSES):
+            image = tilted(case, axis, degrees, slice_mm)
+            before, after = (each.labels("regions") for each in (on_grid_of(upright, image), find(image, model)))
+            name = f"{slice_mm} mm slices, {f'{degrees} deg about {AXES[axis]}' if degrees else 'not tilted'}"
+            scores = [score.dice for score in compare(before, after, image, "regions") if score.index != CSF]
+            dice.setdefault(name, []).append(float(np.mean(scores)))
+    for name, values in dice.items():
+        yield f"{name}: mean Dice {np.mean(values):.3f}, lowest of {len(values)} scans {min(values):.3f}"
+
+
 def in_other_heads(data: Path, model: Model) -> Iterator[str]:
     """Dice of held-out brains amid the head and neck of others, against manual labels."""
     hosts = head_maps(data)[2::3]
@@ -220,6 +275,7 @@ def main() -> None:
         ("Regions before and after painting lesions", under_lesions),
         ("Regions of held-out brains in other heads", in_other_heads),
         ("Volumes of rendered heads (these maps were trained on)", on_rendered_heads),
+        ("Regions of tilted slices against those of the upright scan", in_tilted_slices),
     )
     for title, table in (tables[n - 1] for n in options.only or range(1, 1 + len(tables))):
         print(f"\n{title}")

@@ -14,6 +14,7 @@ Floats = NDArray[np.float32]
 Numbers = TypeVar("Numbers", Floats, "Tensor")
 "In numpy or in torch."
 Box = tuple[slice, slice, slice]
+CHANNELS_AT_ONCE = 4
 SAMPLED = 500_000
 "About as many voxels are enough for percentiles."
 
@@ -101,3 +102,36 @@ def along(matrix: Numbers | None, volume: Numbers, axis: int) -> Numbers:
     else:
         result = (matrix @ volume.reshape(*lead, i, j * k)).reshape(*lead, len(matrix), j, k)
     return result
+
+
+def sampled(
+    channels: NDArray[Any],
+    matrix: NDArray[np.float64],
+    shape: tuple[int, ...],
+    beyond: NDArray[Any],
+    where: NDArray[np.bool_] | None = None,
+) -> Floats:
+    """Channels (C, I, J, K) where a 4x4 matrix leads the indices of (i, j, k), trilinear: (C, i, j, k) float32.
+
+    Places beyond the outer faces of (I, J, K) get the values ``beyond`` (C,), and so do those outside a mask (i, j, k)
+    where it is given. A few channels at a time, since they are converted to float32.
+    """
+    import torch
+    from torch.nn.functional import grid_sample
+
+    rows, size = matrix[:3].tolist(), channels.shape[1:]
+    i, j, k = (torch.arange(n, dtype=torch.float32) for n in shape)
+    indices = [(row[0] * i + row[3])[:, None, None] + (row[1] * j)[:, None] + row[2] * k for row in rows]
+    inside = torch.ones(shape, dtype=torch.bool) if where is None else torch.from_numpy(where)
+    for index, n in zip(indices, size, strict=True):
+        inside = inside & (index >= -0.5) & (index <= n - 0.5)
+    # from -1 to 1 between the centres of the outermost voxels, the last axis first
+    at = torch.stack([index[inside] * (2 / max(n - 1, 1)) - 1 for index, n in zip(indices, size, strict=True)][::-1], 1)
+    result = torch.from_numpy(as_float32(beyond))[:, None, None, None].repeat(1, *shape)
+    for first in range(0, len(channels), CHANNELS_AT_ONCE):
+        some = torch.from_numpy(as_float32(channels[first : first + CHANNELS_AT_ONCE]))
+        found = grid_sample(some[None], at[None, None, None], padding_mode="border", align_corners=True)[0, :, 0, 0]
+        for target, values in zip(result[first:], found, strict=False):
+            target[inside] = values
+    sampled_there: Floats = result.numpy()
+    return sampled_there

@@ -1,14 +1,16 @@
 """The 1 mm RAS grid of a scan: the way to it, and the way back to the scan's own grid.
 
-Conforming permutes, flips and rescales the axes but never rotates: an oblique scan keeps its own axes, which lie within
-45 degrees of RAS and mostly follow the anatomy. So every step is one matrix per axis, flips are exact, and the way back
-loses nothing to interpolation across slices.
+Conforming permutes, flips and rescales the axes. Each of these steps is one matrix per axis, flips are exact, and the
+way back loses nothing to interpolation across slices. Slices that are tilted a little mostly follow the anatomy, and
+the 1 mm grid keeps their axes. Only where they are turned by ``TURNED_DEG`` or more, the 1 mm grid along the scan's
+axes is turned into the axes of the world, and what is found there is turned back before anything else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +18,27 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
 from bidsseg.imaging.affines import voxel_spacing_mm
-from bidsseg.imaging.arrays import Box, Floats, along, as_float32, resampling_matrix
+from bidsseg.imaging.arrays import Box, Floats, along, as_float32, resampling_matrix, sampled
 
 if TYPE_CHECKING:
     from bidsseg.imaging.image import Image
 
 SAME_SPACING = 2e-3
 "Spacings this close to 1 mm count as 1 mm: over 256 voxels that is a quarter of a voxel at the edge."
+
+TURNED_DEG = 25.0
+"""Angle between the scan's axes and those of the world from which a grid along the latter is used.
+
+Regions gain from some 10 degrees on, but little: at 20 degrees 0.03 of agreement with the straight scan and 0.004 of
+Dice with manual labels at 1 mm, while a turned scan takes twice the time. Slices along the anatomy, as most clinical
+ones are, are tilted by up to 22 degrees."""
+THIN_MM = 20
+"A thinner slab keeps its axes: a leaf that lies askew in the upright grid shows the network too little of any plane."
+LARGEST_TURNED = 64_000_000
+"Voxels of a turned 1 mm grid, which has to hold the corners; a scan that would need more keeps its own axes."
+PLANES_AT_ONCE = 16
+HALF = 0.499
+"Of a voxel, less rounding."
 
 SLAB_FLOATS, FEW_FLOATS = 48_000_000, 6_000_000
 "Probabilities resampled at once, and where memory is short."
@@ -40,6 +56,8 @@ class Grid:
     "The scan's spacing along the RAS axes, (3,)."
     shape: tuple[int, int, int]
     "Shape of the 1 mm grid."
+    turn: NDArray[np.float64] | None = None
+    "4x4, indices of the 1 mm grid to those of ``along_scan``; None where that is the same grid."
 
     @property
     def canonical_shape(self) -> tuple[int, int, int]:
@@ -49,13 +67,20 @@ class Grid:
         return i, j, k
 
     @property
+    def along_scan(self) -> Grid:
+        """The 1 mm grid along the scan's own axes: this one, unless it is turned."""
+        return self if self.turn is None else _along_axes(self.native_shape, self.native_affine)
+
+    @property
     def start(self) -> NDArray[np.float64]:
-        """Scan index (RAS axis order) of the 1 mm grid's voxel 0; both fields of view share their centre. (3,)"""
-        return (np.array(self.canonical_shape) - 1) / 2 - (np.array(self.shape) - 1) / 2 / self.spacing_mm
+        """Scan index (RAS axis order) of voxel 0 of ``along_scan``; both fields of view share their centre. (3,)"""
+        return (np.array(self.canonical_shape) - 1) / 2 - (np.array(self.along_scan.shape) - 1) / 2 / self.spacing_mm
 
     @property
     def affine(self) -> NDArray[np.float64]:
         """4x4, indices of the 1 mm grid to RAS mm."""
+        if self.turn is not None:
+            return self.along_scan.affine @ self.turn
         scale = np.diag((*(1 / self.spacing_mm), 1.0))
         scale[:3, 3] = self.start
         canonical = self.native_affine @ inv_ornt_aff(self.orientation, self.native_shape)
@@ -64,7 +89,22 @@ class Grid:
 
 
 def grid_of(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
-    """The 1 mm RAS grid over the field of view of a (I, J, K) scan."""
+    """The 1 mm RAS grid over the field of view of a (I, J, K) scan, turned upright where the scan is much tilted."""
+    grid = _along_axes(shape, affine)
+    if min(grid.shape) < THIN_MM or tilt_deg(grid.affine) < TURNED_DEG:
+        return grid
+    corners = _moved(_corners((0, 0, 0), grid.shape), grid.affine)
+    low, high = corners.min(0), corners.max(0)
+    i, j, k = (max(1, int(np.ceil(mm - 1e-3))) for mm in high - low)
+    if i * j * k > LARGEST_TURNED:
+        return grid
+    upright = np.eye(4)
+    upright[:3, 3] = (low + high) / 2 - (np.array((i, j, k)) - 1) / 2
+    return replace(grid, shape=(i, j, k), turn=np.linalg.inv(grid.affine) @ upright)
+
+
+def _along_axes(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
+    """The 1 mm grid along the scan's own axes."""
     orientation = io_orientation(affine)
     order = np.argsort(orientation[:, 0])
     spacing = voxel_spacing_mm(affine)[order]
@@ -73,13 +113,61 @@ def grid_of(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
     return Grid((shape[0], shape[1], shape[2]), affine, orientation, spacing, (i, j, k))
 
 
-def conform(image: Image) -> tuple[Floats, Grid]:
-    """Resample a scan to 1 mm RAS: (I, J, K) float32 and its grid. Thick slices are interpolated linearly."""
-    grid = image.grid
+def tilt_deg(affine: NDArray[np.float64]) -> float:
+    """The angle by which the axes of a grid, 4x4 to RAS mm, are turned against the axes of the world."""
+    u, _, vt = np.linalg.svd(affine[:3, :3])  # the nearest rotation
+    return float(np.rad2deg(np.arccos(np.clip((np.trace(u @ vt) - 1) / 2, -1, 1))))
+
+
+def _corners(origin: tuple[int, int, int], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Outer corners of a box of voxels, (8, 3)."""
+    return np.array(list(product(*((o - 0.5, o + n - 0.5) for o, n in zip(origin, shape, strict=True)))))
+
+
+def _moved(points: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A 4x4 matrix applied to (N, 3) points."""
+    moved: NDArray[np.float64] = points @ matrix[:3, :3].T + matrix[:3, 3]
+    return moved
+
+
+def conform(image: Image, grid: Grid | None = None) -> tuple[Floats, Grid]:
+    """Resample a scan to 1 mm RAS: (I, J, K) float32 and its grid. Thick slices are interpolated linearly.
+
+    The grid is the scan's ``grid``, unless its ``along_scan`` is asked for.
+    """
+    grid = image.grid if grid is None else grid
     volume: Floats = np.ascontiguousarray(apply_orientation(image.data, grid.orientation), dtype=np.float32)
     for axis in np.argsort(-grid.spacing_mm)[::-1]:  # finest first: it shrinks the volume
-        volume = along(_to_grid(grid, int(axis)), volume, int(axis))
-    return volume, grid
+        volume = along(_to_grid(grid.along_scan, int(axis)), volume, int(axis))
+    return (volume if grid.turn is None else turned(volume, grid.turn, grid.shape)), grid
+
+
+def turned(volume: Floats, turn: NDArray[np.float64], shape: tuple[int, int, int]) -> Floats:
+    """A volume at the indices that ``turn``, 4x4, makes of those of a grid of this shape, trilinear.
+
+    Beyond the volume lies its darkest value, which the network sees as it sees what lies beyond a scan.
+    """
+    result = np.empty(shape, np.float32)
+    for first in range(0, shape[0], PLANES_AT_ONCE):
+        planes = result[first : first + PLANES_AT_ONCE]
+        planes[:] = sampled(volume[None], turn @ _shift((first, 0, 0)), planes.shape, volume.min(keepdims=True)[0, 0])[
+            0
+        ]
+    return result
+
+
+def restored(volume: Floats, grid: Grid) -> Floats:
+    """A volume on the 1 mm grid, on the one along the scan's axes."""
+    if grid.turn is None:
+        return volume
+    return turned(volume, np.asarray(np.linalg.inv(grid.turn), np.float64), grid.along_scan.shape)
+
+
+def _shift(by: tuple[int, ...]) -> NDArray[np.float64]:
+    """4x4, indices within a part to those of the whole, for a part that begins there."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = by
+    return matrix
 
 
 def _to_grid(grid: Grid, axis: int) -> Floats | None:
@@ -105,17 +193,33 @@ class Slab:
     matrices: tuple[Floats | None, Floats | None, Floats | None]
     "One matrix for each axis; None is the identity."
     used: slice
-    "Along the box's first axis."
+    "Along the first axis of the box, or of the box along the scan's axes that it is turned into."
+    turn: NDArray[np.float64] | None
+    "4x4, indices of what is used to those of the box; None where the box lies along the scan's axes."
+    shape: tuple[int, int, int]
+    "Of what is used."
 
     def of(self, channels: NDArray[Any], where: NDArray[np.bool_] | None = None) -> Floats:
         """Resample channels (C, I, J, K): (C, i, j, k), or (C, N) of the N voxels of the slab asked for."""
-        part: Floats = channels[:, self.used]
+        part: Floats = channels[:, self.used] if self.turn is None else self._turned(channels, self.turn, where)
         if where is not None and all(matrix is None for matrix in self.matrices):
             return as_float32(part[:, where])
         part = as_float32(part)
         for axis in (2, 1, 0):
             part = along(self.matrices[axis], part, axis)
         return part if where is None else part[:, where]
+
+    def _needed_for(self, where: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which voxels of what is used have a part in those of the slab that are asked for."""
+        share: Floats = where.astype(np.float32)
+        for axis, matrix in enumerate(self.matrices):
+            share = along(None if matrix is None else matrix.T, share, axis)
+        return share > 0
+
+    def _turned(self, channels: NDArray[Any], turn: NDArray[np.float64], where: NDArray[np.bool_] | None) -> Floats:
+        """What is used of the channels; beyond their box, as in its first corner, there is no brain."""
+        asked = None if where is None else self._needed_for(where)
+        return sampled(channels, turn, self.shape, channels[:, 0, 0, 0], asked)
 
 
 def slabs(
@@ -126,6 +230,9 @@ def slabs(
     A scan voxel thicker than 1 mm gets the mean over its thickness. Yields slabs of which so many channels are at most
     about ``max_floats`` numbers; scan voxels that don't touch the box are left out.
     """
+    turn, grid = grid.turn, grid.along_scan
+    if turn is not None:
+        box, origin, turn = _turned_back(box, origin, turn, grid)
     matrices, windows = [], []
     for axis in range(3):
         matrix = _from_grid(grid, axis)[:, origin[axis] : origin[axis] + box[axis]]
@@ -144,7 +251,31 @@ def slabs(
         used = slice(int(hit[0]), int(hit[-1]) + 1)
         i = None if identity[0] else rows[:, used]
         window = slice(windows[0].start + first, windows[0].start + first + len(rows))
-        yield Slab((window, windows[1], windows[2]), (i, j, k), used)
+        back = None if turn is None else turn @ _shift((used.start, 0, 0))
+        shape = (used.stop - used.start, box[1], box[2])
+        yield Slab((window, windows[1], windows[2]), (i, j, k), used, back, shape)
+
+
+def _turned_back(
+    box: tuple[int, ...], origin: tuple[int, int, int], turn: NDArray[np.float64], along_scan: Grid
+) -> tuple[tuple[int, int, int], tuple[int, int, int], NDArray[np.float64]]:
+    """Shape and origin of the box along the scan's axes that holds a box of the turned grid, and the way to it, 4x4."""
+    corners = _moved(_corners(origin, box), turn)
+    last = np.array(along_scan.shape) - 1
+    low, high = (np.clip(np.rint(end), 0, last).astype(int).tolist() for end in (corners.min(0), corners.max(0)))
+    i, j, k = (b - a + 1 for a, b in zip(low, high, strict=True))
+    to_box = np.linalg.inv(_shift(origin)) @ np.linalg.inv(turn) @ _shift(low)
+    return (i, j, k), (low[0], low[1], low[2]), to_box
+
+
+def turned_back(
+    masks: NDArray[np.bool_], origin: tuple[int, int, int], grid: Grid
+) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
+    """Masks (C, I, J, K) of a box of the 1 mm grid that begins at ``origin``, and the like along the scan's axes."""
+    if grid.turn is None:
+        return masks, origin
+    box, start, to_box = _turned_back(masks.shape[1:], origin, grid.turn, grid.along_scan)
+    return sampled(masks, to_box, box, np.zeros(len(masks), bool)) >= HALF, start
 
 
 def _is_identity(matrix: Floats) -> bool:

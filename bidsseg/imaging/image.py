@@ -60,7 +60,7 @@ class Image:
 
     @cached_property
     def grid(self) -> Grid:
-        """The 1 mm RAS grid over the scan's field of view."""
+        """The 1 mm RAS grid over the scan's field of view, which the network sees."""
         return grid_of(self.data.shape, self.affine)
 
     @property

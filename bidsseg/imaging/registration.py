@@ -51,7 +51,7 @@ def rigid_transform(
 
 def _to_sitk(image: Image) -> sitk.Image:
     """The scan at 2 mm; RAS coordinates stand in for ITK's LPS, which changes nothing for two scans alike."""
-    volume, grid = conform(image)
+    volume, grid = conform(image, image.grid.along_scan)
     scan = sitk.GetImageFromArray(np.ascontiguousarray(volume.T))
     u, _, vt = np.linalg.svd(grid.affine[:3, :3])  # the nearest rotation: ITK refuses sheared axes
     scan.SetDirection((u @ vt).reshape(-1).tolist())

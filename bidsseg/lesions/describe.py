@@ -52,7 +52,7 @@ def lesion_features(
         raise ValueError(f"segmentation {anatomy.tissue.shape} and scan {image.data.shape} must share one grid")
     read = read_labels(mask.data, options.threshold, named_probability)
     check_size(read.labels, mask, anatomy)
-    components = label_components(read.labels, mask.affine, image.grid)
+    components = label_components(read.labels, mask.affine, image.grid.along_scan)
     on_scan = on_scan_grid(components, image, is_same_grid(image.geometry, mask.geometry))
     corrected = correct_under_lesions(anatomy, on_scan > 0)
     count = int((components.volumes_mm3 >= options.min_volume_mm3 * ROUNDED_DOWN).sum())

@@ -336,5 +336,5 @@ def _is_same_field(image: Image, mask: Image) -> bool:
     """Whether both cover the same field of view, in whatever order and direction their axes are stored."""
     if is_same_grid(image.geometry, mask.geometry):
         return True
-    one, other = (each.grid for each in (image, mask))
+    one, other = (each.grid.along_scan for each in (image, mask))
     return is_same_grid((one.shape, one.affine), (other.shape, other.affine))

@@ -39,8 +39,8 @@ NORMAL_WHITE_MATTER_MM = 3
 
 
 def isotropic(mask: NDArray[np.bool_], image: Image) -> NDArray[np.bool_]:
-    """A mask on the scan's grid (I, J, K), brought to the scan's 1 mm isotropic grid."""
-    volume: Floats = conform(replace(image, data=mask.astype(np.float32)))[0]
+    """A mask on the scan's grid (I, J, K), brought to the 1 mm isotropic grid along its axes."""
+    volume: Floats = conform(replace(image, data=mask.astype(np.float32)), image.grid.along_scan)[0]
     return volume >= 0.5
 
 
@@ -49,7 +49,7 @@ class Near:
 
     def __init__(self, anatomy: Anatomy, image: Image, tissues: NDArray[np.intp]) -> None:
         self.mask = isotropic(is_any(anatomy.tissue, tissues), image)
-        self.affine = image.grid.affine
+        self.affine = image.grid.along_scan.affine
         surface = np.argwhere(self.mask & ~ndimage.binary_erosion(self.mask))
         self.tree = None
         if len(surface):  # unbalanced: far faster for points in rows
@@ -231,7 +231,7 @@ def _shares(volumes: Reals) -> tuple[tuple[int, float], ...]:
 
 def _relative_intensities(components: LesionComponents, image: Image, anatomy: Anatomy, count: int) -> Reals:
     """Mean grey value of each component over the median of normal-appearing white matter, (count,)."""
-    grey = conform(image)[0]
+    grey = conform(image, image.grid.along_scan)[0]
     white = isotropic(anatomy.tissue == WHITE_MATTER, image)
     near = ndimage.binary_dilation(components.isotropic > 0, iterations=NORMAL_WHITE_MATTER_MM)
     normal = grey[white & ~near]

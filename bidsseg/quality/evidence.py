@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.imaging.arrays import Floats, as_float32, box_around
+from bidsseg.imaging.grid import Grid, turned_back
 from bidsseg.labels import (
     N_GYRI,
     TISSUE,
@@ -110,9 +111,8 @@ def evidence_from(stored: dict[str, Any]) -> Evidence:
     return Evidence(**{**stored, "sums": sums})
 
 
-def collect(found: Probabilities, volume: Floats) -> Evidence:
-    """The evidence of an answer for the normalised scan (I, J, K) on the 1 mm grid."""
-    shape = volume.shape
+def collect(found: Probabilities, volume: Floats, grid: Grid) -> Evidence:
+    """The evidence of an answer for the normalised scan (I, J, K) on its 1 mm grid."""
     tissue = np.zeros(found.tissue.shape[1:], np.uint8)
     tallies: dict[Scheme, Tally] = {scheme: np.zeros((_n_codes(scheme), len(TALLIED))) for scheme in SCORED}
     for voxels in some_slices_at_a_time(found):
@@ -120,13 +120,14 @@ def collect(found: Probabilities, volume: Floats) -> Evidence:
         for scheme, tally in tallies.items():
             tally += tallied(voxels, scheme)
     solid = (tissue > 0) & ~_members(FLUID)[tissue]
-    cerebellum = _members(CEREBELLUM)[tissue]
+    masks, origin = turned_back(np.stack((solid, _members(CEREBELLUM)[tissue])), found.origin, grid)
+    faces, cerebellum = (_faces(mask, origin, grid.along_scan.shape) for mask in masks)
     seen = _inside(volume, found)
     return Evidence(
         {scheme: label_sums(tally, scheme, found.origin) for scheme, tally in tallies.items()},
         float(np.count_nonzero(tissue)),
-        {name: float(face.sum()) for name, face in zip(FACES, _faces(solid, found.origin, shape), strict=True)},
-        float(_faces(cerebellum, found.origin, shape)[FACES.index("bottom")].sum()),
+        {name: float(face.sum()) for name, face in zip(FACES, faces, strict=True)},
+        float(cerebellum[FACES.index("bottom")].sum()),
         *unevenness(seen, tissue),
         step(seen, tissue, "white-matter", "cortex"),
         step(seen, tissue, "lateral-ventricle", "white-matter"),
@@ -215,12 +216,18 @@ def some_slices_at_a_time(found: Probabilities) -> Iterator[Voxels]:
     for first in range(0, found.tissue.shape[1], SLICES_AT_ONCE):
         slices = slice(first, first + SLICES_AT_ONCE)
         maybe = found.tissue[0, slices] < np.float16(1 - LEAST)
-        tissue = as_float32(found.tissue[:, slices][:, maybe])
-        right = as_float32(found.right[0, slices][maybe])
-        part = _lobe_parts(found.parcels[:, slices][:, maybe])
-        i, j, k = np.nonzero(maybe)
+        here = np.flatnonzero(maybe)
+        tissue = as_float32(_picked(found.tissue[:, slices], here))
+        right = as_float32(_picked(found.right[:, slices], here))[0]
+        part = _lobe_parts(_picked(found.parcels[:, slices], here))
+        i, j, k = np.unravel_index(here, maybe.shape)
         factors = (tissue.argmax(0), (right > 0.5).astype(np.intp), part.argmax(0))
         yield Voxels(tissue, np.stack((1 - right, right)), part, factors, (i + first, j, k))
+
+
+def _picked(channels: NDArray[np.float16], here: Indices) -> NDArray[np.float16]:
+    """(C, N) of (C, I, J, K) at N flat indices, which takes two thirds of the time that a mask takes."""
+    return channels.reshape(len(channels), -1).take(here, 1)
 
 
 def _lobe_parts(parcels: NDArray[np.float16]) -> Floats:

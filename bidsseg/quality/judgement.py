@@ -11,5 +11,7 @@ from bidsseg.segmentation.pipeline import Answer
 
 def examine(given: Answer, model: Model, options: PredictOptions) -> Evidence:
     """The evidence in an answer, and the orientation that fits best, for which the network may run again."""
-    evidence = collect(given.probabilities, given.volume)
-    return with_orientation(evidence, given.probabilities, given.volume, quick_look(model, options))
+    evidence = collect(given.probabilities, given.volume, given.grid)
+    return with_orientation(
+        evidence, given.probabilities, given.volume, quick_look(model, options), min(given.grid.along_scan.shape)
+    )

@@ -165,9 +165,14 @@ def best_turn(volume: Floats, answer: NDArray[Any], look: Look) -> Turn:
     return best if own and own[best] > own[AS_STORED] + CLEARLY else AS_STORED
 
 
-def best_answer(found: Probabilities, volume: Floats, look: Look) -> Turn:
-    """``best_turn`` of a scan that was answered; a slab has no layout to tell it by, and stays as it is."""
-    return AS_STORED if min(volume.shape) < SHORTEST_MM else best_turn(volume, _every_look(found), look)
+def best_answer(found: Probabilities, volume: Floats, look: Look, shortest_mm: float | None = None) -> Turn:
+    """``best_turn`` of a scan that was answered; a slab has no layout to tell it by, and stays as it is.
+
+    ``shortest_mm`` is the shortest side of its field of view, where that lies askew in the volume.
+    """
+    return (
+        AS_STORED if (shortest_mm or min(volume.shape)) < SHORTEST_MM else best_turn(volume, _every_look(found), look)
+    )
 
 
 def _every_look(found: Probabilities) -> NDArray[np.float16]:
@@ -181,9 +186,11 @@ def quick_look(model: Model, options: PredictOptions) -> Look:
     return partial(coarse_look, model=model, options=options)
 
 
-def with_orientation(evidence: Evidence, found: Probabilities, volume: Floats, look: Look) -> Evidence:
+def with_orientation(
+    evidence: Evidence, found: Probabilities, volume: Floats, look: Look, shortest_mm: float | None = None
+) -> Evidence:
     """The evidence of an answer, with its fit to the atlas and the orientation that would be right, if another."""
     fit = fits(kinds(_every_look(found)), LOOK_MM).get(AS_STORED, NO_FIT)
     evidence = replace(evidence, layout_fit=round(fit, 4))
-    turn = best_answer(found, volume, look)
+    turn = best_answer(found, volume, look, shortest_mm)
     return evidence if turn == AS_STORED else replace(evidence, better_turned=name_of(turn))

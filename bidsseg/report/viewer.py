@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import along, box_around, resampling_matrix
-from bidsseg.imaging.grid import Grid
+from bidsseg.imaging.grid import Grid, restored
 from bidsseg.imaging.image import Image, nifti_bytes
 from bidsseg.report.mosaic import grey_levels, to_ras_order, widened
 
@@ -58,12 +58,13 @@ def embed(one_mm: Image, labels: Mapping[str, Image], max_bytes: int) -> ViewerV
     the slices themselves. Raises ``ValueError`` if the images do not belong together.
     """
     first = next(iter(labels.values()))
-    grid = first.grid
-    if one_mm.data.shape != grid.shape or any(label.data.shape != first.data.shape for label in labels.values()):
+    grid = first.grid.along_scan
+    if one_mm.data.shape != first.grid.shape or any(label.data.shape != first.data.shape for label in labels.values()):
         raise ValueError(f"scan {one_mm.data.shape} and labels {first.data.shape} are not on matching grids")
     ordered = {name: to_ras_order(label.data, grid) for name, label in labels.items()}
+    volume = restored(one_mm.data, first.grid)
     for spacing_mm, step in QUALITIES:
-        found = _pack(one_mm.data, ordered, grid, (spacing_mm, step))
+        found = _pack(volume, ordered, grid, (spacing_mm, step))
         if found.size <= max_bytes:
             return found
     return None

@@ -92,7 +92,7 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
             alone = read_evidence(Path(answers[own]).parent)
             target = fused_folder(folder, job)
             target.mkdir(exist_ok=True)
-            _decided(job, fused, as_sure_as(collect(found, fused.volume), alone), target)
+            _decided(job, fused, as_sure_as(collect(found, fused.volume, fused.grid), alone), target)
         return str(folder)
 
 
@@ -105,7 +105,7 @@ def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: 
     """Decide all voxels, in all spaces asked for, and keep them, and the evidence, in a folder; returns their path."""
     recipe, found, grid = job["recipe"], answered.probabilities, answered.grid
     floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
-    grids = {"orig": grid, "1mm": grid_of(answered.volume.shape, grid.affine)}
+    grids = {"orig": grid, "1mm": grid_of(answered.volume.shape, grid.affine).along_scan}
     spaces = dict.fromkeys(("orig", *recipe["spaces"]))
     decided = {
         space: decide_on_native_grid(found, grids[space], "gyri" in recipe["schemes"], floats) for space in spaces

@@ -169,6 +169,31 @@ def test_heads_are_asked_near_the_brain_alone() -> None:
     assert not any(mask.any() for mask in find_brain(*blocky(np.zeros((8, 8, 8), bool))))
 
 
+@pytest.mark.parametrize(
+    ("most_mm3", "sure", "found"),
+    [(12**3, 0.99, False), (12**3 * 8, 0.99, True), (12**3, 0.0, True)],
+    ids=["large and unsure", "of a brain's size", "large and sure"],
+)
+def test_noise_that_fills_the_image_is_no_brain(
+    most_mm3: float, sure: float, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A brain of 24 mm a side, of whose tissue the network is about 0.05 sure, as it bears all alike."""
+    monkeypatch.setattr(bidsseg.network.inference, "MOST_BRAIN_MM3", most_mm3)
+    monkeypatch.setattr(bidsseg.network.inference, "SURE_OF_NOISE", sure)
+    brain = np.zeros((40, 40, 40), bool)
+    brain[14:26, 14:26, 14:26] = True
+    assert all(mask.any() == found for mask in find_brain(*blocky(brain)))
+
+
+def test_a_volume_without_brain_is_background(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bidsseg.network.inference, "MOST_BRAIN_MM3", -1.0)
+    monkeypatch.setattr(bidsseg.network.inference, "SURE_OF_NOISE", 1.01)
+    noise = np.random.default_rng(0).random((48, 40, 32), np.float32)
+    found, _ = infer(noise, load_model(tiny_model), PredictOptions("cpu", 1, gyri=True))
+    assert found.tissue.shape == (len(TISSUES), *noise.shape)
+    assert found.tissue[0].min() == 1
+
+
 def test_the_second_look_is_at_the_brain_alone(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(tiny_model)
     volume = np.full((160, 130, 120), 0.2, np.float32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.grid import grid_of
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, Scheme, label_table, lobe_parts
 from bidsseg.network.inference import Probabilities
-from bidsseg.quality.evidence import as_sure_as, collect, evidence_from, step, unevenness
+from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from, step, unevenness
 from bidsseg.segmentation.probseg import label_probabilities, write_probabilities
 
 SHAPE = (4, 4, 4)
@@ -33,8 +33,13 @@ def two_voxels(parcels: int = 0) -> Probabilities:
     return Probabilities((0, 2, 3), tissue, right, part)
 
 
+def collected(found: Probabilities, volume: NDArray[np.float32]) -> Evidence:
+    """The evidence of an answer on a grid of the scan's own 1 mm voxels."""
+    return collect(found, volume, grid_of(volume.shape, np.eye(4)))
+
+
 def test_sums_of_a_label() -> None:
-    sums = collect(two_voxels(), np.zeros((4, 6, 7), np.float32)).sums["regions"]
+    sums = collected(two_voxels(), np.zeros((4, 6, 7), np.float32)).sums["regions"]
     assert sums[12][:3] == pytest.approx((1, 0.6, 0.6), abs=0.01)  # 0.8 x 0.75
     assert sums[12].centre == (0, 2, 3)
     assert sums[51][:3] == pytest.approx((0, 0.2, 0), abs=0.01)
@@ -44,7 +49,7 @@ def test_sums_of_a_label() -> None:
 
 @pytest.mark.parametrize("parcels", [0, N_PARCELS])
 def test_lobes_join_what_regions_hold(parcels: int) -> None:
-    evidence = collect(two_voxels(parcels), np.zeros((4, 6, 7), np.float32))
+    evidence = collected(two_voxels(parcels), np.zeros((4, 6, 7), np.float32))
     totals = []
     for scheme in ("regions", "lobes"):
         sums = evidence.sums[scheme].values()
@@ -55,10 +60,10 @@ def test_lobes_join_what_regions_hold(parcels: int) -> None:
 
 def test_faces_count_only_where_the_box_reaches_them() -> None:
     found = two_voxels()
-    cut = collect(found, np.zeros((4, 6, 7), np.float32)).cut_mm2
+    cut = collected(found, np.zeros((4, 6, 7), np.float32)).cut_mm2
     assert cut == dict.fromkeys(("right", "back", "front", "bottom", "top"), 0) | {"left": 1}
     inside = Probabilities((1, 2, 3), found.tissue, found.right, found.parcels)
-    assert not any(collect(inside, np.zeros((9, 9, 9), np.float32)).cut_mm2.values())
+    assert not any(collected(inside, np.zeros((9, 9, 9), np.float32)).cut_mm2.values())
 
 
 def test_unevenness_is_that_of_ripples_not_of_noise_lesions_or_bias() -> None:
@@ -87,23 +92,23 @@ def test_unevenness_is_that_of_ripples_not_of_noise_lesions_or_bias() -> None:
 
 def test_surroundings_are_what_is_bright_around_the_brain() -> None:
     volume = np.zeros((4, 6, 7), np.float32)
-    assert collect(two_voxels(), volume).surroundings == 0
+    assert collected(two_voxels(), volume).surroundings == 0
     volume[:2] = 0.5
-    assert collect(two_voxels(), volume).surroundings == pytest.approx(30 / 62, abs=1e-4)  # two of 32 are brain
+    assert collected(two_voxels(), volume).surroundings == pytest.approx(30 / 62, abs=1e-4)  # two of 32 are brain
 
 
 def test_a_fused_answer_is_as_sure_as_the_scans_own() -> None:
-    own = collect(two_voxels(), np.zeros((9, 9, 9), np.float32))
+    own = collected(two_voxels(), np.zeros((9, 9, 9), np.float32))
     found = two_voxels()
     spread = replace(found, tissue=(found.tissue * np.float16(0.6) + np.float16(0.4 / len(TISSUES))))
-    fused = as_sure_as(collect(spread, np.zeros((9, 9, 9), np.float32)), own)
+    fused = as_sure_as(collected(spread, np.zeros((9, 9, 9), np.float32)), own)
     for code, row in fused.sums["regions"].items():
         assert row.voxels == own.sums["regions"][code].voxels
         assert row.soft_dice == pytest.approx(own.sums["regions"][code].soft_dice if row.voxels else 0)
 
 
 def test_the_way_through_json_changes_nothing() -> None:
-    evidence = collect(two_voxels(), np.zeros((4, 6, 7), np.float32))
+    evidence = collected(two_voxels(), np.zeros((4, 6, 7), np.float32))
     assert evidence_from(json.loads(json.dumps(evidence.as_json()))) == evidence
 
 
