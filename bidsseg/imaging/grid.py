@@ -38,7 +38,7 @@ LARGEST_TURNED = 64_000_000
 "Voxels of a turned 1 mm grid, which has to hold the corners; a scan that would need more keeps its own axes."
 PLANES_AT_ONCE = 16
 HALF = 0.499
-"Of a voxel, less rounding."
+"Half of a voxel, less rounding."
 
 SLAB_FLOATS, FEW_FLOATS = 48_000_000, 6_000_000
 "Probabilities resampled at once, and where memory is short."
@@ -197,7 +197,7 @@ class Slab:
     turn: NDArray[np.float64] | None
     "4x4, indices of what is used to those of the box; None where the box lies along the scan's axes."
     shape: tuple[int, int, int]
-    "Of what is used."
+    "Shape of what is used."
 
     def of(self, channels: NDArray[Any], where: NDArray[np.bool_] | None = None) -> Floats:
         """Resample channels (C, I, J, K): (C, i, j, k), or (C, N) of the N voxels of the slab asked for."""
