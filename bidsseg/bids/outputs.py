@@ -17,7 +17,7 @@ from bidsseg.labels import SCHEMES, Scheme
 FUSED = "fused"
 "Ends desc- of what was made from several contrasts."
 START_BYTES = 64 * 1024
-"Of a scan: its header, and its first slices."
+"Start of a scan: its header, and its first slices."
 
 NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
 "Label images that lesions are placed in."
@@ -34,7 +34,7 @@ class OutputSettings:
     """What the outputs of a scan depend on besides the scan: a scan made with another recipe is done again."""
 
     version: str
-    "Of bidsseg."
+    "Version of bidsseg."
     model: str
     weights_sha256: str
     bias_correction: bool = True

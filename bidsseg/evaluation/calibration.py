@@ -28,7 +28,7 @@ GOOD = 0.05
 FOUND = 0.97
 "Share of the bad trials that the limit of failing is to find; of scans left out it finds some fewer."
 MARGIN, NEVER = 0.001, 9.0
-"Of a shortfall: below the last that is to be found; and beyond all that there are."
+"Shortfalls: how far a limit lies below the last that it has to find, and one beyond all that occur."
 FEW_ALARMS = 0.05
 "Share of the good trials whose shortfall is beyond what calls for a look."
 

@@ -31,7 +31,7 @@ class LesionPlanInputs:
     "Folders are absolute."
     options: LesionOptions
     recipe: OutputSettings
-    "Of the segmentations that lesions are placed in."
+    "Settings of the segmentations that lesions are located in."
     dataset: Path
     out: Path
     threads: int
