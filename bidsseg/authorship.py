@@ -1,4 +1,4 @@
-"""Which files bidsseg wrote, and nobody has changed since: all others are somebody's work, and are not replaced.
+"""Recognises files that bidsseg wrote and nobody has changed since; all others may be somebody's work and are kept.
 
 The files tell by themselves, so that it can be told after a killed run, and of files that were moved. Images carry a
 checksum of their voxels in the header's description: a label image corrected by hand is no longer ours. Pictures name
@@ -121,9 +121,7 @@ def refuse_to_replace(paths: Iterable[Path], tables: Tables = ()) -> None:
     """Raise ``UserError`` where one of the files is there and is not as bidsseg wrote it."""
     for path in paths:
         if path.exists() and not is_ours(path, tables):
-            raise UserError(
-                f"{path}: was not written by bidsseg, or was changed since; move it away, or give --overwrite"
-            )
+            raise UserError(f"{path}: was not written by bidsseg, or was changed since; move it, or give --overwrite")
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

@@ -99,3 +99,14 @@ def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8"))
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_command_that_the_pages_name_exists() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    named = {
+        name
+        for page in pages
+        for name in re.findall(r"(?<!entrypoint )brainseg-cli ([a-z-]+)", page.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert named <= set(main.commands)

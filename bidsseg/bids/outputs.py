@@ -18,7 +18,7 @@ from bidsseg.spaces import TEMPLATE
 FUSED = "fused"
 "Ends desc- of what was made from several contrasts."
 START_BYTES = 64 * 1024
-"Of a scan: its header, and its first slices."
+"Start of a scan: its header, and its first slices."
 
 NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
 "Label images that lesions are placed in."
@@ -37,7 +37,7 @@ class OutputSettings:
     """What the outputs of a scan depend on besides the scan: a scan made with another recipe is done again."""
 
     version: str
-    "Of bidsseg."
+    "Version of bidsseg."
     model: str
     weights_sha256: str
     bias_correction: bool = True
@@ -203,7 +203,7 @@ class ScanOutputs:
         return [f"bids:raw:{path.relative_to(self.dataset).as_posix()}" for path in self.sources]
 
     def source_state(self) -> dict[str, Any]:
-        """What tells a scan, and its partners, from changed ones at the cost of a glance; raises ``OSError``.
+        """Cheap fingerprint (size, hash of the first 64 KiB) used to detect changed inputs; raises ``OSError``.
 
         A mended header alone leaves the size as it is.
         """
@@ -217,7 +217,7 @@ class ScanOutputs:
 
     @property
     def quality(self) -> Path:
-        """The verdict and its measures; the file that tells that the scan is complete."""
+        """The verdict and its measures; this file marks the scan as complete."""
         return self.file(QUALITY.lstrip("_"), desc=self.scan.suffix)
 
     @property
@@ -227,7 +227,7 @@ class ScanOutputs:
 
     @property
     def anchor(self) -> str:
-        """The scan's place on the participant's page."""
+        """The anchor of the scan on the participant's page."""
         return self.quality.name.removesuffix(QUALITY)
 
     @property
@@ -354,7 +354,7 @@ class ParticipantOutputs:
         return {path.name.removesuffix(ERROR): path for path in found}
 
     def reported(self) -> list[Path]:
-        """The files that tell of news for the participant's page."""
+        """The files whose change makes the participant's page out of date."""
         patterns = (f"**/anat/*{QUALITY}", "**/anat/*_agreement.json", "**/*_lesions.json")
         return [*(path for pattern in patterns for path in self.folder.glob(pattern)), *self.logs().values()]
 
@@ -397,7 +397,7 @@ def defect_log(out: Path) -> Path:
 
 
 def failure_beside(log: Path) -> Path:
-    """What a log tells, as data."""
+    """The same failure as data."""
     return log.with_suffix(".json")
 
 

@@ -1,4 +1,4 @@
-"""``brainseg-cli``: label single scans, try the demo; and ``training``. Heavy imports stay inside the commands."""
+"""``brainseg-cli``: subcommands that label single scans and describe lesions. Heavy imports stay inside them."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def main() -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="One scan: the label image (seg.nii.gz, seg.mgz); several: a folder. Default: <scan>_dseg.nii.gz beside the "
-    "scan.",
+    help="With one scan, the label image (seg.nii.gz, seg.mgz); with several, a folder. Default: <scan>_dseg.nii.gz "
+    "beside the scan.",
 )
 @SERIES_OPTION
 @click.option(
@@ -57,7 +57,13 @@ def main() -> None:
     metavar="FILE.dcm",
     help="Also write the labels of a DICOM series as a DICOM segmentation of it (needs the extra bidsseg[dicom]).",
 )
-@click.option("--seg", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
+@click.option(
+    "--seg",
+    type=click.Choice(["regions", "lobes", "gyri"]),
+    default="regions",
+    show_default=True,
+    help="Scheme of the labels.",
+)
 @MIRROR_OPTION
 @bias_correction_option()
 @click.option("--picture/--no-picture", default=True, help="Write a PNG mosaic beside the labels.")
@@ -67,13 +73,13 @@ def main() -> None:
 @DEVICE_OPTION
 @THREADS_OPTION
 def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: str | None, **chosen: Any) -> None:
-    """Label scans; volumes (TSV), brain mask, verdict (JSON) and a picture lie beside each label image.
+    """Label scans, and write volumes (TSV), a brain mask, the verdict (JSON) and a picture beside each label image.
 
     A scan is a NIfTI, MGZ, NRRD, MetaImage or Analyze file, or a folder with a DICOM series.
 
-    The verdict is also told: pass, check (look at the labels first) or fail, with its reasons.
+    The verdict is also printed: pass, check (look at the labels first) or fail, with its reasons.
 
-    Results of an earlier run are replaced, and are no scans: other files are neither.
+    Results of an earlier run are replaced, and are never taken for scans. Other files are not replaced.
 
     \b
     brainseg-cli predict scan.nii.gz -o seg.nii.gz
@@ -123,15 +129,17 @@ def _targets(given: tuple[Path, ...], output: Path | None, options: SingleScanOp
     results = [path for path in given if is_our_label_image(path)] if len(given) > 1 else []
     scans = [path for path in given if path not in results]
     for path in results if scans else ():
-        click.echo(plain(f"{path}: left out, holds labels written by bidsseg"), err=True)
+        click.echo(plain(f"{path}: left out, because it holds labels written by bidsseg"), err=True)
     targets = dict(zip(scans, _labels_of(scans or list(given), output), strict=True))
     itself = [target for scan, target in targets.items() if os.path.realpath(target) == os.path.realpath(scan)]
     if itself:
-        raise UserError(f"{itself[0]}: is the scan itself; choose another output")
+        raise UserError(f"{itself[0]}: this output is the scan itself; choose another output")
     written = [path for target in targets.values() for path in options.files_of(target)]
     twice = {str(path) for path in written if written.count(path) > 1}
     if twice:
-        raise UserError(f"{min(twice)}: several scans would be written here; run them into different folders")
+        raise UserError(
+            f"{min(twice)}: the results of several scans would be written here; use different output folders"
+        )
     refuse_inputs(written, scans)
     return targets
 
@@ -174,15 +182,21 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     help="Lesion mask, on the scan's grid or another. Without one lesions are found, in FLAIR.",
 )
 @SERIES_OPTION
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: beside the scan.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the results. Default: beside the scan."
+)
 @click.option(
     "--lesion-threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Probability from which a voxel is found to be lesion; default: the one chosen on validation patients.",
+    help="Lowest probability that counts as a found lesion. Default: chosen on validation patients.",
 )
 @click.option("--probseg", is_flag=True, help="Also write the probabilities of found lesions.")
 @click.option(
-    "--threshold", type=float, default=LesionOptions.threshold, show_default=True, help="For probabilistic masks."
+    "--threshold",
+    type=float,
+    default=LesionOptions.threshold,
+    show_default=True,
+    help="Lowest probability that counts as lesion, in probabilistic masks.",
 )
 @click.option(
     "--min-volume",
@@ -190,7 +204,7 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     type=float,
     default=LesionOptions.min_volume_mm3,
     show_default=True,
-    help="In mm3.",
+    help="Smallest volume of a lesion in mm3.",
 )
 @click.option(
     "--tolerance",
@@ -198,9 +212,11 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     type=float,
     default=LesionOptions.tolerance_mm,
     show_default=True,
-    help="At ventricles, in mm.",
+    help="Largest gap in mm at which a lesion touches the ventricles.",
 )
-@click.option("--bands", "bands_mm", type=float, multiple=True, help="Edges of distance bands from the ventricles, mm.")
+@click.option(
+    "--bands", "bands_mm", type=float, multiple=True, help="Edge of a band of distance from the ventricles, in mm."
+)
 @bias_correction_option()
 @OVERWRITE_OPTION
 @MODEL_OPTION
@@ -241,7 +257,7 @@ def lesions(scan: Path, output: Path | None, model: str | None, device: str, thr
 @main.command()
 @click.argument("out", type=click.Path(path_type=Path), default=Path("bidsseg-demo"))
 def demo(out: Path) -> None:
-    """Make a small BIDS dataset from a packaged scan, run the BIDS App on it, say where the pictures are."""
+    """Make a small BIDS dataset from a packaged scan, run the BIDS App on it, and print where the pictures are."""
     from bidsseg.cli.demo import run_demo
 
     run_demo(out)
@@ -252,6 +268,7 @@ for command in (
     derived.fill,
     derived.normalize,
     training.train,
+    training.pack,
     training.evaluate,
     training.calibrate,
     training.reference,

@@ -38,7 +38,7 @@ LARGEST_TURNED = 64_000_000
 "Voxels of a turned 1 mm grid, which has to hold the corners; a scan that would need more keeps its own axes."
 PLANES_AT_ONCE = 16
 HALF = 0.499
-"Of a voxel, less rounding."
+"Half of a voxel, less rounding."
 
 SLAB_FLOATS, FEW_FLOATS = 48_000_000, 6_000_000
 "Probabilities resampled at once, and where memory is short."
@@ -55,7 +55,7 @@ class Grid:
     spacing_mm: NDArray[np.float64]
     "The scan's spacing along the RAS axes, (3,)."
     shape: tuple[int, int, int]
-    "Of the 1 mm grid."
+    "Shape of the 1 mm grid."
     turn: NDArray[np.float64] | None = None
     "4x4, indices of the 1 mm grid to those of ``along_scan``; None where that is the same grid."
 
@@ -191,13 +191,13 @@ class Slab:
     window: Box
     "Where it lies in the canonical (RAS-ordered) scan."
     matrices: tuple[Floats | None, Floats | None, Floats | None]
-    "By axis; None is the identity."
+    "One matrix for each axis; None is the identity."
     used: slice
     "Along the first axis of the box, or of the box along the scan's axes that it is turned into."
     turn: NDArray[np.float64] | None
     "4x4, indices of what is used to those of the box; None where the box lies along the scan's axes."
     shape: tuple[int, int, int]
-    "Of what is used."
+    "Shape of what is used."
 
     def of(self, channels: NDArray[Any], where: NDArray[np.bool_] | None = None) -> Floats:
         """Resample channels (C, I, J, K): (C, i, j, k), or (C, N) of the N voxels of the slab asked for."""

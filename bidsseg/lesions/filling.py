@@ -23,7 +23,7 @@ from bidsseg.labels import TISSUE
 from bidsseg.lesions.describe import on_segmentation
 from bidsseg.lesions.masks import is_thick, mismatches
 from bidsseg.lesions.options import LesionOptions
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
 
 Mask = NDArray[np.bool_]
 
@@ -65,19 +65,19 @@ class Filled:
 def fill_lesions(
     image: Image,
     mask: Image,
-    segmentation: Segmentation,
+    anatomy: Anatomy,
     threshold: float = LesionOptions.threshold,
     named_probability: bool = False,
 ) -> Filled:
     """Redraw the lesions of ``mask`` in a scan (I, J, K) as normal-appearing white matter; the same input, same output.
 
-    The mask may have another grid; ``segmentation`` is that of the scan. Voxels farther than the soft edge from
+    The mask may have another grid; ``anatomy`` is that of the scan. Voxels farther than the soft edge from
     a lesion keep their values to the last bit, as do lesions outside of white matter. Raises ``ValueError`` if
     segmentation and scan differ in shape, ``UserError`` for mask values that mean nothing and where no normal white
     matter is left.
     """
-    found = on_segmentation(image, mask, segmentation, threshold, named_probability)
-    lesion, tissue = found.on_scan > 0, found.segmentation.tissue
+    found = on_segmentation(image, mask, anatomy, threshold, named_probability)
+    lesion, tissue = found.on_scan > 0, found.anatomy.tissue
     data = image.data.copy()
     filled = np.zeros_like(lesion)
     for name in FILLED:

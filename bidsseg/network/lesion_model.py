@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsseg.errors import FileError
-from bidsseg.files import json_content, whole, write_text
-from bidsseg.network.card import MODELS, WEIGHTS, sha256_of
+from bidsseg.files import json_content, sha256_of, whole, write_text
+from bidsseg.network.card import MODELS, WEIGHTS
 from bidsseg.network.lesion_config import LesionNetConfig, Thresholds
 
 if TYPE_CHECKING:

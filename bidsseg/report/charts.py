@@ -1,4 +1,4 @@
-"""Volumes as a reader compares them: left beside right, and beside healthy people where their ranges are known."""
+"""Charts of volumes: left beside right, with the ranges of healthy people where these are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a participant's page tells of lesions, read from the files on disk: findings, zones, tables, change."""
+"""The lesions on a participant's page, read from the files on disk: findings, zones, tables and changes."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class SessionLesions:
     "Beginning of the names of its files."
     mask: str
     how: str
-    "What the mask holds, and how lesions were told apart."
+    "What kind of mask it is, and how lesions were separated."
     findings: str
     warnings: list[str]
     zones: list[ZoneRow]
@@ -120,7 +120,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Lesions:
-    """All that the page tells of lesions."""
+    """Everything that the page shows of lesions."""
 
     sessions: list[SessionLesions]
     changes: Changes | None
@@ -142,10 +142,10 @@ def read_lesions(out_dir: Path, subject: str, sessions: Iterable[str]) -> Lesion
     described.sort(key=lambda lesions: (order.index(session_of(lesions)), lesions.base))
     found = [session_lesions(out_dir, lesions) for lesions in described]
     changes = read_changes(participant)
-    told = {table.path for session in found for table in session.tables}
-    told |= {changes.table.path} if changes and changes.table else set()
+    shown = {table.path for session in found for table in session.tables}
+    shown |= {changes.table.path} if changes and changes.table else set()
     tables = (lesion_table(out_dir, path) for path in participant.lesion_tables())
-    others = [table for table in tables if table is not None and table.path not in told]
+    others = [table for table in tables if table is not None and table.path not in shown]
     masked = {session_of(lesions) for lesions in described}
     unmasked = [f"session {name}" if name else "the only session" for name in sessions if name not in masked]
     return Lesions(found, changes, others, unmasked)

@@ -31,7 +31,7 @@ class ViewerVolumes:
     rows: str
     "uint16 on the same grid: the row of each voxel in ``codes``."
     codes: dict[str, list[int]]
-    "By scheme, the code of every row: so all schemes need one volume."
+    "The code of every row, by scheme: so all schemes need one volume."
     spacing_mm: tuple[float, float, float]
     percent: str = ""
     "uint8 on the same grid, the probability of lesion in percent; empty where none is known."

@@ -34,7 +34,7 @@ from bidsseg.imaging.deformation import (
     smoothed,
 )
 from bidsseg.labels import Scheme, label_table
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.spaces import TEMPLATE
 
 TEMPLATE_FILE = f"{TEMPLATE}.npz"
@@ -66,14 +66,14 @@ class Shares:
 
 
 @cache
-def template() -> Segmentation:
+def template() -> Anatomy:
     """The labels of the template, on its grid of 1 mm."""
     with (files("bidsseg") / "tables" / TEMPLATE_FILE).open("rb") as file, np.load(file) as stored:
         tissue, side, parcel, affine = (stored[name] for name in ("tissue", "side", "parcel", "affine"))
-    return Segmentation(tissue, side, parcel, np.zeros(tissue.shape, np.float16), affine, has_gyri=True)
+    return Anatomy(tissue, side, parcel, affine)
 
 
-def to_template(segmentation: Segmentation) -> Deformation:
+def to_template(segmentation: Anatomy) -> Deformation:
     """The deformation between the template's space and that of a scan segmented on its 1 mm grid.
 
     Raises ``UserError`` where too little of the brain is in view.
@@ -92,7 +92,7 @@ def _template_shares() -> Shares:
     return shares_of(template())
 
 
-def shares_of(segmentation: Segmentation) -> Shares:
+def shares_of(segmentation: Anatomy) -> Shares:
     """Each region's share of voxels ``FACTOR`` times as wide as those of a 1 mm grid."""
     codes = segmentation.labels("regions")
     labels = [label.index for label in label_table("regions") if label.name not in SHAPELESS]
@@ -203,7 +203,7 @@ class InTemplate:
         ].numpy()
         return values
 
-    def labels(self, segmentation: Segmentation, scheme: Scheme) -> NDArray[np.uint16]:
+    def labels(self, segmentation: Anatomy, scheme: Scheme) -> NDArray[np.uint16]:
         """Labels of the nearest voxels."""
         codes = torch.from_numpy(segmentation.labels(scheme).astype(np.float32))[None]
         nearest: NDArray[np.uint16] = sampled(codes, segmentation.affine, self.points, "nearest")[0].numpy()

@@ -29,6 +29,7 @@ from bidsseg.labels import (
     VERMIS_CODES,
     gyri,
 )
+from bidsseg.segmentation.anatomy import Anatomy
 
 logger = logging.getLogger(__name__)
 
@@ -84,15 +85,6 @@ BRAINCOLOR_FIFTH_VENTRICLE = 15
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """Factor volumes of one shape: see ``bidsseg.labels``."""
-
-    tissue: NDArray[np.uint8]
-    side: NDArray[np.uint8]
-    parcel: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
 class Subject:
     """One training anatomy, in RAS at 1 mm."""
 
@@ -111,9 +103,9 @@ class Patient:
 
     name: str
     scans: dict[str, NDArray[np.float32]]
-    "By suffix: FLAIR, T1w, T2w."
+    "Scans by suffix: FLAIR, T1w, T2w."
     masks: dict[str, NDArray[np.bool_]]
-    "By label: lesion, ventricle, caps."
+    "Masks by label: lesion, ventricle, caps."
     affine: NDArray[np.float64]
 
 
@@ -317,7 +309,7 @@ def _read(path: Path) -> Subject:
 
 
 def together(heads: Sequence[Subject], brains: Sequence[Subject]) -> Iterator[Subject]:
-    """The heads, and every brain amid the surroundings of some of them."""
+    """The heads, and every brain within the surroundings of some of them."""
     yield from heads
     pairs = [
         (brain, heads[(number * HEADS_PER_BRAIN + turn) % len(heads)])

@@ -35,7 +35,7 @@ MIDDLE_MM = 35.0
 "Width of the part of the head that swells; about the reach of the lateral ventricles."
 SIDE_BIT = 1 << 5
 LESION_BITS = (LESION_KIND << 12) - (1 << 16)
-"Of a packed voxel, as a signed 16-bit number."
+"The bits of a lesion in a packed voxel, as a signed 16-bit number."
 STRIPPED = 0.02
 "Grey value up to which a brain-extracted scan shows no brain."
 KNOWN_MM = 4

@@ -1,4 +1,4 @@
-"""The steps of one scan, file in, file out: what a workflow's nodes call. No nipype here."""
+"""The stages of one scan, from files to files: the functions of the workflow's nodes. No nipype here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bidsseg.network.lesion_model import load_lesion_model
 from bidsseg.network.lesion_net import Contrast
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess
-from bidsseg.quality.coverage import geometry
+from bidsseg.quality.coverage import field_of_view
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
@@ -50,7 +50,7 @@ def bias_stage(job: dict[str, Any], folder: Path) -> str:
     """
     with one_line_errors(job["scan"]):
         if not job["overwrite"]:
-            refuse_to_replace_of(Job(**job).place, Job(**job).made_with())
+            refuse_to_replace_of(Job(**job).outputs, Job(**job).made_with())
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
         write_json(folder / WARNINGS, {"Warnings": image.warnings})
         corrected = folder / "corrected.nii"
@@ -106,7 +106,7 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
 
 def fused_folder(folder: Path, job: dict[str, Any]) -> Path:
     """Where ``fuse_session`` leaves what it found for a job."""
-    return folder / Job(**job).place.scan.stem
+    return folder / Job(**job).outputs.scan.stem
 
 
 def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: Path) -> str:
@@ -176,7 +176,7 @@ def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         wanted = list(product(recipe.grids, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
         if not work.overwrite:  # they may have been written meanwhile
-            refuse_to_replace_of(work.place, recipe)
+            refuse_to_replace_of(work.outputs, recipe)
         conformed = np.load(folder / CONFORMED, mmap_mode="r")
         lesions = None
         if work.finds_lesions:
@@ -186,7 +186,7 @@ def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
             except UserError as error:
                 image = replace(image, warnings=(*image.warnings, str(error)))
         result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged, lesions)
-        return str(write_scan(work.place, recipe, result, max(1, work.threads)))
+        return str(write_scan(work.outputs, recipe, result, max(1, work.threads)))
 
 
 def probabilities_file(folder: Path, space: str, scheme: str) -> Path:
@@ -196,7 +196,7 @@ def probabilities_file(folder: Path, space: str, scheme: str) -> Path:
 def judge(folder: Path, image: Image, model: str) -> tuple[Evidence, Assessment]:
     """What the stored evidence says, by the calibration in the model's card."""
     found = read_evidence(folder)
-    return found, assess(found, geometry(image), calibration_from(read_card(folder_of(model)).quality))
+    return found, assess(found, field_of_view(image), calibration_from(read_card(folder_of(model)).quality))
 
 
 def read_evidence(folder: Path) -> Evidence:
@@ -222,6 +222,7 @@ def load_segmentations(path: Path) -> dict[str, Segmentation]:
 
 
 def _segmentation_from(arrays: Any, name: str) -> Segmentation:
-    tissue, side, parcel, confidence = (arrays[f"{name}_{volume}"] for volume in VOLUMES)
+    volumes = {volume: arrays[f"{name}_{volume}"] for volume in VOLUMES}
     has_gyri, edge = arrays[f"{name}_rest"]
-    return Segmentation(tissue, side, parcel, confidence, arrays[f"{name}_affine"], bool(has_gyri), float(edge))
+    affine = arrays[f"{name}_affine"]
+    return Segmentation(**volumes, affine=affine, has_gyri=bool(has_gyri), edge_fraction=float(edge))

@@ -1,4 +1,4 @@
-"""A scan without a dataset around it: labels, brain mask, volumes, verdict and picture beside each other."""
+"""Labels one scan outside a dataset: writes labels, brain mask, volumes, verdict and picture beside each other."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.deformation import Deformation
 from bidsseg.imaging.image import in_mni, save
 from bidsseg.imaging.transforms import resampled, write_transforms
-from bidsseg.lesions.masks import Placed
+from bidsseg.lesions.masks import LesionComponents
 from bidsseg.segmentation.template import InTemplate, template, to_template
 
 __all__ = ["InTemplate", "lesions_in_template", "template", "to_template", "write_in_template", "write_transforms"]
@@ -26,7 +26,7 @@ def write_in_template(files: Sequence[Path], images: Sequence[NDArray[Any]], def
     write_transforms(onward, back, deformation)
 
 
-def lesions_in_template(path: Path, transform: Path, placed: Placed) -> None:
+def lesions_in_template(path: Path, transform: Path, placed: LesionComponents) -> None:
     """Write a mask of lesions, placed in a scan, on the template's grid: voxels of which at least half is lesion."""
     lesions = (placed.isotropic > 0).astype(np.float32)
     grid = (template().tissue.shape, template().affine)

@@ -42,7 +42,7 @@ def test_the_rule_marks_what_is_brighter_than_cortex_in_white_matter() -> None:
     data[15, 15:17, 5] = 200  # two voxels
     data[5, 5:9, 5] = 200  # cortex
     nothing = np.zeros_like(tissue)
-    segmentation = Segmentation(tissue, nothing, nothing, nothing.astype(np.float16), np.eye(4), False)
+    segmentation = Segmentation(tissue, nothing, nothing, np.eye(4), False, confidence=nothing.astype(np.float16))
     data[10:] = np.where(data[10:] < 150, 90, data[10:])
     mask = rule_of_one_line(at_1mm(data), segmentation)
     assert np.argwhere(mask).tolist() == [[15, 5, 5], [15, 6, 5], [15, 7, 5]]

@@ -15,7 +15,8 @@ from bidsseg.segmentation.result import Segmentation
 def white_matter(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Segmentation:
     tissue = np.full(shape, TISSUE["white-matter"], np.uint8)
     nothing = np.zeros(shape, np.uint8)
-    return Segmentation(tissue, nothing, nothing, nothing.astype(np.float16), np.diag((*spacing_mm, 1.0)), False)
+    affine = np.diag((*spacing_mm, 1.0))
+    return Segmentation(tissue, nothing, nothing, affine, False, confidence=nothing.astype(np.float16))
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def phantom(seed: int = 0) -> tuple[Image, Segmentation]:
     confidence = np.where(tissue > 0, 0.9, 0).astype(np.float16)
     affine = np.diag((*SPACING_MM, 1.0))
     image = Image(data, affine, Nifti1Header())
-    return image, Segmentation(tissue, side, parcel, confidence, affine, True)
+    return image, Segmentation(tissue, side, parcel, affine, confidence=confidence)
 
 
 def add_scan(
@@ -66,15 +66,15 @@ def add_scan(
     source = out.parent / "raw" / name
     source.parent.mkdir(exist_ok=True)
     source.write_bytes(b"scan")
-    place = ScanOutputs(Scan(source, entities, suffix), out.parent / "raw", out)
+    outputs = ScanOutputs(Scan(source, entities, suffix), out.parent / "raw", out)
     image = Image(image.data, image.affine, image.header, warnings)
-    write_scan(place, RECIPE, ScanResult(image, segmentation, conform(image)[0]))
-    return place
+    write_scan(outputs, RECIPE, ScanResult(image, segmentation, conform(image)[0]))
+    return outputs
 
 
-def add_lesions(place: ScanOutputs, name: str = "deep-white-matter") -> Path:
+def add_lesions(outputs: ScanOutputs, name: str = "deep-white-matter") -> Path:
     """A table of two lesions and their image."""
-    found = place.lesions
+    found = outputs.lesions
     centres = [centre_mm(index) for index in LESION_CENTRES]
     columns = ("lesion", "volume_mm3", *(f"centroid_{axis}_mm" for axis in "xyz"), "zone", "main_region")
     rows = [columns, ("1", "33.75", *centres[0], name, "wm-lh-frontal-lobe")]
@@ -191,9 +191,9 @@ def test_probabilities_are_shown_of_found_lesions_alone(tmp_path: Path) -> None:
 
 def test_a_page_tells_what_was_found(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place = add_scan(out, warnings=("sform and qform disagree",))
+    outputs = add_scan(out, warnings=("sform and qform disagree",))
     add_scan(out, "2", "T1w")
-    add_lesions(place)
+    add_lesions(outputs)
     write_text(out / "logs" / "CITATION.md", "# Methods\n\nSegmented with bidsseg.\n\n- Billot B et al.\n")
     text = participant_report(out, "01").read_text(encoding="utf-8")
     for expected in (
@@ -214,10 +214,10 @@ def test_the_subject_may_have_its_prefix(tmp_path: Path) -> None:
 
 def test_nothing_of_the_user_becomes_markup(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place = add_scan(out, warnings=(NASTY,))
-    add_lesions(place, NASTY)
-    quality = json.loads(place.quality.read_text(encoding="utf-8"))
-    write_text(place.quality, json.dumps({**quality, "Model": NASTY, "Verdict": "check", "Reasons": [NASTY + "2"]}))
+    outputs = add_scan(out, warnings=(NASTY,))
+    add_lesions(outputs, NASTY)
+    quality = json.loads(outputs.quality.read_text(encoding="utf-8"))
+    write_text(outputs.quality, json.dumps({**quality, "Model": NASTY, "Verdict": "check", "Reasons": [NASTY + "2"]}))
     write_text(out / "logs" / "CITATION.md", NASTY)
     write_text(out / "logs" / "sub-01_ses-9_T1w_error.txt", f"ValueError: {NASTY}\n")
     text = participant_report(out, "01").read_text(encoding="utf-8")
@@ -238,9 +238,9 @@ def test_failed_scans_are_told(tmp_path: Path) -> None:
     assert "No scan of this participant has been segmented" in text
 
 
-def add_summary(place: ScanOutputs) -> None:
+def add_summary(outputs: ScanOutputs) -> None:
     """What goes with the lesions of ``add_lesions``, and the changes since another session."""
-    folder = place.quality.parent
+    folder = outputs.quality.parent
     columns = (
         *("level", "name", "index", "count", "count_touching", "volume_mm3", "fraction_of_region"),
         *("fraction_of_lesions", "largest_mm3"),
@@ -254,17 +254,17 @@ def add_summary(place: ScanOutputs) -> None:
     write_text(folder / "sub-01_ses-1_desc-lesionsummary_lesions.json", json.dumps({**summary, **more}))
     counts = {"new": 2, "enlarged": 1, "stable": 40, "shrunken": 0, "vanished": 3, "not-covered": 0}
     changes = {"Intervals": [{"Before": "1", "After": "2", **counts}]}
-    path = place.out / "sub-01" / "sub-01_desc-lesionchangesummary_lesions.json"
+    path = outputs.out / "sub-01" / "sub-01_desc-lesionchangesummary_lesions.json"
     write_text(path, json.dumps(changes))
 
 
 def test_lesions_are_told_with_their_mask(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place = add_scan(out)
+    outputs = add_scan(out)
     add_scan(out, "2")
     assert "No lesions were given or looked for." in participant_report(out, "01").read_text(encoding="utf-8")
-    add_lesions(place)
-    add_summary(place)
+    add_lesions(outputs)
+    add_summary(outputs)
     text = participant_report(out, "01").read_text(encoding="utf-8")
     for expected in (
         *("periventricular: 1", "bids:masks:sub-01/x_mask.nii.gz (binary;", "only 70% of the lesion mask"),
@@ -397,8 +397,8 @@ def test_fine_axes_are_shown_at_1_mm() -> None:
 
 
 def test_volumes_pair_left_and_right(tmp_path: Path) -> None:
-    place = add_scan(tmp_path / "out")
-    charts = read_charts(place.file("volumes.tsv", desc="FLAIR"), 100.0)
+    outputs = add_scan(tmp_path / "out")
+    charts = read_charts(outputs.file("volumes.tsv", desc="FLAIR"), 100.0)
     assert [chart.scheme for chart in charts] == ["regions", "lobes"]
     rows = {row.name: row for row in charts[0].structures}
     ventricle = rows["Lateral ventricle"]
@@ -445,11 +445,11 @@ def test_embedded_volumes_are_nifti() -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which is not installed")
 def test_the_viewer_works_in_a_browser(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place = add_scan(out)
-    add_lesions(place)
-    add_parts(place)
-    add_summary(place)
-    add_probability(place, FOUND)
+    outputs = add_scan(out)
+    add_lesions(outputs)
+    add_parts(outputs)
+    add_summary(outputs)
+    add_probability(outputs, FOUND)
     add_scan(out, "2", "T1w")
     page = participant_report(out, "01")
     with browser() as tab:

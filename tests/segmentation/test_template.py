@@ -11,7 +11,7 @@ from bidsseg.cli.demo import template as template_scan
 from bidsseg.errors import UserError
 from bidsseg.imaging.deformation import Deformation, points_of
 from bidsseg.labels import TISSUE
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.segmentation.template import InTemplate, robust_affine, template, to_template
 
 BEND_MM = 4.0
@@ -19,7 +19,7 @@ SIDE = ((0.96, 0.05, -0.03), (-0.06, 1.05, 0.1), (0.02, -0.12, 0.92))
 
 
 @cache
-def other_head() -> tuple[Segmentation, np.ndarray]:
+def other_head() -> tuple[Anatomy, np.ndarray]:
     """The template's labels sheared and bent into another head, and which of its voxels they are, (3, I, J, K)."""
     source = template()
     middle = (np.array(source.tissue.shape) - 1) / 2
@@ -31,7 +31,7 @@ def other_head() -> tuple[Segmentation, np.ndarray]:
     return replace(source, **parts), there
 
 
-def cut_below(head: Segmentation, slices: int) -> Segmentation:
+def cut_below(head: Anatomy, slices: int) -> Anatomy:
     """The same where the field of view begins higher."""
     affine = head.affine.copy()
     affine[2, 3] += slices
@@ -39,7 +39,7 @@ def cut_below(head: Segmentation, slices: int) -> Segmentation:
     return replace(head, affine=affine, **parts)
 
 
-def lobes_dice(head: Segmentation, deformation: Deformation, slices: int) -> float:
+def lobes_dice(head: Anatomy, deformation: Deformation, slices: int) -> float:
     """Mean over all lobes above the lowest slices, from every third voxel along each axis."""
     some = (slice(None, None, 3), slice(None, None, 3), slice(slices, None, 3))
     points = points_of(template().tissue.shape, template().affine)[some]

@@ -12,12 +12,12 @@ from bidsseg.imaging.arrays import normalise
 from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.weights import load_model
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import FATTY, N_CLASSES, Mixture, _palette, remap
 from bidsseg.train.data import (
     LESION_KIND,
     VALIDATION_SUBJECTS,
-    Anatomy,
     Subject,
     anatomy_from_aseg,
     anatomy_from_braincolor,
