@@ -46,7 +46,7 @@ def start(tiny_model: Path) -> Iterator[Start]:
 
     def begin(dataset: Path, out: Path, *options: str) -> subprocess.Popen[str]:
         command = participant_level(dataset, out, tiny_model, *options)
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"))
         return started[-1]
 
     yield begin
