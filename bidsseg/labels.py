@@ -48,6 +48,7 @@ TISSUES = (
 TISSUE = {name: index for index, name in enumerate(TISSUES)}
 MIDLINE_TISSUES = ("background", "third-ventricle", "fourth-ventricle", "csf", "brainstem")
 LOBAR_TISSUES = ("cortex", "white-matter")
+FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle")
 LEFT, RIGHT = 0, 1
 
 LOBE_GROUP_OF_TISSUE = {
@@ -192,6 +193,11 @@ def structures_of(scheme: Scheme) -> dict[int, str]:
         tissues |= dict.fromkeys(VERMIS_CODES, "cerebellum-cortex") | {2: "white-matter", 41: "white-matter"}
         tissues |= {index: "cortex" for gyrus in gyri() for index in (gyrus.index_left, gyrus.index_right)}
     return tissues
+
+
+def is_fluid(scheme: Scheme, index: int) -> bool:
+    """Whether a label is a ventricle or other cerebrospinal fluid; raises ``KeyError`` for an unknown label."""
+    return structures_of(scheme)[index] in (*FLUID, "ventricles")
 
 
 def _gyrus_labels() -> list[Label]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.labels import LOBAR_TISSUES, TISSUE, Scheme, label_table
+from bidsseg.labels import FLUID, LOBAR_TISSUES, TISSUE, Scheme, label_table
 from bidsseg.quality.coverage import Geometry, coverage_doubts, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import Calibration, Expectation, expect
@@ -192,10 +192,12 @@ def quality(segmentation: Segmentation) -> dict[str, Any]:
     """Numbers that tell a doubtful segmentation from a good one."""
     brain = segmentation.tissue > 0
     cerebrum = np.isin(segmentation.tissue, [TISSUE[name] for name in LOBAR_TISSUES])
+    solid = brain & ~np.isin(segmentation.tissue, [TISSUE[name] for name in FLUID])
     left = int((cerebrum & (segmentation.side == 0)).sum())
     right = int((cerebrum & (segmentation.side == 1)).sum())
     return {
         "IntracranialVolumeMm3": round(float(brain.sum()) * segmentation.voxel_volume_mm3, 1),
+        "BrainParenchymalFraction": round(float(solid.sum() / max(brain.sum(), 1)), 4),
         "CerebralAsymmetry": round((left - right) / max(left + right, 1), 4),
         "MeanConfidence": round(float(segmentation.confidence[brain].mean(dtype=np.float64)), 4)
         if brain.any()

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from bidsseg.imaging.arrays import Floats, as_float32, box_around
 from bidsseg.labels import (
+    FLUID,
     N_GYRI,
     TISSUE,
     TISSUES,
@@ -36,7 +37,6 @@ TALLIED = ("voxels", "probable", "inside", "i", "j", "k")
 SCORED: tuple[Scheme, ...] = ("regions", "lobes")
 FACES = ("left", "right", "back", "front", "bottom", "top")
 "Of the field of view, in the order of the RAS axes."
-FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle")
 LEAST = 0.01
 "Voxels less likely than this to be brain are left out."
 SLICES_AT_ONCE = 8

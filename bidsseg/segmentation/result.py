@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from bidsseg.imaging.arrays import voxel_volume_mm3
 from bidsseg.imaging.image import Image, save
 from bidsseg.labels import Codes, Scheme, code_lookup, encode
-from bidsseg.segmentation.volumes import Volume, volumes_of
+from bidsseg.segmentation.volumes import Volume, frame_of, volumes_of
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
     from bidsseg.quality.assessment import Assessment
 
 
@@ -112,6 +115,73 @@ class Segmentation:
             For gyri, where the scan was segmented without them.
         """
         return volumes_of(self.labels(scheme), self.confidence, self.voxel_volume_mm3, scheme)
+
+    def volumes_frame(self, scheme: Scheme) -> DataFrame:
+        """What ``volumes`` tells, as a table of pandas.
+
+        Parameters
+        ----------
+        scheme : {"regions", "lobes", "gyri"}
+            Which division of the brain.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row for each label, by its number ``index``: ``name``, ``hemisphere`` (L, R, missing on the midline),
+            ``voxels``, ``volume_mm3``, ``fraction_of_intracranial`` and ``confidence`` (missing without voxels).
+
+        Raises
+        ------
+        ValueError
+            For gyri, where the scan was segmented without them.
+        ImportError
+            Without pandas.
+
+        Examples
+        --------
+        >>> import bidsseg
+        >>> seg = bidsseg.segment(bidsseg.load_image("sub-02_T1w.nii.gz"))
+        >>> frame = seg.volumes_frame("regions")
+        >>> frame.loc[17, "name"]
+        'Left-Hippocampus'
+        >>> bool(frame["fraction_of_intracranial"].sum().round(6) == 1)
+        True
+        """
+        return frame_of(self.volumes(scheme))
+
+    def plot(self, scheme: Scheme = "regions") -> Figure:
+        """Draw slices of the scan, plain and with its labels, and a legend.
+
+        A notebook shows the figure as any other value; elsewhere, ``savefig`` writes it to a file.
+
+        Parameters
+        ----------
+        scheme : {"regions", "lobes", "gyri"}, default: "regions"
+            Which division of the brain.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The patient's left is left. pyplot does not know the figure, so that nothing has to be closed.
+
+        Raises
+        ------
+        ValueError
+            For gyri, where the scan was segmented without them, and where the scan is not at hand.
+        ImportError
+            Without matplotlib.
+
+        Examples
+        --------
+        >>> import bidsseg
+        >>> seg = bidsseg.segment(bidsseg.load_image("sub-02_T1w.nii.gz"))
+        >>> seg.plot("lobes").savefig("lobes.png")
+        """
+        from bidsseg.segmentation.figure import figure_of
+
+        if self.scan is None:
+            raise ValueError("the scan that was segmented is not at hand, so there is nothing to draw")
+        return figure_of(self.scan, self.labels(scheme), scheme)
 
     def save(self, path: Path | str, scheme: Scheme) -> None:
         """Write the label image of one scheme, on the scan's own grid.
