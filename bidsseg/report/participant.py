@@ -36,7 +36,6 @@ from bidsseg.report.html import NIIVUE, packed, write_page
 from bidsseg.report.lesions import SessionLesions, read_lesions, zones_of_lesions
 from bidsseg.report.time_charts import read_time_charts
 from bidsseg.report.viewer import ViewerVolumes, embed
-from bidsseg.report.volumes_over_time import LIMIT_PERCENT, RESCAN_ERROR_PERCENT
 
 PAGE_BYTES = 14_500_000
 MARGIN_BYTES = 600_000
@@ -158,7 +157,6 @@ def participant_report(out_dir: Path, subject: str) -> Path:
         pictures=pictures,
         volumes=[found for found in volumes if found],
         time_charts=read_time_charts(ParticipantOutputs(out_dir, subject).volumes_over_time),
-        rescan=(RESCAN_ERROR_PERCENT, LIMIT_PERCENT),
         lesions=lesions,
         failures=failures(out_dir, subject),
         methods=methods(out_dir),

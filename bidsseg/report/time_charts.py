@@ -12,7 +12,7 @@ from pathlib import Path
 from bidsseg.files import NA, read_tsv
 from bidsseg.labels import SCHEMES, label_table
 from bidsseg.report.charts import UNKNOWN_COLOR
-from bidsseg.report.volumes_over_time import BRAIN, LIMIT_PERCENT, RESCAN_ERROR_PERCENT
+from bidsseg.report.volumes_over_time import BRAIN, WITHIN_ERROR
 from bidsseg.segmentation.mosaic import readable_name
 
 WIDTH, HEIGHT, MARGIN = 240, 44, 8
@@ -34,6 +34,8 @@ class Curve:
     "Of the last session; nan where times are not known."
     x: list[float]
     "Of each session in the drawing."
+    error: float
+    "Percent by which half of all second scans differ where nothing has changed; nan if not known."
 
     @property
     def first_and_last(self) -> str:
@@ -50,7 +52,7 @@ class Curve:
 
     @property
     def exceeds_error(self) -> bool:
-        return abs(self.changes[-1]) > LIMIT_PERCENT
+        return abs(self.changes[-1]) > WITHIN_ERROR * self.error
 
 
 @dataclass
@@ -103,10 +105,10 @@ class TimeChart:
         """A curve in the language of SVG."""
         return "M" + "L".join(f"{x} {y}" for x, y in self.points(curve))
 
-    @property
-    def bands(self) -> list[tuple[float, float]]:
+    def bands(self, row: CurveRow) -> list[tuple[float, float]]:
         """(upper edge, height) of what scanning again does: 95 % of differences, and half of them."""
-        limits = (LIMIT_PERCENT, RESCAN_ERROR_PERCENT)
+        error = max(curve.error for curve in row.curves.values())
+        limits = () if math.isnan(error) else (WITHIN_ERROR * error, error)
         return [(self.y(limit), round(self.y(-limit) - self.y(limit), 1)) for limit in limits]
 
 
@@ -149,7 +151,8 @@ def curve(visits: Sequence[Mapping[str, str]], of: str) -> Curve:
     column, factor = ("fraction_of_intracranial", 100) if of else ("volume_mm3", 0.001)
     changes = [0.0, *(number(row[f"{of}change_percent"]) for row in visits[1:])]
     yearly = number(visits[-1][f"{of}change_percent_per_year"])
-    return Curve([float(row[column]) * factor for row in visits], changes, yearly, places(visits))
+    values = [float(row[column]) * factor for row in visits]
+    return Curve(values, changes, yearly, places(visits), number(visits[-1]["rescan_error_percent"]))
 
 
 def places(visits: Sequence[Mapping[str, str]]) -> list[float]:

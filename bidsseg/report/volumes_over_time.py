@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,16 @@ from bidsseg.files import read_json, read_tsv, table, write_json, write_text
 from bidsseg.labels import SCHEMES, is_fluid
 from bidsseg.quality.verdicts import judged, verdict_of
 
-BRAIN, PARENCHYMA = "brain", "brain-parenchyma"
-"Scheme and name of the row about the brain without its fluid."
+BRAIN, BRAIN_INDEX, PARENCHYMA = "brain", "0", "brain-parenchyma"
+"Scheme, number and name of the row about the brain without its fluid."
+MEASURED = ("volume_mm3", "fraction_of_intracranial")
 DAYS_A_YEAR = 365.25
-RESCAN_ERROR_PERCENT = 1.2
-"""Median difference of a region's volume between two scans of one person in which nothing has changed.
-
-Of the regions of five people who were scanned twice in 1 mm T1w.
-"""
+RESCAN_TABLE = "rescan_errors.tsv"
+"""How much volumes differ between two scans of one person when nothing has changed, written by benchmarks/rescan.py."""
+THIN_MM, THICK_MM = 1.0, 5.0
+"Slices that the table was measured on."
 WITHIN_ERROR = 1.96 / 0.6745
 "Limit of 95 % of normally distributed differences, over the median of their absolute values."
-LIMIT_PERCENT = round(WITHIN_ERROR * RESCAN_ERROR_PERCENT, 1)
 
 COLUMNS: dict[str, dict[str, Any]] = {
     "contrast": {"Description": "What the names of the compared scans have in common, without participant and session"},
@@ -43,7 +44,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
             "intracranial volume is the brain parenchymal fraction",
         },
     },
-    "index": {"Description": "The label's number in the segmentation image; n/a for brain-parenchyma"},
+    "index": {"Description": "The label's number in the segmentation image; 0 for brain-parenchyma"},
     "name": {"Description": "The label's name"},
     "hemisphere": {"Description": "L or R; n/a on the midline"},
     "session_id": {"Description": "Session; those of one label follow each other in the order of time"},
@@ -63,13 +64,14 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "Units": "percent/year",
     },
     "rescan_error_percent": {
-        "Description": "Difference to be expected where nothing has changed: median over the regions of five people "
-        "who were scanned twice in 1 mm T1w. Small structures and thick slices differ by more",
+        "Description": "Median difference of this label's volume between two scans of one person when nothing has "
+        "changed, at the thickest slices of the compared scans; measured on simulated scans, so that another scanner "
+        "or protocol adds to it",
         "Units": "percent",
     },
     "exceeds_error": {
-        "Description": f"yes where change_percent is beyond {LIMIT_PERCENT} % either way, within which 95 % of "
-        "differences lie if errors are normally distributed with the median of rescan_error_percent; else no"
+        "Description": f"yes where change_percent is more than {WITHIN_ERROR:.1f} times rescan_error_percent either "
+        "way, within which 95 % of differences lie if errors are normally distributed; else no"
     },
 }
 
@@ -83,6 +85,7 @@ class Visit:
     time: str
     "Empty where it is not known of every session of the series."
     verdict: str
+    slice_mm: float
     rows: Mapping[tuple[str, str], Mapping[str, str]]
     "By scheme and number, as in the volumes table; and the brain without fluid."
 
@@ -124,12 +127,22 @@ def visits_of(places: Sequence[ScanOutputs]) -> list[Visit]:
         session = place.scan.session or ""
         try:
             rows = {(row["scheme"], row["index"]): row for row in read_tsv(place.volumes)}
-            rows = {(BRAIN, ""): parenchyma(rows), **rows}
+            rows = {(BRAIN, BRAIN_INDEX): parenchyma(rows), **rows}
         except (OSError, ValueError, KeyError, csv.Error):  # the scan's own section of the page tells of it
             continue
         verdict = verdict_of(judged(read_json(place.quality), read_json(place.agreement)))
-        found.append(Visit(session, times[session] if known else "", verdict, rows))
+        found.append(Visit(session, times[session] if known else "", verdict, slice_mm_of(place), rows))
     return found
+
+
+def slice_mm_of(place: ScanOutputs) -> float:
+    """The longest side of a scan's voxels; that of thick slices where its label images cannot be read."""
+    from bidsseg.imaging.affines import voxel_spacing_mm  # and nibabel, which a run with nothing to do starts without
+    from bidsseg.imaging.image import read_geometry
+
+    labels = next((path for path in map(place.labels, SCHEMES) if path.exists()), None)
+    geometry = read_geometry(labels) if labels else None
+    return float(voxel_spacing_mm(geometry[1]).max()) if geometry else THICK_MM
 
 
 def parenchyma(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> dict[str, str]:
@@ -138,27 +151,31 @@ def parenchyma(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> dict[str, s
     if not schemes:
         raise ValueError("no volumes")
     solid = [row for (of, index), row in rows.items() if of == schemes[0] and not is_fluid(schemes[0], int(index))]
-    sums = {name: sum(float(row[name]) for row in solid) for name in ("volume_mm3", "fraction_of_intracranial")}
+    sums = {name: sum(float(row[name]) for row in solid) for name in MEASURED}
     numbers = {name: str(round(value, 6)) for name, value in sums.items()}
-    return {"scheme": BRAIN, "index": "", "name": PARENCHYMA, "hemisphere": "", **numbers}
+    return {"scheme": BRAIN, "index": BRAIN_INDEX, "name": PARENCHYMA, "hemisphere": "", **numbers}
 
 
 def rows_of(contrast: str, visits: Sequence[Visit]) -> Iterator[tuple[Any, ...]]:
     """The rows of one contrast, by label and then by session; none of a single visit."""
     if len(visits) < 2:
         return
-    first = visits[0]
+    first, slice_mm = visits[0], max(visit.slice_mm for visit in visits)
     for key, before in first.rows.items():
+        error = rescan_error(*key, slice_mm)
         for visit in (visit for visit in visits if key in visit.rows):
             now, years = visit.rows[key], years_between(first.time, visit.time)
             label = (now["scheme"], now["index"], now["name"], now["hemisphere"])
             when = (f"ses-{visit.session}", visit.time, round(years, 3), visit.verdict)
-            of_volume = change(before, now, "volume_mm3")
-            of_fraction = change(before, now, "fraction_of_intracranial")
-            both = (percent for value in (of_volume, of_fraction) for percent in (value, per_year(value, years)))
-            changes = ("",) * 5 if visit is first else (*(round(percent, 2) for percent in both), beyond(of_volume))
-            volumes = (now["volume_mm3"], now["fraction_of_intracranial"])
-            yield (contrast, *label, *when, *volumes, *changes[:4], RESCAN_ERROR_PERCENT, changes[4])
+            changes = ("",) * 4 if visit is first else changes_of(before, now, years)
+            beyond = "" if visit is first else exceeds(float(changes[0]), error)
+            yield (contrast, *label, *when, *(now[name] for name in MEASURED), *changes, round(error, 2), beyond)
+
+
+def changes_of(before: Mapping[str, str], now: Mapping[str, str], years: float) -> tuple[float, ...]:
+    """Of the volume, also per year, and of its share of the intracranial volume, also per year; in percent."""
+    percents = [change(before, now, column) for column in MEASURED]
+    return tuple(round(value, 2) for percent in percents for value in (percent, per_year(percent, years)))
 
 
 def change(before: Mapping[str, str], now: Mapping[str, str], column: str) -> float:
@@ -170,9 +187,24 @@ def per_year(percent: float, years: float) -> float:
     return percent / years if years > 0 else math.nan
 
 
-def beyond(percent: float) -> str:
+def exceeds(percent: float, error: float) -> str:
     """Whether a change is larger than what scanning again does."""
-    return "" if math.isnan(percent) else "yes" if abs(percent) > LIMIT_PERCENT else "no"
+    return "" if math.isnan(percent - error) else "yes" if abs(percent) > WITHIN_ERROR * error else "no"
+
+
+def rescan_error(scheme: str, index: str, slice_mm: float) -> float:
+    """The median difference of a label, in percent, between those of thin and thick slices; nan if not measured."""
+    thin, thick = rescan_errors().get((scheme, index), (math.nan, math.nan))
+    share = min(max((slice_mm - THIN_MM) / (THICK_MM - THIN_MM), 0), 1)
+    return thin + share * (thick - thin)
+
+
+@cache
+def rescan_errors() -> dict[tuple[str, str], tuple[float, float]]:
+    """Medians at thin and thick slices by scheme and index, 0 for the brain without fluid."""
+    text = (files("bidsseg") / "tables" / RESCAN_TABLE).read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    return {(row["scheme"], row["index"]): (float(row["thin_percent"]), float(row["thick_percent"])) for row in rows}
 
 
 def years_between(first: str, now: str) -> float:

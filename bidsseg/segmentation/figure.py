@@ -20,7 +20,7 @@ def figure_of(image: Image, codes: Codes, scheme: Scheme) -> Figure:
     """
     pixels = page(image, codes, scheme)
     height, width, _ = pixels.shape
-    figure = plt.figure(figsize=(WIDTH_INCHES, WIDTH_INCHES * height / width), dpi=width / WIDTH_INCHES)
+    figure: Figure = plt.figure(figsize=(WIDTH_INCHES, WIDTH_INCHES * height / width), dpi=width / WIDTH_INCHES)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(pixels, aspect="auto")
     axes.set_axis_off()

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bidsseg.bids.names import Scan
 from bidsseg.bids.outputs import ParticipantOutputs, ScanOutputs, sidecar_of
 from bidsseg.files import read_tsv, table, write_json, write_text
-from bidsseg.labels import SCHEMES, Scheme, is_fluid, label_table
+from bidsseg.imaging.image import save
+from bidsseg.labels import SCHEMES, Scheme, is_fluid, label_table, other_sides
 from bidsseg.report.time_charts import HEIGHT, MARGIN, WIDTH, read_time_charts
-from bidsseg.report.volumes_over_time import COLUMNS, LIMIT_PERCENT, series_of, write_volumes_over_time
+from bidsseg.report.volumes_over_time import (
+    COLUMNS,
+    THICK_MM,
+    WITHIN_ERROR,
+    rescan_error,
+    rescan_errors,
+    series_of,
+    slice_mm_of,
+    write_volumes_over_time,
+)
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS
 from bidsseg.workflow.finishing import report_is_stale, write_reports
 
@@ -85,6 +96,27 @@ def test_no_change_per_year_without_times(tmp_path: Path, times: dict[str, str],
     assert (row["change_percent"], row["exceeds_error"]) == ("1.0", "no")
 
 
+@pytest.mark.parametrize(("slice_mm", "share"), [(0.5, 0), (1, 0), (2, 0.25), (5, 1), (8, 1)])
+def test_the_error_grows_with_the_slices(slice_mm: float, share: float) -> None:
+    thin, thick = rescan_errors()["regions", str(LEFT_VENTRICLE)]
+    assert rescan_error("regions", str(LEFT_VENTRICLE), slice_mm) == pytest.approx(thin + share * (thick - thin))
+
+
+def test_the_error_of_every_label_is_known_and_that_of_both_sides_alike() -> None:
+    labels = {(scheme, str(label.index)) for scheme in SCHEMES for label in label_table(scheme)}
+    assert {*labels, ("brain", "0")} <= set(rescan_errors())
+    for scheme in SCHEMES:
+        for one, other in other_sides(scheme).items():
+            assert rescan_errors()[scheme, str(one)] == rescan_errors()[scheme, str(other)]
+
+
+def test_slices_are_those_of_the_label_images(tmp_path: Path) -> None:
+    place = add(tmp_path, "ses-1_T1w")
+    assert slice_mm_of(place) == THICK_MM
+    save(place.labels("lobes"), np.ones((2, 2, 2), np.uint16), np.diag((0.5, 3.0, 1.0, 1.0)))
+    assert slice_mm_of(place) == 3
+
+
 def test_what_was_not_there_before_has_no_change(tmp_path: Path) -> None:
     add(tmp_path, "ses-1_T1w", {CSF: 0})
     add(tmp_path, "ses-2_T1w")
@@ -152,7 +184,8 @@ def test_unreadable_volumes_leave_the_other_sessions(tmp_path: Path) -> None:
 
 def test_curves_lie_in_their_drawing_and_the_error_in_the_middle(tmp_path: Path) -> None:
     """Sessions after 0, 1 and 4 years; left thalamus up by 50 %, which runs along the edge."""
-    for session, left in ((1, 8000), (2, 8000 * (1 + LIMIT_PERCENT / 100)), (3, 12_000)):
+    error = round(rescan_error("regions", str(LEFT_THALAMUS), 5), 2)
+    for session, left in ((1, 8000), (2, 8000 * (1 + WITHIN_ERROR * error / 100)), (3, 12_000)):
         add(tmp_path, f"ses-{session}_T1w", {LEFT_THALAMUS: left})
     dated(tmp_path, **{"1": "2020-01-01", "2": "2020-12-31", "3": "2024-01-01"})
     write_volumes_over_time(tmp_path, "01")
@@ -165,7 +198,10 @@ def test_curves_lie_in_their_drawing_and_the_error_in_the_middle(tmp_path: Path)
     (x0, y0), (x1, y1), (x2, y2) = chart.points(thalamus.first)
     assert (x0, y0, x2, y2) == (MARGIN, HEIGHT / 2, WIDTH - MARGIN, 3)
     assert x1 == pytest.approx(MARGIN + (WIDTH - 2 * MARGIN) / 4, abs=0.3)
-    assert y1 == chart.bands[0][0]
+    (upper, height), inner = chart.bands(thalamus)
+    assert y1 == pytest.approx(upper, abs=0.11)
+    assert upper + height / 2 == pytest.approx(HEIGHT / 2, abs=0.1)
+    assert upper < inner[0] < HEIGHT / 2
     assert (thalamus.first.first_and_last, thalamus.first.last_change) == ("8.00 → 12.00", "+50.0")
     assert (thalamus.first.yearly, thalamus.first.exceeds_error) == ("+12.5", True)
     assert {y for _, y in chart.points(thalamus.right)} == {HEIGHT / 2}
