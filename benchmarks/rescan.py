@@ -1,6 +1,6 @@
 """How much volumes differ when a person is scanned again and nothing has changed.
 
-    python benchmarks/rescan.py DATA [--times 2] [--threads 1] [--write]
+    python benchmarks/rescan.py DATA [--times 3] [--threads 1] [--write]
 
 DATA is the folder that docs/training.md describes. Each validation scan is taken several times: the head turned by up
 to 5 degrees about each axis and shifted by up to 5 mm, another coil field, other noise; as it is at 1 mm, and
@@ -99,7 +99,7 @@ def errors(data: Path, kind: str, times: int, threads: int) -> dict[Label, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--times", type=int, default=2)
+    parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of each kind of scan; both are tried at once")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()

@@ -39,6 +39,9 @@ class Segmentation:
     >>> brainstem = next(row for row in seg.volumes("regions") if row.label.name == "Brain-Stem")
     >>> 15_000 < brainstem.volume_mm3 < 35_000
     True
+    >>> seg.volumes_frame("regions").loc[17, "name"]
+    'Left-Hippocampus'
+    >>> seg.plot("lobes").savefig("sub-02_lobes.png")
     >>> seg.save("sub-02_dseg.nii.gz", "regions")
     """
 
@@ -136,16 +139,6 @@ class Segmentation:
             For gyri, where the scan was segmented without them.
         ImportError
             Without pandas.
-
-        Examples
-        --------
-        >>> import bidsseg
-        >>> seg = bidsseg.segment(bidsseg.load_image("sub-02_T1w.nii.gz"))
-        >>> frame = seg.volumes_frame("regions")
-        >>> frame.loc[17, "name"]
-        'Left-Hippocampus'
-        >>> bool(frame["fraction_of_intracranial"].sum().round(6) == 1)
-        True
         """
         return frame_of(self.volumes(scheme))
 
@@ -170,12 +163,6 @@ class Segmentation:
             For gyri, where the scan was segmented without them, and where the scan is not at hand.
         ImportError
             Without matplotlib.
-
-        Examples
-        --------
-        >>> import bidsseg
-        >>> seg = bidsseg.segment(bidsseg.load_image("sub-02_T1w.nii.gz"))
-        >>> seg.plot("lobes").savefig("lobes.png")
         """
         from bidsseg.segmentation.figure import figure_of
 
