@@ -48,6 +48,7 @@ TISSUES = (
 TISSUE = {name: index for index, name in enumerate(TISSUES)}
 MIDLINE_TISSUES = ("background", "third-ventricle", "fourth-ventricle", "csf", "brainstem")
 LOBAR_TISSUES = ("cortex", "white-matter")
+FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle")
 LEFT, RIGHT = 0, 1
 
 LOBE_GROUP_OF_TISSUE = {
@@ -120,7 +121,6 @@ def gyri() -> tuple[Gyrus, ...]:
 Codes = NDArray[np.uint16]
 "Labels of a scheme, 0 is background."
 N_GYRI = 49
-FLUIDS = ("lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle", "csf")
 DEEP_TISSUES = (*("thalamus", "caudate", "putamen", "pallidum", "accumbens", "ventral-dc"), "hippocampus", "amygdala")
 CSF = 24
 "Code of cerebrospinal fluid outside the ventricles, in all schemes."
@@ -203,12 +203,6 @@ def structures_of(scheme: Scheme) -> dict[int, str]:
 
 
 @cache
-def fluid_codes() -> frozenset[int]:
-    """The codes of regions that are fluid."""
-    return frozenset(code for code, tissue in structures_of("regions").items() if tissue in FLUIDS)
-
-
-@cache
 def codes_in_lobe(tissue: str, lobe: str) -> tuple[int, ...]:
     """The codes of regions, left and right, that are this tissue in this lobe."""
     rows = (row for row in _rows("regions.tsv") if row["tissue"] == tissue and row["lobe"] == lobe)
@@ -224,6 +218,11 @@ def grey_of_lobe() -> Codes:
     for row in rows:
         found[int(row["index"])] = cortex[row["lobe"], row["hemisphere"]]
     return found
+
+
+def is_fluid(scheme: Scheme, index: int) -> bool:
+    """Whether a label is a ventricle or other cerebrospinal fluid; raises ``KeyError`` for an unknown label."""
+    return structures_of(scheme)[index] in (*FLUID, "ventricles")
 
 
 def _gyrus_labels() -> list[Label]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bidsseg.bids.names import Scan, derivative_path, parse_scan, participant_folder
+from bidsseg.bids.session_order import sessions_table
 from bidsseg.labels import SCHEMES, Scheme
 from bidsseg.spaces import TEMPLATE
 
@@ -336,6 +337,11 @@ class ParticipantOutputs:
         """Counts of these changes, and what they were found from; written last."""
         return self.folder / f"sub-{self.subject}_desc-lesionchangesummary_lesions.json"
 
+    @property
+    def volumes_over_time(self) -> Path:
+        """The volumes of all sessions."""
+        return self.folder / f"sub-{self.subject}_desc-sessions_volumes.tsv"
+
     def lesions(self) -> list[LesionOutputs]:
         """Of all scans whose lesions have been described."""
         found = sorted(self.folder.glob(f"**/*{LESION_SUMMARY}"))
@@ -356,7 +362,9 @@ class ParticipantOutputs:
     def reported(self) -> list[Path]:
         """The files whose change makes the participant's page out of date."""
         patterns = (f"**/anat/*{QUALITY}", "**/anat/*_agreement.json", "**/*_lesions.json")
-        return [*(path for pattern in patterns for path in self.folder.glob(pattern)), *self.logs().values()]
+        times = [path for path in (sessions_table(self.out, self.subject),) if path.exists()]
+        results = (path for pattern in patterns for path in self.folder.glob(pattern))
+        return [*results, *times, *self.logs().values()]
 
 
 def participants(out: Path) -> list[ParticipantOutputs]:

@@ -12,7 +12,7 @@ from bidsseg.bids.outputs import FUSED, OutputSettings, label_table_file, sideca
 from bidsseg.bids.session_order import session_times, sessions_table
 from bidsseg.errors import UserError
 from bidsseg.files import read_json, table, write_json, write_text
-from bidsseg.labels import DEEP_TISSUES, FLUIDS, Label, Scheme, label_table, structures_of
+from bidsseg.labels import DEEP_TISSUES, FLUID, Label, Scheme, label_table, structures_of
 
 NAME = "bidsseg"
 BIDS_VERSION = "1.10.0"
@@ -44,7 +44,7 @@ BIDS_TISSUES = {
     "white-matter": 2,
     "cortex": 8,
     "brainstem": 10,
-    **dict.fromkeys((*FLUIDS, "ventricles"), 3),
+    **dict.fromkeys((*FLUID, "ventricles"), 3),
     **dict.fromkeys((*DEEP_TISSUES, "deep-grey"), 9),
     **dict.fromkeys(("cerebellum-white-matter", "cerebellum-cortex", "cerebellum"), 11),
 }

@@ -11,21 +11,14 @@ from scipy import ndimage
 
 from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Floats
-from bidsseg.labels import TISSUE
+from bidsseg.labels import FLUID, TISSUE
 from bidsseg.lesions.options import ROUNDED_DOWN
 from bidsseg.segmentation.lesion_probability import LesionAnswer
 from bidsseg.segmentation.result import Segmentation
 
 LEAST_VOXELS, LEAST_MM3 = 3, 14.0
 "A finding has at least so many voxels and this volume, that of a ball 3 mm across; smaller ones are noise mostly."
-NO_PLACE = (
-    "background",
-    "csf",
-    "lateral-ventricle",
-    "inferior-lateral-ventricle",
-    "third-ventricle",
-    "fourth-ventricle",
-)
+NO_PLACE = ("background", *FLUID)
 
 DOUBT = 0.15
 "A lesion load is told with those at a threshold so much higher and lower."

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bidsseg.errors import some_of
-from bidsseg.labels import LOBAR_TISSUES, TISSUE, Scheme, fluid_codes, label_table
+from bidsseg.labels import FLUID, LOBAR_TISSUES, TISSUE, Scheme, is_fluid, label_table
 from bidsseg.quality.coverage import FieldOfView, coverage_doubts, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import Calibration, Expectation, expect
@@ -147,7 +147,9 @@ def ratio_doubts(evidence: Evidence, wider: float) -> list[str]:
 
 def _grown_fluid(evidence: Evidence, code: int) -> bool:
     usual = references()["regions"][code]
-    return code in fluid_codes() and evidence.sums["regions"][code].voxels > usual.middle * evidence.intracranial_mm3
+    return (
+        is_fluid("regions", code) and evidence.sums["regions"][code].voxels > usual.middle * evidence.intracranial_mm3
+    )
 
 
 def _name(code: int, scheme: Scheme = "regions") -> str:
@@ -186,10 +188,12 @@ def quality(segmentation: Segmentation) -> dict[str, Any]:
     """Numbers that tell a doubtful segmentation from a good one."""
     brain = segmentation.tissue > 0
     cerebrum = np.isin(segmentation.tissue, [TISSUE[name] for name in LOBAR_TISSUES])
+    solid = brain & ~np.isin(segmentation.tissue, [TISSUE[name] for name in FLUID])
     left = int((cerebrum & (segmentation.side == 0)).sum())
     right = int((cerebrum & (segmentation.side == 1)).sum())
     return {
         "IntracranialVolumeMm3": round(float(brain.sum()) * segmentation.voxel_volume_mm3, 1),
+        "BrainParenchymalFraction": round(float(solid.sum() / max(brain.sum(), 1)), 4),
         "CerebralAsymmetry": round((left - right) / max(left + right, 1), 4),
         "MeanConfidence": round(float(segmentation.confidence[brain].mean(dtype=np.float64)), 4)
         if brain.any()

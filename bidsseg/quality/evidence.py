@@ -16,6 +16,7 @@ from scipy import ndimage
 from bidsseg.imaging.arrays import Floats, as_float32, box_around
 from bidsseg.imaging.grid import Grid, turned_back
 from bidsseg.labels import (
+    FLUID,
     N_GYRI,
     TISSUE,
     TISSUES,
@@ -37,7 +38,6 @@ TALLIED = ("voxels", "probable", "inside", "i", "j", "k")
 SCORED: tuple[Scheme, ...] = ("regions", "lobes")
 FACES = ("left", "right", "back", "front", "bottom", "top")
 "Faces of the field of view, in the order of the RAS axes."
-FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle")
 LEAST = 0.01
 "Voxels less likely than this to be brain are left out."
 SLICES_AT_ONCE = 8

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import Floats, along, resampling_matrix
-from bidsseg.labels import TISSUES
+from bidsseg.labels import FLUID, TISSUES
 from bidsseg.network.inference import LOOK_MM, PredictOptions, Probabilities, coarse_look
 from bidsseg.network.weights import Model
 from bidsseg.quality.coverage import SHORTEST_MM
-from bidsseg.quality.evidence import FLUID, Evidence
+from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.usual import DIRECTIONS
 
 WHITE = ("white-matter", "cerebellum-white-matter", "brainstem", "ventral-dc", "pallidum")

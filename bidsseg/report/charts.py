@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bidsseg.files import read_tsv
 from bidsseg.labels import SCHEMES, Label, label_table
-from bidsseg.report.mosaic import readable_name
+from bidsseg.segmentation.mosaic import readable_name
 
 UNKNOWN_COLOR = "#888888"
 

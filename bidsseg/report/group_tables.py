@@ -34,6 +34,7 @@ NOT_COLUMNS = ("Outputs", "SourceBytes", "SourceStartSHA256", "Sources", "LabelS
 "Keys of quality files that say nothing about quality."
 QC_DESCRIPTIONS = {
     "IntracranialVolumeMm3": {"Description": "Volume of brain and surrounding fluid.", "Units": "mm^3"},
+    "BrainParenchymalFraction": {"Description": "Brain without fluid over the intracranial volume."},
     "CerebralAsymmetry": {"Description": "Left less right cerebrum, over both."},
     "MeanConfidence": {"Description": "Mean probability of the chosen labels over the brain."},
     "EdgeFraction": {"Description": "Largest share of brain on a face of the field of view."},

@@ -13,7 +13,7 @@ from PIL import ImageDraw
 from bidsseg.imaging.image import Image
 from bidsseg.lesions.records import LesionReport
 from bidsseg.lesions.zones import ZONES
-from bidsseg.report.mosaic import (
+from bidsseg.segmentation.mosaic import (
     GAP_PX,
     LEGEND_ROW_PX,
     MAX_COLUMNS,

@@ -32,6 +32,7 @@ from bidsseg.report.charts import Chart, label_title, read_charts
 from bidsseg.report.html import NIIVUE, packed, write_page
 from bidsseg.report.lesion_layer import lesion_layer
 from bidsseg.report.lesions import SessionLesions, read_lesions
+from bidsseg.report.time_charts import read_time_charts
 from bidsseg.report.viewer import ViewerVolumes, embed
 
 PAGE_BYTES = 14_500_000
@@ -54,6 +55,10 @@ MEASURES = {
     ),
     "ContrastAgreement": ("Agreement", "Mean Dice with the session's answers from other contrasts"),
     "IntracranialVolumeMm3": ("Intracranial volume", "Brain and the fluid around it"),
+    "BrainParenchymalFraction": (
+        "Brain parenchymal fraction",
+        "Brain without ventricles and other fluid, over the intracranial volume",
+    ),
     "MeanConfidence": ("Mean confidence", "Mean probability of the chosen labels; 1 is certain"),
     "CerebralAsymmetry": ("Asymmetry", "Left less right cerebrum, over both"),
     "EdgeFraction": ("Cut by the edge", "Largest share of brain on a face of the field of view"),
@@ -149,6 +154,7 @@ def participant_report(out_dir: Path, subject: str) -> Path:
         sections=sections,
         pictures=pictures,
         volumes=[found for found in volumes if found],
+        time_charts=read_time_charts(ParticipantOutputs(out_dir, subject).volumes_over_time),
         lesions=lesions,
         layers={found["data"]["lesions"]["base"] for found in volumes if found and "lesions" in found["data"]},
         failures=failures(out_dir, subject),

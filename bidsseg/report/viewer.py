@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.arrays import along, box_around, resampling_matrix
 from bidsseg.imaging.grid import Grid, restored
 from bidsseg.imaging.image import Image, nifti_bytes
-from bidsseg.report.mosaic import grey_levels, to_ras_order, widened
+from bidsseg.segmentation.mosaic import grey_levels, to_ras_order, widened
 
 HIGHEST_CODE = 2**15 - 1
 ENTIRE = (slice(None), slice(None), slice(None))

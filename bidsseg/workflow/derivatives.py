@@ -243,7 +243,7 @@ def _write_volumes(writer: _Writer, result: ScanResult) -> None:
 def _write_figures(writer: _Writer, result: ScanResult) -> list[str]:
     """Pictures of all schemes; returns what went wrong, since a scan without a picture is still segmented."""
     try:
-        from bidsseg.report.mosaic import mosaic
+        from bidsseg.segmentation.mosaic import mosaic
 
         for scheme in writer.recipe.schemes:
             path = writer.outputs.figure(scheme)

@@ -14,10 +14,11 @@ from typing import Any
 from bidsseg import __version__
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.contrasts import other_contrasts, session_key
-from bidsseg.bids.outputs import ParticipantOutputs, ScanOutputs
+from bidsseg.bids.outputs import ParticipantOutputs, ScanOutputs, sidecar_of
 from bidsseg.errors import named
 from bidsseg.files import read_json, write_json
 from bidsseg.quality.verdicts import WITH
+from bidsseg.report.volumes_over_time import COLUMNS, series_of, write_volumes_over_time
 from bidsseg.workflow.workers import end_processes, end_with_parent
 
 
@@ -37,14 +38,15 @@ def _compare_session(group: Sequence[ScanOutputs], threads: int) -> str | None:
 
 
 def report_is_stale(out: Path, subject: str) -> bool:
-    """Whether results of the participant, or their failures, are newer than the report."""
+    """Whether results of the participant, or their failures, are newer than the report and what is written with it."""
     found = ParticipantOutputs(out, subject)
     written = found.report.stat().st_mtime if found.report.exists() else 0.0
-    return any(result.stat().st_mtime > written for result in found.reported())
+    is_older = any(result.stat().st_mtime > written for result in found.reported())
+    return is_older or found.volumes_over_time.exists() != bool(series_of(out, subject))
 
 
 def write_reports(out: Path, subjects: Sequence[str], workers: int, overwrite: bool = False) -> list[str]:
-    """The reports of some participants, several at once; returns a line for each that could not be written."""
+    """Reports and tables over time of some participants, several at once; returns a line for each that failed."""
     killed = "some reports are missing, as a process was killed; give --reports-only to write them"
     return in_processes(partial(_write_report, out, overwrite), subjects, workers, killed)
 
@@ -67,8 +69,11 @@ def _write_report(out: Path, overwrite: bool, subject: str) -> str | None:
     try:
         from bidsseg.report.participant import participant_report
 
+        found = ParticipantOutputs(out, subject)
         if not overwrite:
-            refuse_to_replace([ParticipantOutputs(out, subject).report])
+            tables = (found.volumes_over_time, sidecar_of(found.volumes_over_time))
+            refuse_to_replace([*tables, found.report], [tuple(COLUMNS)])
+        write_volumes_over_time(out, subject)
         participant_report(out, subject)
     except Exception as error:
         return f"sub-{subject}: no report ({named(error)})"

@@ -167,3 +167,12 @@ def test_quality_of_lopsided_white_matter() -> None:
     assert found["CerebralAsymmetry"] == 0.5
     assert found["MeanConfidence"] == 0.5
     assert found["IntracranialVolumeMm3"] == pytest.approx(4)
+
+
+def test_brain_parenchymal_fraction_is_what_is_no_fluid() -> None:
+    """Of six voxels one is background, one ventricle and one CSF."""
+    names = ("background", "lateral-ventricle", "csf", "cortex", "white-matter", "brainstem")
+    tissue = np.array([TISSUE[name] for name in names], np.uint8).reshape(6, 1, 1)
+    rest = np.zeros((6, 1, 1), np.uint8)
+    found = quality(Segmentation(tissue, rest, rest, confidence=rest.astype(np.float16)))
+    assert found["BrainParenchymalFraction"] == 0.6

@@ -27,7 +27,7 @@ from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.quality.agreement import agreement_file
-from bidsseg.report import mosaic as pictures
+from bidsseg.segmentation import mosaic as pictures
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.workflow import derivatives
 from bidsseg.workflow.derivatives import ScanResult, outputs_of, refuse_to_replace_of, write_scan

@@ -27,7 +27,7 @@ from bidsseg.imaging.image import load, save
 from tests.conftest import write_scan
 
 Start = Callable[..., "subprocess.Popen[str]"]
-QUICK = ("--no-bias-correction", "--seg", "regions", "--omp-nthreads", "1")
+QUICK = ("--no-bias-correction", "--seg", "regions", "--lesions", "none", "--omp-nthreads", "1")
 SCANS = 3
 SECONDS = 60.0
 "More than any of this takes on a busy machine."
