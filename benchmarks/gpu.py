@@ -46,8 +46,8 @@ from bidsseg.network import inference
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.weights import load_model, save_model
-from bidsseg.report.mosaic import mosaic
 from bidsseg.segmentation.decision import decide_on_native_grid
+from bidsseg.segmentation.mosaic import mosaic
 from bidsseg.segmentation.pipeline import prepare, segment
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render

@@ -51,8 +51,8 @@ from bidsseg.network.card import DEFAULT_MODEL
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.report.lesion_mosaic import zone_mosaic
+from bidsseg.segmentation.anatomy import Anatomy, from_labels
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.segmentation.result import Segmentation, from_labels
 
 MARGIN = 10
 SLICE_MM = 7
@@ -82,7 +82,7 @@ SHOWN = 5
 TRIED_NEAR_MM = (2.0, 3.0, 4.0, 5.0, 7.0)
 
 
-def segmented(image: Image, path: Path) -> Segmentation:
+def segmented(image: Image, path: Path) -> Anatomy:
     """The image segmented with the packaged model; labels are kept beside ``path`` for the next time."""
     model = load_model(DEFAULT_MODEL)
     kept = [path.with_name(f"{path.name}_{model.card.sha256[:12]}_{name}.nii.gz") for name in ("regions", "lobes")]
@@ -103,13 +103,13 @@ def check_totals(report: LesionReport, mask: Image) -> None:
         assert abs(total - volume) <= 1e-6 * volume, f"{level}: {total} instead of {volume} mm3"
 
 
-def cut_out(image: Image, segmentation: Segmentation) -> tuple[Image, Segmentation]:
+def cut_out(image: Image, anatomy: Anatomy) -> tuple[Image, Anatomy]:
     """The box of the brain with a margin: a third of the voxels."""
-    box = box_around(segmentation.labels("lobes") > 0, MARGIN)
+    box = box_around(anatomy.labels("lobes") > 0, MARGIN)
     affine = image.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
-    tissue, side, parcel = (np.ascontiguousarray(getattr(segmentation, n)[box]) for n in ("tissue", "side", "parcel"))
-    part = Segmentation(tissue, side, parcel, np.zeros(tissue.shape, np.float16), affine, has_gyri=False)
+    tissue, side, parcel = (np.ascontiguousarray(getattr(anatomy, n)[box]) for n in ("tissue", "side", "parcel"))
+    part = Anatomy(tissue, side, parcel, affine, has_gyri=False)
     return Image(np.ascontiguousarray(image.data[box]), affine, image.header), part
 
 
@@ -140,17 +140,15 @@ def contact_table(patients: Sequence[Sequence[Lesion]]) -> None:
         print(f"{gap:5.1f} mm{shares[0]:20.1%}{shares[1]:8.1%}{shares[2]:16.1%}{shares[3]:9.1%}")
 
 
-def in_thick_slices(image: Image, segmentation: Segmentation) -> tuple[Image, Segmentation]:
+def in_thick_slices(image: Image, anatomy: Anatomy) -> tuple[Image, Anatomy]:
     """Scan and labels of 1 mm in slices of ``SLICE_MM``: the mean grey value and the commonest tissue of each stack."""
     affine = image.affine @ np.diag((1, 1, SLICE_MM, 1))
     affine[:3, 3] += image.affine[:3, 2] * (SLICE_MM - 1) / 2
-    stacks = _stacks(segmentation.tissue)
+    stacks = _stacks(anatomy.tissue)
     tissue = np.stack([(stacks == kind).sum(-1) for kind in range(len(TISSUES))], -1).argmax(-1).astype(np.uint8)
     first = (stacks == tissue[..., None]).argmax(-1)[..., None]
-    side, parcel = (
-        np.take_along_axis(_stacks(values), first, -1)[..., 0] for values in (segmentation.side, segmentation.parcel)
-    )
-    thick = Segmentation(tissue, side, parcel, np.zeros(tissue.shape, np.float16), affine, has_gyri=False)
+    side, parcel = (np.take_along_axis(_stacks(values), first, -1)[..., 0] for values in (anatomy.side, anatomy.parcel))
+    thick = Anatomy(tissue, side, parcel, affine, has_gyri=False)
     return Image(_stacks(image.data).mean(-1).astype(np.float32), affine, image.header), thick
 
 
@@ -199,7 +197,7 @@ class Seen:
 
 
 def seen(report: LesionReport, thick: LesionReport | None = None) -> Seen:
-    pieces = (at_pieces(report.segmentation.tissue, report.pieces), report.ventricle_mm, report.cortex_mm)
+    pieces = (at_pieces(report.anatomy.tissue, report.pieces), report.ventricle_mm, report.cortex_mm)
     volumes = np.array([part.volume_mm3 for part in report.parts])
     if thick is None:
         return Seen(report.cubes, volumes, report.pieces.part, pieces)
@@ -309,13 +307,13 @@ def cohort(data: Path, output: Path, neck: float, depth_mm: float, start: int) -
     """Every other patient with a mask on the template, and every other with a clinical FLAIR, by their names."""
     options = LesionOptions(neck_share=neck, part_depth_mm=depth_mm)
     whole = template()
-    image, segmentation = cut_out(whole, segmented(whole, output / "template"))
-    thick_image, thick_segmentation = in_thick_slices(image, segmentation)
+    image, anatomy = cut_out(whole, segmented(whole, output / "template"))
+    thick_image, thick_anatomy = in_thick_slices(image, anatomy)
     patients, pairs = [], Counter[str]()
     for path in masks_on_template(data)[start::2]:
-        report = lesion_features(image, load(path), segmentation, options)
-        thick_mask = mask_in_thick_slices(report.placed.isotropic > 0, thick_image)
-        thick = lesion_features(thick_image, thick_mask, thick_segmentation, options)
+        report = lesion_features(image, load(path), anatomy, options)
+        thick_mask = mask_in_thick_slices(report.components.isotropic > 0, thick_image)
+        thick = lesion_features(thick_image, thick_mask, thick_anatomy, options)
         patients.append(seen(report, thick))
         pairs += merged(report, image)
     others = clinical_reports(data, output, options, slice(start, None, 2))
@@ -347,7 +345,7 @@ Pair = tuple[NDArray[np.intp], NDArray[np.intp]]
 def single_sites(report: LesionReport, site: str) -> list[tuple[NDArray[np.intp], bool]]:
     """Isotropic voxels (N, 3) of lesions in one piece that touch this site alone, and whether they are on the right."""
     return [
-        (np.argwhere(report.placed.isotropic == lesion.lesion), lesion.centroid_mm[0] > 0)
+        (np.argwhere(report.components.isotropic == lesion.lesion), lesion.centroid_mm[0] > 0)
         for lesion in report.lesions
         if lesion.parts == 1 and lesion.contacts == (site,) and lesion.volume_mm3 >= LEAST_MERGED_MM3
     ]
@@ -355,7 +353,7 @@ def single_sites(report: LesionReport, site: str) -> list[tuple[NDArray[np.intp]
 
 def bridged(report: LesionReport) -> Iterator[tuple[Pair, NDArray[np.intp]]]:
     """Lesions at the ventricles and at the cortex of one hemisphere, with a bridge of 1 mm through white matter."""
-    white = report.segmentation.tissue == TISSUE["white-matter"]
+    white = report.anatomy.tissue == TISSUE["white-matter"]
     for one, is_right in single_sites(report, PERIVENTRICULAR):
         for other, other_is_right in single_sites(report, JUXTACORTICAL):
             line = bridge(one, other, white)
@@ -379,7 +377,7 @@ def merged(report: LesionReport, image: Image) -> Counter[str]:
         mask = np.zeros(image.data.shape, np.float32)
         mask[tuple(np.concatenate((one, line, other)).T)] = 1
         merged_mask = Image(mask, image.affine, image.header)
-        found = lesion_features(image, merged_mask, report.segmentation, report.options)
+        found = lesion_features(image, merged_mask, report.anatomy, report.options)
         assert len(found.lesions) == 1, f"{len(found.lesions)} lesions after a bridge"
         zones = np.array(["", *(part.zone for part in found.parts)])[found.part_labels]
         right = [(zones[tuple(v.T)] == site).mean() > 0.5 for v, site in zip((one, other), SITES, strict=True)]
@@ -407,13 +405,13 @@ def main() -> None:
 
 def on_template(data: Path, output: Path) -> None:
     whole = template()
-    image, segmentation = cut_out(whole, segmented(whole, output / "template"))
+    image, anatomy = cut_out(whole, segmented(whole, output / "template"))
     reports, told = [], Counter[str]()
     for path in masks_on_template(data):
         mask = load(path)
-        report = lesion_features(image, mask, segmentation)
+        report = lesion_features(image, mask, anatomy)
         check_totals(report, mask)
-        reports.append(replace(report, placed=None, cubes=(), labels=None, part_labels=None))  # type: ignore[arg-type]
+        reports.append(replace(report, components=None, cubes=(), labels=None, part_labels=None))  # type: ignore[arg-type]
         told += merged(report, image)
     print(f"1. {len(reports)} masks on the MNI152 T1, model {load_model(DEFAULT_MODEL).card.sha256[:12]}")
     zone_tables(reports)

@@ -148,19 +148,30 @@ def grey_and_white(data: Path, model: Model) -> Iterator[str]:
             yield f"{path.name.split('.')[0]}: " + ", ".join(cells)
 
 
-def with_lesions(case: Case, mask: NDArray[np.uint8]) -> Image:
-    """The scan with a patient's lesions, fitted by the brains' boxes, painted into its white matter."""
+def lesions_of(case: Case, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """A patient's lesions, fitted by the brains' boxes, in the scan's white matter; (I, J, K)."""
     box = brain_box(case.anatomy.tissue)
     scale = (MNI_BRAIN_BOX[1] - MNI_BRAIN_BOX[0]) / (box[1] - box[0])
     places = [
         np.clip(np.rint(MNI_BRAIN_BOX[0, d] + (np.arange(n) - box[0, d]) * scale[d]), 0, mask.shape[d] - 1).astype(int)
         for d, n in enumerate(case.image.data.shape)
     ]
+    lesions: NDArray[np.bool_] = mask[np.ix_(*places)].astype(bool) & (case.anatomy.tissue == TISSUE["white-matter"])
+    return lesions
+
+
+def with_lesions(case: Case, mask: NDArray[np.uint8]) -> Image:
+    """The scan with a patient's lesions painted into its white matter."""
     white = case.anatomy.tissue == TISSUE["white-matter"]
-    amount = ndimage.gaussian_filter((mask[np.ix_(*places)].astype(bool) & white).astype(np.float32), 0.6)
     level = BLACK_HOLE * float(np.median(case.image.data[white]))
-    painted: Floats = (case.image.data * (1 - amount) + level * amount).astype(np.float32)
-    return replace(case.image, data=painted)
+    return painted(case.image, lesions_of(case, mask), level)
+
+
+def painted(image: Image, lesions: NDArray[np.bool_], level: float) -> Image:
+    """A scan with this grey value in lesions, softly edged."""
+    amount = ndimage.gaussian_filter(lesions.astype(np.float32), 0.6)
+    data: Floats = (image.data * (1 - amount) + level * amount).astype(np.float32)
+    return replace(image, data=data)
 
 
 def under_lesions(data: Path, model: Model) -> Iterator[str]:

@@ -67,19 +67,19 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.network.inference import PredictOptions, infer
         from bidsseg.network.weights import load_model
         from bidsseg.quality.assessment import assess
-        from bidsseg.quality.coverage import geometry
+        from bidsseg.quality.coverage import field_of_view
         from bidsseg.quality.expectation import calibration_from
         from bidsseg.quality.judgement import examine
         from bidsseg.report.participant import participant_report
         from bidsseg.segmentation.decision import decide_on_native_grid
         from bidsseg.segmentation.pipeline import Answer, prepare
         from bidsseg.workflow.derivatives import ScanResult, write_scan
-    place = ScanOutputs(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
+    outputs = ScanOutputs(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
     set_threads(threads)
     with run.stage("model"):
         model = load_model()
     with run.stage("read"):
-        image = load(place.scan.path)
+        image = load(outputs.scan.path)
     with run.stage("N4"):
         corrected = prepare(image, True, threads)
     with run.stage("conform"):
@@ -92,13 +92,13 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     with run.stage("evidence"):
         evidence = examine(Answer(conformed, volume, grid, found), model, options)
     del found  # as at the end of the step that segments
-    judged = evidence, assess(evidence, geometry(image), calibration_from(model.card.quality))
+    judged = evidence, assess(evidence, field_of_view(image), calibration_from(model.card.quality))
     recipe = OutputSettings(__version__, model.card.name, model.card.sha256)
     with run.stage("write"):
-        write_root(out, dataset, recipe, (place.scan.suffix,))
-        write_scan(place, recipe, ScanResult(image, native, conformed, judged=judged), threads)
+        write_root(out, dataset, recipe, (outputs.scan.suffix,))
+        write_scan(outputs, recipe, ScanResult(image, native, conformed, judged=judged), threads)
     with run.stage("report"):
-        participant_report(out, place.scan.subject)
+        participant_report(out, outputs.scan.subject)
     return run.report()
 
 

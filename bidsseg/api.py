@@ -16,30 +16,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bidsseg.imaging.image import Image, load
-from bidsseg.labels import label_table
+from bidsseg.imaging.image import Image as Image
+from bidsseg.imaging.image import load
+from bidsseg.labels import label_table as label_table
 from bidsseg.lesions.describe import lesion_features
 from bidsseg.lesions.options import LesionOptions
-from bidsseg.lesions.records import LesionReport
+from bidsseg.lesions.records import LesionReport as LesionReport
 from bidsseg.network.card import DEFAULT_MODEL
 from bidsseg.network.inference import PredictOptions
-from bidsseg.network.weights import Model, load_model
+from bidsseg.network.weights import Model
+from bidsseg.network.weights import load_model as load_model
 from bidsseg.quality.assessed import segment_and_assess
-from bidsseg.quality.assessment import Assessment
+from bidsseg.quality.assessment import Assessment as Assessment
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
-from bidsseg.segmentation.result import Segmentation
-
-__all__ = [
-    "Assessment",
-    "Image",
-    "LesionReport",
-    "Segmentation",
-    "describe_lesions",
-    "label_table",
-    "load_image",
-    "load_model",
-    "segment",
-]
+from bidsseg.segmentation.result import Segmentation as Segmentation
 
 
 def load_image(path: Path | str, *, mask: bool = False, series: str | None = None) -> Image:
@@ -162,7 +152,7 @@ def describe_lesions(
     -------
     LesionReport
         ``lesions``, largest first, each with volume, zone, regions and distances; ``labels``, the lesion of every
-        voxel of the scan; and ``segmentation``, corrected under the lesions.
+        voxel of the scan; and ``anatomy``, the segmentation corrected under the lesions.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which files bidsseg wrote, and nobody has changed since: all others are somebody's work, and are not replaced.
+"""Recognises files that bidsseg wrote and nobody has changed since; all others may be somebody's work and are kept.
 
 The files tell by themselves, so that it can be told after a killed run, and of files that were moved. Images carry a
 checksum of their voxels in the header's description: a label image corrected by hand is no longer ours. Pictures name
@@ -42,11 +42,30 @@ def voxels_mark(data: NDArray[Any]) -> str:
     return f"{SOFTWARE}, voxels {data.dtype.kind}{checksum:08x}"
 
 
+def mark_file(path: Path) -> None:
+    """Add, to a file whose format allows for more bytes after its end, a mark with a checksum of all before it."""
+    content = path.read_bytes()
+    with path.open("ab") as file:
+        file.write(_end_mark(content))
+
+
+def _end_mark(content: bytes) -> bytes:
+    return f"{SOFTWARE} {zlib.crc32(content):08x}".encode()
+
+
+def _ends_in_our_mark(path: Path) -> bool:
+    content = path.read_bytes()
+    length = len(_end_mark(b""))
+    return content[-length:] == _end_mark(content[:-length])
+
+
 def is_ours(path: Path, tables: Tables = ()) -> bool:
     """Whether a file is as bidsseg wrote it; ``tables`` are those that a TSV, or its data dictionary, may be."""
     if path.name.endswith((".nii", ".nii.gz", ".mgz")):
         return has_our_voxels(path)
     try:
+        if path.suffix == ".h5":
+            return _ends_in_our_mark(path)
         if path.suffix == ".dcm":
             with path.open("rb") as file:
                 return file.read(len(DICOM_MARK)) == DICOM_MARK
@@ -102,9 +121,7 @@ def refuse_to_replace(paths: Iterable[Path], tables: Tables = ()) -> None:
     """Raise ``UserError`` where one of the files is there and is not as bidsseg wrote it."""
     for path in paths:
         if path.exists() and not is_ours(path, tables):
-            raise UserError(
-                f"{path}: was not written by bidsseg, or was changed since; move it away, or give --overwrite"
-            )
+            raise UserError(f"{path}: was not written by bidsseg, or was changed since; move it, or give --overwrite")
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

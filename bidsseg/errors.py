@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -28,7 +28,7 @@ class UserError(Exception):
 
 
 class Defect(UserError):
-    """Ours, not the user's; the line says where the traceback is."""
+    """A defect of bidsseg, not a mistake of the user; the line says where the traceback is."""
 
 
 class FileError(UserError):
@@ -52,8 +52,14 @@ ALONE = Advice("end other programs, or use a machine with more", "this is a defe
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def some_of(names: Sequence[str], at_most: int = 8) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
+
+
 def full_disk(path: Path | str) -> str:
-    """What is said where there is no room to write ``path``: which file system, how full, and what to do."""
+    """The line for a file system that is full: which one, how full, and what to do."""
     there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
     mount = next(folder for folder in (there.resolve(), *there.resolve().parents) if os.path.ismount(folder))
     free_mb = shutil.disk_usage(there).free / 1e6
@@ -78,7 +84,7 @@ class Kind(str, Enum):
     DEFECT = "defect"
     "Ours: nobody expected it."
     KILLED = "killed"
-    "The process ended without a word, most likely for want of memory; alone it may succeed."
+    "The process was killed, probably because memory ran out; by itself the scan may succeed."
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in FULL and error.filename:
             raise UserError(f"{path}: {full_disk(error.filename)}") from error
         if isinstance(error, OSError) and error.strerror:
-            told = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
-            raise FileError(path, told, "check space and rights") from error
+            reason = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
+            raise FileError(path, reason, "check free space and permissions") from error
         found = f"{type(error).__name__}: {line}"[:300]
         raise Defect(f"{path}: {found}; {advice.on_defect}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
@@ -139,6 +140,15 @@ def read_table(path: Path, columns: Sequence[str]) -> Table:
     if any(len(row) != len(columns) for row in rows):
         raise ValueError(f"{path.name} has rows of another length than its header")
     return Table(tuple(columns), rows)
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file, which may be larger than memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:

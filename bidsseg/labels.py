@@ -48,6 +48,7 @@ TISSUES = (
 TISSUE = {name: index for index, name in enumerate(TISSUES)}
 MIDLINE_TISSUES = ("background", "third-ventricle", "fourth-ventricle", "csf", "brainstem")
 LOBAR_TISSUES = ("cortex", "white-matter")
+FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle")
 LEFT, RIGHT = 0, 1
 
 LOBE_GROUP_OF_TISSUE = {
@@ -120,6 +121,13 @@ def gyri() -> tuple[Gyrus, ...]:
 Codes = NDArray[np.uint16]
 "Labels of a scheme, 0 is background."
 N_GYRI = 49
+DEEP_TISSUES = (*("thalamus", "caudate", "putamen", "pallidum", "accumbens", "ventral-dc"), "hippocampus", "amygdala")
+CSF = 24
+"Code of cerebrospinal fluid outside the ventricles, in all schemes."
+WHITE_MATTER_CODES = (2, 41)
+"Codes of left and right cerebral white matter in the scheme of gyri."
+FIRST_LOBAR_CODE = 1000
+"Codes of regions that divide cortex and white matter by lobe begin here."
 VERMIS_CODES = (71, 72, 73)  # BrainCOLOR: vermal lobules I-V, VI-VII, VIII-X
 CEREBELLAR_HEMISPHERE = N_GYRI + len(VERMIS_CODES)
 N_PARCELS = CEREBELLAR_HEMISPHERE + 1
@@ -189,9 +197,32 @@ def structures_of(scheme: Scheme) -> dict[int, str]:
         return {int(row["index"]): row["group"] for row in _rows("lobes.tsv")}
     tissues = {int(row["index"]): row["tissue"] for row in _rows("regions.tsv")}
     if scheme == "gyri":
-        tissues |= dict.fromkeys(VERMIS_CODES, "cerebellum-cortex") | {2: "white-matter", 41: "white-matter"}
+        tissues |= dict.fromkeys(VERMIS_CODES, "cerebellum-cortex") | dict.fromkeys(WHITE_MATTER_CODES, "white-matter")
         tissues |= {index: "cortex" for gyrus in gyri() for index in (gyrus.index_left, gyrus.index_right)}
     return tissues
+
+
+@cache
+def codes_in_lobe(tissue: str, lobe: str) -> tuple[int, ...]:
+    """The codes of regions, left and right, that are this tissue in this lobe."""
+    rows = (row for row in _rows("regions.tsv") if row["tissue"] == tissue and row["lobe"] == lobe)
+    return tuple(int(row["index"]) for row in rows)
+
+
+@cache
+def grey_of_lobe() -> Codes:
+    """By code of regions, the code of the cortex of the same lobe and side; 0 outside the lobes, shape (codes,)."""
+    rows = [row for row in _rows("regions.tsv") if row["tissue"] in LOBAR_TISSUES]
+    cortex = {(row["lobe"], row["hemisphere"]): int(row["index"]) for row in rows if row["tissue"] == "cortex"}
+    found = np.zeros(max(int(row["index"]) for row in _rows("regions.tsv")) + 1, np.uint16)
+    for row in rows:
+        found[int(row["index"])] = cortex[row["lobe"], row["hemisphere"]]
+    return found
+
+
+def is_fluid(scheme: Scheme, index: int) -> bool:
+    """Whether a label is a ventricle or other cerebrospinal fluid; raises ``KeyError`` for an unknown label."""
+    return structures_of(scheme)[index] in (*FLUID, "ventricles")
 
 
 def _gyrus_labels() -> list[Label]:
@@ -214,10 +245,10 @@ def _structure_labels() -> list[Label]:
         )
     ]
     white_matter = [
-        Label(2, "Left-Cerebral-White-Matter", "L.WM", "#f5f5f5", "L"),
-        Label(41, "Right-Cerebral-White-Matter", "R.WM", "#f5f5f5", "R"),
+        Label(WHITE_MATTER_CODES[LEFT], "Left-Cerebral-White-Matter", "L.WM", "#f5f5f5", "L"),
+        Label(WHITE_MATTER_CODES[RIGHT], "Right-Cerebral-White-Matter", "R.WM", "#f5f5f5", "R"),
     ]
-    structures = [label for label in label_table("regions") if label.index < 1000]
+    structures = [label for label in label_table("regions") if label.index < FIRST_LOBAR_CODE]
     return vermis + white_matter + structures
 
 
@@ -235,7 +266,7 @@ def code_lookup(scheme: Scheme) -> NDArray[np.uint16]:
             parcels = list(range(N_PARCELS))
         lookup[np.ix_([TISSUE[row["tissue"]]], sides, parcels)] = int(row["index"])
     if scheme == "gyri":
-        for side, code in ((LEFT, 2), (RIGHT, 41)):
+        for side, code in enumerate(WHITE_MATTER_CODES):
             lookup[TISSUE["white-matter"], side] = code
         for parcel, gyrus in enumerate(gyri()):
             lookup[TISSUE["cortex"], :, parcel] = (gyrus.index_left, gyrus.index_right)

@@ -16,8 +16,8 @@ author = "The bidsseg developers"
 project_copyright = author
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "furo"
 html_title = f"bidsseg {version}"
 html_theme_options = {"source_view_link": ""}
@@ -25,6 +25,10 @@ html_copy_source = False
 
 myst_enable_extensions = ["substitution"]
 myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # docstrings name types and shapes
 

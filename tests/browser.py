@@ -96,6 +96,12 @@ class Browser:
             raise RuntimeError(json.dumps(answer["exceptionDetails"])[:2000])
         return answer["result"].get("value")
 
+    def press_enter(self) -> None:
+        """On the element that has the focus."""
+        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        self.send("Input.dispatchKeyEvent", type="keyDown", text="\r", **key)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **key)
+
     def wait_for(self, expression: str, seconds: float) -> None:
         """Until the expression is true."""
         end = time.monotonic() + seconds

@@ -24,7 +24,17 @@ def app(tmp_path: Path, tiny_model: Path) -> Run:
     """Runs the participant level in this process: ``app(dataset, '--seg', 'lobes')``; outputs go to tmp_path/out."""
     plugin = tmp_path / "plugin.json"
     plugin.write_text('{"plugin": "Linear"}')
-    quick = ("--model", str(tiny_model), "--use-plugin", str(plugin), "--no-bias-correction", "--nprocs", "1")
+    quick = (
+        "--model",
+        str(tiny_model),
+        "--use-plugin",
+        str(plugin),
+        "--no-bias-correction",
+        "--nprocs",
+        "1",
+        "--lesions",
+        "none",
+    )
 
     from bidsseg.cli.bids_app import run
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUE, gyri
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
 
 FIELD_MM = 96
 Bounds = tuple[float, float, float, float, float, float]
@@ -61,7 +61,7 @@ def _fine_ball(centre: tuple[float, float, float], radius: float) -> NDArray[np.
 
 
 @cache
-def brain(spacing: Spacing) -> Segmentation:
+def brain(spacing: Spacing) -> Anatomy:
     x, y, z = coordinates(spacing)
     tissue = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), np.uint8)
     whole = (abs(x) < 42) & (abs(y) < 42) & (abs(z) < 42)
@@ -73,8 +73,7 @@ def brain(spacing: Spacing) -> Segmentation:
     tissue[(abs(x) > 6) & (abs(x) < 18) & (abs(y) < 6) & (z > -12) & (z < 0)] = TISSUE["thalamus"]
     side = np.broadcast_to(x > 0, tissue.shape).astype(np.uint8)
     parcel = np.where(np.broadcast_to(y > 0, tissue.shape), FRONTAL, PARIETAL).astype(np.uint8)
-    confidence = (tissue > 0).astype(np.float16)
-    return Segmentation(tissue, side, parcel, confidence, affine_of(spacing), has_gyri=False)
+    return Anatomy(tissue, side, parcel, affine_of(spacing), has_gyri=False)
 
 
 def image(data: NDArray[np.generic], affine: NDArray[np.float64]) -> Image:

@@ -55,6 +55,8 @@ def test_segmentation_of_a_phantom(tiny_model: Path, tmp_path: Path) -> None:
         saved = load(tmp_path / f"{scheme}.nii.gz", uniform_ok=True)
         np.testing.assert_array_equal(saved.data, codes)
         np.testing.assert_allclose(saved.affine, scan.affine)
+        assert found.volumes_frame(scheme)["voxels"].sum() == found.brain_mask.sum()
+        assert len(found.plot(scheme).axes) == 1
     with pytest.raises(ValueError, match="read-only"):
         found.labels("regions")[0, 0, 0] = 1
 

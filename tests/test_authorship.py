@@ -13,7 +13,7 @@ import pytest
 from bidsseg.authorship import is_our_label_image, is_ours, refuse_inputs, refuse_to_replace, voxels_mark
 from bidsseg.errors import UserError
 from bidsseg.imaging.image import save
-from bidsseg.report.mosaic import write_png
+from bidsseg.segmentation.mosaic import write_png
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS
 from tests.phantoms import image, ramp
 

@@ -31,7 +31,7 @@ def written(dataset: Dataset, tmp_path: Path, tiny_model: Path, app: Run) -> Pat
     (root / "sub-01" / "sub-01_sessions.tsv").write_text("session_id\tacq_time\nses-1\t2020-01-01\nses-2\t2021-01-01\n")
     for session in (1, 2):
         write_mask(tmp_path / "masks", f"sub-01_ses-{session}_FLAIR", lesions=session)
-    asked = ("--fuse", "--probseg", "--output-spaces", "orig", "1mm", "--write-graph", "--lesion-bands", "3")
+    asked = ("--fuse", "--probseg", "--output-spaces", "orig", "1mm", "--write-graph", "--lesion-bands", "3", "--fill")
     lesions = ("--derivatives", str(tmp_path / "masks"), "--seg", "regions", "lobes")
     assert app(root, "--model", str(model), *asked, *lesions) == 0
     assert run([str(root), str(tmp_path / "out"), "group"]) == 0
@@ -56,7 +56,7 @@ def template(path: Path) -> str:
         (r"_space-(orig|individual)", "_space-<space>"),
         (r"_res-1mm", ""),
         (r"desc-(T1w|FLAIR)(fused)?", "desc-<suffix>"),
-        (r"preproc_(T1w|FLAIR)", "preproc_<suffix>"),
+        (r"(preproc|filled)_(T1w|FLAIR)", r"\1_<suffix>"),
     ):
         name = re.sub(pattern, placeholder, name)
     return name
@@ -99,3 +99,14 @@ def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8"))
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_command_that_the_pages_name_exists() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    named = {
+        name
+        for page in pages
+        for name in re.findall(r"(?<!entrypoint )brainseg-cli ([a-z-]+)", page.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert named <= set(main.commands)

@@ -9,12 +9,12 @@ from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 from bidsseg.files import read_json
 
 
-def is_complete(place: ScanOutputs, recipe: OutputSettings) -> bool:
+def is_complete(outputs: ScanOutputs, recipe: OutputSettings) -> bool:
     """Whether all outputs of the scan are there, made with this recipe from the scan as it is now."""
-    marker = read_json(place.quality)
+    marker = read_json(outputs.quality)
     try:
-        expected = {**recipe.metadata(), **place.source_state()}
-        return all(marker[key] == value for key, value in expected.items()) and all_there(place.out, place.quality)
+        expected = {**recipe.metadata_of(outputs.scan), **outputs.source_state()}
+        return all(marker[key] == value for key, value in expected.items()) and all_there(outputs.out, outputs.quality)
     except (OSError, KeyError, TypeError):
         return False
 
@@ -41,7 +41,7 @@ def listed(out: Path, marker: Path) -> list[Path]:
 def remove_outputs(out: Path, marker: Path) -> bool:
     """Remove the files that a marker lists, and at last the marker; whether there was one.
 
-    Images that somebody has changed since stay. A kill amid this leaves a marker of what is not complete, and the next
+    Images that somebody has changed since stay. A kill meanwhile leaves a marker of what is not complete, and the next
     run goes on.
     """
     for path in listed(out, marker):

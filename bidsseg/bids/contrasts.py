@@ -9,28 +9,28 @@ from pathlib import Path
 from bidsseg.bids.outputs import FUSED, ScanOutputs
 
 
-def other_contrasts(places: Iterable[ScanOutputs]) -> dict[ScanOutputs, list[ScanOutputs]]:
+def other_contrasts(all_outputs: Iterable[ScanOutputs]) -> dict[ScanOutputs, list[ScanOutputs]]:
     """For every scan that has any, the scans of its session with another suffix."""
-    places = list(places)
+    all_outputs = list(all_outputs)
     found = {}
-    for place in places:
-        others = [other for other in places if session_key(other) == session_key(place)]
-        others = [other for other in others if other.scan.suffix != place.scan.suffix]
+    for outputs in all_outputs:
+        others = [other for other in all_outputs if session_key(other) == session_key(outputs)]
+        others = [other for other in others if other.scan.suffix != outputs.scan.suffix]
         if others:
-            found[place] = others
+            found[outputs] = others
     return found
 
 
-def session_key(place: ScanOutputs) -> tuple[Path, str, str | None]:
-    return place.out, place.scan.subject, place.scan.session
+def session_key(outputs: ScanOutputs) -> tuple[Path, str, str | None]:
+    return outputs.out, outputs.scan.subject, outputs.scan.session
 
 
-def fused_places(places: Iterable[ScanOutputs]) -> list[ScanOutputs]:
+def all_fused_outputs(all_outputs: Iterable[ScanOutputs]) -> list[ScanOutputs]:
     """Where the fused segmentations go, one on the grid of every scan whose session has other contrasts."""
-    groups = other_contrasts(places).items()
-    return [fused_place(place, [other.scan.path for other in others]) for place, others in groups]
+    groups = other_contrasts(all_outputs).items()
+    return [fused_outputs(outputs, [other.scan.path for other in others]) for outputs, others in groups]
 
 
-def fused_place(place: ScanOutputs, partners: Sequence[Path]) -> ScanOutputs:
-    scan = replace(place.scan, suffix=place.scan.suffix + FUSED)
-    return replace(place, scan=scan, partners=tuple(partners))
+def fused_outputs(outputs: ScanOutputs, partners: Sequence[Path]) -> ScanOutputs:
+    scan = replace(outputs.scan, suffix=outputs.scan.suffix + FUSED)
+    return replace(outputs, scan=scan, partners=tuple(partners))

@@ -15,7 +15,7 @@ from uuid import uuid4
 from bidsseg.bids.bidsignore import Ignored, read_bidsignore
 from bidsseg.bids.left_out import OTHER_DATATYPES, fits_folder, no_anatomy, overlooked, what_is_wrong
 from bidsseg.bids.names import IMAGE_EXTENSIONS, Scan, derivative_name, parse_scan
-from bidsseg.errors import UserError
+from bidsseg.errors import UserError, some_of
 from bidsseg.files import json_content
 
 DEFAULT_MODALITIES = ("T1w", "FLAIR")
@@ -88,7 +88,7 @@ def find_scans(dataset: Path, selection: ScanSelection) -> Found:
         layout = _layout(dataset, selection, closed)
     except RecursionError:  # pybids reads it whether or not names are validated
         path = dataset / "dataset_description.json"
-        raise InvalidDataset(f"{path}: nested too deep; mend it or remove it") from None
+        raise InvalidDataset(f"{path}: nested too deeply; repair it or remove it") from None
     paths = sorted({Path(path) for modality in selection.modalities for path in _query(layout, selection, modality)})
     if not all(path.is_relative_to(dataset) and ".." not in path.parts for path in paths):
         raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
@@ -102,8 +102,8 @@ def find_scans(dataset: Path, selection: ScanSelection) -> Found:
     scans, duplicates = _without_duplicates(scans)
     unusable += duplicates + [(folder, "no permission to look into it; ask for access") for folder in closed]
     if not scans and not unusable:
-        where = f" in {_some([f'sub-{label}' for label in selection.participants])}" if selection.participants else ""
-        sessions = f", {_some([f'ses-{label}' for label in selection.sessions])}" if selection.sessions else ""
+        where = f" in {some_of([f'sub-{label}' for label in selection.participants])}" if selection.participants else ""
+        sessions = f", {some_of([f'ses-{label}' for label in selection.sessions])}" if selection.sessions else ""
         raise NothingSelected(
             f"{dataset}: no {' or '.join(selection.modalities)} image{where}{sessions}; "
             f"check the labels, --modality and --bids-filter-file{selection.advice_on_index}"
@@ -131,7 +131,9 @@ def check_dataset(dataset: Path, selection: ScanSelection) -> None:
         raise InvalidDataset(f"{dataset}: no sub-* folder; give the root of a BIDS dataset")
     missing = [label for label in selection.participants if label not in present]
     if missing:
-        raise NothingSelected(f"{dataset}: no participant {_some(missing)}; there are {len(present)}: {_some(present)}")
+        raise NothingSelected(
+            f"{dataset}: no participant {some_of(missing)}; there are {len(present)}: {some_of(present)}"
+        )
 
 
 def _check_description(path: Path) -> None:
@@ -275,11 +277,6 @@ def _subject_of(path: Path) -> str:
     """Of a participant's file or folder."""
     part = next(part for part in reversed(path.parts) if part.startswith("sub-"))
     return part.partition("_")[0].removeprefix("sub-")
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - LISTED_AT_MOST} more" if len(names) > LISTED_AT_MOST else ""
-    return ", ".join(names[:LISTED_AT_MOST]) + more
 
 
 def _is_plain_value(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Images that look like scans of a modality but are none by their names: named, so that nobody misses them."""
+"""Images with the suffix of a scan whose names say that they show no anatomy; they are left out and listed."""
 
 from __future__ import annotations
 

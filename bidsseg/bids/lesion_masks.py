@@ -1,4 +1,4 @@
-"""Which lesion mask belongs to which scan: masks found in BIDS derivatives by their names, and by grids where needed.
+"""Finds lesion masks in BIDS derivatives and the scan each belongs to, by names and, where needed, by grids.
 
 A session gets one pair of scan and mask, so that its lesions are counted once. What decides, in this order:
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from bidsseg.bids.names import Scan, derivative_path, parse_scan, participant_folder
+from bidsseg.bids.session_order import sessions_table
 from bidsseg.labels import SCHEMES, Scheme
+from bidsseg.spaces import TEMPLATE
 
 FUSED = "fused"
 "Ends desc- of what was made from several contrasts."
 START_BYTES = 64 * 1024
-"Of a scan: its header, and its first slices."
+"Start of a scan: its header, and its first slices."
 
 NEEDED_SCHEMES, NEEDED_SPACE = ("regions", "lobes"), "orig"
 "Label images that lesions are placed in."
@@ -27,6 +29,8 @@ ON_SCAN = "_space-orig"
 "In the names of images of lesions, in a dataset."
 ERROR = "_error.txt"
 FIGURES = "figures"
+LESION_CONTRAST = "FLAIR"
+"Suffix of the scans that lesions are found in."
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,38 @@ class OutputSettings:
     """What the outputs of a scan depend on besides the scan: a scan made with another recipe is done again."""
 
     version: str
-    "Of bidsseg."
+    "Version of bidsseg."
     model: str
     weights_sha256: str
     bias_correction: bool = True
     schemes: tuple[Scheme, ...] = SCHEMES
     spaces: tuple[str, ...] = ("orig",)
-    "Grids of the label images: orig (the scan's own) and 1mm."
+    "Of the label images: orig (the scan's own grid), 1mm, and that of a template."
     probseg: bool = False
     "Also the probability of every label."
     mirror: bool = False
     "Averaged with the answers to the mirror images."
+    lesion_weights_sha256: str = ""
+    "Of the network that finds lesions; empty where none are to be found."
+    lesion_thresholds: tuple[float, float] = (0.5, 0.5)
+    "Probability from which it calls a voxel lesion, in thick and in thin slices."
+
+    def finds_lesions_in(self, scan: Scan) -> bool:
+        """Lesions are found in FLAIR alone."""
+        return bool(self.lesion_weights_sha256) and scan.suffix == LESION_CONTRAST
+
+    def metadata_of(self, scan: Scan) -> dict[str, Any]:
+        """All that the outputs of a scan depend on besides the scan."""
+        return {**self.metadata(), **(self.lesion_metadata() if self.finds_lesions_in(scan) else {})}
+
+    def lesion_metadata(self) -> dict[str, Any]:
+        """For the sidecars of found lesions."""
+        return {"LesionWeightsSHA256": self.lesion_weights_sha256, "LesionThresholds": list(self.lesion_thresholds)}
+
+    @property
+    def grids(self) -> tuple[str, ...]:
+        """The spaces in the scan's own world."""
+        return tuple(space for space in self.spaces if space != TEMPLATE)
 
     def metadata(self) -> dict[str, Any]:
         """For sidecars."""
@@ -107,6 +132,16 @@ class LesionOutputs:
         return self._named("_desc-lesions_dseg.png")
 
     @property
+    def mask(self) -> Path:
+        """Lesions that the network found, where their mask lies beside the tables."""
+        return self._named("_label-lesion_mask.nii.gz")
+
+    @property
+    def probabilities(self) -> Path:
+        """The probability of lesion, likewise."""
+        return self._named("_label-lesion_probseg.nii.gz")
+
+    @property
     def files(self) -> list[Path]:
         """All tables, then all images, each followed by the JSON about it."""
         found = (self.table, self.parts_table, self.load_table, self.image, self.parts_image, self.regions_image)
@@ -114,6 +149,34 @@ class LesionOutputs:
 
     def _named(self, ending: str) -> Path:
         return self.base.with_name(self.base.name + ending)
+
+
+@dataclass(frozen=True)
+class TemplateOutputs:
+    """The files of a scan by itself in the template's space."""
+
+    base: Path
+    "Folder and beginning of the names."
+
+    @property
+    def scan(self) -> Path:
+        return self._named(f"space-{TEMPLATE}.nii.gz")
+
+    @property
+    def lesions(self) -> Path:
+        return self._named(f"space-{TEMPLATE}_label-lesion_mask.nii.gz")
+
+    @property
+    def transforms(self) -> tuple[Path, Path]:
+        """What resamples images of the scan onto the template's grid, and the reverse."""
+        onward, back = (f"from-{a}_to-{b}_mode-image_xfm.h5" for a, b in (("orig", TEMPLATE), (TEMPLATE, "orig")))
+        return self._named(onward), self._named(back)
+
+    def labels(self, scheme: str) -> Path:
+        return self._named(f"space-{TEMPLATE}_seg-{scheme}_dseg.nii.gz")
+
+    def _named(self, ending: str) -> Path:
+        return self.base.with_name(f"{self.base.name}_{ending}")
 
 
 @dataclass(frozen=True)
@@ -141,7 +204,7 @@ class ScanOutputs:
         return [f"bids:raw:{path.relative_to(self.dataset).as_posix()}" for path in self.sources]
 
     def source_state(self) -> dict[str, Any]:
-        """What tells a scan, and its partners, from changed ones at the cost of a glance; raises ``OSError``.
+        """Cheap fingerprint (size, hash of the first 64 KiB) used to detect changed inputs; raises ``OSError``.
 
         A mended header alone leaves the size as it is.
         """
@@ -155,7 +218,7 @@ class ScanOutputs:
 
     @property
     def quality(self) -> Path:
-        """The verdict and its measures; the file that tells that the scan is complete."""
+        """The verdict and its measures; this file marks the scan as complete."""
         return self.file(QUALITY.lstrip("_"), desc=self.scan.suffix)
 
     @property
@@ -165,7 +228,7 @@ class ScanOutputs:
 
     @property
     def anchor(self) -> str:
-        """The scan's place on the participant's page."""
+        """The anchor of the scan on the participant's page."""
         return self.quality.name.removesuffix(QUALITY)
 
     @property
@@ -183,10 +246,41 @@ class ScanOutputs:
         return self.file("mask.nii.gz", label="brain", desc=self.scan.suffix, **space_entities(space))
 
     @property
+    def lesion_mask(self) -> Path:
+        """The lesions that the network found."""
+        return self.file("mask.nii.gz", label="lesion", desc=self.scan.suffix, **space_entities("orig"))
+
+    @property
+    def lesion_probabilities(self) -> Path:
+        return self.file("probseg.nii.gz", label="lesion", desc=self.scan.suffix, **space_entities("orig"))
+
+    @property
     def preprocessed(self) -> Path:
         """The scan itself at 1 mm; fused answers share that of the scan whose grid they lie on."""
         suffix = self.scan.suffix.removesuffix(FUSED)
         return self.file(f"{suffix}.nii.gz", desc="preproc", **space_entities("1mm"))
+
+    @property
+    def in_template(self) -> Path:
+        """The scan itself on the template's grid."""
+        return self.file(f"{self.scan.suffix.removesuffix(FUSED)}.nii.gz", desc="preproc", space=TEMPLATE)
+
+    @property
+    def transforms(self) -> tuple[Path, Path]:
+        """What resamples images of the scan onto the template's grid, and the reverse."""
+        ways, end = (("orig", TEMPLATE), (TEMPLATE, "orig")), f"mode-image_desc-{self.scan.suffix}_xfm.h5"
+        onward, back = (self.file(f"from-{a}_to-{b}_{end}") for a, b in ways)
+        return onward, back
+
+    @property
+    def lesions_in_template(self) -> Path:
+        """The mask of all lesions on the template's grid."""
+        return self.file("mask.nii.gz", space=TEMPLATE, label="lesion", desc=self.scan.suffix)
+
+    @property
+    def filled(self) -> Path:
+        """The scan on its own grid, its lesions redrawn as white matter."""
+        return self.file(f"{self.scan.suffix}.nii.gz", desc="filled", space="orig")
 
     def figure(self, scheme: str) -> Path:
         """The picture of a label scheme: OUT/sub-<label>/figures/<entities>_seg-<scheme>_desc-<suffix>_dseg.png."""
@@ -243,6 +337,11 @@ class ParticipantOutputs:
         """Counts of these changes, and what they were found from; written last."""
         return self.folder / f"sub-{self.subject}_desc-lesionchangesummary_lesions.json"
 
+    @property
+    def volumes_over_time(self) -> Path:
+        """The volumes of all sessions."""
+        return self.folder / f"sub-{self.subject}_desc-sessions_volumes.tsv"
+
     def lesions(self) -> list[LesionOutputs]:
         """Of all scans whose lesions have been described."""
         found = sorted(self.folder.glob(f"**/*{LESION_SUMMARY}"))
@@ -261,9 +360,11 @@ class ParticipantOutputs:
         return {path.name.removesuffix(ERROR): path for path in found}
 
     def reported(self) -> list[Path]:
-        """The files that tell of news for the participant's page."""
+        """The files whose change makes the participant's page out of date."""
         patterns = (f"**/anat/*{QUALITY}", "**/anat/*_agreement.json", "**/*_lesions.json")
-        return [*(path for pattern in patterns for path in self.folder.glob(pattern)), *self.logs().values()]
+        times = [path for path in (sessions_table(self.out, self.subject),) if path.exists()]
+        results = (path for pattern in patterns for path in self.folder.glob(pattern))
+        return [*results, *times, *self.logs().values()]
 
 
 def participants(out: Path) -> list[ParticipantOutputs]:
@@ -304,7 +405,7 @@ def defect_log(out: Path) -> Path:
 
 
 def failure_beside(log: Path) -> Path:
-    """What a log tells, as data."""
+    """The same failure as data."""
     return log.with_suffix(".json")
 
 
@@ -319,8 +420,8 @@ def label_table_file(out: Path, scheme: str, kind: str = "") -> Path:
 
 
 def space_entities(space: str) -> dict[str, str]:
-    """The entities of a grid: orig is the scan's own, 1mm that of the preprocessed scan."""
-    return {"space": "orig"} if space == "orig" else {"space": "individual", "res": "1mm"}
+    """The entities of a grid: orig is the scan's own, 1mm that of the preprocessed scan; others are templates."""
+    return {"space": space} if space != "1mm" else {"space": "individual", "res": "1mm"}
 
 
 def sidecar_of(path: Path) -> Path:

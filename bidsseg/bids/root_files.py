@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from pathlib import Path
@@ -13,7 +12,7 @@ from bidsseg.bids.outputs import FUSED, OutputSettings, label_table_file, sideca
 from bidsseg.bids.session_order import session_times, sessions_table
 from bidsseg.errors import UserError
 from bidsseg.files import read_json, table, write_json, write_text
-from bidsseg.labels import Label, Scheme, label_table
+from bidsseg.labels import DEEP_TISSUES, FLUID, Label, Scheme, label_table, structures_of
 
 NAME = "bidsseg"
 BIDS_VERSION = "1.10.0"
@@ -27,6 +26,7 @@ BIDSIGNORE = (
     "*_qc.json",
     "*_agreement.json",
     "*_lesion*",
+    "*_xfm.h5",
 )
 README = """Brain regions by bidsseg.
 
@@ -40,16 +40,15 @@ OWN_COLUMNS = {
     "hemisphere": {"Description": "L or R; n/a on the midline."},
     "lobe": {"Description": "Lobe that the label is a part of; n/a outside the lobes."},
 }
-CORTEX = 8
-BIDS_TISSUES = (
-    (r"cerebell", 11),
-    (r"brain-stem", 10),
-    (r"csf|ventricle|inf-lat-vent", 3),
-    (r"^wm-|white-matter", 2),
-    (r"^ctx-", CORTEX),
-    (r"thalamus|caudate|putamen|pallidum|accumbens|ventraldc|deep-grey|hippocampus|amygdala", 9),
-)
-"Patterns in label names, and codes of the BIDS specification's table of image-derived labels; the first match counts."
+BIDS_TISSUES = {
+    "white-matter": 2,
+    "cortex": 8,
+    "brainstem": 10,
+    **dict.fromkeys((*FLUID, "ventricles"), 3),
+    **dict.fromkeys((*DEEP_TISSUES, "deep-grey"), 9),
+    **dict.fromkeys(("cerebellum-white-matter", "cerebellum-cortex", "cerebellum"), 11),
+}
+"Codes of tissues, and of groups of them, in the BIDS specification's table of image-derived labels."
 
 LABELS_ABOUT = "Label image of the {0}; seg-{0}_dseg.tsv holds their names and colours."
 
@@ -68,6 +67,7 @@ def write_root(
     rows = [("desc-preproc", "bias field corrected and resampled to 1 mm; not skull-stripped")]
     rows += [("desc-lesions", "numbers of lesions, and regions with lesions; not made from the image's values alone")]
     rows += [("desc-lesionparts", "numbers of the parts that confluent lesions are split into")]
+    rows += [("desc-filled", "lesions redrawn as normal-appearing white matter")]
     rows += [(f"desc-{name}", _made_from(name)) for name in modalities]
     write_text(out / "descriptions.tsv", table(("desc_id", "description"), {**_described(out), **dict(rows)}.items()))
     write_json(out / "descriptions.json", {"Description": "What desc- means in the file names."})
@@ -132,10 +132,7 @@ def _made_from(name: str) -> str:
 
 def bids_tissue(label: Label, scheme: Scheme) -> int | None:
     """The label's tissue in BIDS' own table of tissues; None where it holds several."""
-    for pattern, code in BIDS_TISSUES:
-        if re.search(pattern, label.name, re.IGNORECASE):
-            return code
-    return CORTEX if scheme == "gyri" else None
+    return BIDS_TISSUES.get(structures_of(scheme)[label.index])
 
 
 def _description(dataset: Path, recipe: OutputSettings, links: Mapping[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sessions of a participant in the order of time."""
+"""The chronological order of a participant's sessions."""
 
 from __future__ import annotations
 

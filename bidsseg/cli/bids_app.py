@@ -1,4 +1,4 @@
-"""``bidsseg``: the BIDS App. Options, exit codes, and the table at the end; ``workflow`` does the work."""
+"""The BIDS App ``bidsseg``: its options and exit codes; ``workflow`` does the work."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from bidsseg import __version__
+from bidsseg.bids.dataset import InvalidDataset, NothingSelected
 from bidsseg.cli.exit_codes import (
     APP_USAGE,
     EXIT_CANNOT_WRITE,
@@ -24,19 +25,20 @@ from bidsseg.cli.exit_codes import (
     EXIT_SOME_FAILED,
 )
 from bidsseg.cli.options import bias_correction_option
-from bidsseg.cli.signals import cleaning_up_when_told_to_end
+from bidsseg.cli.signals import cleaning_up_when_terminated
 from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
 from bidsseg.lesions.options import LesionOptions
+from bidsseg.spaces import TEMPLATE
 
 EXIT_CODES = """\b
 Exit codes:
-    0  all is well
+    0  everything succeeded
     1  some scans failed; the others are done
    16  BIDS_DIR is not a BIDS dataset
    18  no scan matches the selection
-   64  wrong usage: an option, a value, a file named in an option
-   65  all scans are segmented, but not all lesion masks could be used
-   70  a defect of bidsseg; a log has the details
+   64  wrong usage: an invalid option or value, or a missing file
+   65  all scans are segmented, but some lesion masks could not be used
+   70  a defect of bidsseg; the log has the details
    73  OUT_DIR or the work folder cannot be written
   130  interrupted; 143 after SIGTERM"""
 EXAMPLES = """\b
@@ -51,13 +53,13 @@ SEVERAL = (
     *("--participant-label", "--session-label", "--modality", "--seg", "--output-spaces"),
     *("--derivatives", "--lesion-bands"),
 )
-"Options that take several values, after one another or each with its option."
+"Options that take several values, either after one option or with the option repeated."
 DEFAULT_THREADS = 4
-"CPUs per scan: beyond this, running scans side by side is the better use of CPUs."
+"CPUs per scan: more CPUs are better used by segmenting more scans at the same time."
 
 
 class Option(click.Option):
-    """An option that knows the heading it stands under in the help."""
+    """An option with the heading under which the help shows it."""
 
     def __init__(self, *args: Any, heading: str = "Running", **kwargs: Any) -> None:
         self.heading = heading
@@ -87,7 +89,8 @@ class Command(click.Command):
 def spread(args: Sequence[str]) -> list[str]:
     """Rewrite BIDS Apps' conventions as click's: ``--a_b`` as ``--a-b``, ``--seg x y`` as ``--seg x --seg y``.
 
-    Values before the positional arguments are told from these by the last, which is ``participant`` or ``group``.
+    If option values are followed directly by the positional arguments, the last three, which end in the analysis level,
+    are the positional arguments.
     """
     spread_args: list[str] = []
     rest = [_with_dashes(arg) for arg in args]
@@ -176,20 +179,21 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     heading=SELECT,
     type=FILE,
     metavar="JSON",
-    help='Narrow the choice, as for fMRIPrep: {"t1w": {"acquisition": "mprage"}}; null means absent, "*" any value.',
+    help='Select scans by BIDS entities, in the form of fMRIPrep: {"t1w": {"acquisition": "mprage"}}; null means that '
+    'the entity is absent, "*" any value.',
 )
 @option(
     "--bids-database-dir",
     heading=SELECT,
     type=FOLDER,
     metavar="DIR",
-    help="Keep the index of the dataset here and use it next time.",
+    help="Folder for the index of the dataset, which later runs use again.",
 )
 @option(
     "--skip-bids-validation",
     heading=SELECT,
     is_flag=True,
-    help="Accept datasets without a description, and files with their entities in another order.",
+    help="Accept datasets without dataset_description.json, and file names whose entities are in another order.",
 )
 @option(
     "--seg",
@@ -200,18 +204,18 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     show_default=True,
     callback=_once,
     metavar="SCHEME...",
-    help="Label images to write.",
+    help="Label schemes to write as images.",
 )
 @option(
     "--output-spaces",
     heading=LABELS,
     multiple=True,
-    type=click.Choice(["orig", "1mm"]),
+    type=click.Choice(["orig", "1mm", TEMPLATE]),
     default=("orig",),
     show_default=True,
     callback=_once,
     metavar="SPACE...",
-    help="Grids of the label images: orig, the scan's own; 1mm, isotropic.",
+    help="Grids of the label images: orig, the scan's own; 1mm, isotropic; a template's, with the scan and transforms.",
 )
 @option(
     "--fuse",
@@ -229,7 +233,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--mirror",
     heading=LABELS,
     is_flag=True,
-    help="Average with the answers to the mirror images: somewhat better, twice the network's time.",
+    help="Average with the answer to the mirror image: somewhat more accurate, twice the network's time.",
 )
 @bias_correction_option(cls=Option, heading=LABELS)
 @option("--model", heading=LABELS, metavar="NAME|DIR", help="A packaged model, or a folder with weights and card.")
@@ -242,14 +246,28 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     help="BIDS derivatives with lesion masks (*_label-lesion_mask, *_label-lesion_roi, *_desc-lesion_mask, "
     "*_label-lesion_dseg or _probseg, LST-AI's space-*_seg-lst): describe lesions, and their change over sessions.",
 )
-@option("--lesion-pattern", heading=LESIONS, metavar="GLOB", help="File names of the masks, if they are others.")
+@option(
+    "--lesions",
+    heading=LESIONS,
+    type=click.Choice(["given", "found", "none"]),
+    default="given",
+    show_default=True,
+    help="Lesions of a session: those of a mask in --derivatives if there is one, else those that the network finds in "
+    "FLAIR (given); the network's first (found); or those of masks alone (none).",
+)
+@option(
+    "--lesion-pattern",
+    heading=LESIONS,
+    metavar="GLOB",
+    help="Pattern for the file names of the masks, if these have other names.",
+)
 @option(
     "--lesion-threshold",
     heading=LESIONS,
-    type=click.FloatRange(0, 1),
-    default=LesionOptions.threshold,
-    show_default=True,
-    help="For probabilistic masks.",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=None,
+    help="Lowest probability that counts as lesion. Default: 0.5 in given masks; for lesions that are found, what was "
+    "chosen on validation patients.",
 )
 @option(
     "--lesion-min-volume",
@@ -257,7 +275,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     type=click.FloatRange(0),
     default=LesionOptions.min_volume_mm3,
     show_default=True,
-    help="Least volume of a lesion in mm3; 14 is a ball 3 mm across.",
+    help="Smallest volume of a lesion in mm3; a ball 3 mm across has 14 mm3.",
 )
 @option(
     "--lesion-tolerance",
@@ -265,7 +283,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     type=click.FloatRange(0),
     default=LesionOptions.tolerance_mm,
     show_default=True,
-    help="Widest gap in mm at which a lesion touches the ventricles; the cortex has 1 mm.",
+    help="Largest gap in mm at which a lesion touches the ventricles; for the cortex it is 1 mm.",
 )
 @option(
     "--lesion-bands",
@@ -273,7 +291,13 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     multiple=True,
     type=click.FloatRange(0, min_open=True),
     metavar="MM...",
-    help="Also tell the load in bands of distance from the ventricles, for instance 3 10.",
+    help="Also report the load in bands of distance from the ventricles, for instance 3 10.",
+)
+@option(
+    "--fill",
+    heading=LESIONS,
+    is_flag=True,
+    help="Also write the scans with their lesions redrawn as white matter, for programs that know no lesions.",
 )
 @option(
     "--nprocs",
@@ -282,7 +306,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     type=click.IntRange(1),
     default=available_cpus,
     show_default="all",
-    help="CPUs in all.",
+    help="CPUs to use in total.",
 )
 @option(
     "--omp-nthreads",
@@ -300,7 +324,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--low-mem",
     heading=COMPUTE,
     is_flag=True,
-    help="Keep probabilities in files of the work folder instead of memory; a scan counts as 2 GB.",
+    help="Keep probabilities in files of the work folder instead of in memory; a scan then counts as 2 GB.",
 )
 @option("--device", heading=COMPUTE, default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @option(
@@ -308,31 +332,39 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     heading=COMPUTE,
     type=FILE,
     metavar="JSON",
-    help='Another nipype plugin: {"plugin": "SLURM", "plugin_args": {...}}.',
+    help='File that names another nipype plugin: {"plugin": "SLURM", "plugin_args": {...}}.',
 )
 @option(
     "-w",
     "--work-dir",
     type=FOLDER,
-    help="For intermediate files, which are kept. Default: OUT_DIR/work, removed at the end.",
+    help="Folder for intermediate files, which are kept. Default: OUT_DIR/work, which is removed at the end.",
 )
-@option("--overwrite", is_flag=True, help="Do complete scans again, and replace files that others wrote or changed.")
-@option("--dry-run", is_flag=True, help="Only show what would be done.")
+@option(
+    "--overwrite", is_flag=True, help="Segment complete scans again, and replace files that others wrote or changed."
+)
+@option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @option("--reports-only", is_flag=True, help="Only write the reports again.")
-@option("--stop-on-first-crash", is_flag=True, help="Stop when a scan fails; without it, the others go on.")
-@option("--write-graph", is_flag=True, help="Write a scan's workflow to OUT_DIR/logs/graph.dot (.svg by Graphviz).")
+@option(
+    "--stop-on-first-crash", is_flag=True, help="Stop as soon as one scan fails, instead of continuing with the others."
+)
+@option(
+    "--write-graph",
+    is_flag=True,
+    help="Write the workflow of one scan to OUT_DIR/logs/graph.dot, and as .svg if Graphviz is installed.",
+)
 @option(
     "--resource-monitor",
     is_flag=True,
-    help="Write each step's time and memory to OUT_DIR/logs/resources.tsv.",
+    help="Write the time and memory of each step to OUT_DIR/logs/resources.tsv.",
 )
 @option("-v", "--verbose", is_flag=True, help="Show the workflow's log.")
 @click.version_option(__version__, prog_name="bidsseg")
 def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
     """Label the brain regions of every T1w and FLAIR image of a BIDS dataset, each on its own grid.
 
-    BIDS_DIR is only read. OUT_DIR becomes a BIDS derivatives dataset. Run the same command again to go on where it
-    was interrupted: complete scans are skipped.
+    BIDS_DIR is only read. OUT_DIR becomes a BIDS derivatives dataset. Run the same command again to continue an
+    interrupted run: complete scans are skipped.
     """
     from bidsseg.workflow.options import RunOptions
     from bidsseg.workflow.participant_level import run_group, run_participants
@@ -347,20 +379,18 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
 
 def run(args: Sequence[str] | None = None) -> int:
     """The command with its exit code; errors are printed in one line."""
-    with cleaning_up_when_told_to_end():
+    with cleaning_up_when_terminated():
         return _run(args)
 
 
 def _run(args: Sequence[str] | None) -> int:
-    from bidsseg.bids.dataset import InvalidDataset, NothingSelected
-
     try:
         return int(command.main(None if args is None else list(args), prog_name="bidsseg", standalone_mode=False) or 0)
     except click.UsageError as error:
         click.UsageError(plain(error.format_message()), error.ctx).show()
         return APP_USAGE
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; run the same command again to go on", err=True)
+        click.echo("interrupted; run the same command again to continue", err=True)
         return EXIT_INTERRUPTED
     except UserError as error:
         click.echo(f"error: {error}", err=True)
@@ -370,7 +400,7 @@ def _run(args: Sequence[str] | None) -> int:
         if error.errno in FULL and error.filename:
             click.echo(plain(f"error: {full_disk(error.filename)}"), err=True)
             return EXIT_CANNOT_WRITE
-        line = f"error: {error.filename or 'output'}: {error.strerror or error}; check space and rights"
+        line = f"error: {error.filename or 'output'}: {error.strerror or error}; check free space and permissions"
         click.echo(plain(line), err=True)
         return EXIT_CANNOT_WRITE
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from bidsseg.authorship import is_ours
 from bidsseg.bids.outputs import participants
+from bidsseg.cli import bids_app
 from bidsseg.errors import UserError
 from bidsseg.files import read_json, write_text
 from bidsseg.imaging.affines import voxel_spacing_mm
@@ -63,14 +64,12 @@ def run_demo(out: Path) -> None:
 
     Raises ``UserError`` if something fails.
     """
-    from bidsseg.cli.bids_app import run
-
     if not is_demo(out / "data"):
         raise UserError(f"{out / 'data'}: holds other data; give another folder")
     make_dataset(out / "data")
     derivatives = out / "derivatives"
     print(f"Segmenting {out / 'data'}: 2 scans, about a minute on a laptop.", flush=True)
-    if run([str(out / "data"), str(derivatives), "participant"]) != 0:
+    if bids_app.run([str(out / "data"), str(derivatives), "participant"]) != 0:
         raise UserError(f"{derivatives}: the demo failed; the reason is above, details are in its logs folder")
     print("Pictures:")
     found = participants(derivatives)

@@ -1,4 +1,4 @@
-"""``brainseg-cli``: label single scans, try the demo; and ``training``. Heavy imports stay inside the commands."""
+"""``brainseg-cli``: subcommands that label single scans and describe lesions. Heavy imports stay inside them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bidsseg import __version__
-from bidsseg.cli import training
+from bidsseg.cli import derived, lesion_training, training
 from bidsseg.cli.exit_codes import CLI_USAGE, EXIT_SOME_FAILED
 from bidsseg.cli.options import (
     DEVICE_OPTION,
@@ -21,15 +21,15 @@ from bidsseg.cli.options import (
     SERIES_OPTION,
     THREADS_OPTION,
     OneLineErrors,
+    base_of,
     bias_correction_option,
     fail,
+    image_name,
     model_named,
 )
 from bidsseg.errors import ALONE, UserError, one_line_errors, plain
-from bidsseg.files import stem_of
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
-from bidsseg.segmentation.defaults import BIAS_CORRECTION
 
 if TYPE_CHECKING:
     from bidsseg.workflow.single_scan import SingleScanOptions
@@ -47,8 +47,8 @@ def main() -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="One scan: the label image (seg.nii.gz, seg.mgz); several: a folder. Default: <scan>_dseg.nii.gz beside the "
-    "scan.",
+    help="With one scan, the label image (seg.nii.gz, seg.mgz); with several, a folder. Default: <scan>_dseg.nii.gz "
+    "beside the scan.",
 )
 @SERIES_OPTION
 @click.option(
@@ -57,7 +57,13 @@ def main() -> None:
     metavar="FILE.dcm",
     help="Also write the labels of a DICOM series as a DICOM segmentation of it (needs the extra bidsseg[dicom]).",
 )
-@click.option("--seg", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
+@click.option(
+    "--seg",
+    type=click.Choice(["regions", "lobes", "gyri"]),
+    default="regions",
+    show_default=True,
+    help="Scheme of the labels.",
+)
 @MIRROR_OPTION
 @bias_correction_option()
 @click.option("--picture/--no-picture", default=True, help="Write a PNG mosaic beside the labels.")
@@ -67,13 +73,13 @@ def main() -> None:
 @DEVICE_OPTION
 @THREADS_OPTION
 def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: str | None, **chosen: Any) -> None:
-    """Label scans; volumes (TSV), brain mask, verdict (JSON) and a picture lie beside each label image.
+    """Label scans, and write volumes (TSV), a brain mask, the verdict (JSON) and a picture beside each label image.
 
     A scan is a NIfTI, MGZ, NRRD, MetaImage or Analyze file, or a folder with a DICOM series.
 
-    The verdict is also told: pass, check (look at the labels first) or fail, with its reasons.
+    The verdict is also printed: pass, check (look at the labels first) or fail, with its reasons.
 
-    Results of an earlier run are replaced, and are no scans: other files are neither.
+    Results of an earlier run are replaced, and are never taken for scans. Other files are not replaced.
 
     \b
     brainseg-cli predict scan.nii.gz -o seg.nii.gz
@@ -123,15 +129,17 @@ def _targets(given: tuple[Path, ...], output: Path | None, options: SingleScanOp
     results = [path for path in given if is_our_label_image(path)] if len(given) > 1 else []
     scans = [path for path in given if path not in results]
     for path in results if scans else ():
-        click.echo(plain(f"{path}: left out, holds labels written by bidsseg"), err=True)
+        click.echo(plain(f"{path}: left out, because it holds labels written by bidsseg"), err=True)
     targets = dict(zip(scans, _labels_of(scans or list(given), output), strict=True))
     itself = [target for scan, target in targets.items() if os.path.realpath(target) == os.path.realpath(scan)]
     if itself:
-        raise UserError(f"{itself[0]}: is the scan itself; choose another output")
+        raise UserError(f"{itself[0]}: this output is the scan itself; choose another output")
     written = [path for target in targets.values() for path in options.files_of(target)]
     twice = {str(path) for path in written if written.count(path) > 1}
     if twice:
-        raise UserError(f"{min(twice)}: several scans would be written here; run them into different folders")
+        raise UserError(
+            f"{min(twice)}: the results of several scans would be written here; use different output folders"
+        )
     refuse_inputs(written, scans)
     return targets
 
@@ -153,16 +161,8 @@ def _check_dicom_seg(scans: tuple[Path, ...], options: SingleScanOptions) -> Non
 
 def _labels_of(scans: list[Path], output: Path | None) -> list[Path]:
     if len(scans) == 1 and output is not None and not output.is_dir():
-        if not output.name.endswith((".nii", ".nii.gz", ".mgz")):
-            raise UserError(f"{output}: not a NIfTI name; end it in .nii.gz or .mgz, or create the folder first")
-        return [output]
-    return [_base_of(scan, output).with_name(f"{_base_of(scan, output).name}_dseg.nii.gz") for scan in scans]
-
-
-def _base_of(scan: Path, folder: Path | None) -> Path:
-    """Folder and first part of the names of what is written for a scan; beside it unless another folder is given."""
-    named = scan if scan.name not in ("", "..") else scan.resolve()
-    return (folder or named.parent) / (named.name if named.is_dir() else stem_of(named))
+        return [image_name(output)]
+    return [base_of(scan, output).with_name(f"{base_of(scan, output).name}_dseg.nii.gz") for scan in scans]
 
 
 def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path, Path]]:
@@ -177,12 +177,26 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 @main.command()
 @click.argument("scan", type=click.Path(path_type=Path))
 @click.option(
-    "--mask", required=True, type=click.Path(path_type=Path), help="Lesion mask, on the scan's grid or another."
+    "--mask",
+    type=click.Path(path_type=Path),
+    help="Lesion mask, on the scan's grid or another. Without one lesions are found, in FLAIR.",
 )
 @SERIES_OPTION
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: beside the scan.")
 @click.option(
-    "--threshold", type=float, default=LesionOptions.threshold, show_default=True, help="For probabilistic masks."
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the results. Default: beside the scan."
+)
+@click.option(
+    "--lesion-threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Lowest probability that counts as a found lesion. Default: chosen on validation patients.",
+)
+@click.option("--probseg", is_flag=True, help="Also write the probabilities of found lesions.")
+@click.option(
+    "--threshold",
+    type=float,
+    default=LesionOptions.threshold,
+    show_default=True,
+    help="Lowest probability that counts as lesion, in probabilistic masks.",
 )
 @click.option(
     "--min-volume",
@@ -190,7 +204,7 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     type=float,
     default=LesionOptions.min_volume_mm3,
     show_default=True,
-    help="In mm3.",
+    help="Smallest volume of a lesion in mm3.",
 )
 @click.option(
     "--tolerance",
@@ -198,70 +212,67 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     type=float,
     default=LesionOptions.tolerance_mm,
     show_default=True,
-    help="At ventricles, in mm.",
+    help="Largest gap in mm at which a lesion touches the ventricles.",
 )
-@click.option("--bands", "bands_mm", type=float, multiple=True, help="Edges of distance bands from the ventricles, mm.")
+@click.option(
+    "--bands", "bands_mm", type=float, multiple=True, help="Edge of a band of distance from the ventricles, in mm."
+)
+@bias_correction_option()
 @OVERWRITE_OPTION
 @MODEL_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
-def lesions(scan: Path, mask: Path, output: Path | None, overwrite: bool, model: str | None, **chosen: Any) -> None:
-    """Describe the lesions of MASK: regions, zones, distances, load per region (TSV and label images).
+def lesions(scan: Path, output: Path | None, model: str | None, device: str, threads: int, **chosen: Any) -> None:
+    """Find the lesions of a FLAIR, or take those of a mask, and describe them.
 
-    Scan and mask are NIfTI, MGZ, NRRD, MetaImage or Analyze files, or folders with a DICOM series each.
+    Written are regions, zones, distances and the load of each region, as tables and label images, a picture, and the
+    mask of what was found. Scan and mask are NIfTI, MGZ, NRRD, MetaImage or Analyze files, or folders with a DICOM
+    series each. Findings are no diagnosis.
 
     \b
-    brainseg-cli lesions FLAIR.nii.gz --mask lesions.nii.gz -o tables/ --bands 3 --bands 10
+    brainseg-cli lesions FLAIR.nii.gz -o lesions/
+    brainseg-cli lesions FLAIR.nii.gz --mask mask.nii.gz -o lesions/ --bands 3 --bands 10
     """
-    from bidsseg.authorship import refuse_inputs, refuse_to_replace
-    from bidsseg.bids.outputs import LesionOutputs
-    from bidsseg.files import all_whole, leftovers_of, remove_temporaries
-    from bidsseg.imaging.image import load
-    from bidsseg.lesions.describe import lesion_features
-    from bidsseg.lesions.masks import is_probability
     from bidsseg.lesions.records import findings
-    from bidsseg.lesions.tables import LESION_TABLES, write_lesions
     from bidsseg.network.inference import PredictOptions
-    from bidsseg.report.lesion_mosaic import zone_mosaic
-    from bidsseg.segmentation.pipeline import segment
+    from bidsseg.workflow.single_lesions import SingleLesionOptions, describe_scan
 
-    predicting, series = PredictOptions(chosen.pop("device"), chosen.pop("threads")), chosen.pop("series")
-    options = LesionOptions(**chosen)
-    found = LesionOutputs(_base_of(scan, output))
-    files = [*found.files, found.picture]
-    refuse_inputs(files, [scan, mask])
-    if not overwrite:
-        refuse_to_replace(files, LESION_TABLES)
-    with one_line_errors(str(mask), ALONE):
-        lesion_mask = load(mask, uniform_ok=True)
-    with one_line_errors(str(scan), ALONE):
-        image = load(scan, series=series)
-        segmentation = segment(image, model_named(model), predicting, BIAS_CORRECTION)
-    with one_line_errors(str(mask), ALONE):
-        report = lesion_features(image, lesion_mask, segmentation, options, is_probability(mask.name))
-    with one_line_errors(str(scan), ALONE):
-        remove_temporaries(leftovers_of(files))
-        with all_whole(files) as (*tables, picture):
-            write_lesions(report, image, tables)
-            zone_mosaic(picture, image, report)
-    for path, warnings in ((scan, image.warnings), (mask, (*lesion_mask.warnings, *report.warnings))):
-        for warning in warnings:
-            click.echo(plain(f"warning: {path}: {warning}"), err=True)
-    click.echo(findings(report.lesions, options))
-    for path in files:
+    described = LesionOptions(
+        **{name: chosen.pop(name) for name in ("threshold", "min_volume_mm3", "tolerance_mm", "bands_mm")}
+    )
+    options = SingleLesionOptions(
+        found_threshold=chosen.pop("lesion_threshold"),
+        described=described,
+        predicting=PredictOptions(device, threads),
+        **chosen,
+    )
+    found = describe_scan(scan, base_of(scan, output), model_named(model), options)
+    for path, warning in found.warnings:
+        click.echo(plain(f"warning: {path}: {warning}"), err=True)
+    click.echo(findings(found.report.lesions, described))
+    for path in found.files:
         click.echo(plain(str(path)))
 
 
 @main.command()
 @click.argument("out", type=click.Path(path_type=Path), default=Path("bidsseg-demo"))
 def demo(out: Path) -> None:
-    """Make a small BIDS dataset from a packaged scan, run the BIDS App on it, say where the pictures are."""
+    """Make a small BIDS dataset from a packaged scan, run the BIDS App on it, and print where the pictures are."""
     from bidsseg.cli.demo import run_demo
 
     run_demo(out)
 
 
-for command in (training.train, training.evaluate, training.calibrate, training.reference):
+for command in (
+    lesion_training.train_lesions,
+    derived.fill,
+    derived.normalize,
+    training.train,
+    training.pack,
+    training.evaluate,
+    training.calibrate,
+    training.reference,
+):
     main.add_command(command)
 
 

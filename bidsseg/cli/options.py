@@ -1,4 +1,4 @@
-"""What the commands of ``brainseg-cli`` share."""
+"""Options and error handling shared by the subcommands of ``brainseg-cli``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bidsseg.cli.exit_codes import EXIT_SOME_FAILED
-from bidsseg.cli.signals import cleaning_up_when_told_to_end
+from bidsseg.cli.signals import cleaning_up_when_terminated
 from bidsseg.errors import FULL, UserError, full_disk, plain
+from bidsseg.files import stem_of
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
 
 if TYPE_CHECKING:
@@ -45,19 +46,19 @@ class OneLineErrors(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with cleaning_up_when_told_to_end():
+            with cleaning_up_when_terminated():
                 return super().invoke(ctx)
         except click.UsageError as error:
             raise click.UsageError(plain(error.format_message()), error.ctx) from None
         except UserError as error:
-            told = error
+            shown = error
         except OSError as error:
-            told = UserError(
+            shown = UserError(
                 full_disk(error.filename)
                 if error.errno in FULL and error.filename
-                else f"{error.filename or 'output'}: {error.strerror or error}; check space and rights"
+                else f"{error.filename or 'output'}: {error.strerror or error}; check free space and permissions"
             )
-        fail(told)
+        fail(shown)
         sys.exit(EXIT_SOME_FAILED)
 
 
@@ -70,3 +71,16 @@ def model_named(name: str | None) -> Model:
     from bidsseg.network.weights import load_model
 
     return load_model(name or DEFAULT_MODEL)
+
+
+def image_name(output: Path) -> Path:
+    """The file, if its name is that of an image we write; raises ``UserError`` for others."""
+    if not output.name.endswith((".nii", ".nii.gz", ".mgz")):
+        raise UserError(f"{output}: not a NIfTI name; end it in .nii.gz or .mgz, or create the folder first")
+    return output
+
+
+def base_of(scan: Path, folder: Path | None) -> Path:
+    """Folder and first part of the names of what is written for a scan; beside it unless another folder is given."""
+    named = scan if scan.name not in ("", "..") else scan.resolve()
+    return (folder or named.parent) / (named.name if named.is_dir() else stem_of(named))

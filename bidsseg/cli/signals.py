@@ -1,4 +1,4 @@
-"""A command that is told to end still removes its temporary files and ends its processes."""
+"""Lets a terminated command remove its temporary files and end its processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TO_END = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(sig
 
 
 @contextmanager
-def cleaning_up_when_told_to_end() -> Iterator[None]:
+def cleaning_up_when_terminated() -> Iterator[None]:
     """Within the block, signals that would end this process at once raise ``SystemExit``; a second one ends it."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""The commands of ``brainseg-cli`` for who trains and measures models. Heavy imports stay inside them."""
+"""``brainseg-cli`` subcommands for training and evaluating models. Heavy imports stay inside them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
+import bidsseg
 from bidsseg.cli.exit_codes import CLI_USAGE
+from bidsseg.cli.lesion_training import evaluate_lesions
 from bidsseg.cli.options import (
     DEVICE_OPTION,
     EXISTING_FOLDER,
@@ -21,12 +23,16 @@ from bidsseg.cli.options import (
     model_named,
 )
 from bidsseg.errors import UserError
+from bidsseg.files import table, whole, write_text
+from bidsseg.quality.verdicts import tally
 
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--hours", type=float, default=2.0, show_default=True, help="Training time in all, over every resume.")
+@click.option(
+    "--hours", type=float, default=2.0, show_default=True, help="Training time in total, over all resumed runs."
+)
 @click.option("--learning-rate", type=float, default=None, help="Peak learning rate of the convolutions.")
 @click.option("--head-learning-rate", type=float, default=None, help="Peak learning rate of norms and heads.")
 @click.option("--init", default=None, metavar="MODEL", help="Start from these weights rather than random ones.")
@@ -35,27 +41,49 @@ from bidsseg.errors import UserError
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Share of the weights of --init in the finished ones.",
+    help="Share of the weights of --init in the finished weights.",
 )
 @click.option(
-    "--difficulty", type=(float, float, float), default=None, help="Of the samples at first, at their peak, at the end."
+    "--difficulty",
+    type=(float, float, float),
+    default=None,
+    help="Difficulty of the samples at the start, at its peak, and at the end.",
 )
-@click.option("--balance", type=(float, float), default=None, help="Class weights' exponent, first and last.")
-@click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps, if not after --hours.")
-@click.option("--picture-minutes", type=float, default=15.0, show_default=True, help="Picture of a held-out scan.")
+@click.option(
+    "--balance", type=(float, float), default=None, help="Exponent of the class weights, at the start and at the end."
+)
+@click.option("--steps", type=click.IntRange(0), default=0, help="End after this many steps instead of after --hours.")
+@click.option(
+    "--picture-minutes",
+    type=float,
+    default=15.0,
+    show_default=True,
+    help="Minutes between pictures of a held-out scan.",
+)
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="CPU threads.")
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples of a step.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples per training step.")
 @click.option("--seed", type=int, default=1, show_default=True, help="With --steps, the same seed gives the same run.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; samples are made there.")
-@click.option("--reproducible/--fastest", default=True, help="Same seed, same GPU, same run; or whatever is fastest.")
-@click.option("--channels-last", is_flag=True, help="Another order in memory, which may be faster on a GPU.")
-@click.option("--compiler", default="", help="Have torch compile the network, such as by inductor: slow at first.")
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; samples are made there, too."
+)
+@click.option(
+    "--reproducible/--fastest",
+    default=True,
+    help="Make runs with one seed equal on one kind of GPU, or choose the fastest algorithms.",
+)
+@click.option(
+    "--channels-last", is_flag=True, help="Use the channels-last memory layout, which may be faster on a GPU."
+)
+@click.option(
+    "--compiler", default="", help="Compile the network with this torch backend, for instance inductor; slow at first."
+)
 def train(
     data: Path, out: Path, hours: float, init: str | None, picture_minutes: float, device: str, **chosen: Any
 ) -> None:
-    """Train on DATA: a folder (see docs/training.md) or a file that ``pack`` wrote. Checkpoints and log go to OUT.
+    """Train a model on DATA, a folder (see docs/training.md) or a file that ``pack`` wrote; write it to OUT.
 
-    Running the same command again resumes. The finished model is OUT/model, and so is that of every checkpoint.
+    Checkpoints and the log are in OUT, too. The same command resumes an interrupted run. Every checkpoint replaces the
+    model in OUT/model.
     """
     import logging
 
@@ -93,10 +121,10 @@ def train(
 @click.argument("data", type=EXISTING_FOLDER)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def pack(data: Path, file: Path) -> None:
-    """Write all that DATA has to learn from into one FILE, which ``train`` takes as its DATA.
+    """Pack the training set of the folder DATA into one FILE, which ``train`` takes as its DATA.
 
-    Labels and masks are exact; scans are rounded to half the standard deviation of their noise. Held-out subjects are
-    left out.
+    Labels and masks are exact; scans are rounded to half the standard deviation of their noise. It does not hold the
+    held-out subjects.
     """
     from bidsseg.train.data import load_training_set
     from bidsseg.train.packing import pack_training_set
@@ -110,26 +138,55 @@ def pack(data: Path, file: Path) -> None:
 @click.command()
 @click.argument("data", type=EXISTING_FOLDER)
 @click.option("--simulate-slices", "slice_mm", type=float, default=1.0, help="Thickness of simulated slices in mm.")
-@click.option("--axis", type=click.Choice(["axial", "coronal", "sagittal"]), default="axial", show_default=True)
-@click.option("--contrast", type=click.Choice(["as-is", "inverted", "flair"]), default="as-is", show_default=True)
-@click.option("--slices", type=click.IntRange(0), default=0, help="Keep only this many slices amid the brain.")
 @click.option(
-    "--gain", type=click.FloatRange(0, 1), default=0.0, help="Smooth gain from corner to corner, 0.25 is +-25 %."
+    "--axis",
+    type=click.Choice(["axial", "coronal", "sagittal"]),
+    default="axial",
+    show_default=True,
+    help="Direction of the slices.",
 )
-@click.option("--bias-correction", is_flag=True, help="N4 first; the held-out scans have next to no bias field.")
-@click.option("--all", "standard", is_flag=True, help="Instead, every condition of the card, one after the other.")
-@click.option("--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="What to score.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="TSV with one row per scan and label.")
+@click.option(
+    "--contrast",
+    type=click.Choice(["as-is", "inverted", "flair"]),
+    default="as-is",
+    show_default=True,
+    help="Contrast of the scans.",
+)
+@click.option(
+    "--slices", type=click.IntRange(0), default=0, help="Keep only this many slices around the centre of the brain."
+)
+@click.option(
+    "--gain",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Multiply by a smooth gain from corner to corner; 0.25 is +-25 %.",
+)
+@click.option("--bias-correction", is_flag=True, help="Correct the bias field with N4 first.")
+@click.option("--all", "standard", is_flag=True, help="Score every condition of the model card instead.")
+@click.option(
+    "--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="Schemes to score."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Table (TSV) with one row per scan and label.")
+@click.option("--lesions", is_flag=True, help="Score instead how well lesions are found in held-out patients.")
+@click.option(
+    "--lesion-model",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of the lesion network. Default: the packaged one.",
+)
 @MIRROR_OPTION
 @click.option("--card", is_flag=True, help="Write the means into the model's card.")
 @click.option(
-    "--readme", type=click.Path(exists=True, path_type=Path), help="Put the card's accuracy into this file too."
+    "--readme", type=click.Path(exists=True, path_type=Path), help="Also write the accuracy in the card into this file."
 )
 @MODEL_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
 def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: Path | None, **chosen: Any) -> None:
     """Score a model on the held-out scans of DATA (never used for training)."""
+    of_lesions, lesion_model = chosen.pop("lesions"), chosen.pop("lesion_model")
+    if of_lesions:
+        evaluate_lesions(data, chosen["model"], lesion_model, chosen["card"], readme)
+        return
     from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, write_scores
     from bidsseg.evaluation.scores import evaluate as score
     from bidsseg.network.card import (
@@ -184,30 +241,34 @@ def _print_scores(title: str, scores: list[Any]) -> None:
     type=click.Path(path_type=Path),
     default=Path("quality_trials.jsonl"),
     show_default=True,
-    help="Segmentations done so far; an interrupted run goes on from here.",
+    help="File of segmentations; an interrupted run continues from it.",
 )
 @click.option(
     "--clinical",
     type=click.Path(path_type=Path),
     default=Path("quality_clinical.jsonl"),
     show_default=True,
-    help="The same of the clinical scans of DATA, which are judged but not fitted.",
+    help="File of the segmented clinical scans of DATA, which are judged but not used for the fit.",
 )
-@click.option("--fit-only", is_flag=True, help="Segment nothing, use the trials and clinical scans there are.")
+@click.option(
+    "--fit-only", is_flag=True, help="Fit to the trials and clinical scans in these files, without segmenting more."
+)
 @click.option("--card/--no-card", default=True, help="Write the calibration into the model's card.")
 @click.option(
-    "--readme", type=click.Path(exists=True, path_type=Path), help="Put how well the verdicts do into this file too."
+    "--readme", type=click.Path(exists=True, path_type=Path), help="Also write how well the verdicts do into this file."
 )
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes, one thread each.")
+@click.option(
+    "--workers", type=click.IntRange(1), default=2, show_default=True, help="Number of processes, each with one thread."
+)
 @MODEL_OPTION
 @DEVICE_OPTION
 def calibrate(
     data: Path, trials: Path, clinical: Path, fit_only: bool, card: bool, workers: int, **chosen: Any
 ) -> None:
-    """Calibrate the quality control of a model on scans of every kind, clean and damaged, made of those of DATA.
+    """Calibrate the quality control of a model on scans of every kind, clean and damaged, simulated from DATA.
 
-    Prints how well expected Dice and verdict do on scans, and kinds of damage, that were left out of the fit, and the
-    verdicts on the clinical scans of DATA.
+    Prints how well the expected Dice and the verdict do on scans, and on kinds of damage, that were left out of the
+    fit; then the verdicts on the clinical scans of DATA.
     """
     from dataclasses import replace
 
@@ -240,9 +301,9 @@ def calibrate(
     calibration = replace(calibration, about={**calibration.about, "clinical scans": real.about(judged)})
     _print_trials(by_scan)
     _print_clinical(judged)
-    for name, told in calibration.about.items():
-        click.echo(f"{name}: {told}" if not isinstance(told, dict) else f"{name}:")
-        for key, value in told.items() if isinstance(told, dict) else ():
+    for name, found in calibration.about.items():
+        click.echo(f"{name}: {found}" if not isinstance(found, dict) else f"{name}:")
+        for key, value in found.items() if isinstance(found, dict) else ():
             click.echo(f"  {key}: {value}")
     if card:
         set_quality(folder_of(model), calibration.as_json())
@@ -251,17 +312,15 @@ def calibrate(
         write_readme(chosen["readme"], quality_table(judged_by), QUALITY_MARKS)
 
 
-def _print_trials(foretold: list[Any]) -> None:
+def _print_trials(validated: list[Any]) -> None:
     """One line per kind and strength of damage."""
     import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    from bidsseg.quality.verdicts import tally
-
     table = Table("damage", "Dice", "expected", "reachable", "verdicts", title="Each judged without its own scan")
-    for name in sorted({one.trial.damage.name for one in foretold}):
-        members = [one for one in foretold if one.trial.damage.name == name]
+    for name in sorted({one.trial.damage.name for one in validated}):
+        members = [one for one in validated if one.trial.damage.name == name]
         hoped = [one.assessment.expectation for one in members if one.assessment.expectation]
         means = (
             np.mean([one.trial.mean_dice for one in members]),
@@ -299,8 +358,6 @@ def reference(data: Path, output: Path | None) -> None:
 
     import numpy as np
 
-    import bidsseg
-    from bidsseg.files import table, whole, write_text
     from bidsseg.quality.reorientation import ATLAS_FILE
     from bidsseg.quality.usual import RATIOS_FILE, VOLUMES_FILE
     from bidsseg.train.reference import (

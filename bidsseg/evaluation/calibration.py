@@ -1,4 +1,4 @@
-"""Fit what quality control needs from the study, and tell how well it works on scans that it never saw."""
+"""Fits the calibration of quality control to the damage study, and measures it on scans left out of the fit."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ RIDGE, OFFSET_RIDGE = 1e-3, 0.02
 TROUBLES = ("oddness", "scan_oddness", "disorder", "layout", "ripple")
 "Features that can lower an expectation, and never raise it. Noise may: the network is less sure in it than it need be."
 BAD = 0.1
-"Of Dice, mean over regions: a scan that falls short by so much of what its kind reaches is bad,"
+"Shortfall of Dice, mean over regions: a scan that is this far below what its kind reaches is bad,"
 GOOD = 0.05
 "by less than this good; between them either verdict is right."
 FOUND = 0.97
 "Share of the bad trials that the limit of failing is to find; of scans left out it finds some fewer."
 MARGIN, NEVER = 0.001, 9.0
-"Of a shortfall: below the last that is to be found; and beyond all that there are."
+"Shortfalls: how far a limit lies below the last that it has to find, and one beyond all that occur."
 FEW_ALARMS = 0.05
 "Share of the good trials whose shortfall is beyond what calls for a look."
 
@@ -50,16 +50,16 @@ class Observed:
 
     trial: Trial
     rows: dict[str, Rows]
-    "By scheme."
+    "Rows by scheme."
 
 
 @dataclass(frozen=True)
-class Foretold:
-    """A trial, what it falls short of its kind, and what was thought of it without having seen its scan."""
+class CrossValidated:
+    """A trial and the assessment of it by a calibration that was fitted without its scan."""
 
     trial: Trial
     shortfall: float
-    "Of the Dice that its kind reaches, mean over the regions that the truth has."
+    "How far Dice lies below what scans of its kind reach: mean over the regions that the reference labels have."
     assessment: Assessment
 
     @property
@@ -145,18 +145,18 @@ def same_scan_or_kind(one: Trial, other: Trial) -> bool:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A trial's shortfall, and what was thought of it without having seen its like."""
+    """A trial's shortfall, true and as expected by a calibration that was fitted without trials like it."""
 
     trial: Trial
     calibration: Calibration
     "Fitted to the others."
     true: float
-    foretold: float
+    expected: float
     "``NEVER`` where the trial fails for another reason than its shortfall."
 
 
 def estimates(observed: Sequence[Observed], same: Same) -> list[Estimate]:
-    """Every trial by a calibration fitted to the trials that have nothing to do with it."""
+    """The shortfall of every trial, estimated by a calibration fitted to the unrelated trials."""
     fitted: dict[tuple[str, str], Calibration] = {}
     found = []
     for one in observed:
@@ -164,13 +164,13 @@ def estimates(observed: Sequence[Observed], same: Same) -> list[Estimate]:
         if key not in fitted:
             fitted[key] = fit([other for other in observed if not same(trial, other.trial)])
         opinion = assess(trial.evidence, trial.geometry, fitted[key])
-        foretold = NEVER if opinion.verdict == "fail" or not opinion.expectation else opinion.expectation.shortfall
-        found.append(Estimate(trial, fitted[key], shortfall(one, fitted[key]), foretold))
+        expected = NEVER if opinion.verdict == "fail" or not opinion.expectation else opinion.expectation.shortfall
+        found.append(Estimate(trial, fitted[key], shortfall(one, fitted[key]), expected))
     return found
 
 
 def _key(trial: Trial, same: Same) -> tuple[str, str]:
-    """Trials with one key have the same trials to do with them."""
+    """Trials with the same key are related to the same trials."""
     return trial.view.anatomy, trial.damage.kind if same is same_scan_or_kind else ""
 
 
@@ -183,35 +183,35 @@ def with_limits(calibration: Calibration, found: Iterable[Estimate]) -> Calibrat
     bad, good = [], []
     for one in found:
         if one.true >= BAD:
-            bad.append(one.foretold)
+            bad.append(one.expected)
         elif is_good(one.trial, one.true):
-            good.append(one.foretold)
+            good.append(one.expected)
     fail_above = np.quantile(bad, 1 - FOUND, method="lower") - MARGIN if bad else BAD
     fail_above = float(np.clip(fail_above, (GOOD + BAD) / 2, BAD))
     few = float(np.clip(np.quantile(good, 1 - FEW_ALARMS) if good else GOOD, GOOD, fail_above))
     return replace(calibration, fail_above=round(fail_above, 3), check_above=round(few, 3))
 
 
-def foretell(found: Sequence[Estimate], same: Same) -> list[Foretold]:
-    """Verdicts on all trials, by limits too that the trials which have nothing to do with them gave."""
+def cross_validate(found: Sequence[Estimate], same: Same) -> list[CrossValidated]:
+    """Verdicts on all trials; the limits, too, come from unrelated trials."""
     limited: dict[tuple[str, str], Calibration] = {}
-    foretold = []
+    validated = []
     for one in found:
         key = _key(one.trial, same)
         if key not in limited:
             limited[key] = with_limits(one.calibration, [other for other in found if not same(one.trial, other.trial)])
         opinion = assess(one.trial.evidence, one.trial.geometry, limited[key])
-        foretold.append(Foretold(one.trial, one.true, opinion))
-    return foretold
+        validated.append(CrossValidated(one.trial, one.true, opinion))
+    return validated
 
 
-def correlations(foretold: Sequence[Foretold]) -> dict[str, float]:
+def correlations(validated: Sequence[CrossValidated]) -> dict[str, float]:
     """Pearson's r of expected and true Dice: of scans (mean over regions), and of single labels by scheme."""
-    found = {"scan": _r([(one.assessment.expected_dice or 0.0, one.trial.mean_dice) for one in foretold])}
+    found = {"scan": _r([(one.assessment.expected_dice or 0.0, one.trial.mean_dice) for one in validated])}
     for scheme in SCORED:
         pairs = [
             (one.assessment.expected[scheme][code], dice)
-            for one in foretold
+            for one in validated
             for code, dice in one.trial.dice[scheme].items()
             if code in one.assessment.expected.get(scheme, {})
         ]
@@ -223,10 +223,10 @@ def _r(pairs: Sequence[tuple[float, float]]) -> float:
     return round(float(np.corrcoef(np.array(pairs).T)[0, 1]), 3) if len(pairs) > 2 else float("nan")
 
 
-def mean_error(foretold: Iterable[Foretold]) -> float:
+def mean_error(validated: Iterable[CrossValidated]) -> float:
     """Mean absolute difference of expected and true mean Dice of scans."""
     return round(
-        float(np.mean([abs((one.assessment.expected_dice or 0.0) - one.trial.mean_dice) for one in foretold])), 3
+        float(np.mean([abs((one.assessment.expected_dice or 0.0) - one.trial.mean_dice) for one in validated])), 3
     )
 
 
@@ -236,10 +236,10 @@ class Detection:
 
     bad: int
     found: int
-    "Of the bad."
+    "Bad ones that were found."
     good: int
     false_alarms: int
-    "Of the good."
+    "Good ones that were not passed."
 
     @property
     def text(self) -> str:
@@ -248,38 +248,38 @@ class Detection:
         return f"{found}, {self.false_alarms} false alarms among {self.good} good{share}"
 
 
-def detection(foretold: Iterable[Foretold], verdicts: Sequence[str]) -> Detection:
+def detection(validated: Iterable[CrossValidated], verdicts: Sequence[str]) -> Detection:
     """Count; a trial is found if its verdict is among ``verdicts``."""
-    bad = [one.assessment.verdict in verdicts for one in foretold if one.bad]
-    good = [one.assessment.verdict in verdicts for one in foretold if one.good]
+    bad = [one.assessment.verdict in verdicts for one in validated if one.bad]
+    good = [one.assessment.verdict in verdicts for one in validated if one.good]
     return Detection(len(bad), sum(bad), len(good), sum(good))
 
 
-def calibrate(trials: Sequence[Trial]) -> tuple[Calibration, list[Foretold]]:
-    """The calibration from all trials, and what those that left out each trial's scan foretold of it."""
+def calibrate(trials: Sequence[Trial]) -> tuple[Calibration, list[CrossValidated]]:
+    """The calibration from all trials, and every trial judged by one fitted without its scan."""
     observed = [observe(trial) for trial in trials]
     estimated = estimates(observed, same_scan)
-    by_scan = foretell(estimated, same_scan)
-    by_kind = foretell(estimates(observed, same_scan_or_kind), same_scan_or_kind)
+    by_scan = cross_validate(estimated, same_scan)
+    by_kind = cross_validate(estimates(observed, same_scan_or_kind), same_scan_or_kind)
     fitted = with_limits(fit(observed), estimated)
     return replace(fitted, about=_about(trials, by_scan, by_kind)), by_scan
 
 
-def _about(trials: Sequence[Trial], by_scan: list[Foretold], by_kind: list[Foretold]) -> dict[str, Any]:
-    told: dict[str, Any] = {
+def _about(trials: Sequence[Trial], by_scan: list[CrossValidated], by_kind: list[CrossValidated]) -> dict[str, Any]:
+    about: dict[str, Any] = {
         "scans": sorted({trial.view.anatomy for trial in trials}),
         "trials": len(trials),
         "bad": f"mean Dice of regions is {BAD} or more below what scans of the kind reach; good: {GOOD} or less",
     }
-    for name, foretold in (("scan left out", by_scan), ("scan and kind of damage left out", by_kind)):
-        unseen = [one for one in foretold if one.trial.view.has_lobes]
-        whole = [one for one in foretold if is_whole(one.trial.evidence, one.trial.geometry)]
-        told[name] = {
-            "correlation": correlations(foretold),
-            "mean_absolute_error_of_scans": mean_error(foretold),
-            "fail": detection(foretold, ("fail",)).text,
-            "check or fail": detection(foretold, ("check", "fail")).text,
+    for name, validated in (("scan left out", by_scan), ("scan and kind of damage left out", by_kind)):
+        unseen = [one for one in validated if one.trial.view.has_lobes]
+        whole = [one for one in validated if is_whole(one.trial.evidence, one.trial.geometry)]
+        about[name] = {
+            "correlation": correlations(validated),
+            "mean_absolute_error_of_scans": mean_error(validated),
+            "fail": detection(validated, ("fail",)).text,
+            "check or fail": detection(validated, ("check", "fail")).text,
             "check or fail, whole brain in view": detection(whole, ("check", "fail")).text,
             "fail, brains that no weight learned from": detection(unseen, ("fail",)).text,
         }
-    return told
+    return about

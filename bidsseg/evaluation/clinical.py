@@ -22,7 +22,7 @@ from bidsseg.labels import Codes
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess
-from bidsseg.quality.coverage import Geometry, geometry
+from bidsseg.quality.coverage import FieldOfView, field_of_view
 from bidsseg.quality.evidence import Evidence, evidence_from
 from bidsseg.quality.expectation import Calibration
 from bidsseg.quality.judgement import examine
@@ -41,7 +41,7 @@ class ClinicalScan:
     name: str
     weights_sha256: str
     evidence: Evidence
-    geometry: Geometry
+    geometry: FieldOfView
     ventricle_dice: float | None
     "With the manual mask of all ventricles."
     agreement: float | None
@@ -58,8 +58,8 @@ def groups(data: Path) -> list[Group]:
     return [tuple(paths) for paths in found.values()]
 
 
-def run_clinical(means: Means, path: Path, workers: int, told: Callable[[str], None]) -> list[ClinicalScan]:
-    """All clinical scans, those already in the file included; ``told`` hears of each new one."""
+def run_clinical(means: Means, path: Path, workers: int, report: Callable[[str], None]) -> list[ClinicalScan]:
+    """All clinical scans, those already in the file included; ``report`` is called with the name of each new one."""
     done = [scan for scan in read_clinical(path) if scan.weights_sha256 == means.sha256]
     known = {scan.name for scan in done}
     left = [group for group in groups(means.data) if not {scan_name(one, means.data) for one in group} <= known]
@@ -67,7 +67,7 @@ def run_clinical(means: Means, path: Path, workers: int, told: Callable[[str], N
         with path.open("a", encoding="utf-8") as handle:
             handle.writelines(json.dumps(asdict(scan)) + "\n" for scan in scans)
         for scan in scans:
-            told(scan.name)
+            report(scan.name)
         done += scans
     return sorted(done, key=lambda scan: scan.name)
 
@@ -80,14 +80,14 @@ def scan_name(path: Path, data: Path) -> str:
 def run_group(means: Means, group: Group) -> list[ClinicalScan]:
     """Label the scans of one session as ``bidsseg participant`` does."""
     model, options = load_model(means.model), PredictOptions(means.device, 1)
-    found: list[tuple[str, Evidence, Geometry, Codes, float | None]] = []
+    found: list[tuple[str, Evidence, FieldOfView, Codes, float | None]] = []
     for path in group:
         image = load(path)
         given = answer(prepare(image, True, 1), model, options)
         codes = native(given, False).labels("regions")
         of_ventricles = _ventricle_dice(means.data, path, codes)
         found.append(
-            (scan_name(path, means.data), examine(given, model, options), geometry(image), codes, of_ventricles)
+            (scan_name(path, means.data), examine(given, model, options), field_of_view(image), codes, of_ventricles)
         )
     return [
         ClinicalScan(name, means.sha256, evidence, view, dice, _agreement(codes, [other[3] for other in found]))
@@ -113,13 +113,13 @@ def _agreement(codes: Codes, all_codes: Sequence[Codes]) -> float | None:
 
 
 def read_clinical(path: Path) -> Iterator[ClinicalScan]:
-    """The scans in a file, none where there is no such file; a line cut short is left out."""
+    """The scans in a file, empty where there is no such file; an incomplete line is left out."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             stored = json.loads(line)
         except ValueError:
             continue
-        evidence, view = evidence_from(stored.pop("evidence")), Geometry(**stored.pop("geometry"))
+        evidence, view = evidence_from(stored.pop("evidence")), FieldOfView(**stored.pop("geometry"))
         yield ClinicalScan(evidence=evidence, geometry=view, **stored)
 
 
@@ -128,9 +128,12 @@ def verdicts(scans: Iterable[ClinicalScan], calibration: Calibration) -> list[tu
 
 
 def about(judged: Sequence[tuple[ClinicalScan, Assessment]]) -> dict[str, Any]:
-    """Counts of verdicts, and how ventricles and the agreement of contrasts go with the foretold shortfall."""
+    """Counts of verdicts, and how ventricles and the agreement of contrasts go with the expected shortfall."""
     counts = Counter(found.verdict for _, found in judged)
-    told: dict[str, Any] = {"scans": len(judged), **{verdict: counts[verdict] for verdict in ("pass", "check", "fail")}}
+    counted: dict[str, Any] = {
+        "scans": len(judged),
+        **{verdict: counts[verdict] for verdict in ("pass", "check", "fail")},
+    }
     for name, of in (("ventricle_dice", "ventricle_dice"), ("agreement_of_contrasts", "agreement")):
         pairs = [
             (found.expectation.shortfall, value)
@@ -139,9 +142,9 @@ def about(judged: Sequence[tuple[ClinicalScan, Assessment]]) -> dict[str, Any]:
         ]
         if len(pairs) > 2:
             shortfalls, values = np.array(pairs).T
-            told[name] = {
+            counted[name] = {
                 "scans": len(pairs),
                 "mean": round(float(values.mean()), 3),
                 "correlation_with_shortfall": round(float(np.corrcoef(shortfalls, values)[0, 1]), 2),
             }
-    return told
+    return counted

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.train.data import Anatomy
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.held_out import Case
 
 SEED = 7
 CONTROL_POINTS = (4, 4, 4)
-"Of the bias field."
+"Control points of the bias field."
 LINES_AT_REST = 0.08
 "Share of the middle of k-space during which the head is still, so that ghosts appear but the head stays in place."
 MOVEMENTS = 6
@@ -96,7 +96,7 @@ def add_bias(data: Floats, strength: float, rng: Generator) -> Floats:
 
 
 def _header(change: Callable[[float], NDArray[np.float64]]) -> Damager:
-    """A header that tells something else than the truth: the affine times a matrix, the voxels as they were."""
+    """A wrong header: the affine is multiplied by a matrix, the voxels stay as they are."""
 
     def damager(case: Case, strength: float, rng: Generator) -> Case:
         return replace(case, image=replace(case.image, affine=case.image.affine @ change(strength)))
@@ -125,8 +125,11 @@ def _cropped(upper: bool) -> Damager:
         window = (..., slice(low + missing, None) if upper else slice(0, high - missing))
         affine = case.image.affine.copy()
         affine[:3, 3] += affine[:3, 2] * (window[1].start or 0)
-        anatomy = Anatomy(*(factor[window] for factor in vars(case.anatomy).values()))
-        return replace(case, image=replace(case.image, data=case.image.data[window], affine=affine), anatomy=anatomy)
+        tissue, side, parcel = (
+            volume[window] for volume in (case.anatomy.tissue, case.anatomy.side, case.anatomy.parcel)
+        )
+        image = replace(case.image, data=case.image.data[window], affine=affine)
+        return replace(case, image=image, anatomy=Anatomy(tissue, side, parcel))
 
     return damager
 
@@ -145,7 +148,7 @@ KINDS: dict[str, Damager] = {
     "cut below": _cropped(upper=True),
     "cut above": _cropped(upper=False),
 }
-"By name. A mirrored brain is not among them: it looks like a brain, and no image shows the fault."
+"Damages by name. A mirrored brain is not among them: it looks like a brain, and no image shows the fault."
 STRENGTHS = {
     "noise": (0.1, 0.2, 0.4),
     "motion": (2.0, 4.0, 8.0),

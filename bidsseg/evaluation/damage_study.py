@@ -20,10 +20,10 @@ from bidsseg.evaluation.damage import DAMAGES, NONE, Damage, damage
 from bidsseg.evaluation.scores import AXES, majority, reference_codes, simulate
 from bidsseg.evaluation.views import Axis, Contrast, View, shown
 from bidsseg.imaging.arrays import overlap
-from bidsseg.labels import Codes
+from bidsseg.labels import FIRST_LOBAR_CODE, Codes
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
-from bidsseg.quality.coverage import Geometry, geometry
+from bidsseg.quality.coverage import FieldOfView, field_of_view
 from bidsseg.quality.evidence import SCORED, Evidence, evidence_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.pipeline import answer, native, prepare
@@ -35,7 +35,7 @@ SEED = 11
 VIEWS = 126
 "Six for each damage."
 MAPS_EVERY = 4
-"Of so many views one shows a head map, which the network learned from; the others brains that it never saw."
+"One of this many views shows a head map, which the network learned from; the others brains that it never saw."
 CONTRASTS: tuple[Contrast, ...] = ("T1w", "flair", "recoloured")
 AXES_DRAWN: tuple[Axis, ...] = ("axial", "axial", "coronal", "sagittal")
 SLICES_MM = (1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
@@ -53,9 +53,9 @@ class Trial:
     damage: Damage
     weights_sha256: str
     dice: dict[str, dict[int, float]]
-    "By scheme and code, of the labels that the truth has."
+    "Dice by scheme and code, of the labels that the reference has."
     evidence: Evidence
-    geometry: Geometry
+    geometry: FieldOfView
 
     @property
     def clean(self) -> bool:
@@ -113,15 +113,15 @@ class Means:
     sha256: str
 
 
-def run_study(means: Means, path: Path, workers: int, told: Callable[[Trial], None]) -> list[Trial]:
-    """All trials of a model, those already in the file included; ``told`` hears of each new one."""
+def run_study(means: Means, path: Path, workers: int, report: Callable[[Trial], None]) -> list[Trial]:
+    """All trials of a model, those already in the file included; ``report`` is called with each new one."""
     tried = study(means.data)
     known = {(trial.view, trial.damage): trial for trial in read_trials(path) if trial.weights_sha256 == means.sha256}
     trials = [known[one] for one in tried if one in known]
     for trial in in_parallel(partial(run_trial, means), [one for one in tried if one not in known], workers):
         with path.open("a", encoding="utf-8") as handle:
             handle.write(trial.as_line() + "\n")
-        told(trial)
+        report(trial)
         trials.append(trial)
     return trials
 
@@ -137,7 +137,7 @@ def in_parallel(work: Callable[[One], Done], items: Sequence[One], workers: int)
 
 
 def read_trials(path: Path) -> Iterator[Trial]:
-    """The trials in a file, none where there is no such file; a line cut short is left out."""
+    """The trials in a file, empty where there is no such file; an incomplete line is left out."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     for line in lines:
         try:
@@ -154,7 +154,7 @@ def _trial_from(stored: dict[str, Any]) -> Trial:
         stored["weights_sha256"],
         dice,
         evidence_from(stored["evidence"]),
-        Geometry(**stored["geometry"]),
+        FieldOfView(**stored["geometry"]),
     )
 
 
@@ -171,8 +171,11 @@ def run_trial(means: Means, tried: tuple[View, Damage]) -> Trial:
         truth = majority(reference_codes(case.anatomy, scheme), matrix, AXES[view.axis])
         dice[scheme] = dice_by_label(truth, segmented.labels(scheme))
     if not view.has_lobes:
-        dice = {scheme: {code: value for code, value in rows.items() if code < 1000} for scheme, rows in dice.items()}
-    return Trial(view, how, means.sha256, dice, examine(found, model, options), geometry(image))
+        dice = {
+            scheme: {code: value for code, value in rows.items() if code < FIRST_LOBAR_CODE}
+            for scheme, rows in dice.items()
+        }
+    return Trial(view, how, means.sha256, dice, examine(found, model, options), field_of_view(image))
 
 
 def dice_by_label(reference: Codes, found: Codes) -> dict[int, float]:

@@ -14,11 +14,11 @@ from scipy import ndimage
 
 from bidsseg.imaging.arrays import Floats, along, box_around, resampling_matrix
 from bidsseg.imaging.image import Image
-from bidsseg.labels import TISSUE, Codes, Scheme, encode, label_table
+from bidsseg.labels import TISSUE, Codes, Scheme, encode, grey_of_lobe, label_table
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.segmentation.pipeline import segment
-from bidsseg.train.data import Anatomy
 from bidsseg.train.held_out import Case
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -160,8 +160,7 @@ def evaluate(
 
 def merge_lobes(codes: Codes) -> Codes:
     """Grey and white matter of one lobe and side under the code of the grey; everything else 0."""
-    lobar = codes > 1000
-    return np.where(lobar, np.where(codes > 3000, codes - 1900, codes), 0).astype(np.uint16)
+    return grey_of_lobe()[codes]
 
 
 def compare(reference: Codes, found: Codes, image: Image, scheme: Scheme) -> list[Score]:

@@ -1,4 +1,4 @@
-"""The kinds of scan that come: contrasts, slices, whole heads and lesions, made of anatomies whose labels are known.
+"""Simulated scans of every kind (contrasts, slices, whole heads, lesions) from anatomies with known labels.
 
 None of these is damage. A scan of 7 mm slices may be labelled as well as such a scan can be, and what is expected of
 it is measured on its like.
@@ -19,12 +19,12 @@ from scipy import ndimage
 from bidsseg.evaluation.scores import Condition, recolour
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import at_1mm
-from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
+from bidsseg.labels import TISSUE
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.data import (
     LESION_KIND,
-    Anatomy,
     Subject,
     crop_to_brain,
     head_maps,
@@ -32,6 +32,7 @@ from bidsseg.train.data import (
     load_brain,
     load_head,
     load_lesions,
+    unpack,
 )
 from bidsseg.train.held_out import Case
 from bidsseg.train.synthesis import MNI_BRAIN_BOX
@@ -41,7 +42,7 @@ Axis = Literal["sagittal", "coronal", "axial"]
 BLUR_VOXELS = 0.6
 "Standard deviation of what mixes tissues along borders where a head map is rendered."
 BRIGHT_LESION = 0.3
-"Of the grey value of white matter: how much brighter lesions are painted in FLAIR."
+"Lesions are painted brighter than white matter by this share of its grey value in FLAIR."
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class View:
     slices: int
     "How many of them are in view; 0 for all."
     seed: int
-    "Of grey values and lesions."
+    "Seed of grey values and lesions."
 
     @property
     def name(self) -> str:
@@ -87,7 +88,7 @@ def shown(view: View, data: Path) -> Case:
     packed = subject.packed
     if view.lesion_ml:
         packed = with_lesions(subject, lesions(data), 1000 * view.lesion_ml, rng)
-    anatomy = unpacked(packed)
+    anatomy = unpack(packed)
     grey = _scanned(view, subject, packed, anatomy, rng) if view.has_lobes else _rendered(packed, rng)
     if not view.head:
         brain = _own_brain(subject, anatomy)
@@ -119,13 +120,6 @@ def _subject(view: View, data: Path) -> Subject:
         return load_head(maps[view.anatomy])
     host = load_head(maps[view.head] if view.head else next(iter(maps.values())))
     return crop_to_brain(into_head(*_brain(data / "miccai2012-train" / view.anatomy), host, view.anatomy))
-
-
-def unpacked(packed: NDArray[np.int16]) -> Anatomy:
-    """The factors that ``bidsseg.train.data.pack`` packed."""
-    parcel = (packed >> 6 & 63).astype(np.uint8)
-    parcel[parcel == 63] = UNKNOWN_PARCEL
-    return Anatomy((packed & 31).astype(np.uint8), (packed >> 5 & 1).astype(np.uint8), parcel)
 
 
 def with_lesions(

@@ -21,7 +21,7 @@ Sizes = NDArray[np.float64]
 "The size of a voxel along its three axes, (3,), mm."
 
 MM_OF_UNIT = {1: ("metre", 1e3), 2: ("mm", 1.0), 3: ("micron", 1e-3)}
-"By the code in ``xyzt_units``."
+"Units by their code in ``xyzt_units``."
 MAX_ASPECT = 1e3
 "The largest ratio of a voxel's longest to its shortest side."
 OVERFLOWS = 1e30

@@ -48,7 +48,7 @@ class Slice:
 
     file: Path
     tags: dict[str, str]
-    "By group and element, as in ``0020|000e``; those of ``TAGS``."
+    "Values by group and element, as in ``0020|000e``; those of ``TAGS``."
     size: tuple[int, ...]
     "Columns, rows and frames."
     components: int
@@ -112,7 +112,7 @@ class Slices:
                 image = reader.Execute()  # named, for the view below does not keep it alive
                 data[:, :, k] = sitk.GetArrayViewFromImage(image).reshape(shape[1], shape[0]).T
             except (RuntimeError, ValueError):
-                raise FileError(file, "a DICOM slice that is damaged, or compressed in a way that is not read",
+                raise FileError(file, "a DICOM slice that is damaged, or whose compression is not supported",
                                 "copy or export it again, or convert the series by dcm2niix") from None  # fmt: skip
         return data, []
 
@@ -133,9 +133,9 @@ def read_series(folder: Path, choice: str | None) -> Stored:
     ordered, affine = _stack(folder, chosen)
     columns, rows = ordered[0].size[:2]
     shape = checked_shape(folder, [columns, rows, len(ordered)])
-    told = f"{unread} DICOM files hold no readable image; they were left out"
+    warning = f"{unread} DICOM files hold no readable image; they were left out"
     files = tuple(each.file for each in ordered)
-    return Stored(folder, shape, placed_at(to_ras(affine), shape), Slices(files), (told,) if unread else (), files)
+    return Stored(folder, shape, placed_at(to_ras(affine), shape), Slices(files), (warning,) if unread else (), files)
 
 
 def _find(folder: Path) -> tuple[list[Slice], int]:
@@ -228,16 +228,16 @@ def _chosen(folder: Path, series: list[list[Slice]], choice: str | None) -> list
             return named[0]
         found = "no" if not named else f"{len(named)} volumes in"
         raise FileError(
-            folder, f"{found} series {choice}, but {_told(listed)}", "choose one by its number in this list"
+            folder, f"{found} series {choice}, but {_in_words(listed)}", "choose one by its number in this list"
         )
     if len(series) > 1:
         raise FileError(
-            folder, f"{len(series)} DICOM series: {_told(listed)}", "choose one by --series, by number or UID"
+            folder, f"{len(series)} DICOM series: {_in_words(listed)}", "choose one by --series, by number or UID"
         )
     return series[0]
 
 
-def _told(listed: list[tuple[str, list[Slice]]]) -> str:
+def _in_words(listed: list[tuple[str, list[Slice]]]) -> str:
     return ", ".join(f"{number} = {_description(group)}" for number, group in listed)
 
 
@@ -297,7 +297,7 @@ def _step(folder: Path, first: Slice, positions: Vector, normal: Vector) -> Vect
     gaps = np.diff(positions @ normal)
     if gaps.min() < SAME_PLACE_MM:
         found = f"{len(positions)} slices, but several at one place: more than one volume in this series"
-        raise FileError(folder, found, "give one of them; dcm2niix takes them apart")
+        raise FileError(folder, found, "give one of them; dcm2niix separates them")
     usual = float(np.median(gaps))
     missing = int(sum(max(round(gap / usual) - 1, 0) for gap in gaps if gap > MISSING_SHARE * usual))
     if missing:

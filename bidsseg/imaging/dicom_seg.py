@@ -62,7 +62,7 @@ class Maker:
     model: str
     "Name of the network's weights."
     scheme: str
-    "Of the labels."
+    "Scheme of the labels."
 
 
 def check_can_write() -> None:
@@ -106,8 +106,8 @@ def save_dicom_seg(
             series_description=f"{maker.software} {maker.scheme}",
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise FileError(scan.slices[0], f"no DICOM segmentation can refer to this series ({told})",
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(scan.slices[0], f"no DICOM segmentation can refer to this series ({reason})",
                         "leave --dicom-seg out, or export the series again") from error  # fmt: skip
     found.preamble = DICOM_MARK.ljust(128, b"\0")
     found.save_as(path, enforce_file_format=True)

@@ -38,7 +38,7 @@ LARGEST_TURNED = 64_000_000
 "Voxels of a turned 1 mm grid, which has to hold the corners; a scan that would need more keeps its own axes."
 PLANES_AT_ONCE = 16
 HALF = 0.499
-"Of a voxel, less rounding."
+"Half of a voxel, less rounding."
 
 SLAB_FLOATS, FEW_FLOATS = 48_000_000, 6_000_000
 "Probabilities resampled at once, and where memory is short."
@@ -55,7 +55,7 @@ class Grid:
     spacing_mm: NDArray[np.float64]
     "The scan's spacing along the RAS axes, (3,)."
     shape: tuple[int, int, int]
-    "Of the 1 mm grid."
+    "Shape of the 1 mm grid."
     turn: NDArray[np.float64] | None = None
     "4x4, indices of the 1 mm grid to those of ``along_scan``; None where that is the same grid."
 
@@ -178,10 +178,10 @@ def _to_grid(grid: Grid, axis: int) -> Floats | None:
     return resampling_matrix(centres, grid.canonical_shape[axis], 1 / grid.spacing_mm[axis])
 
 
-def _from_grid(grid: Grid, axis: int) -> Floats:
+def _from_grid(grid: Grid, axis: int, at_centres: bool) -> Floats:
     """(scan voxels, 1 mm voxels) of one RAS axis."""
     centres = (np.arange(grid.canonical_shape[axis]) - grid.start[axis]) * grid.spacing_mm[axis]
-    return resampling_matrix(centres, grid.shape[axis], float(grid.spacing_mm[axis]))
+    return resampling_matrix(centres, grid.shape[axis], 1.0 if at_centres else float(grid.spacing_mm[axis]))
 
 
 @dataclass(frozen=True)
@@ -191,13 +191,13 @@ class Slab:
     window: Box
     "Where it lies in the canonical (RAS-ordered) scan."
     matrices: tuple[Floats | None, Floats | None, Floats | None]
-    "By axis; None is the identity."
+    "One matrix for each axis; None is the identity."
     used: slice
     "Along the first axis of the box, or of the box along the scan's axes that it is turned into."
     turn: NDArray[np.float64] | None
     "4x4, indices of what is used to those of the box; None where the box lies along the scan's axes."
     shape: tuple[int, int, int]
-    "Of what is used."
+    "Shape of what is used."
 
     def of(self, channels: NDArray[Any], where: NDArray[np.bool_] | None = None) -> Floats:
         """Resample channels (C, I, J, K): (C, i, j, k), or (C, N) of the N voxels of the slab asked for."""
@@ -223,19 +223,24 @@ class Slab:
 
 
 def slabs(
-    box: tuple[int, ...], origin: tuple[int, int, int], grid: Grid, channels: int, max_floats: int = SLAB_FLOATS
+    box: tuple[int, ...],
+    origin: tuple[int, int, int],
+    grid: Grid,
+    channels: int,
+    max_floats: int = SLAB_FLOATS,
+    at_centres: bool = False,
 ) -> Iterator[Slab]:
     """Ways back from a box (I, J, K) of the 1 mm grid that begins at ``origin`` onto the scan's own grid.
 
-    A scan voxel thicker than 1 mm gets the mean over its thickness. Yields slabs of which so many channels are at most
-    about ``max_floats`` numbers; scan voxels that don't touch the box are left out.
+    A scan voxel thicker than 1 mm gets the mean over its thickness, or what lies ``at_centres``. Yields slabs of which
+    so many channels are at most about ``max_floats`` numbers; scan voxels that don't touch the box are left out.
     """
     turn, grid = grid.turn, grid.along_scan
     if turn is not None:
         box, origin, turn = _turned_back(box, origin, turn, grid)
     matrices, windows = [], []
     for axis in range(3):
-        matrix = _from_grid(grid, axis)[:, origin[axis] : origin[axis] + box[axis]]
+        matrix = _from_grid(grid, axis, at_centres)[:, origin[axis] : origin[axis] + box[axis]]
         touched = np.flatnonzero(matrix.sum(1) > 0.5)
         if len(touched) == 0:
             return

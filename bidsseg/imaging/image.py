@@ -77,6 +77,14 @@ def at_1mm(data: Floats) -> Image:
     return Image(data, np.eye(4), nib.Nifti1Header())
 
 
+def in_mni(data: NDArray[Any], affine: NDArray[np.float64]) -> Image:
+    """Grey values (I, J, K) on the grid of an MNI152 template; the header says so."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(data.shape)
+    header.set_sform(affine, "mni")
+    return Image(data.astype(np.float32, copy=False), affine, header)
+
+
 def load(path: Path | str, uniform_ok: bool = False, series: str | None = None) -> Image:
     """Read a scan, repairing what can be repaired: a NIfTI, Analyze, MGH, NRRD or MetaImage file, or a DICOM folder.
 

@@ -69,7 +69,7 @@ def _without_absurd(data: Floats) -> tuple[Floats, float]:
         return data, 0.0
     box = ndimage.uniform_filter(sound.astype(np.float32), 3)
     mean = ndimage.uniform_filter(np.where(sound, data, np.float32(0)), 3) / np.maximum(box, 1 / 54)
-    alone = data[sound].min()  # amid a patch of absurd values, a marker mostly, there is no neighbour to ask
+    alone = data[sound].min()  # inside a patch of absurd values, mostly a marker, there is no sound neighbour
     return np.where(sound, data, np.where(box > 1 / 54, mean, alone)), share
 
 

@@ -36,7 +36,7 @@ MOST_LAYERS = 2
 MOST_DEFLATED = 1040
 "Bytes that one byte of a gzip file can stand for; deflate reaches 1032."
 MOST_BZIPPED = 50_000
-"The same for bzip2, which reaches 45,900."
+"Bytes that one byte of a bzip2 file can stand for; bzip2 reaches 45,900."
 HEAD_BYTES = 1024
 MOST_VOXELS = 160_000_000
 "A scan of 512 x 512 x 512 voxels has 134 million."
@@ -105,8 +105,8 @@ class Block:
             follows = _drain(stream)
         if follows > FOLLOWS_AT_MOST:
             raise FileError(path, "far more bytes than its header says", "check the shape in its header")
-        told = not self.has_more and follows >= self.dtype.itemsize * math.prod(shape[:2])
-        odd = [f"{follows} bytes follow the image; check the shape in its header"] if told else []
+        is_odd = not self.has_more and follows >= self.dtype.itemsize * math.prod(shape[:2])
+        odd = [f"{follows} bytes follow the image; check the shape in its header"] if is_odd else []
         return values.reshape(shape, order="F"), odd
 
     def _check_size(self, shape: Shape, layers: int) -> None:
@@ -137,7 +137,7 @@ def check_is_there(path: Path) -> None:
         path.stat()
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise FileError(path, "a link that leads back to itself", "mend the link") from None
+            raise FileError(path, "a link that leads back to itself", "repair the link") from None
         if os.path.islink(path):
             raise FileError(
                 path, "a link to content that is not here", "fetch it, for instance by datalad get"

@@ -21,9 +21,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from bidsseg.lesions.masks import Reals, apply, is_inside, look_up
+from bidsseg.imaging.grid import Grid
+from bidsseg.lesions.masks import LesionComponents, Reals, apply, is_inside, look_up
 from bidsseg.lesions.options import ROUNDED_DOWN
-from bidsseg.lesions.records import Lesion, LesionReport
+from bidsseg.lesions.records import Lesion
 from bidsseg.lesions.tables import region_names, write_table
 
 STATUSES = ("new", "enlarged", "stable", "shrunken", "vanished", "not-covered")
@@ -57,22 +58,24 @@ CHANGE_COLUMNS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class ChangeOptions:
-    """When a lesion has changed."""
+    """The smallest changes that count, and how far lesions may move."""
 
     min_change_fraction: float = 0.25
-    "Least change, of the volume before."
+    "Smallest change, as a share of the volume before."
     min_change_mm3: float = 3.0
-    "Least change as well: three voxels of the isotropic grid."
+    "Smallest change in mm3: three voxels of the isotropic grid."
     tolerance_mm: float = 1.5
     "Lesions that don't overlap are the same where the gap between them is at most this."
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """One session's lesions."""
+    """What following the lesions of one session needs of them."""
 
     name: str
-    report: LesionReport
+    lesions: tuple[Lesion, ...]
+    components: LesionComponents
+    "Also those below the minimum volume; the first are the lesions."
     from_first: Reals
     "4x4, RAS mm of the first session to RAS mm of this one."
 
@@ -122,17 +125,16 @@ class _Cloud:
     other_mm: Reals
     "Where they are in the other session."
     covered: NDArray[np.bool_]
-    "By component from 1: whether at least half lies in the other session's field of view."
+    "Whether at least half of each component lies in the other session's field of view."
 
 
-def _cloud(report: LesionReport, to_other: Reals, other: LesionReport) -> _Cloud:
-    grid, other_grid = report.placed.grid, other.placed.grid
-    indices = np.argwhere(report.placed.isotropic > 0)
-    component = report.placed.isotropic[tuple(indices.T)]
-    own = apply(grid.affine, indices)
+def _cloud(components: LesionComponents, to_other: Reals, other_grid: Grid) -> _Cloud:
+    indices = np.argwhere(components.isotropic > 0)
+    component = components.isotropic[tuple(indices.T)]
+    own = apply(components.grid.affine, indices)
     moved = apply(to_other, own)
     seen = is_inside(np.rint(apply(np.linalg.inv(other_grid.affine), moved)).astype(np.intp), other_grid.shape)
-    n = len(report.placed.volumes_mm3) + 1
+    n = len(components.volumes_mm3) + 1
     share = np.bincount(component, seen, n) / np.maximum(np.bincount(component, minlength=n), 1)
     return _Cloud(component, own, moved, share[1:] >= 0.5)
 
@@ -140,27 +142,27 @@ def _cloud(report: LesionReport, to_other: Reals, other: LesionReport) -> _Cloud
 def compare(before: Session, after: Session, options: ChangeOptions) -> list[Change]:
     """What became of every lesion of ``before`` in ``after``, and which are new; by volume, largest first."""
     onward = after.from_first @ np.linalg.inv(before.from_first)
-    earlier = _cloud(before.report, onward, after.report)
-    later = _cloud(after.report, np.linalg.inv(onward), before.report)
+    earlier = _cloud(before.components, onward, after.components.grid)
+    later = _cloud(after.components, np.linalg.inv(onward), before.components.grid)
     n, m = len(earlier.covered), len(later.covered)
-    links = _links(before.report, earlier, later, options)
+    links = _links(before.components, earlier, later, options)
     graph = coo_array((np.ones(len(links)), (links[:, 0] - 1, links[:, 1] - 1 + n)), shape=(n + m, n + m))
     count, group = connected_components(graph, directed=False)
     members = [np.flatnonzero(group == number) for number in range(count)]
     changes = []
     for nodes in members:
         a, b = nodes[nodes < n] + 1, nodes[nodes >= n] - n + 1
-        if not (_listed(a, before.report) or _listed(b, after.report)):
+        if not (_listed(a, before) or _listed(b, after)):
             continue
         covered = bool(np.concatenate((earlier.covered[a - 1], later.covered[b - 1])).any())
         changes.append(_change(before, after, a, b, covered, options))
     return sorted(changes, key=lambda change: -max(change.volume_before_mm3, change.volume_after_mm3))
 
 
-def _links(before: LesionReport, earlier: _Cloud, later: _Cloud, options: ChangeOptions) -> NDArray[np.int64]:
+def _links(before: LesionComponents, earlier: _Cloud, later: _Cloud, options: ChangeOptions) -> NDArray[np.int64]:
     """Pairs (earlier, later) of components that are the same lesion, (L, 2)."""
-    indices = np.rint(apply(np.linalg.inv(before.placed.grid.affine), later.other_mm)).astype(np.intp)
-    met = look_up(before.placed.isotropic, indices)
+    indices = np.rint(apply(np.linalg.inv(before.grid.affine), later.other_mm)).astype(np.intp)
+    met = look_up(before.isotropic, indices)
     links = np.unique(np.stack((met[met > 0], later.component[met > 0]), 1), axis=0).astype(np.int64)
     alone = [~np.isin(cloud.component, links[:, side]) for side, cloud in enumerate((earlier, later))]
     if not (alone[0].any() and alone[1].any()):
@@ -171,19 +173,19 @@ def _links(before: LesionReport, earlier: _Cloud, later: _Cloud, options: Change
     return np.concatenate((links, np.unique(pairs, axis=0).astype(np.int64)))
 
 
-def _listed(numbers: NDArray[np.intp], report: LesionReport) -> tuple[int, ...]:
-    """Those that are lesions of the report's table, not too small."""
-    return tuple(int(number) for number in numbers if number <= len(report.lesions))
+def _listed(numbers: NDArray[np.intp], session: Session) -> tuple[int, ...]:
+    """Those components that are large enough to be lesions of the session's table."""
+    return tuple(int(number) for number in numbers if number <= len(session.lesions))
 
 
 def _change(
     before: Session, after: Session, a: NDArray[np.intp], b: NDArray[np.intp], covered: bool, options: ChangeOptions
 ) -> Change:
-    volume_before = float(before.report.placed.volumes_mm3[a - 1].sum())
-    volume_after = float(after.report.placed.volumes_mm3[b - 1].sum())
-    listed_before, listed_after = _listed(a, before.report), _listed(b, after.report)
+    volume_before = float(before.components.volumes_mm3[a - 1].sum())
+    volume_after = float(after.components.volumes_mm3[b - 1].sum())
+    listed_before, listed_after = _listed(a, before), _listed(b, after)
     session, number = (after, listed_after[0]) if listed_after else (before, listed_before[0])
-    lesion: Lesion = session.report.lesions[number - 1]
+    lesion = session.lesions[number - 1]
     x, y, z = apply(np.linalg.inv(session.from_first), np.array(lesion.centroid_mm))
     return Change(
         before.name,

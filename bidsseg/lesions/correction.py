@@ -1,8 +1,6 @@
-"""Regions under lesions: what a segmentation takes for fluid or cortex in the middle of white matter is mended."""
+"""Corrects regions under lesions, which a segmentation may take for fluid or cortex amid white matter."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +9,13 @@ from scipy.spatial import cKDTree
 
 from bidsseg.imaging.affines import voxel_spacing_mm
 from bidsseg.lesions.zones import CORTEX, VENTRICLES, WHITE_MATTER, is_any, tissues
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
 
 DOUBTFUL = tissues("background", "csf", "cortex", "lateral-ventricle", "inferior-lateral-ventricle")
 "What a lesion in white matter is taken for by mistake."
 
 
-def correct_under_lesions(segmentation: Segmentation, lesion: NDArray[np.bool_]) -> Segmentation:
+def correct_under_lesions(anatomy: Anatomy, lesion: NDArray[np.bool_]) -> Anatomy:
     """Make white matter of lesion voxels (I, J, K) that were taken for background, fluid or cortex inside white matter.
 
     Inside white matter is an island of such labels (of one kind, or of all together) that lies at least half in lesions
@@ -25,17 +23,17 @@ def correct_under_lesions(segmentation: Segmentation, lesion: NDArray[np.bool_])
     cortex go on beyond the lesion and stay.
     """
     if not lesion.any():
-        return segmentation
-    tissue = segmentation.tissue
+        return anatomy
+    tissue = anatomy.tissue
     ventricle, cortex, doubtful = (is_any(tissue, kinds) for kinds in (VENTRICLES, CORTEX, DOUBTFUL))
-    new = {name: getattr(segmentation, name).copy() for name in ("tissue", "side", "parcel")}
-    spacing = voxel_spacing_mm(segmentation.affine)
+    new = {name: getattr(anatomy, name).copy() for name in ("tissue", "side", "parcel")}
+    spacing = voxel_spacing_mm(anatomy.affine)
     for doubt in (ventricle, cortex, doubtful & ~ventricle & ~cortex, doubtful):
         for island, white in _islands(doubt, lesion, tissue):
             nearest = white[cKDTree(white * spacing).query(island * spacing)[1]]
             for values in new.values():
                 values[tuple(island.T)] = values[tuple(nearest.T)]
-    return replace(segmentation, **new)
+    return Anatomy(**new, affine=anatomy.affine, has_gyri=anatomy.has_gyri)
 
 
 def _islands(

@@ -115,7 +115,7 @@ def _unclear(values: NDArray[Any], whole: bool) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
+class LesionComponents:
     """The lesions of a mask on its own grid and on the isotropic grid; component 1 is the largest."""
 
     voxels: NDArray[np.intp]
@@ -135,7 +135,7 @@ class Placed:
         return voxel_volume_mm3(self.affine)
 
 
-def place(labels: NDArray[np.int32], affine: Reals, grid: Grid) -> Placed:
+def label_components(labels: NDArray[np.int32], affine: Reals, grid: Grid) -> LesionComponents:
     """Connected components of a labelled mask (I, J, K) on the isotropic grid; touching labels stay apart.
 
     The mask is interpolated linearly and cut at one half. What is too thin to survive that is added again, so every
@@ -145,7 +145,7 @@ def place(labels: NDArray[np.int32], affine: Reals, grid: Grid) -> Placed:
     voxels = np.argwhere(labels > 0)
     isotropic = np.zeros(grid.shape, np.int32)
     if len(voxels) == 0:
-        return Placed(voxels, np.zeros(0, np.int32), affine, isotropic, grid, np.zeros(0))
+        return LesionComponents(voxels, np.zeros(0, np.int32), affine, isotropic, grid, np.zeros(0))
     window = _window(voxels, affine, grid)
     isotropic[window] = _resampled(labels > 0, affine, grid, window)
     to_grid = np.linalg.inv(grid.affine) @ affine
@@ -154,7 +154,7 @@ def place(labels: NDArray[np.int32], affine: Reals, grid: Grid) -> Placed:
     isotropic[tuple(thin[is_inside(thin, grid.shape)].T)] = 1
     _relabel(isotropic, labels, voxels, to_grid, _connections(to_grid, affine))
     component = _assign(voxels, to_grid, isotropic)
-    return _by_volume(Placed(voxels, component, affine, isotropic, grid, np.zeros(int(isotropic.max()))))
+    return _by_volume(LesionComponents(voxels, component, affine, isotropic, grid, np.zeros(int(isotropic.max()))))
 
 
 def is_thick(affine: Reals) -> NDArray[np.bool_]:
@@ -285,29 +285,36 @@ def _assign(voxels: NDArray[np.intp], to_grid: Reals, isotropic: Ints) -> Ints:
     return component
 
 
-def _by_volume(placed: Placed) -> Placed:
+def _by_volume(components: LesionComponents) -> LesionComponents:
     """Renumber components by volume, largest first."""
-    count = len(placed.volumes_mm3)
-    volumes = np.bincount(placed.component, minlength=count + 1)[1:] * placed.voxel_volume_mm3
+    count = len(components.volumes_mm3)
+    volumes = np.bincount(components.component, minlength=count + 1)[1:] * components.voxel_volume_mm3
     order = np.argsort(-volumes, kind="stable")
     new = np.zeros(count + 1, np.int32)
     new[1 + order] = np.arange(1, count + 1)
-    return Placed(
-        placed.voxels, new[placed.component], placed.affine, new[placed.isotropic], placed.grid, volumes[order]
+    return LesionComponents(
+        components.voxels,
+        new[components.component],
+        components.affine,
+        new[components.isotropic],
+        components.grid,
+        volumes[order],
     )
 
 
-def on_scan_grid(placed: Placed, image: Image, same_grid: bool) -> Ints:
+def on_scan_grid(components: LesionComponents, image: Image, same_grid: bool) -> Ints:
     """Components on the scan's own grid, (I, J, K); from another grid, scan voxels that are at least half lesion."""
     labels = np.zeros(image.data.shape, np.int32)
     if same_grid:
-        labels[tuple(placed.voxels.T)] = placed.component
+        labels[tuple(components.voxels.T)] = components.component
         return labels
-    covered = np.zeros(placed.grid.canonical_shape, np.float32)
-    for slab in slabs(placed.isotropic.shape, (0, 0, 0), placed.grid, 1):
-        covered[slab.window] = slab.of(placed.isotropic[None] > 0)[0]
-    voxels = np.argwhere(to_native_axes(covered, placed.grid) >= 0.499)
-    labels[tuple(voxels.T)] = _assign(voxels, np.linalg.inv(placed.grid.affine) @ image.affine, placed.isotropic)
+    covered = np.zeros(components.grid.canonical_shape, np.float32)
+    for slab in slabs(components.isotropic.shape, (0, 0, 0), components.grid, 1):
+        covered[slab.window] = slab.of(components.isotropic[None] > 0)[0]
+    voxels = np.argwhere(to_native_axes(covered, components.grid) >= 0.499)
+    labels[tuple(voxels.T)] = _assign(
+        voxels, np.linalg.inv(components.grid.affine) @ image.affine, components.isotropic
+    )
     return labels
 
 

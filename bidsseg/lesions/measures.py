@@ -17,7 +17,7 @@ from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image
 from bidsseg.labels import code_lookup
-from bidsseg.lesions.masks import NEIGHBOURS, Ints, Placed, Reals, apply, look_up
+from bidsseg.lesions.masks import NEIGHBOURS, Ints, LesionComponents, Reals, apply, look_up
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.parts import part_at
 from bidsseg.lesions.records import Lesion, Part, Pieces
@@ -32,7 +32,7 @@ from bidsseg.lesions.zones import (
     is_any,
     zone_of,
 )
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
 
 NORMAL_WHITE_MATTER_MM = 3
 "What lesions dilated by as much, voxel by voxel through their faces, take in is not called normal-appearing."
@@ -47,8 +47,8 @@ def isotropic(mask: NDArray[np.bool_], image: Image) -> NDArray[np.bool_]:
 class Near:
     """Distances to some tissues of a segmentation, on the isotropic grid."""
 
-    def __init__(self, segmentation: Segmentation, image: Image, tissues: NDArray[np.intp]) -> None:
-        self.mask = isotropic(is_any(segmentation.tissue, tissues), image)
+    def __init__(self, anatomy: Anatomy, image: Image, tissues: NDArray[np.intp]) -> None:
+        self.mask = isotropic(is_any(anatomy.tissue, tissues), image)
         self.affine = image.grid.along_scan.affine
         surface = np.argwhere(self.mask & ~ndimage.binary_erosion(self.mask))
         self.tree = None
@@ -77,16 +77,20 @@ class Walls:
     cortex: Near
 
     @classmethod
-    def of(cls, segmentation: Segmentation, image: Image) -> Walls:
-        return cls(Near(segmentation, image, VENTRICLES), Near(segmentation, image, CORTEX))
+    def of(cls, anatomy: Anatomy, image: Image) -> Walls:
+        return cls(Near(anatomy, image, VENTRICLES), Near(anatomy, image, CORTEX))
 
 
 def measured_parts(
-    placed: Placed, pieces: Pieces, cubes: Sequence[Cubes], segmentation: Segmentation, options: LesionOptions
+    components: LesionComponents,
+    pieces: Pieces,
+    cubes: Sequence[Cubes],
+    anatomy: Anatomy,
+    options: LesionOptions,
 ) -> tuple[Part, ...]:
     """Where every part lies; ``cubes`` are its voxels on the isotropic grid, by part."""
     count = len(cubes)
-    regions = composition(pieces.part, pieces, segmentation.labels("regions"), count)
+    regions = composition(pieces.part, pieces, anatomy.labels("regions"), count)
     lesion = np.zeros(count + 1, np.int32)
     lesion[pieces.part] = pieces.component
     found = []
@@ -112,10 +116,10 @@ def measured_parts(
 
 
 def measured(
-    placed: Placed,
+    components: LesionComponents,
     pieces: Pieces,
     image: Image,
-    segmentation: Segmentation,
+    anatomy: Anatomy,
     parts: Sequence[Part],
     cubes: Sequence[Cubes],
 ) -> tuple[Lesion, ...]:
@@ -123,8 +127,8 @@ def measured(
     count = max((part.lesion for part in parts), default=0)
     if count == 0:
         return ()
-    regions = composition(pieces.component, pieces, segmentation.labels("regions"), count)
-    intensities = _relative_intensities(placed, image, segmentation, count)
+    regions = composition(pieces.component, pieces, anatomy.labels("regions"), count)
+    intensities = _relative_intensities(components, image, anatomy, count)
     lesions = []
     for number in range(1, count + 1):
         own = [part for part in parts if part.lesion == number]
@@ -132,7 +136,7 @@ def measured(
         lesions.append(
             Lesion(
                 lesion=number,
-                volume_mm3=float(placed.volumes_mm3[number - 1]),
+                volume_mm3=float(components.volumes_mm3[number - 1]),
                 long_axis_mm=long_axis_mm(np.concatenate([cubes[part.part - 1].points_mm for part in own])),
                 centroid_mm=_centroid_mm(pieces.points_mm[pieces.component == number]),
                 zone=zone,
@@ -168,25 +172,25 @@ def composition(number: Ints, pieces: Pieces, volume: NDArray[Any], count: int) 
 
 
 def cubes_of(
-    placed: Placed, pieces: Pieces, image: Image, segmentation: Segmentation, part: Ints, walls: Walls
+    components: LesionComponents, pieces: Pieces, image: Image, anatomy: Anatomy, part: Ints, walls: Walls
 ) -> tuple[Cubes, ...]:
     """The isotropic voxels of every part, in order; ``part`` (N,) is that of each mask voxel."""
     count = int(part.max(initial=0))
     if count == 0:
         return ()
-    lesions = int(placed.component[part > 0].max(initial=0))
-    indices = np.argwhere((placed.isotropic > 0) & (placed.isotropic <= lesions))
-    points = apply(placed.grid.affine, indices)
-    number = part_at(points, placed.isotropic[tuple(indices.T)], placed, part)
-    volume = np.zeros_like(placed.isotropic)
+    lesions = int(components.component[part > 0].max(initial=0))
+    indices = np.argwhere((components.isotropic > 0) & (components.isotropic <= lesions))
+    points = apply(components.grid.affine, indices)
+    number = part_at(points, components.isotropic[tuple(indices.T)], components, part)
+    volume = np.zeros_like(components.isotropic)
     volume[tuple(indices.T)] = number
     scan = np.rint(apply(np.linalg.inv(image.affine), points)).astype(np.intp)
-    cerebral = ~np.isin(COMPARTMENT[look_up(segmentation.tissue, scan)], (1, 2))
+    cerebral = ~np.isin(COMPARTMENT[look_up(anatomy.tissue, scan)], (1, 2))
     ventricle, cortex = (wall.gap_mm(points) for wall in (walls.ventricles, walls.cortex))
     order = np.argsort(number, kind="stable")
     ends = np.cumsum(np.bincount(number, minlength=count + 1)[1:])[:-1]
     features = (points, ventricle, cortex, cerebral, _at_surface(volume, indices))
-    tissues = composition(pieces.part, pieces, segmentation.tissue, count)
+    tissues = composition(pieces.part, pieces, anatomy.tissue, count)
     compartments = np.stack([tissues[1:, COMPARTMENT[: tissues.shape[1]] == kind].sum(1) for kind in range(4)], 1)
     by_part = zip(*(np.split(values[order], ends) for values in features), compartments, strict=True)
     return tuple(Cubes(*values) for values in by_part)
@@ -225,16 +229,16 @@ def _shares(volumes: Reals) -> tuple[tuple[int, float], ...]:
     return tuple((int(code), float(volumes[code] / volumes.sum())) for code in ordered)
 
 
-def _relative_intensities(placed: Placed, image: Image, segmentation: Segmentation, count: int) -> Reals:
+def _relative_intensities(components: LesionComponents, image: Image, anatomy: Anatomy, count: int) -> Reals:
     """Mean grey value of each component over the median of normal-appearing white matter, (count,)."""
     grey = conform(image, image.grid.along_scan)[0]
-    white = isotropic(segmentation.tissue == WHITE_MATTER, image)
-    near = ndimage.binary_dilation(placed.isotropic > 0, iterations=NORMAL_WHITE_MATTER_MM)
+    white = isotropic(anatomy.tissue == WHITE_MATTER, image)
+    near = ndimage.binary_dilation(components.isotropic > 0, iterations=NORMAL_WHITE_MATTER_MM)
     normal = grey[white & ~near]
     if len(normal) == 0 or np.median(normal) == 0:
         return np.full(count, np.nan)
-    lesion = placed.isotropic > 0
-    component = placed.isotropic[lesion]
+    lesion = components.isotropic > 0
+    component = components.isotropic[lesion]
     sums = np.bincount(component, grey[lesion], minlength=count + 1)[1 : count + 1]
     voxels = np.bincount(component, minlength=count + 1)[1 : count + 1]
     relative: Reals = sums / voxels / float(np.median(normal))

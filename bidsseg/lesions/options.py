@@ -1,4 +1,4 @@
-"""How lesions are told apart and placed."""
+"""Settings for separating lesions and locating them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROUNDED_DOWN = 1 - 1e-6
 
 @dataclass(frozen=True)
 class LesionOptions:
-    """How lesions are told apart and placed."""
+    """Settings for separating lesions and locating them."""
 
     threshold: float = 0.5
     "Probability at or above which a voxel of a probabilistic mask is lesion."
@@ -21,7 +21,7 @@ class LesionOptions:
     tolerance_mm: float = 2.0
     "The surface of a part is at the ventricles where the gap between them is at most this: a normal bright rim there."
     cortex_tolerance_mm: float = 1.0
-    "The same for the cortex, whose folds are near all over white matter."
+    "The same for the cortex, whose folds are close to white matter everywhere."
     ventricle_share: float = 0.1
     "A part abuts the ventricles with at least this share of its surface at them."
     cortex_share: float = 0.3

@@ -1,4 +1,4 @@
-"""Confluent lesions split at their necks into parts, the way a reader tells overlapping lesions apart.
+"""Splits confluent lesions at their necks into parts, as a reader separates overlapping lesions.
 
 Every voxel has a depth: how far, in mm, its centre lies inside its lesion. Voxels that climb to the same summit of the
 depth form a basin; the ridge between two basins is as high as the neck between them is half wide. Basins are joined,
@@ -20,7 +20,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from bidsseg.imaging.affines import voxel_spacing_mm
-from bidsseg.lesions.masks import Ints, Placed, Reals, apply, is_thick, look_up
+from bidsseg.lesions.masks import Ints, LesionComponents, Reals, apply, is_thick, look_up
 from bidsseg.lesions.options import LesionOptions
 
 FAR_MM = 1e4
@@ -29,16 +29,16 @@ AROUND_MM = 2.0
 "Where the depth is level, as along a bar, voxels climb by its mean under a Gaussian of this width."
 
 
-def split(placed: Placed, count: int, options: LesionOptions) -> Ints:
+def split(components: LesionComponents, count: int, options: LesionOptions) -> Ints:
     """The part of each mask voxel of lesions 1 to ``count``, (N,); 0 in all other components.
 
     Parts are numbered from 1 over all lesions: those of lesion 1 first, the largest of a lesion first.
     """
-    lesion = np.where(placed.component <= count, placed.component, 0)
+    lesion = np.where(components.component <= count, components.component, 0)
     chosen = np.flatnonzero(lesion)
     part = np.zeros(len(lesion), np.int32)
     if len(chosen):
-        basin = _Joined(placed.voxels[chosen], lesion[chosen], placed.affine, options).parts()
+        basin = _Joined(components.voxels[chosen], lesion[chosen], components.affine, options).parts()
         part[chosen] = _numbered(lesion[chosen], basin)
     return part
 
@@ -163,16 +163,16 @@ class _Joined:
                 self._join(part, self._find(rest[int(nearest)]))
 
 
-def part_at(points_mm: Reals, lesion: Ints, placed: Placed, part: Ints) -> Ints:
+def part_at(points_mm: Reals, lesion: Ints, components: LesionComponents, part: Ints) -> Ints:
     """The part at points (M, 3) that lie in a given lesion (M,): of the mask voxel there, else of the nearest; (M,)."""
-    low = placed.voxels.min(0)
-    volume = np.zeros(placed.voxels.max(0) - low + 1, np.int32)
-    volume[tuple((placed.voxels - low).T)] = 1 + np.arange(len(placed.voxels))
-    indices = np.rint(apply(np.linalg.inv(placed.affine), points_mm)).astype(np.intp) - low
+    low = components.voxels.min(0)
+    volume = np.zeros(components.voxels.max(0) - low + 1, np.int32)
+    volume[tuple((components.voxels - low).T)] = 1 + np.arange(len(components.voxels))
+    indices = np.rint(apply(np.linalg.inv(components.affine), points_mm)).astype(np.intp) - low
     voxel = look_up(volume, indices) - 1
-    found: Ints = np.where((voxel >= 0) & (placed.component[voxel] == lesion), part[voxel], 0).astype(np.int32)
-    centres = apply(placed.affine, placed.voxels)
+    found: Ints = np.where((voxel >= 0) & (components.component[voxel] == lesion), part[voxel], 0).astype(np.int32)
+    centres = apply(components.affine, components.voxels)
     for number in np.unique(lesion[found == 0]):
-        here, own = np.flatnonzero((found == 0) & (lesion == number)), placed.component == number
+        here, own = np.flatnonzero((found == 0) & (lesion == number)), components.component == number
         found[here] = part[own][cKDTree(centres[own]).query(points_mm[here])[1]]
     return found

@@ -1,4 +1,4 @@
-"""What is known of a scan's lesions: how they were looked for, each lesion, and all of them together."""
+"""Records of a scan's lesions: each lesion, each part, and the report on all of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.lesions.masks import MaskKind, Placed, Reals
+from bidsseg.lesions.masks import LesionComponents, MaskKind, Reals
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.zones import MCDONALD_SITES, Cubes
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
+
+GIVEN, FOUND = "mask", "network"
+"Where the lesions of a summary come from."
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Lesion:
     dist_ventricle_mm: float
     "Gap to the nearest lateral ventricle, face to face: 0 where they touch or overlap, nan without a ventricle."
     dist_cortex_mm: float
-    "The same to the nearest cerebral cortex."
+    "Gap to the nearest cerebral cortex, likewise."
     main_region: int
     "Region code with the largest share, ventricles and CSF only where there is nothing else; 0 is outside the brain."
     regions: tuple[tuple[int, float], ...]
@@ -56,7 +59,7 @@ class Part:
     ventricle_share: float
     "Share of its surface at a lateral ventricle."
     cortex_share: float
-    "The same at the cerebral cortex."
+    "Share of its surface at the cerebral cortex."
     dist_ventricle_mm: float
     dist_cortex_mm: float
     main_region: int
@@ -71,7 +74,7 @@ class Pieces:
     part: NDArray[np.int32]
     "Part of the lesion; 0 outside, and in what is too small."
     volume_mm3: float
-    "Of each piece."
+    "Volume of each piece."
     index: NDArray[np.intp]
     "Flat index of the scan voxel that holds the piece's centre; -1 outside."
     points_mm: Reals
@@ -85,17 +88,17 @@ class LesionReport:
     lesions: tuple[Lesion, ...]
     "Largest first; without components below the minimum volume."
     parts: tuple[Part, ...]
-    "By lesion, the largest of each first."
+    "Ordered by lesion, the largest part of each first."
     cubes: tuple[Cubes, ...]
     "The isotropic voxels of each part."
-    placed: Placed
+    components: LesionComponents
     pieces: Pieces
     labels: NDArray[np.uint16]
     "(I, J, K) lesion of each voxel of the scan's grid; 0 also for what is too small."
     part_labels: NDArray[np.uint16]
     "(I, J, K) part of each voxel."
-    segmentation: Segmentation
-    "Corrected under lesions."
+    anatomy: Anatomy
+    "What was segmented, corrected under lesions."
     corrected_voxels: int
     ventricle_mm: Reals
     "(M,) gap of each piece to the lateral ventricles; nan without these."
@@ -107,7 +110,7 @@ class LesionReport:
 
     @property
     def mask_volume_mm3(self) -> float:
-        return len(self.placed.voxels) * self.placed.voxel_volume_mm3
+        return len(self.components.voxels) * self.components.voxel_volume_mm3
 
 
 def findings(lesions: Sequence[Lesion], options: LesionOptions) -> str:

@@ -22,7 +22,7 @@ from bidsseg.lesions.masks import CONNECTIVITY, THICK_MM, Reals, apply
 from bidsseg.lesions.measures import at_pieces, composition
 from bidsseg.lesions.records import Lesion, LesionReport, Part, findings
 from bidsseg.lesions.zones import OUTSIDE, ZONES, zone_by_voxel
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
 
 TOO_SMALL, NOT_IN_SCAN = "too-small", "outside-scan"
 LESION_CODES = (25, 57)
@@ -140,7 +140,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def _total(report: LesionReport) -> Load:
-    brain = float((report.segmentation.tissue > 0).sum()) * report.segmentation.voxel_volume_mm3
+    brain = float((report.anatomy.tissue > 0).sum()) * report.anatomy.voxel_volume_mm3
     total, count = report.mask_volume_mm3, len(report.lesions)
     largest = max((lesion.volume_mm3 for lesion in report.lesions), default=0.0)
     return Load("total", "all", None, count, count, total, _share(total, brain), _share(total, total), largest)
@@ -165,25 +165,25 @@ def _zones(report: LesionReport, level: str, found: Sequence[Lesion] | Sequence[
 
 def _voxels(report: LesionReport) -> list[Load]:
     """Loads by the zone of each voxel."""
-    tissue = at_pieces(report.segmentation.tissue, report.pieces)
+    tissue = at_pieces(report.anatomy.tissue, report.pieces)
     zones = zone_by_voxel(tissue, report.ventricle_mm, report.cortex_mm, report.options.near_mm)
     return _by_column(report, "voxel", ZONES, zones)
 
 
 def small_volumes_mm3(report: LesionReport) -> Reals:
     """Volumes of the components below the minimum volume."""
-    return report.placed.volumes_mm3[len(report.lesions) :]
+    return report.components.volumes_mm3[len(report.lesions) :]
 
 
 def not_in_scan_mm3(report: LesionReport) -> Reals:
     """Volumes of the mask's lesion voxels outside the scan's field of view."""
-    return np.full(int((report.placed.component == 0).sum()), report.placed.voxel_volume_mm3)
+    return np.full(int((report.components.component == 0).sum()), report.components.voxel_volume_mm3)
 
 
 def _labels(report: LesionReport, scheme: Scheme) -> list[Load]:
-    codes = report.segmentation.labels(scheme)
+    codes = report.anatomy.labels(scheme)
     volumes = composition(report.pieces.component, report.pieces, codes, len(report.lesions))
-    sizes = np.bincount(codes.reshape(-1)) * report.segmentation.voxel_volume_mm3
+    sizes = np.bincount(codes.reshape(-1)) * report.anatomy.voxel_volume_mm3
     names = {0: OUTSIDE} | {label.index: label.name for label in label_table(scheme)}
     rows = _columns(volumes, sorted(names), report)
     level = scheme.rstrip("s")
@@ -300,21 +300,21 @@ def write_lesions(
 
 def regions_with_lesions(report: LesionReport) -> NDArray[np.uint16]:
     """The corrected region map with lesions painted over as 25 (left) and 57 (right)."""
-    codes = report.segmentation.labels("regions").copy()
+    codes = report.anatomy.labels("regions").copy()
     lesion = report.labels > 0
-    codes[lesion] = np.array(LESION_CODES)[_sides(report.segmentation, np.argwhere(lesion))]
+    codes[lesion] = np.array(LESION_CODES)[_sides(report.anatomy, np.argwhere(lesion))]
     return codes
 
 
-def _sides(segmentation: Segmentation, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+def _sides(anatomy: Anatomy, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
     """0 left, 1 right of voxels (N, 3); on the midline, by the plane halfway between the two halves of the cerebrum."""
-    side: NDArray[np.intp] = segmentation.side[tuple(voxels.T)].astype(np.intp)
-    midline = np.isin(segmentation.tissue[tuple(voxels.T)], [TISSUE[name] for name in MIDLINE_TISSUES])
-    white = segmentation.tissue == TISSUE["white-matter"]
-    halves = [np.argwhere(white & (segmentation.side == which)) for which in (0, 1)]
+    side: NDArray[np.intp] = anatomy.side[tuple(voxels.T)].astype(np.intp)
+    midline = np.isin(anatomy.tissue[tuple(voxels.T)], [TISSUE[name] for name in MIDLINE_TISSUES])
+    white = anatomy.tissue == TISSUE["white-matter"]
+    halves = [np.argwhere(white & (anatomy.side == which)) for which in (0, 1)]
     if midline.any() and all(len(half) for half in halves):
-        left, right = (apply(segmentation.affine, half.mean(0)) for half in halves)
-        beyond = (apply(segmentation.affine, voxels[midline]) - (left + right) / 2) @ (right - left)
+        left, right = (apply(anatomy.affine, half.mean(0)) for half in halves)
+        beyond = (apply(anatomy.affine, voxels[midline]) - (left + right) / 2) @ (right - left)
         side[midline] = beyond > 0
     return side
 

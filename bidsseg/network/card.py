@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bidsseg.errors import FileError
-from bidsseg.files import json_content, write_text
+from bidsseg.files import json_content, sha256_of, write_text
 from bidsseg.labels import N_PARCELS, TISSUES, gyri
 from bidsseg.network.config import UNetConfig
 
@@ -28,7 +27,7 @@ class ModelCard:
     version: str
     architecture: UNetConfig
     sha256: str
-    "Of weights.safetensors."
+    "Checksum of weights.safetensors."
     tissues: tuple[str, ...] = TISSUES
     parcels: tuple[str, ...] = ()
     "Abbreviations of the gyri, in the order of the parcel head."
@@ -39,14 +38,6 @@ class ModelCard:
     "Written by ``brainseg-cli evaluate --card``."
     quality: dict[str, Any] = field(default_factory=dict)
     "How confidence becomes expected Dice (``bidsseg.quality.expectation.Calibration``); by ``brainseg-cli calibrate``."
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):  # what lies there may be larger than memory
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -29,7 +29,7 @@ HEAD_THRESHOLD = 0.08
 "Normalised grey value above which a voxel may belong to the head."
 HEAD_MARGIN_MM = 6
 BRAIN_MARGIN_MM = 12
-"Of CSF around the brain: what lies farther off is background."
+"Width of CSF around the brain: what lies farther off is background."
 HALVES_OVERLAP_MM = 32
 BLOCKS_AT_ONCE = 32_768
 PASSES = 2
@@ -169,7 +169,7 @@ class _Look(NamedTuple):
     """What the network's body makes of a box."""
 
     features: list[Features]
-    "Of the box as it lies, and of its mirror image if asked for."
+    "Features of the box, and of its mirror image if asked for."
     brain: NDArray[np.bool_]
     "(I/4, J/4, K/4), rounded up: ``find_brain``."
     near: NDArray[np.bool_]
@@ -243,7 +243,7 @@ def _along_axis(axis: int, first: int, last: int) -> Box:
 
 
 def _pad(volume: Floats, box: Box, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
-    """A box of the volume amid zeros, as evenly as alignment lets, of sides that the network divides.
+    """A box of the volume padded with zeros to sides that the network divides, as evenly as alignment lets.
 
     Returns it with the number of zeros before it along each axis.
     """

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, float16
 
 from bidsseg.errors import FileError
-from bidsseg.files import whole
+from bidsseg.files import sha256_of, whole
 from bidsseg.labels import TISSUES, gyri
 from bidsseg.network.card import (
     DEFAULT_MODEL,
@@ -21,7 +21,6 @@ from bidsseg.network.card import (
     check_weights,
     folder_of,
     read_card,
-    sha256_of,
     write_card,
 )
 from bidsseg.network.config import UNetConfig

@@ -1,4 +1,4 @@
-"""How far the answers to several contrasts of one session agree."""
+"""The agreement of the labels from several contrasts of one session."""
 
 from __future__ import annotations
 

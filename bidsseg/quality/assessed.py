@@ -1,4 +1,4 @@
-"""One scan from its voxels to labels with a verdict: what ``predict`` and the Python interfaces share."""
+"""Segments and assesses one scan; ``predict`` and the Python interface share it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bidsseg.imaging.image import Image
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
 from bidsseg.quality.assessment import Assessment, assess
-from bidsseg.quality.coverage import geometry
+from bidsseg.quality.coverage import field_of_view
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
@@ -33,6 +33,6 @@ def segment_and_assess(scan: Image, model: Model, options: PredictOptions, bias_
     prepared = prepare(scan, bias_correction, options.threads or 2)
     given = answer(prepared, model, options)
     evidence, found = examine(given, model, options), native(given, options.gyri)
-    assessment = assess(evidence, geometry(scan), calibration_from(model.card.quality))
+    assessment = assess(evidence, field_of_view(scan), calibration_from(model.card.quality))
     attached = replace(found, scan=scan, assessment=assessment)
     return AssessedScan(attached, evidence, assessment, prepared.warnings)

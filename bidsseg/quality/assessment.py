@@ -1,4 +1,4 @@
-"""From the evidence of an answer to a verdict in words that a person can act on.
+"""Turns the evidence of a segmentation into a verdict with reasons that a person can act on.
 
 *fail*: something went wrong. *check*: something that an eye can settle. What is expected of a scan is held against what
 scans of its kind reach (see ``expectation``), so that thick slices alone are no reason.
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.labels import LOBAR_TISSUES, TISSUE, Scheme, label_table
-from bidsseg.quality.coverage import Geometry, coverage_doubts, is_whole
+from bidsseg.errors import some_of
+from bidsseg.labels import FLUID, LOBAR_TISSUES, TISSUE, Scheme, is_fluid, label_table
+from bidsseg.quality.coverage import FieldOfView, coverage_doubts, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import Calibration, Expectation, expect
 from bidsseg.quality.usual import (
@@ -29,16 +30,14 @@ from bidsseg.quality.usual import (
 from bidsseg.segmentation.result import Segmentation
 
 INTRACRANIAL_MM3 = (900e3, 2200e3)
-"Of adults: less or more means a wrong voxel size, or scalp taken for brain."
+"Range of adults: less or more means a wrong voxel size, or scalp taken for brain."
 IMPOSSIBLE_MM3 = (700e3, 2600e3)
 "Less or more of a whole head is no adult's."
 LEAST_BRAIN_MM3 = 100e3
 VERY_ODD = 1.5
-"Of ``oddness``: as far outside the usual range as one and a half of its half widths."
+"``oddness`` of a value that lies one and a half half-widths outside the usual range."
 LOPSIDED = 2.5
 "Times the usual bound of asymmetry."
-GROWS_IN_DISEASE = frozenset({4, 5, 14, 15, 24, 43, 44})
-"Fluid, whose large volume is a finding, not an error."
 NAMED_AT_MOST = 4
 
 
@@ -63,7 +62,7 @@ class Assessment:
         return self.expectation.expected if self.expectation else {}
 
 
-def assess(evidence: Evidence, view: Geometry, calibration: Calibration | None) -> Assessment:
+def assess(evidence: Evidence, view: FieldOfView, calibration: Calibration | None) -> Assessment:
     """Weigh everything: fail where something went wrong, check where something calls for a look."""
     expectation = expect(evidence, view, calibration) if calibration else None
     bad, doubts = [], []
@@ -106,7 +105,7 @@ def orientation_doubts(evidence: Evidence) -> list[str]:
     return doubts
 
 
-def volume_doubts(evidence: Evidence, view: Geometry) -> list[str]:
+def volume_doubts(evidence: Evidence, view: FieldOfView) -> list[str]:
     """Volumes and left-right differences far from what is usual, where the whole brain is in view."""
     if not is_whole(evidence, view):
         return []
@@ -124,9 +123,9 @@ def volume_doubts(evidence: Evidence, view: Geometry) -> list[str]:
         if limit is not None and abs(asymmetry) > LOPSIDED * limit * widening(view.slice_mm)
     ]
     if strange:
-        doubts.append(f"volumes far from the usual: {_some([_name(code) for code in strange])}")
+        doubts.append(f"volumes far from the usual: {some_of([_name(code) for code in strange], NAMED_AT_MOST)}")
     if lopsided:
-        doubts.append(f"left and right differ more than is usual: {_some(lopsided)}")
+        doubts.append(f"left and right differ more than is usual: {some_of(lopsided, NAMED_AT_MOST)}")
     return [*doubts, *ratio_doubts(evidence, widening(view.slice_mm))]
 
 
@@ -148,16 +147,13 @@ def ratio_doubts(evidence: Evidence, wider: float) -> list[str]:
 
 def _grown_fluid(evidence: Evidence, code: int) -> bool:
     usual = references()["regions"][code]
-    return code in GROWS_IN_DISEASE and evidence.sums["regions"][code].voxels > usual.middle * evidence.intracranial_mm3
+    return (
+        is_fluid("regions", code) and evidence.sums["regions"][code].voxels > usual.middle * evidence.intracranial_mm3
+    )
 
 
 def _name(code: int, scheme: Scheme = "regions") -> str:
     return next(label.name for label in label_table(scheme) if label.index == code)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-    return ", ".join(names[:NAMED_AT_MOST]) + more
 
 
 def quality_file(
@@ -192,10 +188,12 @@ def quality(segmentation: Segmentation) -> dict[str, Any]:
     """Numbers that tell a doubtful segmentation from a good one."""
     brain = segmentation.tissue > 0
     cerebrum = np.isin(segmentation.tissue, [TISSUE[name] for name in LOBAR_TISSUES])
+    solid = brain & ~np.isin(segmentation.tissue, [TISSUE[name] for name in FLUID])
     left = int((cerebrum & (segmentation.side == 0)).sum())
     right = int((cerebrum & (segmentation.side == 1)).sum())
     return {
         "IntracranialVolumeMm3": round(float(brain.sum()) * segmentation.voxel_volume_mm3, 1),
+        "BrainParenchymalFraction": round(float(solid.sum() / max(brain.sum(), 1)), 4),
         "CerebralAsymmetry": round((left - right) / max(left + right, 1), 4),
         "MeanConfidence": round(float(segmentation.confidence[brain].mean(dtype=np.float64)), 4)
         if brain.any()

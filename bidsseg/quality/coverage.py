@@ -1,4 +1,4 @@
-"""What of the head is in view: slices, their thickness, and where the field of view cuts the brain."""
+"""The field of view of a scan: its slices, their thickness, and where it cuts the brain."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BEYOND_MM = 3.0
 "What may be missing of the brain beyond a whole slice: it holds under 1 % of it."
 FEWEST_SLICES = 10
 THICKEST_MM = 8.0
-"That was studied."
+"The thickest slices that the calibration studied."
 SHORTEST_MM = 80.0
 
 
 @dataclass(frozen=True)
-class Geometry:
+class FieldOfView:
     """The scan's field of view, which quality depends on."""
 
     slices: int
@@ -31,16 +31,18 @@ class Geometry:
     smallest_extent_mm: float
     "The field of view's shortest side."
     axis: int = 2
-    "That slices lie along: 0 sagittal, 1 coronal, 2 axial ones."
+    "The axis of the largest spacing: 0 for sagittal slices, 1 for coronal, 2 for axial ones."
 
 
-def geometry(image: Image) -> Geometry:
+def field_of_view(image: Image) -> FieldOfView:
     """The field of view of a scan."""
     spacing = voxel_spacing_mm(image.affine)
     thickest = int(np.argmax(spacing))
     extent = [n * mm for n, mm in zip(image.data.shape, spacing, strict=True)]
     axis = int(np.argmax(np.abs(image.affine[:3, thickest])))
-    return Geometry(image.data.shape[thickest], round(float(spacing[thickest]), 3), round(float(min(extent)), 1), axis)
+    return FieldOfView(
+        image.data.shape[thickest], round(float(spacing[thickest]), 3), round(float(min(extent)), 1), axis
+    )
 
 
 def cap_mm2(radius_mm: float, depth_mm: float) -> float:
@@ -48,7 +50,7 @@ def cap_mm2(radius_mm: float, depth_mm: float) -> float:
     return math.pi * max(2 * radius_mm - depth_mm, 0.0) * depth_mm
 
 
-def cut_faces(evidence: Evidence, view: Geometry) -> list[str]:
+def cut_faces(evidence: Evidence, view: FieldOfView) -> list[str]:
     """Faces of the field of view that cut off more of the brain than a slice and ``BEYOND_MM``, as of a sphere.
 
     One thick slice at the vertex may hold 30 cm2 of brain: without the next one hardly anything is missing.
@@ -61,17 +63,17 @@ def cut_faces(evidence: Evidence, view: Geometry) -> list[str]:
     return found
 
 
-def is_cut(evidence: Evidence, view: Geometry) -> bool:
+def is_cut(evidence: Evidence, view: FieldOfView) -> bool:
     """Whether the field of view ends within the brain."""
     return bool(cut_faces(evidence, view))
 
 
-def is_whole(evidence: Evidence, view: Geometry) -> bool:
+def is_whole(evidence: Evidence, view: FieldOfView) -> bool:
     """Whether all of the brain is in view, so that volumes and places can be compared with the usual."""
     return not is_cut(evidence, view) and view.slices >= FEWEST_SLICES
 
 
-def coverage_doubts(evidence: Evidence, view: Geometry) -> list[str]:
+def coverage_doubts(evidence: Evidence, view: FieldOfView) -> list[str]:
     """A field of view that cuts the brain, or shows little of it."""
     doubts = [
         f"the field of view cuts the brain at the {face} ({evidence.cut_mm2[face] / 100:.0f} cm2)"

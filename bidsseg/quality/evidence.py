@@ -1,4 +1,4 @@
-"""What the network's probabilities tell about its own answer: sums per label, where labels lie, where the brain is cut.
+"""Evidence from the network's probabilities: sums per label, positions of labels, and where the brain is cut.
 
 Everything here is measured; what it means is decided in ``assessment``.
 """
@@ -16,6 +16,7 @@ from scipy import ndimage
 from bidsseg.imaging.arrays import Floats, as_float32, box_around
 from bidsseg.imaging.grid import Grid, turned_back
 from bidsseg.labels import (
+    FLUID,
     N_GYRI,
     TISSUE,
     TISSUES,
@@ -36,15 +37,14 @@ TALLIED = ("voxels", "probable", "inside", "i", "j", "k")
 "Sums over voxels: their number, the label's probability everywhere and where it was chosen, and their indices."
 SCORED: tuple[Scheme, ...] = ("regions", "lobes")
 FACES = ("left", "right", "back", "front", "bottom", "top")
-"Of the field of view, in the order of the RAS axes."
-FLUID = ("csf", "lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle")
+"Faces of the field of view, in the order of the RAS axes."
 LEAST = 0.01
 "Voxels less likely than this to be brain are left out."
 SLICES_AT_ONCE = 8
 "Sagittal ones; their probabilities fit into a processor's cache."
 FEW_DEEP_VOXELS = 500
 MARGIN_VOXELS = 4
-"Of the white matter's box, so that it holds cortex on all sides."
+"Margin of the box of white matter, so that it holds cortex on all sides."
 NO_WEIGHT = 1e-4
 DARK = 0.1
 "Grey value, of the brain's 0-1, that background stays below."
@@ -77,16 +77,16 @@ class Evidence:
     """What is known of one answer without a second opinion."""
 
     sums: dict[str, dict[int, Sums]]
-    "By scheme of ``SCORED`` and code."
+    "Sums by scheme of ``SCORED`` and code."
     intracranial_mm3: float
     cut_mm2: dict[str, float] = field(default_factory=dict)
     "Brain without fluid on each face of the field of view."
     cerebellum_cut_mm2: float = 0.0
     "Cerebellum on the lowest slice."
     unevenness: float = 0.0
-    "Of white matter: how much it varies over a few mm, of the brain's grey values 0-1; 0 where too little is seen."
+    "Variation of white matter over a few mm, where the brain has grey values 0-1; 0 where too little is in view."
     noise: float = 0.0
-    "Of white matter: how much voxels differ from the mean of their neighbours, of the brain's grey values 0-1."
+    "Difference of white-matter voxels from the mean of their neighbours, where the brain has grey values 0-1."
     white_over_grey: float = 0.0
     "Mean of white matter less that of cortex, in the scan normalised to 0-1; positive as in T1w, negative as in FLAIR."
     fluid_over_white: float = 0.0
@@ -116,7 +116,7 @@ def collect(found: Probabilities, volume: Floats, grid: Grid) -> Evidence:
     tissue = np.zeros(found.tissue.shape[1:], np.uint8)
     tallies: dict[Scheme, Tally] = {scheme: np.zeros((_n_codes(scheme), len(TALLIED))) for scheme in SCORED}
     for voxels in some_slices_at_a_time(found):
-        tissue[voxels.place] = voxels.factors[0]
+        tissue[voxels.indices] = voxels.factors[0]
         for scheme, tally in tallies.items():
             tally += tallied(voxels, scheme)
     solid = (tissue > 0) & ~_members(FLUID)[tissue]
@@ -207,7 +207,7 @@ class Voxels(NamedTuple):
     "(lobe parts, N) probabilities."
     factors: tuple[Indices, Indices, Indices]
     "The most likely tissue, side and lobe part, (N,) each."
-    place: tuple[Indices, Indices, Indices]
+    indices: tuple[Indices, Indices, Indices]
     "Indices in the box, (N,) each."
 
 
@@ -251,16 +251,16 @@ def tallied(voxels: Voxels, scheme: Scheme) -> Tally:
     lookup, size = part_codes(scheme), _n_codes(scheme)
     codes = lookup[voxels.factors]
     inside = np.bincount(codes, probability_of_chosen(voxels, codes, lookup), minlength=size)
-    places = (np.bincount(codes, index, minlength=size) for index in voxels.place)
-    return np.stack((np.bincount(codes, minlength=size), probable_voxels(voxels, lookup, size), inside, *places), 1)
+    index_sums = (np.bincount(codes, index, minlength=size) for index in voxels.indices)
+    return np.stack((np.bincount(codes, minlength=size), probable_voxels(voxels, lookup, size), inside, *index_sums), 1)
 
 
 def label_sums(tally: Tally, scheme: Scheme, origin: tuple[int, int, int]) -> dict[int, Sums]:
     """``Sums`` of every label of a scheme, also of those that were chosen nowhere, from the tally of a box."""
     sums = {}
     for code in (label.index for label in label_table(scheme)):
-        voxels, probable, inside, *places = tally[code]
-        i, j, k = (round(float(p / voxels + o), 2) if voxels else 0.0 for p, o in zip(places, origin, strict=True))
+        voxels, probable, inside, *index_sums = tally[code]
+        i, j, k = (round(float(p / voxels + o), 2) if voxels else 0.0 for p, o in zip(index_sums, origin, strict=True))
         sums[code] = Sums(float(voxels), round(float(probable), 2), round(float(inside), 2), (i, j, k))
     return sums
 

@@ -1,4 +1,4 @@
-"""What Dice to expect of an answer, and what Dice scans of its kind can reach.
+"""The Dice to be expected of a segmentation, and the Dice that scans of its kind can reach.
 
 Both are logistic functions, with an offset for each label, fitted by ``brainseg-cli calibrate`` on held-out scans of
 every kind, clean and damaged, and kept in the model's card. What a kind of scan can reach depends on its slices, its
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.errors import UserError
-from bidsseg.quality.coverage import SHORTEST_MM, Geometry, is_cut, is_whole
+from bidsseg.labels import CSF
+from bidsseg.quality.coverage import SHORTEST_MM, FieldOfView, is_cut, is_whole
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.usual import MOST_ODD, label_oddness, layout
 
@@ -48,11 +49,11 @@ LEAST_SPREAD = 0.02
 WIDEST_MM = 120.0
 "Fewer slices than cover so much show a part of the brain."
 T1W_CONTRAST = 0.1
-"By which white matter is brighter than cortex in T1w, of 0-1."
+"White matter is brighter than cortex by at least this in T1w, where the brain has grey values 0-1."
 SURROUNDED = 0.15
 "Share of bright voxels around the brain, from which on it is a whole head."
 USUAL_LAYOUT = -0.25
-"Of ``Evidence.layout_fit``, for a whole brain that lies as it should."
+"Usual ``Evidence.layout_fit`` of a whole brain in the right orientation."
 Row = NDArray[np.float64]
 
 
@@ -62,7 +63,7 @@ class Curve:
 
     weights: list[float]
     offsets: dict[str, float]
-    "By code, added to the logit."
+    "Offsets by code, added to the logit."
 
     def __call__(self, codes: list[int], rows: Row) -> dict[int, float]:
         """Dice by code, 0-1, from the features (N, F) of N labels."""
@@ -75,9 +76,9 @@ class Calibration:
     """How evidence becomes expected Dice; in the model's card."""
 
     expected: dict[str, Curve]
-    "By scheme, of ``FEATURES``."
+    "Curves of ``FEATURES`` by scheme."
     reachable: dict[str, Curve]
-    "By scheme, of ``KIND``."
+    "Curves of ``KIND`` by scheme."
     usual: list[float]
     "Mean of ``FEATURES`` over clean scans."
     spread: list[float]
@@ -87,7 +88,7 @@ class Calibration:
     check_above: float
     "Shortfall above which it deserves a look."
     about: dict[str, Any] = field(default_factory=dict)
-    "What it was fitted on, and how well it foretells scans that it was not fitted on."
+    "What it was fitted on, and how well it predicts scans that it was not fitted on."
     features: tuple[str, ...] = FEATURES
 
     def as_json(self) -> dict[str, Any]:
@@ -137,13 +138,13 @@ class Expectation:
         return self.reach - self.dice
 
 
-def expected_labels(evidence: Evidence, view: Geometry, scheme: str) -> list[int]:
+def expected_labels(evidence: Evidence, view: FieldOfView, scheme: str) -> list[int]:
     """Codes that the scan should show: all of the scheme but fluid around the brain, or those found in part of it."""
     cut = is_cut(evidence, view)
-    return [code for code, s in evidence.sums[scheme].items() if code != 24 and (s.voxels > 0 or not cut)]
+    return [code for code, s in evidence.sums[scheme].items() if code != CSF and (s.voxels > 0 or not cut)]
 
 
-def kind(evidence: Evidence, view: Geometry) -> list[float]:
+def kind(evidence: Evidence, view: FieldOfView) -> list[float]:
     """``KIND`` of a scan, known without the truth."""
     few = max(math.log(WIDEST_MM / max(view.slices * view.slice_mm, 1.0)), 0.0)
     return [
@@ -158,7 +159,7 @@ def kind(evidence: Evidence, view: Geometry) -> list[float]:
     ]
 
 
-def features(evidence: Evidence, view: Geometry, scheme: str) -> tuple[list[int], Row]:
+def features(evidence: Evidence, view: FieldOfView, scheme: str) -> tuple[list[int], Row]:
     """Codes (N,) and their ``FEATURES`` (N, F); volumes and places count where the whole brain is in view."""
     codes = expected_labels(evidence, view, scheme)
     whole = is_whole(evidence, view)
@@ -184,7 +185,7 @@ def _logit(share: float) -> float:
     return math.log(share / (1 - share))
 
 
-def expect(evidence: Evidence, view: Geometry, calibration: Calibration) -> Expectation | None:
+def expect(evidence: Evidence, view: FieldOfView, calibration: Calibration) -> Expectation | None:
     """Expected and reachable Dice of every label that the scan should show; None where it shows no region."""
     expected: dict[str, dict[int, float]] = {}
     reachable: dict[str, dict[int, float]] = {}

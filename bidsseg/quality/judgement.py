@@ -1,4 +1,4 @@
-"""From the network's answer to all that is known of it without a second opinion."""
+"""The evidence that an answer of the network holds about its own quality."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bidsseg.segmentation.pipeline import Answer
 
 
 def examine(given: Answer, model: Model, options: PredictOptions) -> Evidence:
-    """What an answer tells about itself, and how the scan lies, for which the network may be asked again."""
+    """The evidence in an answer, and the orientation that fits best, for which the network may run again."""
     evidence = collect(given.probabilities, given.volume, given.grid)
     return with_orientation(
         evidence, given.probabilities, given.volume, quick_look(model, options), min(given.grid.along_scan.shape)

@@ -1,6 +1,6 @@
-"""Which way up a head lies, told by the layout of its tissues rather than by its header.
+"""The orientation of a head, found from the layout of its tissues rather than from its header.
 
-The network knows fluid, grey and white matter in a head that lies wrongly too, and where they are tells how it lies:
+The network also finds fluid, grey and white matter in a head of wrong orientation, and their layout shows the true one:
 their layout is compared, in all orientations, with an atlas of the training brains. That costs next to nothing and asks
 the network nothing new. Only where another orientation fits better is the scan looked at in that orientation, with
 a single coarse look of the network, which can propose a third; the orientation whose own look fits the atlas best wins.
@@ -19,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import Floats, along, resampling_matrix
-from bidsseg.labels import TISSUES
+from bidsseg.labels import FLUID, TISSUES
 from bidsseg.network.inference import LOOK_MM, PredictOptions, Probabilities, coarse_look
 from bidsseg.network.weights import Model
 from bidsseg.quality.coverage import SHORTEST_MM
-from bidsseg.quality.evidence import FLUID, Evidence
+from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.usual import DIRECTIONS
 
 WHITE = ("white-matter", "cerebellum-white-matter", "brainstem", "ventral-dc", "pallidum")
 GREY_KIND, WHITE_KIND, FLUID_KIND = 1, 2, 3
 N_KINDS = 4
-"Of tissue: background, grey, white, fluid."
+"Kinds of tissue: background, grey, white, fluid."
 ATLAS_FILE = "tissue_atlas.npz"
 ATLAS_VOXELS = 24
 "Along each side of a cube, which can be turned at will."
@@ -39,14 +39,14 @@ BRAIN_MM = 105.0
 BRAIN_LIMITS_MM = (30.0, 140.0)
 "Cube root of the volume of grey and white matter that can be a brain's, or a part of it; else there is no layout."
 LEAST_FREQUENCY = 0.01
-"Of a kind of tissue at a place of the atlas: nothing is impossible."
+"Lower bound on the frequency of a kind of tissue anywhere in the atlas: nothing is impossible."
 NO_FIT = -1.0
 "Where hardly any brain was found."
 CLEARLY = 0.08
 "Log-likelihood for each voxel of the atlas, by which another orientation must fit better to be named."
 MOST_LOOKS = 3
 Turn = tuple[tuple[int, ...], tuple[int, ...]]
-"Order of the axes, and the axes reversed afterwards. Left and right are never told apart, which no image shows."
+"Order of the axes, and the axes reversed afterwards. Left and right are never exchanged: no image shows them."
 AS_STORED: Turn = ((0, 1, 2), ())
 Look = Callable[[Floats], Floats]
 "From a normalised 1 mm volume to the tissue probabilities (19, i, j, k) of every fourth voxel or so."

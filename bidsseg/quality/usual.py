@@ -1,4 +1,4 @@
-"""What is usual in the training population: volumes, places, sides and grey over white matter of every label."""
+"""Usual values in the training population: volumes, positions, asymmetries, and ratios of grey to white matter."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.labels import label_table, other_sides
+from bidsseg.labels import LOBAR_TISSUES, codes_in_lobe, label_table, other_sides
 from bidsseg.quality.evidence import Evidence
 
 MOST_ODD = 4.0
 LEAST_HALF_WIDTH = math.log(1.25)
-"Of a usual range: a dozen brains, outlined by one team, differ less than brains and outlines do."
+"Narrowest usual range: a dozen brains outlined by one team differ less than brains and outlines do."
 MIXED_BY_A_MM = 0.05
 FEW_VOXELS = 50
-"Of 1 mm3: the place of a smaller label says little."
+"Voxels of 1 mm3: the position of a smaller label says little."
 VOLUMES_FILE, RATIOS_FILE = "reference_volumes.tsv", "lobe_ratios.tsv"
 "Tables that ``brainseg-cli reference`` writes."
-CORTEX_OF_LOBE = {"frontal": 1301, "parietal": 1306, "temporal": 1305, "occipital": 1304}
-"Codes of regions, left; the right side's are 1000 more."
+LOBES = ("frontal", "parietal", "temporal", "occipital")
+"Lobes whose ratio of grey to white matter is known."
 DIRECTIONS = (("left", "right"), ("back", "front"), ("bottom", "top"))
-WHITE_AFTER_CORTEX = 1900
-"From the code of a lobe's cortex to that of its white matter."
 
 
 @dataclass(frozen=True)
@@ -133,10 +131,8 @@ def usual_ratios() -> dict[str, tuple[float, float]]:
 def lobe_ratios(voxels: Mapping[int, float]) -> dict[str, float]:
     """By lobe, cortex over white matter, both sides together, from numbers of voxels by code of regions."""
     found = {}
-    for lobe, left in CORTEX_OF_LOBE.items():
-        cortex, white = (
-            sum(voxels.get(code, 0.0) for code in (first, first + 1000)) for first in (left, left + WHITE_AFTER_CORTEX)
-        )
+    for lobe in LOBES:
+        cortex, white = (sum(voxels.get(code, 0.0) for code in codes_in_lobe(tissue, lobe)) for tissue in LOBAR_TISSUES)
         if cortex and white:
             found[lobe] = cortex / white
     return found

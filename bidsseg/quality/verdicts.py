@@ -1,4 +1,4 @@
-"""The verdict on a scan, in words that are the same on the terminal, in tables, pages and files.
+"""The verdict on a scan and its wording, which is the same on the terminal, in tables, on pages and in files.
 
 No numpy: it is read when a run starts.
 """
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 TITLES = {"pass": "Pass", "check": "Check", "fail": "Fail"}
-"By verdict, best first."
+"Titles of the verdicts, best first."
 KEYS = ("Verdict", "Reasons")
-"Of a quality file."
+"Keys of the verdict in a quality file."
 AGREEMENT, WITH = "ContrastAgreement", "ContrastAgreementWith"
-"Keys of the file that tells how far the contrasts of a session agree."
+"Keys of the file that says how far the contrasts of a session agree."
 LOW_AGREEMENT = 0.5
 "Mean Dice over regions of two contrasts below which a scan needs a look."
 
@@ -27,8 +27,8 @@ def verdict(assessed: tuple[str, Sequence[str]], agreement: float | None) -> tup
     word, reasons = assessed
     if agreement is None or not agreement < LOW_AGREEMENT:
         return word, list(reasons)
-    told = f"the answers from the session's contrasts agree little: mean Dice {agreement:.2f}"
-    return ("check" if word == "pass" else word), [*reasons, told]
+    reason = f"the contrasts of this session give inconsistent labels: mean Dice {agreement:.2f}"
+    return ("check" if word == "pass" else word), [*reasons, reason]
 
 
 def judged(quality: Mapping[str, Any], agreement: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Volumes as a reader compares them: left beside right, and beside healthy people where their ranges are known."""
+"""Charts of volumes: left beside right, with the ranges of healthy people where these are known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bidsseg.files import read_tsv
 from bidsseg.labels import SCHEMES, Label, label_table
-from bidsseg.report.mosaic import readable_name
+from bidsseg.segmentation.mosaic import readable_name
 
 UNKNOWN_COLOR = "#888888"
 

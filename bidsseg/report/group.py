@@ -48,7 +48,7 @@ class Column:
     """Something measured in every scan of a kind."""
 
     scheme: str
-    "Of labels; for lesions total, zone or lobe, and those of ``COUNTED``."
+    "Label scheme; for lesions total, zone or lobe, and those of ``COUNTED``."
     key: str
     "Code of the label, or name of the lesions' place."
     name: str
@@ -79,7 +79,7 @@ class Cohort:
 
     entries: list[Entry] = field(default_factory=list)
     rows: list[Floats] = field(default_factory=list)
-    "By entry, (columns,) each: volumes in mL, counts in ``COUNTED`` columns; nan where not measured."
+    "Values of each entry, (columns,): volumes in mL, counts in ``COUNTED`` columns; nan where not measured."
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -162,7 +162,7 @@ class Statistics:
 
     ml: Distribution
     share: Distribution
-    "Of volume over intracranial volume, in percent."
+    "Volume over intracranial volume, in percent."
     z: Floats
     "(entries, columns) of the shares; of the volumes of lesions."
 

@@ -1,4 +1,4 @@
-"""All participants together: tidy tables, and a page that shows who stands out.
+"""Tidy tables of all participants, and the page that shows who stands out.
 
 Scans are read one after the other and written on at once, so that the tables cost no memory; only the numbers that the
 page shows are kept.
@@ -34,6 +34,7 @@ NOT_COLUMNS = ("Outputs", "SourceBytes", "SourceStartSHA256", "Sources", "LabelS
 "Keys of quality files that say nothing about quality."
 QC_DESCRIPTIONS = {
     "IntracranialVolumeMm3": {"Description": "Volume of brain and surrounding fluid.", "Units": "mm^3"},
+    "BrainParenchymalFraction": {"Description": "Brain without fluid over the intracranial volume."},
     "CerebralAsymmetry": {"Description": "Left less right cerebrum, over both."},
     "MeanConfidence": {"Description": "Mean probability of the chosen labels over the brain."},
     "EdgeFraction": {"Description": "Largest share of brain on a face of the field of view."},
@@ -62,7 +63,7 @@ class Source:
     """Results, and whose they are."""
 
     found: ScanOutputs | LesionOutputs | ParticipantOutputs
-    "Of a scan, of its lesions, or of changes of lesions."
+    "Outputs of a scan, of its lesions, or of changes of lesions."
     participant: str
     session: str
     suffix: str
@@ -88,7 +89,7 @@ def run(out_dir: Path) -> None:
     """Write group_volumes.tsv, group_qc.tsv, group_lesions.tsv, group_lesionchanges.tsv (each with its data dictionary)
     and group.html.
 
-    Raises ``NothingSelected`` where no scan has been segmented. What cannot be read is left out, and told.
+    Raises ``NothingSelected`` where no scan has been segmented. What cannot be read is left out with a warning.
     """
     gathered = Gathered(Cohort())
     with ExitStack() as files:
@@ -159,7 +160,9 @@ def _add_scan(gathered: Gathered, source: Source, found: ScanOutputs, table: Tex
     if not isinstance(quality, dict):
         raise ValueError("the quality file is not a JSON object")
     volumes = read_table(found.volumes, list(VOLUME_COLUMNS))
-    entry = Entry(*source.cells, anchor=found.anchor, quality=told(judged(quality, read_json(found.agreement))))
+    entry = Entry(
+        *source.cells, anchor=found.anchor, quality=quality_cells(judged(quality, read_json(found.agreement)))
+    )
     numbers = gathered.cohort.numbers_of_volumes(volumes)
     _write_rows(table, source, volumes)
     gathered.cohort.add(entry, numbers)
@@ -192,7 +195,7 @@ def _write_rows(table: TextIO, source: Source, found: Table) -> None:
     table.writelines(f"{prefix}\t" + "\t".join(map(harmless, row)) + "\n" for row in found.rows)
 
 
-def told(quality: Mapping[str, Any]) -> dict[str, str]:
+def quality_cells(quality: Mapping[str, Any]) -> dict[str, str]:
     """The cells of a quality file: numbers and words as they are, lists as one line."""
     cells = {}
     for key, value in quality.items():

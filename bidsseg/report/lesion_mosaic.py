@@ -13,7 +13,7 @@ from PIL import ImageDraw
 from bidsseg.imaging.image import Image
 from bidsseg.lesions.records import LesionReport
 from bidsseg.lesions.zones import ZONES
-from bidsseg.report.mosaic import (
+from bidsseg.segmentation.mosaic import (
     GAP_PX,
     LEGEND_ROW_PX,
     MAX_COLUMNS,
@@ -37,7 +37,7 @@ from bidsseg.report.mosaic import (
 )
 
 ZONE_COLORS = ("#e6194b", "#ffb000", "#3cb44b", "#00b5d8", "#c77dff", "#9a9a9a")
-"Of ``ZONES``, in their order; told apart on grey and on white, also without red or green."
+"Colours of ``ZONES``, in their order; distinct on grey and on white, also for the colour-blind."
 OPACITY, OUTLINE_OPACITY = 0.6, 1.0
 
 
@@ -52,7 +52,7 @@ def zone_mosaic(path: Path, image: Image, report: LesionReport) -> None:
 
     Shown are the slices that hold the most lesion, at some distance from one another, in the box of the brain.
     """
-    regions = report.segmentation.labels("regions")
+    regions = report.anatomy.labels("regions")
     scene = scene_of(image, regions, "regions")
     grid = image.grid
     colors = np.array([(0, 0, 0), *(tuple(bytes.fromhex(color[1:])) for color in ZONE_COLORS)], np.uint8)

@@ -1,4 +1,4 @@
-"""What a participant's page tells of lesions, read from the files on disk: findings, zones, tables, change."""
+"""The lesions on a participant's page, read from the files on disk: findings, zones, tables and changes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from bidsseg.bids.outputs import LesionOutputs, ParticipantOutputs
 from bidsseg.bids.session_order import in_time
 from bidsseg.files import read_json, read_tsv
 from bidsseg.lesions.changes import STATUSES
+from bidsseg.lesions.records import FOUND
 from bidsseg.lesions.zones import MCDONALD_SITES, ZONES
 from bidsseg.report.lesion_mosaic import ZONE_COLORS
 
-LESION_ROWS = 40
+LESION_ROWS = 100
 COLUMNS = {
     "part": "Part",
     "lesion": "Lesion",
@@ -51,14 +52,27 @@ TITLES = {
 
 
 @dataclass(frozen=True)
+class LesionRow:
+    """A row of a table of lesions, and where in the viewer its lesion lies."""
+
+    cells: list[str]
+    lesion: str = ""
+    "Number of the lesion; empty in rows that have no place."
+    centre_mm: str = ""
+    "RAS, three numbers with spaces between."
+
+
+@dataclass(frozen=True)
 class LesionTable:
     """A table of lesions, cut to what a page can hold."""
 
     title: str
     path: str
     header: list[str]
-    rows: list[list[str]]
+    rows: list[LesionRow]
     left_out: int
+    is_list: bool
+    "Whether it holds each lesion of a session."
 
 
 @dataclass(frozen=True)
@@ -82,9 +96,11 @@ class SessionLesions:
     """One session's lesions."""
 
     title: str
+    base: str
+    "Beginning of the names of its files."
     mask: str
     how: str
-    "What the mask holds, and how lesions were told apart."
+    "What kind of mask it is, and how lesions were separated."
     findings: str
     warnings: list[str]
     zones: list[ZoneRow]
@@ -104,7 +120,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Lesions:
-    """All that the page tells of lesions."""
+    """Everything that the page shows of lesions."""
 
     sessions: list[SessionLesions]
     changes: Changes | None
@@ -126,10 +142,10 @@ def read_lesions(out_dir: Path, subject: str, sessions: Iterable[str]) -> Lesion
     described.sort(key=lambda lesions: (order.index(session_of(lesions)), lesions.base))
     found = [session_lesions(out_dir, lesions) for lesions in described]
     changes = read_changes(participant)
-    told = {table.path for session in found for table in session.tables}
-    told |= {changes.table.path} if changes and changes.table else set()
+    shown = {table.path for session in found for table in session.tables}
+    shown |= {changes.table.path} if changes and changes.table else set()
     tables = (lesion_table(out_dir, path) for path in participant.lesion_tables())
-    others = [table for table in tables if table is not None and table.path not in told]
+    others = [table for table in tables if table is not None and table.path not in shown]
     masked = {session_of(lesions) for lesions in described}
     unmasked = [f"session {name}" if name else "the only session" for name in sessions if name not in masked]
     return Lesions(found, changes, others, unmasked)
@@ -153,6 +169,7 @@ def session_lesions(out_dir: Path, lesions: LesionOutputs) -> SessionLesions:
     )
     return SessionLesions(
         title=" · ".join(filter(None, title)),
+        base=lesions.base.name,
         mask=str(content.get("Mask", "unknown")),
         how=_how(content),
         findings=str(content.get("Findings", "")),
@@ -164,12 +181,28 @@ def session_lesions(out_dir: Path, lesions: LesionOutputs) -> SessionLesions:
 
 
 def _how(content: Mapping[str, Any]) -> str:
+    if content.get("LesionsFrom") == FOUND:
+        return f"{_found(content)}; {_counted(content)}"
     kind = {"binary": "binary", "labels": "labelled lesions"}.get(str(content.get("MaskKind")), "")
     if not kind:
         kind = f"probabilities, lesion from {content.get('Threshold', '?')}"
+    return f"{kind}; {_counted(content)}"
+
+
+def _found(content: Mapping[str, Any]) -> str:
+    """How the network found the lesions, and how much its load depends on the threshold."""
+    told = f"found by the network, threshold {content.get('LesionThreshold', '?')}"
+    try:
+        least, most = map(float, content["LesionLoadRangeMl"])
+        return f"{told}; load {float(content['LesionLoadMl']):.1f} mL, {least:.1f} to {most:.1f} at other thresholds"
+    except (KeyError, TypeError, ValueError):
+        return told
+
+
+def _counted(content: Mapping[str, Any]) -> str:
     least = (content.get(key, "?") for key in ("MinimumVolumeMm3", "MinimumLongAxisMm", "ContactToleranceMm"))
     volume, axis, gap = least
-    return f"{kind}; components from {volume} mm³; findings from {axis} mm; contact up to {gap} mm"
+    return f"components from {volume} mm³; findings from {axis} mm; contact up to {gap} mm"
 
 
 def zone_rows(loads: Path) -> list[ZoneRow]:
@@ -229,10 +262,20 @@ def lesion_table(out_dir: Path, path: Path) -> LesionTable | None:
         return None
     worth = [row for row in rows if row.get("level") != "region" and row.get("volume_mm3") != "0"]
     columns = [name for name in COLUMNS if name in rows[0]]
-    cells = [[rounded(row.get(name)) for name in columns] for row in worth[:LESION_ROWS]]
+    shown = [lesion_row(row, columns) for row in worth[:LESION_ROWS]]
     title = " · ".join(TITLES.get(part.partition("-")[2], part) for part in path.name.split("_")[1:-1])
     where = path.relative_to(out_dir).as_posix()
-    return LesionTable(title, where, [COLUMNS[name] for name in columns], cells, len(rows) - len(cells))
+    return LesionTable(
+        title, where, [COLUMNS[name] for name in columns], shown, len(rows) - len(shown), TITLES["lesions"] in title
+    )
+
+
+def lesion_row(row: Mapping[str, str], columns: Sequence[str]) -> LesionRow:
+    """Cells for reading; rows about one lesion or part, in a session's own table, have a place."""
+    cells = [rounded(row.get(name)) for name in columns]
+    centre = [rounded(row.get(f"centroid_{axis}_mm")) for axis in "xyz"]
+    number = row.get("lesion", "")
+    return LesionRow(cells, number, " ".join(centre)) if number.isdigit() and all(centre) else LesionRow(cells)
 
 
 def rounded(cell: str | None) -> str:
@@ -242,19 +285,3 @@ def rounded(cell: str | None) -> str:
     except ValueError:
         return "" if cell in (None, "n/a") else str(cell).replace(",", ", ")
     return "" if math.isnan(number) else f"{number:.4g}"
-
-
-def zones_of_lesions(lesions: LesionOutputs) -> dict[str, Any] | None:
-    """For the viewer: zones with their colours, and the place of each lesion's zone among them by its number."""
-    try:
-        numbers = {int(row["lesion"]): row["zone"] for row in read_tsv(lesions.table) if row["lesion"].isdigit()}
-    except (OSError, ValueError, KeyError, csv.Error):
-        return None
-    zones = [{"name": name.replace("-", " "), "color": color} for name, color in zip(ZONES, ZONE_COLORS, strict=True)]
-    return {"zones": zones, "zone_of": _by_number(numbers)}
-
-
-def _by_number(zones: Mapping[int, str]) -> Sequence[int]:
-    """1 + place of the zone by number of the lesion, from 0; 1 for a zone that is none of ours."""
-    named = (zones.get(number, "") for number in range(max(zones, default=0) + 1))
-    return [1 + ZONES.index(zone) if zone in ZONES else 1 for zone in named]

@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from bidsseg.bids.outputs import OutputSettings
+from bidsseg.spaces import TEMPLATE
 
 N4 = "Tustison NJ et al. N4ITK: improved N3 bias correction. IEEE Trans Med Imaging 29, 2010. 10.1109/TMI.2010.2046908"
 UNET = "Ronneberger O, Fischer P, Brox T. U-Net. MICCAI 2015. 10.1007/978-3-319-24574-4_28"
@@ -18,11 +19,18 @@ BRAINCOLOR = (
 MCDONALD = "Thompson AJ et al. Diagnosis of multiple sclerosis. Lancet Neurol 17, 2018. 10.1016/S1474-4422(17)30470-2"
 MATTES = "Mattes D et al. PET-CT image registration. IEEE Trans Med Imaging 22, 2003. 10.1109/TMI.2003.809072"
 LESIONS_TEXT = (
-    "Lesions are the connected components of the lesion masks given, on a 1 mm isotropic grid (26 neighbours, across "
+    "{source}. Lesions are the connected components of the masks, on a 1 mm isotropic grid (26 neighbours, across "
     "thick slices through faces alone). Confluent lesions were split into parts at their necks; lesions and parts were "
     "put into regions, lobes and one zone after the sites of the 2017 McDonald criteria (Thompson et al. 2018). "
     "Sessions of a participant were registered rigidly to the first by mutual information (Mattes et al. 2003), and "
     "lesions followed by overlap. "
+)
+GIVEN_LESIONS = "Lesion masks were given"
+FOUND_LESIONS = (
+    "Where no lesion mask was given, a small convolutional network found lesions in FLAIR images (weights SHA-256 "
+    "{weights}, threshold {0:g} in thick slices, {1:g} in thin ones), "
+    "from distances to the grey values of cortex and white matter and the "
+    "probabilities of tissues"
 )
 FUSION_TEXT = (
     "For the segmentations marked fused, the images of a session were registered rigidly by mutual information (Mattes "
@@ -40,7 +48,7 @@ def methods_text(
     recipe: OutputSettings, modalities: tuple[str, ...], with_lesions: bool = False, with_fusion: bool = False
 ) -> str:
     """Markdown: what was done, with versions and references."""
-    more = FUSION_TEXT * with_fusion + LESIONS_TEXT * with_lesions
+    more = FUSION_TEXT * with_fusion + LESIONS_TEXT.format(source=_lesion_source(recipe)) * with_lesions
     n4 = ""
     if recipe.bias_correction:
         n4 = (
@@ -48,7 +56,8 @@ def methods_text(
             + _version("SimpleITK")
             + "). "
         )
-    places = {"orig": "the scan's own grid", "1mm": "a 1 mm isotropic grid"}
+    common = f"that of {TEMPLATE}, by registration of labels"
+    places = {"orig": "the scan's own grid", "1mm": "a 1 mm isotropic grid", TEMPLATE: common}
     where = " and ".join(places[space] for space in recipe.spaces)
     what = "; ".join(ANATOMY[scheme] for scheme in recipe.schemes)
     references = [N4] * recipe.bias_correction + [UNET, SYNTHSEG, NIPYPE, PYBIDS]
@@ -67,6 +76,12 @@ def methods_text(
         f"{platform.python_version()}.\n\n"
         "# References\n\n" + "".join(f"- {reference}\n" for reference in references)
     )
+
+
+def _lesion_source(recipe: OutputSettings) -> str:
+    if not recipe.lesion_weights_sha256:
+        return GIVEN_LESIONS
+    return FOUND_LESIONS.format(*recipe.lesion_thresholds, weights=recipe.lesion_weights_sha256[:12])
 
 
 def _version(package: str) -> str:

@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image as Pillow
 
 from bidsseg import __version__
 from bidsseg.bids.outputs import (
-    LesionOutputs,
     ParticipantOutputs,
     ScanOutputs,
     failure_beside,
     finished_scans,
-    lesions_beside,
     methods_file,
 )
 from bidsseg.errors import FileError, failure_from
@@ -33,16 +30,18 @@ from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.quality.verdicts import TITLES, judged, verdict_of
 from bidsseg.report.charts import Chart, label_title, read_charts
 from bidsseg.report.html import NIIVUE, packed, write_page
-from bidsseg.report.lesions import SessionLesions, read_lesions, zones_of_lesions
+from bidsseg.report.lesion_layer import lesion_layer
+from bidsseg.report.lesions import SessionLesions, read_lesions
+from bidsseg.report.time_charts import read_time_charts
 from bidsseg.report.viewer import ViewerVolumes, embed
 
 PAGE_BYTES = 14_500_000
 MARGIN_BYTES = 600_000
 "Left for tables and text."
 PICTURE_SHARE = 0.3
-"Of what the viewer's own code leaves."
+"Share of the page that pictures may take, of what the viewer's own code leaves."
 LESION_PICTURE_SHARE = 0.15
-"The same, for pictures of lesions."
+"The same share for pictures of lesions."
 PICTURE_QUALITIES = ((1900, 82), (1500, 78), (1100, 72), (800, 65))
 "(width in pixels, JPEG quality), best first."
 PROVENANCE = ("SoftwareVersion", "Model", "WeightsSHA256", "BiasFieldCorrection", "Sources")
@@ -56,6 +55,10 @@ MEASURES = {
     ),
     "ContrastAgreement": ("Agreement", "Mean Dice with the session's answers from other contrasts"),
     "IntracranialVolumeMm3": ("Intracranial volume", "Brain and the fluid around it"),
+    "BrainParenchymalFraction": (
+        "Brain parenchymal fraction",
+        "Brain without ventricles and other fluid, over the intracranial volume",
+    ),
     "MeanConfidence": ("Mean confidence", "Mean probability of the chosen labels; 1 is certain"),
     "CerebralAsymmetry": ("Asymmetry", "Left less right cerebrum, over both"),
     "EdgeFraction": ("Cut by the edge", "Largest share of brain on a face of the field of view"),
@@ -73,9 +76,9 @@ class Measure:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page tells of one scan."""
+    """What the page shows of one scan."""
 
-    place: ScanOutputs
+    outputs: ScanOutputs
     quality: Mapping[str, Any]
     charts: list[Chart]
     problems: list[str]
@@ -83,15 +86,15 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        return self.place.anchor
+        return self.outputs.anchor
 
     @property
     def title(self) -> str:
         """Session, contrast, and the other entities."""
-        entities = {key: value for key, value in self.place.scan.entities if key not in ("sub", "ses")}
-        session = f"Session {self.place.scan.session}" if self.place.scan.session else ""
+        entities = {key: value for key, value in self.outputs.scan.entities if key not in ("sub", "ses")}
+        session = f"Session {self.outputs.scan.session}" if self.outputs.scan.session else ""
         others = (f"{key}-{value}" for key, value in entities.items())
-        return " · ".join(part for part in (session, self.place.scan.suffix, *others) if part)
+        return " · ".join(part for part in (session, self.outputs.scan.suffix, *others) if part)
 
     @property
     def verdict(self) -> str | None:
@@ -114,13 +117,13 @@ class Section:
 
     def schemes(self) -> list[Scheme]:
         """Those with a label image on the scan's own grid."""
-        return [scheme for scheme in SCHEMES if self.place.labels(scheme).exists()]
+        return [scheme for scheme in SCHEMES if self.outputs.labels(scheme).exists()]
 
     @property
     def figures(self) -> list[tuple[str, str]]:
         """(scheme, path from the page) of the pictures on disk."""
-        paths = ((scheme, self.place.figure(scheme)) for scheme in SCHEMES)
-        return [(scheme, path.relative_to(self.place.out).as_posix()) for scheme, path in paths if path.exists()]
+        paths = ((scheme, self.outputs.figure(scheme)) for scheme in SCHEMES)
+        return [(scheme, path.relative_to(self.outputs.out).as_posix()) for scheme, path in paths if path.exists()]
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,11 @@ class Failure:
 def participant_report(out_dir: Path, subject: str) -> Path:
     """Write OUT/sub-<subject>.html, whole or not at all, from the participant's derivatives; returns its path."""
     subject = subject.removeprefix("sub-")
-    sections = [section(place) for place in finished_scans(out_dir, subject)]
+    sections = [section(outputs) for outputs in finished_scans(out_dir, subject)]
     path = ParticipantOutputs(out_dir, subject).report
     room = PAGE_BYTES - MARGIN_BYTES - len(packed(NIIVUE))
     pictures = {s.anchor: picture(s, int(room * PICTURE_SHARE / len(sections))) for s in sections}
-    lesions = read_lesions(out_dir, subject, dict.fromkeys(s.place.scan.session or "" for s in sections))
+    lesions = read_lesions(out_dir, subject, dict.fromkeys(s.outputs.scan.session or "" for s in sections))
     pictures |= lesion_pictures(out_dir, lesions.sessions, int(room * LESION_PICTURE_SHARE))
     room -= sum(len(text) for text in pictures.values())
     volumes = [viewer_data(s, room // len(sections)) for s in sections]
@@ -151,7 +154,9 @@ def participant_report(out_dir: Path, subject: str) -> Path:
         sections=sections,
         pictures=pictures,
         volumes=[found for found in volumes if found],
+        time_charts=read_time_charts(ParticipantOutputs(out_dir, subject).volumes_over_time),
         lesions=lesions,
+        layers={found["data"]["lesions"]["base"] for found in volumes if found and "lesions" in found["data"]},
         failures=failures(out_dir, subject),
         methods=methods(out_dir),
         provenance=PROVENANCE,
@@ -161,20 +166,20 @@ def participant_report(out_dir: Path, subject: str) -> Path:
     return path
 
 
-def section(place: ScanOutputs) -> Section:
-    """Read a scan's quality and volumes; what cannot be read is told on the page."""
+def section(outputs: ScanOutputs) -> Section:
+    """Read a scan's quality and volumes; the page names what cannot be read."""
     problems: list[str] = []
     quality: Mapping[str, Any] = {}
     charts: list[Chart] = []
     try:
-        quality = judged(as_mapping(json_content(place.quality)), read_json(place.agreement))
+        quality = judged(as_mapping(json_content(outputs.quality)), read_json(outputs.agreement))
     except (OSError, ValueError) as error:
-        problems.append(f"{place.quality.name} could not be read ({error})")
+        problems.append(f"{outputs.quality.name} could not be read ({error})")
     try:
-        charts = read_charts(place.volumes, float(quality.get("IntracranialVolumeMm3", 0)) / 1000)
+        charts = read_charts(outputs.volumes, float(quality.get("IntracranialVolumeMm3", 0)) / 1000)
     except (OSError, ValueError, KeyError) as error:
-        problems.append(f"{place.volumes.name} could not be read ({error})")
-    return Section(place, quality, charts, problems)
+        problems.append(f"{outputs.volumes.name} could not be read ({error})")
+    return Section(outputs, quality, charts, problems)
 
 
 def as_mapping(content: Any) -> Mapping[str, Any]:
@@ -199,7 +204,7 @@ def measure(name: str, value: float) -> Measure:
 
 def picture(scan: Section, max_bytes: int) -> str:
     """The first picture of a scan as a JPEG data URI that fits; empty where there is none."""
-    return jpeg(scan.place.out / scan.figures[0][1], max_bytes) if scan.figures else ""
+    return jpeg(scan.outputs.out / scan.figures[0][1], max_bytes) if scan.figures else ""
 
 
 def lesion_pictures(out_dir: Path, sessions: Sequence[SessionLesions], max_bytes: int) -> dict[str, str]:
@@ -228,11 +233,11 @@ def jpeg(path: Path, max_bytes: int) -> str:
 def viewer_data(scan: Section, max_bytes: int) -> dict[str, Any] | None:
     """What the viewer shows of a scan; None, and a line among its problems, where that is not possible."""
     try:
-        labels = {scheme: load(scan.place.labels(scheme)) for scheme in scan.schemes()}
+        labels: dict[str, Image] = {scheme: load(scan.outputs.labels(scheme)) for scheme in scan.schemes()}
         if not labels:
             return None
-        found, lesions = lesion_image(scan, next(iter(labels.values())))
-        embedded = embed(load(scan.place.preprocessed), labels | ({"lesions": lesions} if lesions else {}), max_bytes)
+        layer = lesion_layer(scan.outputs, next(iter(labels.values())))
+        embedded = embed(load(scan.outputs.preprocessed), {**labels, **layer.codes}, max_bytes, layer.probability)
     except (FileError, ValueError) as error:
         scan.problems.append(f"not in the viewer: {error}")
         return None
@@ -240,8 +245,8 @@ def viewer_data(scan: Section, max_bytes: int) -> dict[str, Any] | None:
         scan.problems.append("not in the viewer: too many scans for one page")
         return None
     data = script_data(scan, embedded)
-    if found is not None:
-        data["lesions"] = zones_of_lesions(found)
+    if layer.about:
+        data["lesions"] = layer.about
     return {"anchor": scan.anchor, "title": scan.title, "embedded": embedded, "data": data}
 
 
@@ -268,18 +273,6 @@ def script_data(scan: Section, embedded: ViewerVolumes) -> dict[str, Any]:
     return {"title": scan.title, "codes": embedded.codes, "schemes": schemes, "spacing_mm": embedded.spacing_mm}
 
 
-def lesion_image(scan: Section, labels: Image) -> tuple[LesionOutputs, Image] | tuple[None, None]:
-    """The files about lesions whose image is on the grid of the labels, and the image, if it has lesions in it."""
-    for lesions in lesions_beside(scan.place):
-        try:
-            found = load(lesions.image)
-        except FileError:  # no lesions: an image of zeros
-            continue
-        if found.data.shape == labels.data.shape and np.allclose(found.affine, labels.affine, atol=1e-3):
-            return lesions, found
-    return None, None
-
-
 def failures(out_dir: Path, subject: str) -> list[Failure]:
     """The participant's scans that failed, from the logs."""
     logs = ParticipantOutputs(out_dir, subject).logs()
@@ -287,7 +280,7 @@ def failures(out_dir: Path, subject: str) -> list[Failure]:
 
 
 def reason_and_log(path: Path) -> tuple[str, str]:
-    """What a log tells in one line, and the end of the log."""
+    """The failure in one line, and the end of the log."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:

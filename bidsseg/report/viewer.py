@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from bidsseg.imaging.arrays import along, box_around, resampling_matrix
 from bidsseg.imaging.grid import Grid, restored
 from bidsseg.imaging.image import Image, nifti_bytes
-from bidsseg.report.mosaic import grey_levels, to_ras_order, widened
+from bidsseg.segmentation.mosaic import grey_levels, to_ras_order, widened
 
-CODE_BITS = 15
-HIGHEST_CODE = 2**CODE_BITS - 1
+HIGHEST_CODE = 2**15 - 1
 ENTIRE = (slice(None), slice(None), slice(None))
 QUALITIES = ((1.0, 1), (1.0, 4), (1.5, 4), (2.0, 4), (3.0, 8))
 "(finest spacing in mm, step of the grey values), best first."
@@ -32,12 +31,14 @@ class ViewerVolumes:
     rows: str
     "uint16 on the same grid: the row of each voxel in ``codes``."
     codes: dict[str, list[int]]
-    "By scheme, the code of every row: so all schemes need one volume."
+    "The code of every row, by scheme: so all schemes need one volume."
     spacing_mm: tuple[float, float, float]
+    percent: str = ""
+    "uint8 on the same grid, the probability of lesion in percent; empty where none is known."
 
     @property
     def size(self) -> int:
-        return len(self.grey) + len(self.rows)
+        return len(self.grey) + len(self.rows) + len(self.percent)
 
 
 @dataclass(frozen=True)
@@ -51,27 +52,36 @@ class Axis:
     "Whether the scan's own voxels are smaller than the shown ones."
 
 
-def embed(one_mm: Image, labels: Mapping[str, Image], max_bytes: int) -> ViewerVolumes | None:
+def embed(
+    one_mm: Image, labels: Mapping[str, Image], max_bytes: int, probability: Image | None = None
+) -> ViewerVolumes | None:
     """Pack a scan (on its 1 mm grid) and its label images in the best quality that fits; None if none does.
 
-    The labels lie on the scan's own grid. Shown voxels are never finer than the scan's: along thick slices, they are
-    the slices themselves. Raises ``ValueError`` if the images do not belong together.
+    The labels and the probability of lesion (0-1) lie on the scan's own grid. Shown voxels are never finer than the
+    scan's: along thick slices, they are the slices themselves. Raises ``ValueError`` if the images do not belong
+    together.
     """
     first = next(iter(labels.values()))
     grid = first.grid.along_scan
-    if one_mm.data.shape != first.grid.shape or any(label.data.shape != first.data.shape for label in labels.values()):
+    others = [*labels.values(), *([probability] if probability else [])]
+    if one_mm.data.shape != first.grid.shape or any(other.data.shape != first.data.shape for other in others):
         raise ValueError(f"scan {one_mm.data.shape} and labels {first.data.shape} are not on matching grids")
     ordered = {name: to_ras_order(label.data, grid) for name, label in labels.items()}
+    percent = None if probability is None else to_ras_order(np.rint(100 * probability.data), grid)
     volume = restored(one_mm.data, first.grid)
     for spacing_mm, step in QUALITIES:
-        found = _pack(volume, ordered, grid, (spacing_mm, step))
+        found = _pack(volume, ordered, percent, grid, (spacing_mm, step))
         if found.size <= max_bytes:
             return found
     return None
 
 
 def _pack(
-    volume: NDArray[np.float32], ordered: Mapping[str, NDArray[np.float32]], grid: Grid, quality: tuple[float, int]
+    volume: NDArray[np.float32],
+    ordered: Mapping[str, NDArray[np.float32]],
+    percent: NDArray[np.float32] | None,
+    grid: Grid,
+    quality: tuple[float, int],
 ) -> ViewerVolumes:
     finest_mm, step = quality
     first = next(iter(ordered.values()))
@@ -83,7 +93,8 @@ def _pack(
     rows, codes_of_row = rows_and_codes(shown)
     affine = shown_affine(axes, grid)
     i, j, k = (axis.spacing_mm for axis in axes)
-    return ViewerVolumes(as_text(grey, affine), as_text(rows, affine), codes_of_row, (i, j, k))
+    chance = "" if percent is None else as_text(_nearest(percent, axes).astype(np.uint8), affine)
+    return ViewerVolumes(as_text(grey, affine), as_text(rows, affine), codes_of_row, (i, j, k), chance)
 
 
 def shown_axis(side: slice, spacing_mm: float, finest_mm: float) -> Axis:
@@ -135,13 +146,14 @@ def rows_and_codes(shown: Mapping[str, NDArray[np.uint16]]) -> tuple[NDArray[np.
     rows: NDArray[np.int64] = np.zeros(next(iter(shown.values())).shape, np.int64)
     codes_of_row: dict[str, list[int]] = {}
     for name, codes in shown.items():  # rows stay few, so that counting is quicker than sorting
-        keys = rows << CODE_BITS | codes
+        span = int(codes.max()) + 1
+        keys = rows * span + codes
         kinds = np.flatnonzero(np.bincount(keys.reshape(-1)))
         number = np.zeros(kinds[-1] + 1, np.int64)
         number[kinds] = np.arange(len(kinds))
         rows = number[keys]
-        codes_of_row = {known: [row[kind >> CODE_BITS] for kind in kinds] for known, row in codes_of_row.items()}
-        codes_of_row[name] = (kinds & HIGHEST_CODE).tolist()
+        codes_of_row = {known: [row[kind // span] for kind in kinds] for known, row in codes_of_row.items()}
+        codes_of_row[name] = (kinds % span).tolist()
     return rows.astype(np.uint16), codes_of_row
 
 

@@ -45,10 +45,10 @@ def decide_on_native_grid(found: Probabilities, grid: Grid, gyri: bool, max_floa
         to_native_axes(whole.tissue, grid),
         to_native_axes(whole.side, grid),
         to_native_axes(whole.parcel, grid),
-        to_native_axes(whole.confidence, grid),
         grid.native_affine,
         gyri,
-        edge_fraction(whole.tissue),
+        confidence=to_native_axes(whole.confidence, grid),
+        edge_fraction=edge_fraction(whole.tissue),
     )
 
 

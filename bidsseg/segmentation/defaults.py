@@ -1,4 +1,4 @@
-"""What every way into the segmentation does unless it is asked otherwise. No imports: ``--help`` reads it."""
+"""Defaults of the segmentation, for both commands and the Python interface. No imports: ``--help`` reads it."""
 
 BIAS_CORRECTION = True
 """N4 before the network.

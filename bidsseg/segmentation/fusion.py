@@ -1,4 +1,4 @@
-"""Several contrasts of one session: one answer on the grid of each, from the averaged probabilities of all.
+"""Fuses the contrasts of one session: averages their probabilities and labels the grid of each contrast.
 
 The contrasts are registered rigidly (``imaging.registration``); nothing is resampled but probabilities.
 """

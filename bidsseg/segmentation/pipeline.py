@@ -1,4 +1,4 @@
-"""The way of one scan from its voxels to probabilities and labels, written once.
+"""The engine: the steps from the voxels of one scan to probabilities and labels.
 
 ``predict``, the BIDS App, fusion, the studies behind quality control, evaluation and benchmarks all take it.
 """

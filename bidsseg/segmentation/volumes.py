@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.files import write_text
 from bidsseg.labels import Codes, Label, Scheme, label_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 VOLUME_COLUMNS = {
     "scheme": "Which division of the brain the row belongs to: regions, lobes or gyri.",
@@ -54,6 +57,21 @@ def volumes_of(
         mean = float(sums[label.index] / n) if n else float("nan")
         rows.append(Volume(label, n, n * voxel_volume_mm3, n / total, mean))
     return tuple(rows)
+
+
+def frame_of(rows: Sequence[Volume]) -> DataFrame:
+    """A table of pandas, by the numbers of the labels, with the columns of ``VOLUME_COLUMNS`` that volumes have."""
+    import pandas as pd
+
+    columns = {
+        "name": [row.label.name for row in rows],
+        "hemisphere": [row.label.hemisphere or None for row in rows],
+        "voxels": [row.voxels for row in rows],
+        "volume_mm3": [row.volume_mm3 for row in rows],
+        "fraction_of_intracranial": [row.fraction_of_intracranial for row in rows],
+        "confidence": [row.confidence for row in rows],
+    }
+    return pd.DataFrame(columns, index=pd.Index([row.label.index for row in rows], name="index"))
 
 
 def write_volumes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,16 +22,36 @@ FIXED_POINT = 1 << 16
 N_CLASSES = len(TISSUES) + N_KINDS
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """What contrasts there are to be."""
+
+    p_sequence: float = 0.75
+    "Share of palettes like a sequence; the others follow no rule."
+    sequences: tuple[tuple[str, float], ...] = (("T1w", 0.3), ("FLAIR", 0.4), ("T2w", 0.2), ("PDw", 0.1))
+    """Shares of ``SEQUENCES`` among these. FLAIR is the sequence of multiple sclerosis, and the only one whose white
+    matter is a little darker than its cortex."""
+    recolouring: tuple[float, float, float] = (0.25, 0.6, 0.15)
+    "Of real scans: new means for tissues, a curve through grey values, inversion."
+
+
 def _classes(packed: Tensor) -> Tensor:
     kind = (packed >> 12) & 15
     return torch.where(kind > 0, kind + (len(TISSUES) - 1), packed & 31).to(torch.int32)
 
 
-def render(packed: Tensor, scan: Tensor | None, p_recolour: float, difficulty: float, chance: Chance) -> Tensor:
+def render(
+    packed: Tensor,
+    scan: Tensor | None,
+    p_recolour: float,
+    difficulty: float,
+    chance: Chance,
+    mixture: Mixture | None = None,
+) -> Tensor:
     """Grey values (I, J, K) float32: a real scan, possibly recoloured, or classes with random means and noise."""
-    rng = chance.rng
+    rng, mixture = chance.rng, mixture or Mixture()
     classes = _classes(packed)  # (I, J, K) int32
-    means, deviations = upload(np.stack(_palette(rng)), packed.device)  # (N_CLASSES,) each
+    means, deviations = upload(np.stack(_palette(rng, mixture)), packed.device)  # (N_CLASSES,) each
     painted = chance.normal(packed.shape).mul_(deviations[classes]).add_(means[classes])
     if scan is None:
         return painted
@@ -37,7 +59,7 @@ def render(packed: Tensor, scan: Tensor | None, p_recolour: float, difficulty: f
     white = scan_means[TISSUE["white-matter"]]
     lesioned = _shift_lesions(scan, classes, (rng.uniform(0.5, 0.9) - 1) * white)
     if rng.random() < p_recolour:
-        how = rng.choice(3, p=(0.25, 0.6, 0.15))
+        how = rng.choice(3, p=mixture.recolouring)
         if how == 0:
             texture = scan - scan_means[classes]
             coloured = means[classes] + rng.uniform(0.2, 1.2) * int(rng.choice([-1, 1])) * texture
@@ -99,8 +121,6 @@ SEQUENCES = {
     "T2w": {"grey": 0.5, "white": 0.35, "fluid": 0.95, "lesion": 0.7},
     "PDw": {"grey": 0.8, "white": 0.65, "fluid": 0.7, "lesion": 0.9},
 }
-# FLAIR is the sequence of multiple sclerosis, and the only one whose white matter is a little darker than its cortex.
-SHARES = {"T1w": 0.3, "FLAIR": 0.4, "T2w": 0.2, "PDw": 0.1}
 P_BRIGHT_SCALP = 0.5
 "Share of palettes whose fat, below the skin and in the marrow, is brighter than white matter."
 FATTY = tuple(OUTER_CODES.index(code) + 1 for code in (507, 516))
@@ -111,17 +131,18 @@ P_WEAK = 0.3
 "Share of sequences with little contrast of grey and white matter, as in spin-echo T1w."
 
 
-def _palette(rng: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Means and standard deviations of the grey-value classes: three in four like a sequence, others without a rule."""
+def _palette(rng: Generator, mixture: Mixture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Means and standard deviations of the grey-value classes."""
     means = rng.uniform(0, 1, N_CLASSES)
     deviations = rng.uniform(0.005, 0.09, N_CLASSES)
-    if rng.random() < 0.75:
-        values = dict(SEQUENCES[rng.choice(list(SHARES), p=list(SHARES.values()))])
+    if rng.random() < mixture.p_sequence:
+        names, shares = zip(*mixture.sequences, strict=True)
+        values = dict(SEQUENCES[rng.choice(names, p=shares)])
         if rng.random() < P_WEAK:
             values["grey"] += rng.uniform(0, 0.7) * (values["white"] - values["grey"])
         jitter = rng.uniform(0.02, 0.08)
-        for names, group in ((_GREY, "grey"), (_WHITE, "white"), (_FLUID, "fluid")):
-            for name in names:
+        for tissues, group in ((_GREY, "grey"), (_WHITE, "white"), (_FLUID, "fluid")):
+            for name in tissues:
                 means[TISSUE[name]] = values[group] + rng.normal(0, jitter)
         means[len(TISSUES) - 1 + LESION_KIND] = values["lesion"] + rng.normal(0, 0.1)
         deviations *= 0.6

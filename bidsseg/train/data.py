@@ -29,11 +29,14 @@ from bidsseg.labels import (
     VERMIS_CODES,
     gyri,
 )
+from bidsseg.segmentation.anatomy import Anatomy
 
 logger = logging.getLogger(__name__)
 
 VALIDATION_SUBJECTS = ("sub-1015", "sub-1017", "sub-1036")
 VALIDATION_PATIENTS = ("sub-02", "sub-05", "sub-07")
+VALIDATION_MASK = "patient07"
+"Of ms-lesions-mni: the one that comes with scans. The lesion network never sees its lesions."
 CHOROID_KIND, VESSEL_KIND, LESION_KIND = 13, 14, 15
 OUTER_CODES = (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530, 85)
 HEADS_PER_BRAIN = 2
@@ -82,15 +85,6 @@ BRAINCOLOR_FIFTH_VENTRICLE = 15
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """Factor volumes of one shape: see ``bidsseg.labels``."""
-
-    tissue: NDArray[np.uint8]
-    side: NDArray[np.uint8]
-    parcel: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
 class Subject:
     """One training anatomy, in RAS at 1 mm."""
 
@@ -109,9 +103,9 @@ class Patient:
 
     name: str
     scans: dict[str, NDArray[np.float32]]
-    "By suffix: FLAIR, T1w, T2w."
+    "Scans by suffix: FLAIR, T1w, T2w."
     masks: dict[str, NDArray[np.bool_]]
-    "By label: lesion, ventricle, caps."
+    "Masks by label: lesion, ventricle, caps."
     affine: NDArray[np.float64]
 
 
@@ -315,7 +309,7 @@ def _read(path: Path) -> Subject:
 
 
 def together(heads: Sequence[Subject], brains: Sequence[Subject]) -> Iterator[Subject]:
-    """The heads, and every brain amid the surroundings of some of them."""
+    """The heads, and every brain within the surroundings of some of them."""
     yield from heads
     pairs = [
         (brain, heads[(number * HEADS_PER_BRAIN + turn) % len(heads)])
@@ -344,10 +338,11 @@ def load_brains(data: Path) -> list[Subject]:
     return [Subject(name, pack(anatomy), scan, brain_box(anatomy.tissue)) for name, anatomy, scan in found]
 
 
-def load_lesions(data: Path) -> list[NDArray[np.uint8]]:
-    """The MS lesion masks in MNI152 space (Lesjak et al. 2017), RAS, as uint8."""
+def load_lesions(data: Path, without: str | None = None) -> list[NDArray[np.uint8]]:
+    """The MS lesion masks in MNI152 space (Lesjak et al. 2017), RAS, as uint8; perhaps without one patient's."""
     paths = sorted((data / "ms-lesions-mni").glob("*label-lesion_mask.nii.gz"))
-    return [(load_ras(path)[0] > 0).astype(np.uint8) for path in paths]
+    kept = [path for path in paths if path.name.split("_")[0] != without]
+    return [(load_ras(path)[0] > 0).astype(np.uint8) for path in kept]
 
 
 def load_patients(data: Path) -> list[Patient]:

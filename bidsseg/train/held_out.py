@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bidsseg.imaging.image import Image, load
-from bidsseg.train.data import Anatomy, anatomy_from_braincolor, brain_folders, load_ras
+from bidsseg.segmentation.anatomy import Anatomy
+from bidsseg.train.data import anatomy_from_braincolor, brain_folders, load_ras
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from bidsseg.network.card import ModelCard
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.unet import UNet
 from bidsseg.network.weights import Model
-from bidsseg.report.mosaic import mosaic
+from bidsseg.segmentation.mosaic import mosaic
 from bidsseg.segmentation.pipeline import segment
 from bidsseg.train.held_out import validation_cases
 from bidsseg.train.loop import State

@@ -14,13 +14,13 @@ class TrainOptions:
     steps: int = 0
     "End after this many steps, if not after the hours; 0 sets no such end."
     learning_rate: float = 0.02
-    "Of Muon, for the convolutions."
+    "Peak learning rate of Muon, for the convolutions."
     head_learning_rate: float = 6e-3
-    "Of AdamW, for everything else."
+    "Peak learning rate of AdamW, for everything else."
     warmup_steps: int = 30
     weight_decay: float = 1e-4
     difficulty: tuple[float, float, float] = (0.1, 0.75, 0.35)
-    "Of the samples: at first, at its peak, at the end; 1 is the full recipe. Easier at last, to sharpen borders."
+    "Difficulty of the samples at first, at its peak, and at the end, where easy ones sharpen borders; 1 is all of it."
     peak: float = 0.6
     "Share of the training time at which samples are hardest."
     brain_blocks: int = 12_000
@@ -32,7 +32,7 @@ class TrainOptions:
     any_blocks: int = 2_000
     "2 mm voxels drawn from anywhere."
     parcel_blocks: int = 8_000
-    "Of the brain voxels, how many learn gyri."
+    "Number of brain voxels that learn gyri."
     balance: tuple[float, float] = (0.4, 0.0)
     "Class weights are frequency^-balance; from the first value to the second over the training."
     ema: float = 0.998

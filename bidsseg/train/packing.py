@@ -36,7 +36,7 @@ from bidsseg.train.data import (
 Arrays = dict[str, NDArray[Any]]
 
 STEP_OF_NOISE = 0.5
-"Of the noise's standard deviation: rounding then has 0.14 of it."
+"Step of rounding, in standard deviations of the noise: the error of rounding is then 0.14 of it."
 BRIGHT = 0.15
 "Share of the 99th percentile above which a clinical scan's voxel counts as head where its noise is measured."
 
@@ -172,5 +172,5 @@ def subjects_and_lesions(data: Path, cache: Path) -> tuple[list[Subject], list[N
 
 
 def subjects_of(known: TrainingSet) -> list[Subject]:
-    """Heads and brains amid them, in the order in which ``load_subjects`` gives them."""
+    """Heads, and brains within them, in the order in which ``load_subjects`` gives them."""
     return sorted(together(known.heads, known.brains), key=lambda subject: subject.name)

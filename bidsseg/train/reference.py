@@ -15,8 +15,9 @@ from scipy import stats
 from bidsseg.imaging.arrays import Floats
 from bidsseg.labels import LOBAR_TISSUES, SCHEMES, TISSUE, Scheme, code_lookup, label_table, other_sides
 from bidsseg.quality.reorientation import N_KINDS, kind_of_tissue, on_atlas_grid
-from bidsseg.quality.usual import CORTEX_OF_LOBE, lobe_ratios
-from bidsseg.train.data import Anatomy, brain_box, brain_folders, head_maps, load_brain, load_head
+from bidsseg.quality.usual import LOBES, lobe_ratios
+from bidsseg.segmentation.anatomy import Anatomy
+from bidsseg.train.data import brain_box, brain_folders, head_maps, load_brain, load_head
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +37,13 @@ class Measured:
     """One label of one brain."""
 
     fraction: float
-    "Of intracranial volume."
+    "Share of the intracranial volume."
     centre_mm: NDArray[np.float64]
     "(3,) from the middle of the brain's box, RAS."
 
 
 Brain = dict[Scheme, dict[int, Measured]]
-"By scheme and code."
+"Measures by scheme and code."
 
 
 def measured_brains(data: Path) -> list[Brain]:
@@ -66,7 +67,7 @@ def ratio_table(brains: Sequence[Brain]) -> list[tuple[object, ...]]:
     """
     ratios = [lobe_ratios({code: one.fraction for code, one in brain["regions"].items()}) for brain in brains]
     rows: list[tuple[object, ...]] = []
-    for lobe in CORTEX_OF_LOBE:
+    for lobe in LOBES:
         found = np.log([brain[lobe] for brain in ratios if lobe in brain])
         low, middle, high = interval(found, RATIO_INTERVAL)
         rows.append((lobe, *(f"{np.exp(x):.3f}" for x in (low, high, middle)), len(found)))

@@ -35,7 +35,7 @@ MIDDLE_MM = 35.0
 "Width of the part of the head that swells; about the reach of the lateral ventricles."
 SIDE_BIT = 1 << 5
 LESION_BITS = (LESION_KIND << 12) - (1 << 16)
-"Of a packed voxel, as a signed 16-bit number."
+"The bits of a lesion in a packed voxel, as a signed 16-bit number."
 STRIPPED = 0.02
 "Grey value up to which a brain-extracted scan shows no brain."
 KNOWN_MM = 4
@@ -134,17 +134,18 @@ def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chanc
     candidates = [source for source in material.sources if source.scan is not None or not real]
     source = candidates[rng.integers(len(candidates))]
     still = real and rng.random() < recipe.p_still
-    grid = _own_voxels(source.box, recipe) if still else _sampling_grid(source.box, recipe, difficulty, rng)
+    grid = _own_voxels(source.box, recipe) if still else sampling_grid(source.box, recipe, difficulty, rng)
     if flip := rng.random() < 0.5:
         grid = grid[:, ::-1]
-    packed = _gather(source.packed, _upsample(grid, recipe.shape, material.device))  # (I, J, K) int16
+    packed = gather(source.packed, upsample(grid, recipe.shape, material.device))  # (I, J, K) int16
     if flip:
         packed = torch.where(packed != 0, packed ^ SIDE_BIT, packed)
     if material.lesions and rng.random() < recipe.p_lesions * (0.5 + 0.5 * difficulty):
         count = len(material.lesions)
         for patient in rng.choice(count, min(count, int(rng.integers(1, 4))), replace=False):
-            packed = _paint_lesions(packed, grid, source.box, material.lesions[patient])
-    scan = _interpolate(source.scan, grid, recipe.shape) if real and source.scan is not None else None
+            lesion = lesions_fitted(packed, grid, source.box, material.lesions[patient])
+            packed = torch.where(lesion, packed | LESION_BITS, packed)
+    scan = interpolate(source.scan, grid, recipe.shape) if real and source.scan is not None else None
     head = rng.random() < recipe.p_head
     if not head:  # the extracted brain
         inside = (packed & 31) != 0 if scan is None else scan > STRIPPED
@@ -154,7 +155,7 @@ def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chanc
     return replace(_finish(image, packed, recipe, difficulty, rng), head=head)
 
 
-def _sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Floats64:
+def sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Floats64:
     """Coarse map (3, *COARSE) from output voxels to source voxels: a random affine and a random smooth warp."""
     amount = 0.3 + 0.7 * difficulty
     points = _from_middle(recipe)
@@ -174,7 +175,7 @@ def _sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, 
 
 
 def _own_voxels(box: Floats64, recipe: SynthesisSettings) -> Floats64:
-    """The map that moves the brain's box to the middle of the output by whole voxels; like ``_sampling_grid``."""
+    """The map that moves the brain's box to the middle of the output by whole voxels; like ``sampling_grid``."""
     half_voxel = (np.array(recipe.shape) - 1) / 2 % 1
     centre = np.floor(box.mean(0)) + half_voxel
     grid: Floats64 = _from_middle(recipe) + centre[:, None, None, None]
@@ -196,7 +197,7 @@ def _rotation(angles: Floats64) -> Floats64:
     return rotation
 
 
-def _upsample(coarse: Floats64, shape: tuple[int, int, int], device: torch.device) -> Tensor:
+def upsample(coarse: Floats64, shape: tuple[int, int, int], device: torch.device) -> Tensor:
     """(C, i, j, k) on the host -> float32 (C, I, J, K) there, trilinear with aligned corners: affine maps stay exact.
 
     One matrix per axis takes a third of the time of ``torch.nn.functional.interpolate``.
@@ -208,7 +209,7 @@ def _upsample(coarse: Floats64, shape: tuple[int, int, int], device: torch.devic
     return fine
 
 
-def _gather(volume: Tensor, coordinates: Tensor) -> Tensor:
+def gather(volume: Tensor, coordinates: Tensor) -> Tensor:
     """Nearest neighbours; outside the volume the border counts, which is air in training subjects."""
     flat = coordinates.new_zeros(coordinates.shape[1:], dtype=torch.int32)
     for axis, size in enumerate(volume.shape):
@@ -217,30 +218,32 @@ def _gather(volume: Tensor, coordinates: Tensor) -> Tensor:
     return volume.reshape(-1)[flat.reshape(-1)].reshape(flat.shape)
 
 
-def _interpolate(scan: Tensor, grid: Floats64, shape: tuple[int, int, int]) -> Tensor:
+def interpolate(scan: Tensor, grid: Floats64, shape: tuple[int, int, int]) -> Tensor:
     """Trilinear; a scan (I, J, K) where a coarse map (3, i, j, k) of its voxels says, on a grid of this shape."""
     unit = grid * (2 / (np.array(scan.shape) - 1))[:, None, None, None] - 1
-    where = _upsample(unit[::-1], shape, scan.device).permute(1, 2, 3, 0)[None]  # grid_sample wants the last axis first
+    where = upsample(unit[::-1], shape, scan.device).permute(1, 2, 3, 0)[None]  # grid_sample wants the last axis first
     volume = scan.float()[None, None]
     return F.grid_sample(volume, where, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0]
 
 
-def _paint_lesions(packed: Tensor, grid: Floats64, box: Floats64, mask: Tensor) -> Tensor:
-    """Turn white matter into lesion where a patient's mask, fitted to the subject's brain box, says so."""
+def lesions_fitted(packed: Tensor, grid: Floats64, box: Floats64, mask: Tensor) -> Tensor:
+    """Where a patient's mask in MNI space, fitted to the subject's brain box, has lesions in white matter, (I, J, K).
+
+    White matter that bears another kind already is left out.
+    """
     scale = (MNI_BRAIN_BOX[1] - MNI_BRAIN_BOX[0]) / (box[1] - box[0])
     offset = MNI_BRAIN_BOX[0] - box[0] * scale
     i, j, k = packed.shape
     in_mask = grid * scale[:, None, None, None] + offset[:, None, None, None]
-    there = _gather(mask, _upsample(in_mask, (i, j, k), packed.device)) > 0
-    lesion = there & ((packed & 31) == TISSUE["white-matter"]) & ((packed >> 12) & 15 == 0)
-    return torch.where(lesion, packed | LESION_BITS, packed)
+    there = gather(mask, upsample(in_mask, (i, j, k), packed.device)) > 0
+    return there & ((packed & 31) == TISSUE["white-matter"]) & ((packed >> 12) & 15 == 0)
 
 
 def _degrade(image: Tensor, recipe: SynthesisSettings, difficulty: float, chance: Chance) -> Tensor:
     """Bias field, in-plane blur, thick slices, ghosts, noise."""
     rng = chance.rng
     strength = rng.uniform(0, 0.5) * (0.3 + 0.7 * difficulty)
-    field = _upsample(rng.normal(0, strength, (1, 3, 4, 3)), recipe.shape, image.device)  # (1, I, J, K)
+    field = upsample(rng.normal(0, strength, (1, 3, 4, 3)), recipe.shape, image.device)  # (1, I, J, K)
     image = image * field[0].exp_()
     thick = int(rng.integers(3)) if rng.random() < recipe.p_slices * (0.2 + 0.8 * difficulty) else -1
     for axis in range(3):

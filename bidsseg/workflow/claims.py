@@ -1,4 +1,4 @@
-"""Which participants of an output folder are being worked on, and by which run: no two runs do the same one at once.
+"""Claims on participants of an output folder, so that no two runs work on the same one at the same time.
 
 Every run has a record in OUT/logs/running and holds a lock beside it. The system lets go of the lock when the run ends,
 however it ends, so a record whose lock is free is what a killed run left: the next run removes it, and that run's

@@ -1,4 +1,4 @@
-"""How a run went: a table of its scans, and a line for each error."""
+"""The closing table of a run, with the result of each scan, and one line for each error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NEVER_HIDDEN = ("failed", "not tried", "to do", "lesions failed")
 RunStatus = Literal["ok", "failed", "lesions failed"]
 "How a run went; only scans fail it, or else only lesion masks."
 ROWS_AT_MOST = 60
-"Of scans that need no attention; beyond this they are only counted."
+"Rows for scans that need no attention; beyond this they are only counted."
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Row:
     "A key of ``STYLES``."
     why: str = ""
     verdict: str = ""
-    "Of a segmented scan: a key of ``bidsseg.quality.verdicts.TITLES``."
+    "Verdict on a segmented scan: a key of ``bidsseg.quality.verdicts.TITLES``."
 
 
 def summary(rows: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""What surrounds a run: environment variables, and a log of what nobody expected."""
+"""The environment variables of a run, and the log of an unexpected error."""
 
 from __future__ import annotations
 

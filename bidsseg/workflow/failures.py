@@ -1,4 +1,4 @@
-"""What went wrong with a scan, as data: a step leaves it in its folder; the runner reads it there, and writes logs."""
+"""Failures of scans as data: a step leaves one in its folder, and the runner reads it there and writes logs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def unrecorded(folder: Path, traceback: str = "") -> Failure:
     """Of a step that failed and could not write why."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     full = shutil.disk_usage(there).free < ROOM_FOR_A_RECORD
-    line = full_disk(folder) if full else f"failed, and could not write why in {folder}; --verbose may tell"
+    line = (
+        full_disk(folder) if full else f"failed, and the reason could not be written to {folder}; --verbose may show it"
+    )
     return Failure(line, Kind.USER if full else Kind.DEFECT, traceback)
 
 
@@ -67,6 +69,6 @@ def remove_log(log: Path) -> bool:
     return there
 
 
-def told_in(log: Path) -> Failure:
-    """What a log tells."""
+def failure_in(log: Path) -> Failure:
+    """The failure that a log describes."""
     return failure_from(read_json(failure_beside(log))) or Failure(f"see {log}", Kind.DEFECT, "")

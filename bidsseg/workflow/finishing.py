@@ -1,4 +1,4 @@
-"""What follows the scans: contrasts compared within sessions, and the participants' reports."""
+"""The steps after all scans: comparing the contrasts of each session, and writing the participants' reports."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from typing import Any
 from bidsseg import __version__
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.contrasts import other_contrasts, session_key
-from bidsseg.bids.outputs import ParticipantOutputs, ScanOutputs
+from bidsseg.bids.outputs import ParticipantOutputs, ScanOutputs, sidecar_of
 from bidsseg.errors import named
 from bidsseg.files import read_json, write_json
 from bidsseg.quality.verdicts import WITH
+from bidsseg.report.volumes_over_time import COLUMNS, series_of, write_volumes_over_time
 from bidsseg.workflow.workers import end_processes, end_with_parent
 
 
-def compare_sessions(places: Sequence[ScanOutputs], threads: int, workers: int) -> list[str]:
+def compare_sessions(all_outputs: Sequence[ScanOutputs], threads: int, workers: int) -> list[str]:
     """How much the contrasts of each session agree, several sessions at once; returns a line for each failure."""
-    groups = sessions_to_compare(places)
+    groups = sessions_to_compare(all_outputs)
     job = partial(_compare_session, threads=threads)
     return in_processes(job, groups, workers, "some sessions are not compared, as a process was killed")
 
@@ -37,14 +38,15 @@ def _compare_session(group: Sequence[ScanOutputs], threads: int) -> str | None:
 
 
 def report_is_stale(out: Path, subject: str) -> bool:
-    """Whether results of the participant, or their failures, are newer than the report."""
+    """Whether results of the participant, or their failures, are newer than the report and what is written with it."""
     found = ParticipantOutputs(out, subject)
     written = found.report.stat().st_mtime if found.report.exists() else 0.0
-    return any(result.stat().st_mtime > written for result in found.reported())
+    is_older = any(result.stat().st_mtime > written for result in found.reported())
+    return is_older or found.volumes_over_time.exists() != bool(series_of(out, subject))
 
 
 def write_reports(out: Path, subjects: Sequence[str], workers: int, overwrite: bool = False) -> list[str]:
-    """The reports of some participants, several at once; returns a line for each that could not be written."""
+    """Reports and tables over time of some participants, several at once; returns a line for each that failed."""
     killed = "some reports are missing, as a process was killed; give --reports-only to write them"
     return in_processes(partial(_write_report, out, overwrite), subjects, workers, killed)
 
@@ -67,28 +69,31 @@ def _write_report(out: Path, overwrite: bool, subject: str) -> str | None:
     try:
         from bidsseg.report.participant import participant_report
 
+        found = ParticipantOutputs(out, subject)
         if not overwrite:
-            refuse_to_replace([ParticipantOutputs(out, subject).report])
+            tables = (found.volumes_over_time, sidecar_of(found.volumes_over_time))
+            refuse_to_replace([*tables, found.report], [tuple(COLUMNS)])
+        write_volumes_over_time(out, subject)
         participant_report(out, subject)
     except Exception as error:
         return f"sub-{subject}: no report ({named(error)})"
     return None
 
 
-def sessions_to_compare(places: Iterable[ScanOutputs]) -> list[list[ScanOutputs]]:
+def sessions_to_compare(all_outputs: Iterable[ScanOutputs]) -> list[list[ScanOutputs]]:
     """Sessions with several contrasts, all segmented, of which a part of the agreement is not known."""
     groups: dict[tuple[Path, str, str | None], list[ScanOutputs]] = {}
-    for place in other_contrasts(places):
-        groups.setdefault(session_key(place), []).append(place)
+    for outputs in other_contrasts(all_outputs):
+        groups.setdefault(session_key(outputs), []).append(outputs)
     return [group for group in groups.values() if _is_incomplete(group)]
 
 
 def _is_incomplete(group: Sequence[ScanOutputs]) -> bool:
     """A scan done again has lost what was known of it."""
-    if not all(read_json(place.quality) for place in group):
+    if not all(read_json(outputs.quality) for outputs in group):
         return False
-    others, known = other_contrasts(group), {place: read_json(place.agreement).get(WITH, {}) for place in group}
-    return any({other.scan.stem for other in others[place]} != set(known[place]) for place in group)
+    others, known = other_contrasts(group), {outputs: read_json(outputs.agreement).get(WITH, {}) for outputs in group}
+    return any({other.scan.stem for other in others[outputs]} != set(known[outputs]) for outputs in group)
 
 
 def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
@@ -96,21 +101,21 @@ def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
     from bidsseg.imaging.image import load
     from bidsseg.quality.agreement import agreement_file, register_answers
 
-    labels = [_label_image(place) for place in group]
+    labels = [_label_image(outputs) for outputs in group]
     if not all(labels):
         return
-    scans = [(load(place.scan.path), load(path)) for place, path in zip(group, labels, strict=True) if path]
+    scans = [(load(outputs.scan.path), load(path)) for outputs, path in zip(group, labels, strict=True) if path]
     pairs = [(a, b) for a, b in combinations(range(len(group)), 2) if group[a].scan.suffix != group[b].scan.suffix]
     found = register_answers(scans, pairs, threads)
-    for a, place in enumerate(group):
+    for a, outputs in enumerate(group):
         by_other = {
             other.scan.stem: round(found[a, b], 4)
             for b, other in enumerate(group)
-            if other.scan.suffix != place.scan.suffix
+            if other.scan.suffix != outputs.scan.suffix
         }
-        write_json(place.agreement, agreement_file(by_other, {"SoftwareVersion": __version__}))
+        write_json(outputs.agreement, agreement_file(by_other, {"SoftwareVersion": __version__}))
 
 
-def _label_image(place: ScanOutputs) -> Path | None:
+def _label_image(outputs: ScanOutputs) -> Path | None:
     """The coarsest division of the cortex there is; gyri differ too much to tell a bad answer."""
-    return next((path for path in map(place.labels, ("regions", "lobes", "gyri")) if path.exists()), None)
+    return next((path for path in map(outputs.labels, ("regions", "lobes", "gyri")) if path.exists()), None)

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other: plain values. No torch here, so that a run starts quickly."""
+"""Jobs that the processes of a run pass to each other, as plain values. No torch here, so that a run starts quickly."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bidsseg.bids.contrasts import fused_place
+from bidsseg.bids.contrasts import fused_outputs
 from bidsseg.bids.names import parse_scan
 from bidsseg.bids.outputs import OutputSettings, ScanOutputs
-
-if TYPE_CHECKING:
-    from bidsseg.lesions.options import LesionOptions
+from bidsseg.lesions.options import LesionOptions
 
 
 class Stage(str, Enum):
@@ -50,14 +48,14 @@ class Job:
     "Scans of other contrasts of the session, to average probabilities with."
     low_memory: bool = False
     keep_answer: bool = False
-    "Also keep what the network said, to be fused with other contrasts."
+    "Whether to keep the network's answer, to be fused with other contrasts."
     overwrite: bool = False
-    "Also what bidsseg did not write."
+    "Whether to replace also what bidsseg did not write."
 
     @property
-    def place(self) -> ScanOutputs:
-        place = ScanOutputs(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
-        return fused_place(place, [Path(path) for path in self.partners]) if self.partners else place
+    def outputs(self) -> ScanOutputs:
+        outputs = ScanOutputs(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
+        return fused_outputs(outputs, [Path(path) for path in self.partners]) if self.partners else outputs
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -68,15 +66,19 @@ class Job:
         """The job of one of the sources by itself, whose answer is kept."""
         return replace(self, scan=scan, partners=(), keep_answer=True)
 
+    @property
+    def finds_lesions(self) -> bool:
+        return self.made_with().finds_lesions_in(self.outputs.scan)
+
     def made_with(self) -> OutputSettings:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.recipe.items()}
         return OutputSettings(**fields)
 
 
-def job_for(place: ScanOutputs, recipe: OutputSettings, model: str, **how: Any) -> Job:
+def job_for(outputs: ScanOutputs, recipe: OutputSettings, model: str, **how: Any) -> Job:
     """``how`` are the remaining fields of the job."""
-    paths = str(place.scan.path), str(place.dataset), str(place.out)
-    return Job(*paths, model, asdict(recipe), partners=[str(path) for path in place.partners], **how)
+    paths = str(outputs.scan.path), str(outputs.dataset), str(outputs.out)
+    return Job(*paths, model, asdict(recipe), partners=[str(path) for path in outputs.partners], **how)
 
 
 @dataclass(frozen=True)
@@ -86,30 +88,30 @@ class LesionJob:
     dataset: str
     out: str
     version: str
-    "Of bidsseg."
+    "Version of bidsseg."
     scans: tuple[str, ...]
     "In the order of their sessions."
     masks: tuple[str, ...]
-    "One a scan."
+    "One for each scan."
     mask_uris: tuple[str, ...]
     "BIDS URIs of the masks."
     options: dict[str, Any]
     "Fields of ``LesionOptions``."
+    fill: bool = False
+    "Also the scans with their lesions filled."
     threads: int = 1
     overwrite: bool = False
-    "Also what bidsseg did not write."
+    "Whether to replace also what bidsseg did not write."
 
     @property
-    def places(self) -> tuple[ScanOutputs, ...]:
+    def all_outputs(self) -> tuple[ScanOutputs, ...]:
         return tuple(ScanOutputs(parse_scan(Path(scan)), Path(self.dataset), Path(self.out)) for scan in self.scans)
 
     @property
     def subject(self) -> str:
-        return self.places[0].scan.subject
+        return self.all_outputs[0].scan.subject
 
     @property
     def made_with(self) -> LesionOptions:
-        from bidsseg.lesions.options import LesionOptions
-
         bands = tuple(self.options["bands_mm"])
         return LesionOptions(**{**self.options, "bands_mm": bands})

@@ -1,4 +1,4 @@
-"""The lesions of many participants: which masks there are, what is to do, how it went."""
+"""The lesions of many participants: which masks there are, what has to be done, and what came of it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from bidsseg.files import json_content, table, write_text
 from bidsseg.labels import label_table
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.tables import LESION_CODES
-from bidsseg.workflow.failures import told_in
+from bidsseg.workflow.failures import failure_in
 from bidsseg.workflow.jobs import LesionJob
 from bidsseg.workflow.lesion_stages import is_done, remove_changes, remove_lesions
+from bidsseg.workflow.options import LesionSource
 
 
 @dataclass(frozen=True)
@@ -31,25 +32,29 @@ class LesionPlanInputs:
     "Folders are absolute."
     options: LesionOptions
     recipe: OutputSettings
-    "Of the segmentations that lesions are placed in."
+    "Settings of the segmentations that lesions are located in."
     dataset: Path
     out: Path
     threads: int
+    prefer: LesionSource = "given"
+    "Which lesions count where there are both."
+    fill: bool = False
+    "Also write the scans with their lesions filled."
 
 
 @dataclass(frozen=True)
 class ScanMask:
     """A scan and the mask of its lesions."""
 
-    place: ScanOutputs
+    outputs: ScanOutputs
     path: Path
     uri: str
     "BIDS URI of the mask."
 
 
 @dataclass(frozen=True)
-class Told:
-    """How it stands with one session's lesions."""
+class LesionStatus:
+    """What has become of the lesions of one session: a row of the table that a run ends with."""
 
     name: str
     result: str
@@ -63,7 +68,7 @@ class Plan:
 
     jobs: tuple[LesionJob, ...]
     complete: tuple[LesionJob, ...]
-    told: tuple[Told, ...]
+    rows: tuple[LesionStatus, ...]
     "Sessions without a mask, and those where it is not clear which."
 
 
@@ -78,51 +83,53 @@ def link_names(derivatives: Sequence[Path], known: Mapping[str, str]) -> dict[Pa
 
 def finished(request: LesionPlanInputs, subject: str) -> list[ScanOutputs]:
     """The participant's scans that have been segmented with this recipe, also in earlier runs, by session."""
-    places = []
+    all_outputs = []
     for found in finished_scans(request.out, subject):
         try:
             source = json_content(found.quality)["Sources"][0].removeprefix("bids:raw:")
             if not (request.dataset / source).is_relative_to(request.dataset) or ".." in Path(source).parts:
                 continue
-            place = ScanOutputs(parse_scan(request.dataset / source), request.dataset, request.out)
+            outputs = ScanOutputs(parse_scan(request.dataset / source), request.dataset, request.out)
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             continue
-        if place.quality == found.quality and is_complete(place, request.recipe):
-            places.append(place)
-    return by_session(places)
+        if outputs.quality == found.quality and is_complete(outputs, request.recipe):
+            all_outputs.append(outputs)
+    return by_session(all_outputs)
 
 
-def by_session(places: Sequence[ScanOutputs]) -> list[ScanOutputs]:
+def by_session(all_outputs: Sequence[ScanOutputs]) -> list[ScanOutputs]:
     """A participant's scans, those of the earliest session first."""
-    if not places:
+    if not all_outputs:
         return []
-    order = in_time(places[0].dataset, places[0].scan.subject, (place.scan.session or "" for place in places))
-    return sorted(places, key=lambda place: (order.index(place.scan.session or ""), place.scan.stem))
+    order = in_time(
+        all_outputs[0].dataset, all_outputs[0].scan.subject, (outputs.scan.session or "" for outputs in all_outputs)
+    )
+    return sorted(all_outputs, key=lambda outputs: (order.index(outputs.scan.session or ""), outputs.scan.stem))
 
 
 def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, overwrite: bool, dry_run: bool) -> Plan:
-    """Pair scans and masks, and tell what is up to date; ``found`` holds the scans of each subject, by session.
+    """Pair scans with masks and find out what is up to date; ``found`` holds the scans of each subject, by session.
 
-    Removes results whose mask is there no more, unless it is a dry run.
+    Deletes results whose mask no longer exists, unless it is a dry run.
     """
     jobs: list[LesionJob] = []
     complete: list[LesionJob] = []
-    told: list[Told] = []
+    rows: list[LesionStatus] = []
     for subject, scans in found.items():
         masks: list[ScanMask] = []
         removed = False
-        for session, group in groupby(scans, key=lambda place: place.scan.session):
-            places = list(group)
+        for session, group in groupby(scans, key=lambda outputs: outputs.scan.session):
+            all_outputs = list(group)
             try:
-                mask = mask_of(places, request)
+                mask = mask_of(all_outputs, request)
             except UserError as error:
-                told.append(Told(_name(subject, session), "lesions failed", str(error)))
+                rows.append(LesionStatus(_name(subject, session), "lesions failed", str(error)))
                 continue
-            if mask is None:
-                told.append(Told(_name(subject, session), "no mask"))
+            if mask is None and request.search.derivatives:
+                rows.append(LesionStatus(_name(subject, session), "no mask"))
             masks += [mask] if mask else []
             if not dry_run:
-                removed |= _remove_others(places, mask)
+                removed |= _remove_others(all_outputs, mask)
         if len(masks) < 2 and not dry_run:
             removed |= remove_changes(request.out, subject)
         if removed:
@@ -132,29 +139,47 @@ def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, 
         if masks:
             job = _job(masks, request, overwrite)
             (complete if not overwrite and is_done(job) else jobs).append(job)
-    return Plan(tuple(jobs), tuple(complete), tuple(told))
+    return Plan(tuple(jobs), tuple(complete), tuple(rows))
 
 
 def _name(subject: str, session: str | None) -> str:
     return f"sub-{subject}" + (f"_ses-{session}" if session else "") + " lesions"
 
 
-def mask_of(places: Sequence[ScanOutputs], request: LesionPlanInputs) -> ScanMask | None:
+def mask_of(all_outputs: Sequence[ScanOutputs], request: LesionPlanInputs) -> ScanMask | None:
     """The mask of a session, and which of its scans it belongs to; None where there is none.
 
     Raises ``UserError`` where several masks fit equally well.
     """
-    scan = places[0].scan
-    found = choose([place.scan for place in places], find_masks(request.search, scan.subject, scan.session))
+    sources = {"given": (_given, _found), "found": (_found, _given), "none": (_given,)}[request.prefer]
+    return next(filter(None, (source(all_outputs, request) for source in sources)), None)
+
+
+def _given(all_outputs: Sequence[ScanOutputs], request: LesionPlanInputs) -> ScanMask | None:
+    """A mask in derivatives of another program."""
+    scan = all_outputs[0].scan
+    found = choose([outputs.scan for outputs in all_outputs], find_masks(request.search, scan.subject, scan.session))
     if found is None:
         return None
     links = link_names(request.search.derivatives, links_in(request.out))
-    return ScanMask(next(place for place in places if place.scan == found[0]), found[1], _uri(found[1], links))
+    return ScanMask(
+        next(outputs for outputs in all_outputs if outputs.scan == found[0]), found[1], _uri(found[1], links)
+    )
 
 
-def _remove_others(places: Sequence[ScanOutputs], mask: ScanMask | None) -> bool:
-    kept = mask.place.lesions if mask else None
-    removed = [remove_lesions(place) for place in places if place.lesions != kept]
+def _found(all_outputs: Sequence[ScanOutputs], request: LesionPlanInputs) -> ScanMask | None:
+    """The mask of the session's first scan in which the network looked for lesions."""
+    for outputs in all_outputs:
+        if request.recipe.finds_lesions_in(outputs.scan) and outputs.lesion_mask.exists():
+            return ScanMask(
+                outputs, outputs.lesion_mask, f"bids::{outputs.lesion_mask.relative_to(outputs.out).as_posix()}"
+            )
+    return None
+
+
+def _remove_others(all_outputs: Sequence[ScanOutputs], mask: ScanMask | None) -> bool:
+    kept = mask.outputs.lesions if mask else None
+    removed = [remove_lesions(outputs) for outputs in all_outputs if outputs.lesions != kept]
     return any(removed)
 
 
@@ -163,10 +188,11 @@ def _job(masks: Sequence[ScanMask], request: LesionPlanInputs, overwrite: bool) 
         dataset=str(request.dataset),
         out=str(request.out),
         version=request.recipe.version,
-        scans=tuple(str(mask.place.scan.path) for mask in masks),
+        scans=tuple(str(mask.outputs.scan.path) for mask in masks),
         masks=tuple(str(mask.path) for mask in masks),
         mask_uris=tuple(mask.uri for mask in masks),
         options=asdict(request.options),
+        fill=request.fill,
         threads=request.threads,
         overwrite=overwrite,
     )
@@ -177,25 +203,25 @@ def _uri(mask: Path, links: Mapping[Path, str]) -> str:
     return f"bids:{links[folder]}:{mask.relative_to(folder).as_posix()}"
 
 
-def told_of(job: LesionJob, result: str) -> list[Told]:
+def status_rows(job: LesionJob, result: str) -> list[LesionStatus]:
     """One line for each scan of a participant that is not run."""
-    names = zip(job.places, job.masks, strict=True)
-    return [Told(f"{place.scan.stem} lesions", result, f"mask {Path(mask).name}") for place, mask in names]
+    names = zip(job.all_outputs, job.masks, strict=True)
+    return [LesionStatus(f"{outputs.scan.stem} lesions", result, f"mask {Path(mask).name}") for outputs, mask in names]
 
 
-def outcomes(job: LesionJob, failure: Failure | None) -> list[Told]:
+def outcomes(job: LesionJob, failure: Failure | None) -> list[LesionStatus]:
     """How each scan of a participant went; ``failure`` is what ended all of it, if something did."""
-    told = []
-    for place, mask in zip(job.places, job.masks, strict=True):
-        name = f"{place.scan.stem} lesions"
-        if place.lesion_log.exists():
-            told.append(Told(name, "lesions failed", told_in(place.lesion_log).error))
-        elif failure is not None or not place.lesions.summary.exists():
-            told.append(Told(name, "lesions failed", f"{mask}: {failure.error if failure else 'not finished'}"))
+    rows = []
+    for outputs, mask in zip(job.all_outputs, job.masks, strict=True):
+        name = f"{outputs.scan.stem} lesions"
+        if outputs.lesion_log.exists():
+            rows.append(LesionStatus(name, "lesions failed", failure_in(outputs.lesion_log).error))
+        elif failure is not None or not outputs.lesions.summary.exists():
+            rows.append(LesionStatus(name, "lesions failed", f"{mask}: {failure.error if failure else 'not finished'}"))
         else:
-            found = json_content(place.lesions.summary)
-            told.append(Told(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
-    return told
+            found = json_content(outputs.lesions.summary)
+            rows.append(LesionStatus(name, "done", "; ".join([found["Findings"], *found["Warnings"]])))
+    return rows
 
 
 def write_lesion_root(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The lesions of a participant, files in, files out: what a workflow's node calls, and what is done already.
+"""The lesions of one participant, from files to files: the function of a workflow node, and what is up to date.
 
 Lesions are placed in the label images of an earlier segmentation, so a new mask or another option costs no second
 segmentation. No nipype here.
@@ -6,106 +6,125 @@ segmentation. No nipype here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bidsseg.authorship import refuse_to_replace
 from bidsseg.bids.completeness import all_there, listed, remove_outputs
 from bidsseg.bids.outputs import NEEDED_SCHEMES, ParticipantOutputs, ScanOutputs, sidecar_of
 from bidsseg.errors import UserError, failure_of, one_line_errors
-from bidsseg.files import all_whole, read_json, write_json
-from bidsseg.imaging.image import Image, load
+from bidsseg.files import all_whole, read_json, sha256_of, write_json
+from bidsseg.imaging.image import Image, load, save
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.filling import fill_lesions
 from bidsseg.lesions.masks import is_probability
-from bidsseg.lesions.records import LesionReport
+from bidsseg.lesions.records import FOUND, GIVEN, LesionReport
 from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
-from bidsseg.segmentation.result import Segmentation, from_labels
+from bidsseg.lesions.together import SessionLesions, decide_together
+from bidsseg.segmentation.anatomy import Anatomy, from_labels
+from bidsseg.spaces import TEMPLATE
 from bidsseg.workflow.failures import remove_log, write_log
 from bidsseg.workflow.jobs import LesionJob
 
+IN_TEMPLATE = "Lesions on the template's grid."
+FILLED = "The scan on its own grid, its lesions redrawn as normal-appearing white matter."
 
-def origin(place: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
+
+def origin(outputs: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
     """All that the lesions of a scan depend on. Raises ``OSError`` where something is missing."""
     return {
         "SoftwareVersion": job.version,
-        "Scan": place.scan.path.name,
-        "ScanBytes": place.scan.path.stat().st_size,
-        "MaskSHA256": _checksum(Path(mask)),
-        "LabelsSHA256": [_checksum(place.labels(scheme)) for scheme in NEEDED_SCHEMES],
+        "Scan": outputs.scan.path.name,
+        "ScanBytes": outputs.scan.path.stat().st_size,
+        "MaskSHA256": sha256_of(Path(mask)),
+        "DecidedWithSHA256": [
+            sha256_of(Path(job.masks[number])) for number in found_by_network(job) if Path(mask) == outputs.lesion_mask
+        ],
+        "LabelsSHA256": [sha256_of(outputs.labels(scheme)) for scheme in NEEDED_SCHEMES],
         "Options": json.loads(json.dumps(job.options)),
+        "Filled": job.fill,
+        "InTemplate": outputs.transforms[0].exists(),
     }
-
-
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def is_done(job: LesionJob) -> bool:
     """Whether everything about the participant's lesions is there and up to date."""
     try:
-        scans = all(_is_current(place, mask, job) for place, mask in zip(job.places, job.masks, strict=True))
+        scans = all(_is_current(outputs, mask, job) for outputs, mask in zip(job.all_outputs, job.masks, strict=True))
     except OSError:
         return False
     if len(job.scans) < 2:
         return scans
     changes = read_json(ParticipantOutputs(Path(job.out), job.subject).changes)
-    return scans and changes.get("Scans") == [place.scan.stem for place in job.places]
+    return scans and changes.get("Scans") == [outputs.scan.stem for outputs in job.all_outputs]
 
 
-def _is_current(place: ScanOutputs, mask: str, job: LesionJob) -> bool:
-    there = all_there(place.out, place.lesions.summary)
-    return there and read_json(place.lesions.summary).get("Origin") == origin(place, mask, job)
+def _is_current(outputs: ScanOutputs, mask: str, job: LesionJob) -> bool:
+    there = all_there(outputs.out, outputs.lesions.summary)
+    return there and read_json(outputs.lesions.summary).get("Origin") == origin(outputs, mask, job)
 
 
-def remove_lesions(place: ScanOutputs) -> bool:
-    """Remove what a mask led to, be it a result or a failure; whether there was anything."""
-    failed = remove_log(place.lesion_log)
-    return remove_outputs(place.out, place.lesions.summary) or failed
+def remove_lesions(outputs: ScanOutputs) -> bool:
+    """Remove the results of a mask, or the log of its failure; return whether there was anything."""
+    failed = remove_log(outputs.lesion_log)
+    return remove_outputs(outputs.out, outputs.lesions.summary) or failed
 
 
-def make_room(place: ScanOutputs, overwrite: bool) -> None:
-    """Remove what is to be written anew; raises ``UserError`` where some of it is not ours, unless ``overwrite``."""
+def make_room(outputs: ScanOutputs, overwrite: bool) -> None:
+    """Remove earlier results before they are written again.
+
+    Raises ``UserError`` where bidsseg did not write some of them, unless ``overwrite``.
+    """
     if not overwrite:
-        expected = [*place.lesions.files, place.lesion_figure, *listed(place.out, place.lesions.summary)]
+        expected = [
+            *outputs.lesions.files,
+            outputs.lesion_figure,
+            outputs.filled,
+            outputs.lesions_in_template,
+            *listed(outputs.out, outputs.lesions.summary),
+        ]
         refuse_to_replace(expected, LESION_TABLES)
-    remove_lesions(place)
+    remove_lesions(outputs)
 
 
 def remove_changes(out: Path, subject: str) -> bool:
-    """Remove what was found by following lesions over sessions; whether there was anything."""
+    """Remove the changes over sessions; return whether there was anything."""
     return remove_outputs(out, ParticipantOutputs(out, subject).changes)
 
 
 def describe_participant(fields: dict[str, Any]) -> str:
-    """Lesions of every scan, and their changes; what goes wrong with a mask is told in a log, the others go on."""
+    """Describe the lesions of every scan and their changes; a mask that fails gets a log, and the others continue."""
     job = LesionJob(**fields)
     sessions: list[Session] = []
     stems: list[str] = []
-    first: tuple[Image, Segmentation] | None = None
-    for number, place in enumerate(job.places):
+    first: tuple[Image, Anatomy] | None = None
+    together = _together(job)
+    for number, outputs in enumerate(job.all_outputs):
         try:
             with one_line_errors(job.masks[number]):
-                make_room(place, job.overwrite)
-            with one_line_errors(str(place.scan.path)):
-                image = load(place.scan.path)
+                make_room(outputs, job.overwrite)
+            with one_line_errors(str(outputs.scan.path)):
+                image = load(outputs.scan.path)
             with one_line_errors(job.masks[number]):
-                report = describe(place, image, number, job)
-                matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
+                report = describe(outputs, image, number, job, together.masks.get(number))
+                matrix = together.from_first.get(number)
+                if matrix is None or first is None:
+                    matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
         except UserError as error:
-            write_log(place.lesion_log, failure_of(error))
+            write_log(outputs.lesion_log, failure_of(error))
             continue
-        first = first or (image, report.segmentation)
-        name = place.scan.session or place.scan.stem
-        sessions.append(Session(name, slim(report), matrix))
-        stems.append(place.scan.stem)
+        first = first or (image, report.anatomy)
+        name = outputs.scan.session or outputs.scan.stem
+        sessions.append(Session(name, report.lesions, report.components, matrix))
+        stems.append(outputs.scan.stem)
     if not job.overwrite:
         table = ParticipantOutputs(Path(job.out), job.subject).changes_table
         refuse_to_replace([table, sidecar_of(table)], [tuple(CHANGE_COLUMNS)])
@@ -113,57 +132,126 @@ def describe_participant(fields: dict[str, Any]) -> str:
     return job.subject
 
 
-def _from_first(first: tuple[Image, Segmentation], image: Image, threads: int) -> Any:
+class _Together(NamedTuple):
+    """Sessions decided together, by their numbers."""
+
+    masks: dict[int, NDArray[np.bool_]]
+    from_first: dict[int, NDArray[np.float64]]
+
+
+def _together(job: LesionJob) -> _Together:
+    """The masks of all sessions in which the network found the lesions, where the first is one of several."""
+    numbers = found_by_network(job)
+    if len(numbers) < 2 or numbers[0] != 0:
+        return _Together({}, {})
+    try:
+        images = {number: load(job.all_outputs[number].scan.path) for number in numbers}
+        first = images[0], _anatomy(job.all_outputs[0], images[0])
+        matrices = {n: _from_first(first, image, job.threads) if n else np.eye(4) for n, image in images.items()}
+        found = [
+            SessionLesions(
+                load(outputs.lesion_mask, uniform_ok=True).data > 0,
+                load(outputs.lesion_probabilities, uniform_ok=True).data,
+                images[number].affine,
+                matrices[number],
+            )
+            for number, outputs in ((number, job.all_outputs[number]) for number in numbers)
+        ]
+    except UserError:  # told where the session itself is read
+        return _Together({}, {})
+    threshold = float(read_json(sidecar_of(job.all_outputs[0].lesion_mask)).get("Threshold", 0.5))
+    return _Together(dict(zip(numbers, decide_together(found, threshold), strict=True)), matrices)
+
+
+def found_by_network(job: LesionJob) -> list[int]:
+    """The numbers of the scans whose lesions the network found."""
+    return [n for n, outputs in enumerate(job.all_outputs) if Path(job.masks[n]) == outputs.lesion_mask]
+
+
+def _from_first(first: tuple[Image, Anatomy], image: Image, threads: int) -> Any:
     from bidsseg.imaging.registration import rigid_transform
 
-    fixed, segmentation = first
-    return rigid_transform(fixed, image, segmentation.tissue > 0, threads)
+    fixed, anatomy = first
+    return rigid_transform(fixed, image, anatomy.brain_mask, threads)
 
 
-def slim(report: LesionReport) -> LesionReport:
-    """The report without the volumes that following lesions does not need: many sessions fit in memory."""
-    none = np.zeros((1, 1, 1), np.uint8)
-    empty = Segmentation(none, none, none, none.astype(np.float16), report.segmentation.affine, False)
-    return replace(
-        report, segmentation=empty, labels=none.astype(np.uint16), part_labels=none.astype(np.uint16), cubes=()
-    )
+def _anatomy(outputs: ScanOutputs, image: Image) -> Anatomy:
+    regions, lobes = (load(outputs.labels(scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
+    return from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
 
 
-def describe(place: ScanOutputs, image: Image, number: int, job: LesionJob) -> LesionReport:
-    """Measure the lesions of one scan and write all about them."""
-    regions, lobes = (load(place.labels(scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
-    segmentation = from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
+def describe(
+    outputs: ScanOutputs, image: Image, number: int, job: LesionJob, decided: NDArray[np.bool_] | None = None
+) -> LesionReport:
+    """Measure the lesions of one scan, of a mask decided with other sessions where given; write all about them."""
+    anatomy = _anatomy(outputs, image)
     mask = load(job.masks[number], uniform_ok=True)
-    report = lesion_features(image, mask, segmentation, job.made_with, is_probability(job.masks[number]))
-    uris = [job.mask_uris[number], place.source_uri]
+    if decided is not None:
+        mask = replace(mask, data=decided.astype(np.float32))
+    report = lesion_features(image, mask, anatomy, job.made_with, is_probability(job.masks[number]))
+    uris = [job.mask_uris[number], outputs.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
-    written = place.lesions.files
+    written = outputs.lesions.files
     with all_whole(written) as new:
         write_lesions(report, image, new, sidecar)
     warnings = [*(f"lesion mask: {line}" for line in mask.warnings), *report.warnings]
-    written += _write_figure(place, image, report, warnings)
+    written += _write_figure(outputs, image, report, warnings)
+    if outputs.transforms[0].exists():
+        written += _write_in_template(outputs, report, sidecar)
+    if job.fill:
+        filled = fill_lesions(image, mask, anatomy, job.made_with.threshold, is_probability(job.masks[number]))
+        written += _write_filled(outputs, filled.image, sidecar)
+        warnings += [line for line in filled.warnings if line not in warnings]
     content = {
         **summary(report),
         "Warnings": warnings,
         "Mask": job.mask_uris[number],
-        "Scan": place.scan.stem,
-        "Origin": origin(place, job.masks[number], job),
-        "Outputs": [path.relative_to(place.out).as_posix() for path in written],
+        **_about_finding(outputs, job.masks[number]),
+        "Scan": outputs.scan.stem,
+        "Origin": origin(outputs, job.masks[number], job),
+        "Outputs": [path.relative_to(outputs.out).as_posix() for path in written],
     }
-    write_json(place.lesions.summary, content)
+    write_json(outputs.lesions.summary, content)
     return report
 
 
-def _write_figure(place: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:
+def _about_finding(outputs: ScanOutputs, mask: str) -> dict[str, Any]:
+    """Where the lesions come from; of those that the network found also how sure their load is."""
+    if Path(mask) != outputs.lesion_mask:
+        return {"LesionsFrom": GIVEN}
+    about = read_json(sidecar_of(outputs.lesion_mask))
+    kept = ("LesionWeightsSHA256", "LesionLoadMl", "LesionLoadRangeMl")
+    found = {"LesionsFrom": FOUND, "LesionThreshold": about.get("Threshold")}
+    return {**found, **{key: about[key] for key in kept if key in about}}
+
+
+def _write_in_template(outputs: ScanOutputs, report: LesionReport, sidecar: dict[str, Any]) -> list[Path]:
+    """All lesions where the scan lies in the template's space: voxels of which at least half is lesion."""
+    from bidsseg.workflow.template_space import lesions_in_template
+
+    path = outputs.lesions_in_template
+    lesions_in_template(path, outputs.transforms[0], report.components)
+    about = {"Type": "Lesion", "Description": IN_TEMPLATE, **sidecar, "SpatialReference": TEMPLATE}
+    write_json(sidecar_of(path), about)
+    return [path, sidecar_of(path)]
+
+
+def _write_filled(outputs: ScanOutputs, filled: Image, sidecar: dict[str, Any]) -> list[Path]:
+    save(outputs.filled, filled.data, filled.affine, filled)
+    write_json(sidecar_of(outputs.filled), {"Description": FILLED, "SkullStripped": False, **sidecar})
+    return [outputs.filled, sidecar_of(outputs.filled)]
+
+
+def _write_figure(outputs: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:
     """The picture of zones; tables without it are worth having."""
     try:
         from bidsseg.report.lesion_mosaic import zone_mosaic
 
-        zone_mosaic(place.lesion_figure, image, report)
+        zone_mosaic(outputs.lesion_figure, image, report)
     except Exception as error:
         warnings.append(f"no picture of the lesions ({type(error).__name__}: {error})")
         return []
-    return [place.lesion_figure]
+    return [outputs.lesion_figure]
 
 
 def describe_changes(out: Path, subject: str, sessions: Sequence[Session], stems: Sequence[str]) -> None:

@@ -46,7 +46,9 @@ class Slurm(SLURMPlugin):  # type: ignore[misc]
 def monitor_resources(how: Resources) -> None:
     """Switch nipype's resource monitor; raises ``UserError`` where it cannot work."""
     if how.resource_monitor and how.plugin:
-        raise UserError("--resource-monitor does not work with --use-plugin; ask the cluster, say with sacct")
+        raise UserError(
+            "--resource-monitor does not work with --use-plugin; use the cluster's accounting, for instance sacct"
+        )
     if how.resource_monitor and importlib.util.find_spec("psutil") is None:
         raise UserError("--resource-monitor needs psutil; pip install psutil (or bidsseg[monitor])")
     config.resource_monitor = how.resource_monitor

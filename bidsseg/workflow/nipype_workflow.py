@@ -28,7 +28,7 @@ SCANS_PER_WORKER = 16
 FUSION_GB = 2.0
 "More, for a scan whose probabilities are averaged with others'."
 OnScan = Callable[[str, bool], None]
-"Told the name of a scan that has ended, and whether it went well."
+"Called with the name of a scan that has ended, and whether it succeeded."
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator[Outcome]:
-    """Segment scans and yield an outcome for each, batch by batch; ``on_scan`` is told of each as soon as it ends."""
+    """Segment scans and yield an outcome for each, batch by batch; ``on_scan`` is called as soon as each ends."""
     how = pool.how
     set_up_logging(how.verbose)
     monitor_resources(how)
@@ -118,13 +118,13 @@ class Runner:
         self.on_scan = on_scan
         self.stems: dict[str, str] = {}
         self.parts: dict[str, tuple[str, ...]] = {}
-        "By the name of a job's workflow, the workflows that its results come from."
+        "The workflows that the results of a job come from, by the name of its own workflow."
         self.ended: set[str] = set()
         self.failed: set[str] = set()
         self.failures: dict[str, Failure] = {}
-        "By the name of a workflow."
+        "Failures by the name of a workflow."
         self.in_memory: Mapping[str, Failure] = {}
-        "By the full name of a node: failures that its worker told."
+        "Failures that workers reported, by the full name of the node."
         self.scratch = how.scratch
         self.scratch.mkdir(parents=True, exist_ok=True)
 
@@ -159,16 +159,16 @@ class Runner:
         return [(job, self._lesion_failure(job, error)) for job in jobs]
 
     def _lesion_failure(self, job: LesionJob, error: str) -> Failure | None:
-        """What ended a participant's lesions; the masks' logs tell it too."""
+        """Why a participant's lesions failed; the logs of the masks say so, too."""
         from bidsseg.workflow.lesion_stages import is_done
 
         failure = self._failure_of(f"lesions_{job.subject}")
         if failure is None:
-            told = is_done(job) or any(place.lesion_log.exists() for place in job.places)
-            return None if told else not_done(error)
-        for place in job.places:
-            if not place.lesions.summary.exists():
-                write_log(place.lesion_log, failure)
+            known = is_done(job) or any(outputs.lesion_log.exists() for outputs in job.all_outputs)
+            return None if known else not_done(error)
+        for outputs in job.all_outputs:
+            if not outputs.lesions.summary.exists():
+                write_log(outputs.lesion_log, failure)
         return failure
 
     def _execute(self, workflow: Workflow) -> str:
@@ -234,11 +234,11 @@ class Runner:
     def _outcome(self, job: Job, error: str) -> Outcome:
         failure = next(filter(None, map(self._failure_of, parts_of(job))), None)
         if failure is not None:
-            told = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
-            write_log(job.place.log, told)
-            return Outcome(job, told)
-        if is_complete(job.place, job.made_with()):
-            remove_log(job.place.log)
+            named = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
+            write_log(job.outputs.log, named)
+            return Outcome(job, named)
+        if is_complete(job.outputs, job.made_with()):
+            remove_log(job.outputs.log)
             return Outcome(job)
         return Outcome(job, not_done(f"{job.scan}: {error}"), stopped=self.how.stop_on_first_crash)
 
@@ -267,7 +267,7 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
     """The jobs, some at a time, those of one session together: at least ``size`` but for the last."""
     sessions: dict[tuple[Path, str, str | None], list[Job]] = {}
     for job in jobs:
-        sessions.setdefault(session_key(job.place), []).append(job)
+        sessions.setdefault(session_key(job.outputs), []).append(job)
     batch: list[Job] = []
     for session in sessions.values():
         batch += session
@@ -317,23 +317,23 @@ def _add_session(
 
 
 def workflow_name(job: Job) -> str:
-    return re.sub(r"\W", "_", job.place.scan.stem)
+    return re.sub(r"\W", "_", job.outputs.scan.stem)
 
 
 def fusion_name(job: Job) -> str:
     """The name of what fuses the contrasts of a job's session."""
-    scan = job.place.scan
+    scan = job.outputs.scan
     return re.sub(r"\W", "_", f"fusion_{scan.subject}_{scan.session}")
 
 
 def stems_of(job: Job) -> dict[str, str]:
     """The workflows that a job's results come from, its own first, and the scan that each is about."""
-    own = {workflow_name(job): job.place.scan.stem}
+    own = {workflow_name(job): job.outputs.scan.stem}
     if not job.partners:
         return own
     sources = [job.alone(scan) for scan in job.sources]
-    alone = {workflow_name(source): source.place.scan.stem for source in sources}
-    return {**own, fusion_name(job): job.place.scan.stem, **alone}
+    alone = {workflow_name(source): source.outputs.scan.stem for source in sources}
+    return {**own, fusion_name(job): job.outputs.scan.stem, **alone}
 
 
 def parts_of(job: Job) -> tuple[str, ...]:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from bidsseg.bids.outputs import LESION_CONTRAST
 from bidsseg.labels import Scheme
+
+LesionSource = Literal["given", "found", "none"]
+"""What lesions a session's are: those of a mask, or else those that the network found; the other way round; or those of
+a mask alone."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +30,13 @@ class RunOptions:
     output_spaces: tuple[str, ...]
     derivatives: tuple[Path, ...]
     lesion_pattern: str | None
-    lesion_threshold: float
+    lesions: LesionSource
+    lesion_threshold: float | None
+    "None is the card's for found lesions, 0.5 for given masks."
     lesion_min_volume: float
     lesion_tolerance: float
     lesion_bands: tuple[float, ...]
+    fill: bool
     fuse: bool
     probseg: bool
     mirror: bool
@@ -47,6 +56,16 @@ class RunOptions:
     write_graph: bool
     resource_monitor: bool
     verbose: bool
+
+    @property
+    def finds_lesions(self) -> bool:
+        """Whether the network looks for lesions."""
+        return self.lesions != "none" and LESION_CONTRAST in self.modality
+
+    @property
+    def describes_lesions(self) -> bool:
+        """Whether any lesions may be described, be they found or given."""
+        return self.finds_lesions or bool(self.derivatives)
 
     @property
     def workers(self) -> int:

@@ -1,4 +1,4 @@
-"""The participant level: find the scans, skip what is complete, run the rest, tell how it went."""
+"""The participant level: find the scans, skip the complete ones, run the others, and show what came of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bidsseg import __version__
 from bidsseg.bids.completeness import is_complete
-from bidsseg.bids.contrasts import fused_places
+from bidsseg.bids.contrasts import all_fused_outputs
 from bidsseg.bids.dataset import Found, NothingSelected, ScanSelection, find_scans, read_filters
 from bidsseg.bids.outputs import (
     FUSED,
@@ -29,13 +29,17 @@ from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_d
 from bidsseg.errors import UserError
 from bidsseg.files import json_content, read_json, write_text
 from bidsseg.labels import SCHEMES
+from bidsseg.lesions.options import LesionOptions
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
+from bidsseg.network.lesion_model import lesion_model_folder, read_lesion_card
 from bidsseg.quality.verdicts import judged, reasons_of, verdict_of
+from bidsseg.report.methods import methods_text
 from bidsseg.workflow.claims import Claims
 from bidsseg.workflow.console import Row, RunStatus, finish, progress
 from bidsseg.workflow.environment import defects_logged, environment
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
+from bidsseg.workflow.jobs import job_for
 from bidsseg.workflow.options import RunOptions
 from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Resources, WorkerPool
 
@@ -93,8 +97,8 @@ def _find_and_run(options: RunOptions, pool: WorkerPool, claims: Claims | None) 
     if not options.overwrite:
         refuse_other_dataset(out)
     single = [ScanOutputs(scan, dataset, out) for scan in found.scans]
-    places = [*single, *(fused_places(single) if options.fuse else ())]
-    subjects = sorted({place.scan.subject for place in places})
+    all_outputs = [*single, *(all_fused_outputs(single) if options.fuse else ())]
+    subjects = sorted({outputs.scan.subject for outputs in all_outputs})
     if options.reports_only:
         lines = write_reports(out, subjects, options.workers, options.overwrite)
         return finish([Row("reports", "failed", line) for line in lines], [])
@@ -102,15 +106,17 @@ def _find_and_run(options: RunOptions, pool: WorkerPool, claims: Claims | None) 
     rows = _rows_without_run(found, selection)
     problems = [f"{path}: left out: {why}" for path, why in found.left_out]
     if claims is None:
-        complete, to_do = _sorted_out(places, recipe, options)
-        rows += [*complete, *(Row(place.scan.stem, "to do") for place in to_do)]
+        complete, to_do = _sorted_out(all_outputs, recipe, options)
+        rows += [*complete, *(Row(outputs.scan.stem, "to do") for outputs in to_do)]
         return finish(rows + _lesions(single, recipe, options, pool), problems)
     fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
     write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
     _write_citation(out, recipe, options)
     for mine in claims.in_turns(subjects, lambda line: _wait(line, pool)):
         copy_session_times(dataset, out, mine)
-        done, failed = _run_all_of([place for place in places if place.scan.subject in mine], recipe, options, pool)
+        done, failed = _run_all_of(
+            [outputs for outputs in all_outputs if outputs.scan.subject in mine], recipe, options, pool
+        )
         rows, problems = rows + done, problems + failed
     return finish(rows, problems)
 
@@ -121,26 +127,26 @@ def _wait(line: str, pool: WorkerPool) -> None:
 
 
 def _sorted_out(
-    places: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions
+    all_outputs: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions
 ) -> tuple[list[Row], list[ScanOutputs]]:
     """Rows about the scans that are complete, and the scans that are not."""
-    complete = {place for place in places if is_complete(place, recipe)} if not options.overwrite else set()
-    skipped = [Row(place.scan.stem, "complete", "skipped") for place in places if place in complete]
-    return skipped, [place for place in places if place not in complete]
+    complete = {outputs for outputs in all_outputs if is_complete(outputs, recipe)} if not options.overwrite else set()
+    skipped = [Row(outputs.scan.stem, "complete", "skipped") for outputs in all_outputs if outputs in complete]
+    return skipped, [outputs for outputs in all_outputs if outputs not in complete]
 
 
 def _run_all_of(
-    places: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool
+    all_outputs: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool
 ) -> tuple[list[Row], list[str]]:
     """Everything about some participants: scans, comparisons, lesions, reports; returns rows and warnings."""
     out = options.out_dir.resolve()
-    rows, to_do = _sorted_out(places, recipe, options)
+    rows, to_do = _sorted_out(all_outputs, recipe, options)
     rows += _run(to_do, recipe, options, pool) if to_do else []
-    single = [place for place in places if not place.partners]
+    single = [outputs for outputs in all_outputs if not outputs.partners]
     problems = compare_sessions(single, options.omp_nthreads, options.workers)
-    rows = _with_verdicts(rows, places)
+    rows = _with_verdicts(rows, all_outputs)
     rows += _lesions(single, recipe, options, pool)
-    subjects = sorted({place.scan.subject for place in places})
+    subjects = sorted({outputs.scan.subject for outputs in all_outputs})
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
     lines = write_reports(out, stale, options.workers, options.overwrite)
     rows += [Row("reports", "failed", line) for line in lines]
@@ -153,11 +159,17 @@ def recipe_of(options: RunOptions) -> OutputSettings:
     card = read_card(folder)
     check_weights(folder, card)
     schemes, spaces = options.seg, options.output_spaces
-    if options.derivatives:  # lesions are placed in these
+    if options.describes_lesions:  # they are placed in these
         schemes = tuple(scheme for scheme in SCHEMES if scheme in (*schemes, *NEEDED_SCHEMES))
         spaces = tuple(dict.fromkeys((NEEDED_SPACE, *spaces)))
     how = (options.bias_correction, schemes, spaces, options.probseg, options.mirror)
-    return OutputSettings(__version__, card.name, card.sha256, *how)
+    settings = OutputSettings(__version__, card.name, card.sha256, *how)
+    if not options.finds_lesions:
+        return settings
+    lesion_card = read_lesion_card(lesion_model_folder())
+    asked = options.lesion_threshold
+    thresholds = (lesion_card.thresholds.thick, lesion_card.thresholds.thin) if asked is None else (asked, asked)
+    return replace(settings, lesion_weights_sha256=lesion_card.sha256, lesion_thresholds=thresholds)
 
 
 def _check_folders(options: RunOptions) -> None:
@@ -170,7 +182,7 @@ def _check_folders(options: RunOptions) -> None:
     for name, folder in (("--work-dir", options.work_dir), ("--bids-database-dir", options.bids_database_dir)):
         inside = folder is not None and folder.resolve().is_relative_to(dataset)
         if folder is not None and inside and not folder.resolve().is_relative_to(out):
-            raise UserError(f"{name} {folder}: lies in the input dataset, which is only read; give another folder")
+            raise UserError(f"{name} {folder}: lies in the input dataset, which must not change; give another folder")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(20, "is a file, not a folder", str(options.out_dir))
 
@@ -183,7 +195,6 @@ def _rows_without_run(found: Found, selection: ScanSelection) -> list[Row]:
 
 def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
     """Run the workflows."""
-    from bidsseg.workflow.jobs import job_for
     from bidsseg.workflow.nipype_workflow import run_jobs
 
     # Reports are written last; what they need is imported while the workers are busy.
@@ -191,14 +202,14 @@ def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptio
     model = str(folder_of(options.model or DEFAULT_MODEL).resolve())
     how = {"device": options.device, "threads": options.omp_nthreads}
     how |= {"low_memory": options.low_mem, "overwrite": options.overwrite}
-    jobs = [job_for(place, recipe, model, **how) for place in to_do]
+    jobs = [job_for(outputs, recipe, model, **how) for outputs in to_do]
     with progress(len(jobs)) as on_scan:
         outcomes = list(run_jobs(jobs, pool, on_scan))
     rows = []
     for outcome in outcomes:
-        place = outcome.job.place
+        outputs = outcome.job.outputs
         result = "done" if outcome.error is None else "not tried" if outcome.stopped else "failed"
-        rows.append(Row(place.scan.stem, result, outcome.error or ""))
+        rows.append(Row(outputs.scan.stem, result, outcome.error or ""))
     return rows
 
 
@@ -212,46 +223,50 @@ def _links(options: RunOptions) -> dict[str, str]:
     return {name: path.as_uri() for path, name in names.items()}
 
 
-def _lesions(places: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
+def _lesions(
+    all_outputs: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool
+) -> list[Row]:
     """Describe the lesions of all segmented scans that have a mask, or tell what is to do."""
-    if not options.derivatives:
+    if not options.describes_lesions:
         return []
-    from bidsseg.workflow.lesion_plan import by_session, finished, outcomes, plan, told_of, write_lesion_root
+    from bidsseg.workflow.lesion_plan import by_session, finished, outcomes, plan, status_rows, write_lesion_root
 
     request = _lesion_request(recipe, options)
-    subjects = sorted({place.scan.subject for place in places})
+    subjects = sorted({outputs.scan.subject for outputs in all_outputs})
     if options.dry_run:
-        found = {name: by_session([place for place in places if place.scan.subject == name]) for name in subjects}
+        found = {
+            name: by_session([outputs for outputs in all_outputs if outputs.scan.subject == name]) for name in subjects
+        }
     else:
         found = {name: finished(request, name) for name in subjects}
     planned = plan(found, request, options.overwrite, options.dry_run)
-    told = [*planned.told, *(line for job in planned.complete for line in told_of(job, "complete"))]
+    rows = [*planned.rows, *(line for job in planned.complete for line in status_rows(job, "complete"))]
     if options.dry_run:
-        told += [line for job in planned.jobs for line in told_of(job, "to do")]
+        rows += [line for job in planned.jobs for line in status_rows(job, "to do")]
     elif planned.jobs:
         write_lesion_root(options.out_dir.resolve())
         from bidsseg.workflow.nipype_workflow import run_lesion_jobs
 
         with progress(len(planned.jobs)) as on_scan:
             for job, failure in run_lesion_jobs(planned.jobs, pool, on_scan):
-                told += outcomes(job, failure)
-    return [Row(line.name, line.result, line.why) for line in told]
+                rows += outcomes(job, failure)
+    return [Row(line.name, line.result, line.why) for line in rows]
 
 
 def _lesion_request(recipe: OutputSettings, options: RunOptions) -> LesionPlanInputs:
     from bidsseg.bids.lesion_masks import MaskSearch
-    from bidsseg.lesions.options import LesionOptions
     from bidsseg.workflow.lesion_plan import LesionPlanInputs
 
     out = options.out_dir.resolve()
     chosen = LesionOptions(
-        threshold=options.lesion_threshold,
+        threshold=LesionOptions.threshold if options.lesion_threshold is None else options.lesion_threshold,
         min_volume_mm3=options.lesion_min_volume,
         tolerance_mm=options.lesion_tolerance,
         bands_mm=tuple(sorted(options.lesion_bands)),
     )
     search = MaskSearch(tuple(path.resolve() for path in options.derivatives), options.lesion_pattern, out)
-    return LesionPlanInputs(search, chosen, recipe, options.bids_dir.resolve(), out, options.omp_nthreads)
+    folders = (options.bids_dir.resolve(), out)
+    return LesionPlanInputs(search, chosen, recipe, *folders, options.omp_nthreads, options.lesions, options.fill)
 
 
 def _execution(options: RunOptions) -> Resources:
@@ -276,8 +291,8 @@ def folder_of_pair(dataset: Path, out: Path) -> str:
 
     Devices and inodes count, too, since containers call all datasets /data.
     """
-    places = [(str(path), path.stat().st_dev, path.stat().st_ino) for path in (dataset, out) if path.exists()]
-    return f"bidsseg-{hashlib.sha256(repr(places).encode()).hexdigest()[:16]}"
+    locations = [(str(path), path.stat().st_dev, path.stat().st_ino) for path in (dataset, out) if path.exists()]
+    return f"bidsseg-{hashlib.sha256(repr(locations).encode()).hexdigest()[:16]}"
 
 
 def _read_plugin(path: Path) -> dict[str, Any]:
@@ -290,22 +305,21 @@ def _read_plugin(path: Path) -> dict[str, Any]:
     return plugin
 
 
-def _with_verdicts(rows: Sequence[Row], places: Sequence[ScanOutputs]) -> list[Row]:
+def _with_verdicts(rows: Sequence[Row], all_outputs: Sequence[ScanOutputs]) -> list[Row]:
     """The rows of segmented scans with their verdicts, and the reasons and warnings; contrasts are compared by now."""
-    by_name = {place.scan.stem: place for place in places}
-    told = []
+    by_name = {outputs.scan.stem: outputs for outputs in all_outputs}
+    judged_rows = []
     for row in rows:
         if row.result in ("done", "complete") and row.name in by_name:
-            place = by_name[row.name]
-            quality = judged(read_json(place.quality), read_json(place.agreement))
+            outputs = by_name[row.name]
+            quality = judged(read_json(outputs.quality), read_json(outputs.agreement))
             noticed = [*reasons_of(quality), *map(str, quality.get("Warnings", ()))] if row.result == "done" else []
             row = replace(row, verdict=verdict_of(quality), why="; ".join(noticed) or row.why)
-        told.append(row)
-    return told
+        judged_rows.append(row)
+    return judged_rows
 
 
 def _write_citation(out: Path, recipe: OutputSettings, options: RunOptions) -> None:
-    from bidsseg.report.methods import methods_text
 
-    text = methods_text(recipe, options.modality, bool(options.derivatives), options.fuse)
+    text = methods_text(recipe, options.modality, options.describes_lesions, options.fuse)
     write_text(methods_file(out), text)

@@ -1,4 +1,4 @@
-"""The steps of one scan, file in, file out: what a workflow's nodes call. No nipype here."""
+"""The stages of one scan, from files to files: the functions of the workflow's nodes. No nipype here."""
 
 from __future__ import annotations
 
@@ -11,28 +11,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.errors import one_line_errors
+from bidsseg.errors import UserError, one_line_errors
 from bidsseg.files import json_content, write_json
 from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
+from bidsseg.lesions.finding import FoundLesions, find_lesions
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions, Probabilities
+from bidsseg.network.lesion_config import Thresholds
+from bidsseg.network.lesion_model import load_lesion_model
+from bidsseg.network.lesion_net import Contrast
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess
-from bidsseg.quality.coverage import geometry
+from bidsseg.quality.coverage import field_of_view
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.fusion import contrast_of, fuse, register
+from bidsseg.segmentation.lesion_probability import LesionAnswer, lesion_answer
 from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
+from bidsseg.spaces import TEMPLATE
 from bidsseg.workflow.derivatives import ScanResult, refuse_to_replace_of, write_scan
 from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
-CONFORMED = "conformed.npy"
+CONFORMED, LESION_ANSWER = "conformed.npy", "lesions.npz"
 ANSWER = ("tissue", "right", "parcels")
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
@@ -44,7 +50,7 @@ def bias_stage(job: dict[str, Any], folder: Path) -> str:
     """
     with one_line_errors(job["scan"]):
         if not job["overwrite"]:
-            refuse_to_replace_of(Job(**job).place, Job(**job).made_with())
+            refuse_to_replace_of(Job(**job).outputs, Job(**job).made_with())
         image = read(job["scan"], job["recipe"]["bias_correction"], job["threads"])
         write_json(folder / WARNINGS, {"Warnings": image.warnings})
         corrected = folder / "corrected.nii"
@@ -68,6 +74,8 @@ def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str
         evidence = examine(of_scan, model, options)
         if job["keep_answer"]:
             keep_answer(folder, corrected, of_scan)
+        if Job(**job).finds_lesions:
+            keep_lesions(folder, lesion_answer(of_scan, load_lesion_model(), job["device"]))
         return _decided(job, of_scan, evidence, folder)
 
 
@@ -98,7 +106,7 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
 
 def fused_folder(folder: Path, job: dict[str, Any]) -> Path:
     """Where ``fuse_session`` leaves what it found for a job."""
-    return folder / Job(**job).place.scan.stem
+    return folder / Job(**job).outputs.scan.stem
 
 
 def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: Path) -> str:
@@ -106,11 +114,12 @@ def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: 
     recipe, found, grid = job["recipe"], answered.probabilities, answered.grid
     floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS
     grids = {"orig": grid, "1mm": grid_of(answered.volume.shape, grid.affine).along_scan}
-    spaces = dict.fromkeys(("orig", *recipe["spaces"]))
+    asked = Job(**job).made_with().grids
+    spaces = dict.fromkeys(("orig", *asked, *(["1mm"] if TEMPLATE in recipe["spaces"] else [])))
     decided = {
         space: decide_on_native_grid(found, grids[space], "gyri" in recipe["schemes"], floats) for space in spaces
     }
-    for space, scheme in product(recipe["spaces"], recipe["schemes"]) if recipe["probseg"] else ():
+    for space, scheme in product(asked, recipe["schemes"]) if recipe["probseg"] else ():
         write_probabilities(probabilities_file(folder, space, scheme), found, grids[space], scheme, floats)
     write_json(folder / EVIDENCE, evidence.as_json())
     np.save(folder / CONFORMED, answered.conformed)
@@ -138,6 +147,22 @@ def kept_answer(folder: Path) -> tuple[Image, Answer]:
     return image, Answer(conformed, volume, image.grid, Probabilities((i, j, k), *parts))
 
 
+def keep_lesions(folder: Path, found: LesionAnswer) -> None:
+    """Keep what the lesion network said of a scan in a file of a folder."""
+    np.savez(
+        folder / LESION_ANSWER,
+        probability=found.probability,
+        contrast=np.array([found.contrast.cortex, found.contrast.fluid]),
+    )
+
+
+def kept_lesions(folder: Path, segmentation: Segmentation, threshold: float) -> FoundLesions:
+    """The lesions that ``keep_lesions`` kept the probabilities of; raises ``UserError`` for a scan that is no FLAIR."""
+    with np.load(folder / LESION_ANSWER) as kept:
+        cortex, fluid = map(float, kept["contrast"])
+        return find_lesions(LesionAnswer(kept["probability"], Contrast(cortex, fluid)), segmentation, threshold)
+
+
 def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
     """Write all derivatives; returns the path of the file that marks the scan as complete."""
     with one_line_errors(job["scan"]):
@@ -148,13 +173,20 @@ def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         judged = judge(Path(segmentation).parent, image, work.model)
         recipe = work.made_with()
         folder = Path(segmentation).parent
-        wanted = list(product(recipe.spaces, recipe.schemes)) if recipe.probseg else []
+        wanted = list(product(recipe.grids, recipe.schemes)) if recipe.probseg else []
         probabilities: dict[tuple[str, str], Path] = {(a, b): probabilities_file(folder, a, b) for a, b in wanted}
         if not work.overwrite:  # they may have been written meanwhile
-            refuse_to_replace_of(work.place, recipe)
+            refuse_to_replace_of(work.outputs, recipe)
         conformed = np.load(folder / CONFORMED, mmap_mode="r")
-        result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged)
-        return str(write_scan(work.place, recipe, result, max(1, work.threads)))
+        lesions = None
+        if work.finds_lesions:
+            try:
+                threshold = Thresholds(*recipe.lesion_thresholds).of(image.spacing_mm)
+                lesions = kept_lesions(folder, answers["orig"], threshold)
+            except UserError as error:
+                image = replace(image, warnings=(*image.warnings, str(error)))
+        result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged, lesions)
+        return str(write_scan(work.outputs, recipe, result, max(1, work.threads)))
 
 
 def probabilities_file(folder: Path, space: str, scheme: str) -> Path:
@@ -164,7 +196,7 @@ def probabilities_file(folder: Path, space: str, scheme: str) -> Path:
 def judge(folder: Path, image: Image, model: str) -> tuple[Evidence, Assessment]:
     """What the stored evidence says, by the calibration in the model's card."""
     found = read_evidence(folder)
-    return found, assess(found, geometry(image), calibration_from(read_card(folder_of(model)).quality))
+    return found, assess(found, field_of_view(image), calibration_from(read_card(folder_of(model)).quality))
 
 
 def read_evidence(folder: Path) -> Evidence:
@@ -190,6 +222,7 @@ def load_segmentations(path: Path) -> dict[str, Segmentation]:
 
 
 def _segmentation_from(arrays: Any, name: str) -> Segmentation:
-    tissue, side, parcel, confidence = (arrays[f"{name}_{volume}"] for volume in VOLUMES)
+    volumes = {volume: arrays[f"{name}_{volume}"] for volume in VOLUMES}
     has_gyri, edge = arrays[f"{name}_rest"]
-    return Segmentation(tissue, side, parcel, confidence, arrays[f"{name}_affine"], bool(has_gyri), float(edge))
+    affine = arrays[f"{name}_affine"]
+    return Segmentation(**volumes, affine=affine, has_gyri=bool(has_gyri), edge_fraction=float(edge))

@@ -1,4 +1,4 @@
-"""A scan without a dataset around it: labels, brain mask, volumes, verdict and picture beside each other."""
+"""Labels one scan outside a dataset: writes labels, brain mask, volumes, verdict and picture beside each other."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
 from bidsseg.quality.assessed import AssessedScan, segment_and_assess
 from bidsseg.quality.assessment import quality_file
-from bidsseg.report.mosaic import mosaic
 from bidsseg.segmentation.dicom_terms import segments_of
+from bidsseg.segmentation.mosaic import mosaic
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS, write_volumes
 
 

@@ -26,8 +26,8 @@ MEMORY_GB = 3.0
 LOW_MEMORY_GB = 2.0
 "The same with --low-mem."
 SECONDS_TO_END = 5.0
-"Of a process that is told to, before it is killed."
-WORKER_DIED = "its process was killed, most likely for want of memory; lower --nprocs, or raise the memory limit"
+"How long a process has to end by itself before it is killed."
+WORKER_DIED = "its process was killed, probably because memory ran out; lower --nprocs, or raise the memory limit"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Resources:
     """How to run the jobs; nothing here changes their results."""
 
     work_dir: Path
-    "Of several runs, which may be those of other datasets."
+    "Work folder, which runs of other datasets may share."
     logs: Path
     "Where tracebacks of failed scans go."
     nprocs: int = 1
@@ -43,7 +43,7 @@ class Resources:
     threads: int = 1
     "CPUs of each scan."
     memory_gb: float | None = None
-    "Of all scans together; 90 % of the machine's if None."
+    "Memory for all scans together; 90 % of the machine's if None."
     gpus: int = 0
     "GPUs to use, each for one segmentation at a time; the other steps run on CPUs meanwhile."
     plugin: dict[str, Any] = field(default_factory=dict)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from bidsseg.bids.contrasts import fused_places
+from bidsseg.bids.contrasts import all_fused_outputs
 from bidsseg.bids.names import Scan
 from bidsseg.bids.outputs import ScanOutputs
 
 
-def places(out: Path, *names: str) -> list[ScanOutputs]:
+def all_outputs(out: Path, *names: str) -> list[ScanOutputs]:
     found = []
     for name in names:
         *pairs, suffix = name.split("_")
@@ -20,8 +20,10 @@ def places(out: Path, *names: str) -> list[ScanOutputs]:
 
 
 def test_contrasts_of_one_session_are_fused(tmp_path: Path) -> None:
-    found = fused_places(places(tmp_path, "sub-1_ses-1_T1w", "sub-1_ses-1_FLAIR", "sub-1_ses-2_T1w", "sub-2_ses-1_T1w"))
-    assert [(place.scan.stem, [p.name for p in place.partners]) for place in found] == [
+    found = all_fused_outputs(
+        all_outputs(tmp_path, "sub-1_ses-1_T1w", "sub-1_ses-1_FLAIR", "sub-1_ses-2_T1w", "sub-2_ses-1_T1w")
+    )
+    assert [(outputs.scan.stem, [p.name for p in outputs.partners]) for outputs in found] == [
         ("sub-1_ses-1_T1wfused", ["sub-1_ses-1_FLAIR.nii.gz"]),
         ("sub-1_ses-1_FLAIRfused", ["sub-1_ses-1_T1w.nii.gz"]),
     ]
@@ -31,5 +33,5 @@ def test_contrasts_of_one_session_are_fused(tmp_path: Path) -> None:
 
 
 def test_a_fused_place_is_another_than_the_scans_own(tmp_path: Path) -> None:
-    [place, _] = places(tmp_path, "sub-1_T1w", "sub-1_FLAIR")
-    assert replace(place, partners=(Path("x"),)) != place
+    [outputs, _] = all_outputs(tmp_path, "sub-1_T1w", "sub-1_FLAIR")
+    assert replace(outputs, partners=(Path("x"),)) != outputs

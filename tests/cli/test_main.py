@@ -296,3 +296,37 @@ def test_lesions_run_again_replaces_its_own(tiny_model: Path, tmp_path: Path) ->
     scan = write_scan(tmp_path / "a.nii.gz")
     command = ("lesions", scan, "--mask", _lesion_mask(scan, tmp_path / "m.nii.gz"), "--model", tiny_model)
     assert [run(*command).exit_code for _ in range(2)] == [0, 0]
+
+
+def test_fill_writes_the_scan_on_its_own_grid_with_other_voxels_as_they_were(tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "a.nii.gz")
+    command = ("fill", scan, "--mask", _lesion_mask(scan, tmp_path / "m.nii.gz"), "--model", tiny_model)
+    found = run(*command)
+    assert found.exit_code == 0, found.output
+    before, after = (nib.load(tmp_path / name) for name in ("a.nii.gz", "a_filled.nii.gz"))
+    assert np.array_equal(before.affine, after.affine)
+    far = np.ones(before.shape, bool)
+    far[6:18, 6:17, 5:16] = False
+    assert np.array_equal(before.get_fdata()[far], after.get_fdata()[far])
+    assert run(*command).exit_code == 0  # its own file is replaced
+
+
+@pytest.mark.parametrize(
+    ("output", "says"), [("a.nii.gz", "is an input of this command"), ("a.png", "not a NIfTI name")]
+)
+def test_fill_refuses_outputs(output: str, says: str, tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "a.nii.gz")
+    mask = _lesion_mask(scan, tmp_path / "m.nii.gz")
+    found = run("fill", scan, "--mask", mask, "-o", tmp_path / output, "--model", tiny_model)
+    assert found.exit_code == 1
+    (line,) = found.stderr.splitlines()
+    assert says in line
+
+
+def test_normalize_refuses_a_scan_without_a_brain_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    """A model of random weights finds nothing that looks like a brain."""
+    found = run("normalize", write_scan(tmp_path / "a.nii.gz"), "--model", tiny_model, "--threads", 1)
+    assert found.exit_code == 1
+    (line,) = found.stderr.splitlines()
+    assert "too little of the brain" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 
 from bidsseg.cli.main import main
 from bidsseg.evaluation.calibration import (
-    Foretold,
+    CrossValidated,
     calibrate,
+    cross_validate,
     detection,
     estimates,
-    foretell,
     is_good,
     mean_error,
     observe,
@@ -49,7 +49,7 @@ TRIALS = [trial(scan, soft, mm) for scan in ("sub-a", "sub-b") for soft in SOFTS
 
 
 def test_thick_slices_are_held_against_thick_slices() -> None:
-    found = foretell(estimates([observe(one) for one in TRIALS], same_scan), same_scan)
+    found = cross_validate(estimates([observe(one) for one in TRIALS], same_scan), same_scan)
     assert mean_error(found) < 0.05
     clean = [one for one in found if one.trial.clean]
     assert all(one.assessment.verdict != "fail" and one.good for one in clean)
@@ -79,7 +79,7 @@ def test_what_is_left_out_of_a_fit() -> None:
 def test_an_alarm_is_false_where_nothing_is_wrong(kind: str, shortfall: float, good: bool) -> None:
     one = replace(trial("sub-a", 0.9), damage=Damage(kind, 0.8))
     assert is_good(one, shortfall) == good
-    found = Foretold(one, shortfall, Assessment("fail", ()))
+    found = CrossValidated(one, shortfall, Assessment("fail", ()))
     assert detection([found], ("fail",)).false_alarms == good
 
 

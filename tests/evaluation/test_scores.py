@@ -23,7 +23,7 @@ from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUE
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
-from bidsseg.train.data import Anatomy
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.held_out import Case
 
 

@@ -370,7 +370,7 @@ def tsv_input(chance: random.Random, folder: Path) -> Input:
 
 def model_input(chance: random.Random, folder: Path, model: Path) -> Input:
     """A model folder with a damaged card, or with damaged weights that the card vouches for."""
-    from bidsseg.network.card import sha256_of
+    from bidsseg.files import sha256_of
 
     card, weights = json.loads((model / "card.json").read_text()), (model / "weights.safetensors").read_bytes()
     way = chance.choice(("card", "architecture", "text", "weights", "weights", "missing"))

@@ -24,6 +24,7 @@ from bidsseg.lesions.changes import (
 from bidsseg.lesions.describe import lesion_features
 from bidsseg.lesions.masks import apply, look_up
 from bidsseg.lesions.records import LesionReport
+from bidsseg.segmentation.anatomy import Anatomy
 from tests.lesion_phantom import Bounds, Spacing, affine_of, boxes, brain, image
 
 CLINICAL = Path(__file__).parents[3] / "shared" / "data" / "ms-clinical-bids" / "sub-01"
@@ -31,6 +32,10 @@ CLINICAL = Path(__file__).parents[3] / "shared" / "data" / "ms-clinical-bids" / 
 
 def report_of(lesions: list[Bounds], spacing: Spacing = (1, 1, 1)) -> LesionReport:
     return _report_of(tuple(lesions), spacing)
+
+
+def session(name: str, report: LesionReport, from_first: NDArray[np.float64]) -> Session:
+    return Session(name, report.lesions, report.components, from_first)
 
 
 @cache
@@ -41,7 +46,7 @@ def _report_of(lesions: tuple[Bounds, ...], spacing: Spacing) -> LesionReport:
 
 
 def follow_up(before: list[Bounds], after: list[Bounds], spacing: Spacing = (1, 1, 1)) -> list[tuple[object, ...]]:
-    sessions = [Session("1", report_of(before), np.eye(4)), Session("2", report_of(after, spacing), np.eye(4))]
+    sessions = [session("1", report_of(before), np.eye(4)), session("2", report_of(after, spacing), np.eye(4))]
     return [(c.status, c.lesions_before, c.lesions_after, c.change_mm3) for c in follow(sessions)]
 
 
@@ -106,7 +111,7 @@ def test_moved_head() -> None:
     later = lesion_features(
         image(segmentation.tissue, affine), image(boxes((1, 1, 1), [BOX, (-13, -7, 8, 14, 0, 6)]), affine), segmentation
     )
-    changes = follow([Session("1", first, np.eye(4)), Session("2", later, moved)])
+    changes = follow([session("1", first, np.eye(4)), session("2", later, moved)])
     assert [change.status for change in changes] == ["stable", "stable"]
     centroids = sorted(change.centroid_mm for change in changes)
     assert np.allclose(centroids, [(-10, 11, 3), (23, 23, 3)])
@@ -115,22 +120,20 @@ def test_moved_head() -> None:
 def test_not_covered() -> None:
     """A lesion that the later scan's field of view leaves out has not vanished."""
     first = report_of([BOX, (-13, -7, 8, 14, 30, 36)])
-    segmentation = brain((1, 1, 1))
+    whole = brain((1, 1, 1))
     lower = slice(0, 70)  # z < 22
-    part = type(segmentation)(
-        segmentation.tissue[..., lower], segmentation.side[..., lower], segmentation.parcel[..., lower],
-        segmentation.confidence[..., lower], segmentation.affine, False,
-    )  # fmt: skip
+    tissue, side, parcel = (volume[..., lower] for volume in (whole.tissue, whole.side, whole.parcel))
+    part = Anatomy(tissue, side, parcel, whole.affine, has_gyri=False)
     mask = image(boxes((1, 1, 1), [BOX])[..., lower], affine_of((1, 1, 1)))
     later = lesion_features(image(part.tissue, part.affine), mask, part)
-    changes = follow([Session("1", first, np.eye(4)), Session("2", later, np.eye(4))])
+    changes = follow([session("1", first, np.eye(4)), session("2", later, np.eye(4))])
     assert change_counts(changes) == {
         "new": 0, "enlarged": 0, "stable": 1, "shrunken": 0, "vanished": 0, "not-covered": 1,
     }  # fmt: skip
 
 
 def test_table(tmp_path: Path) -> None:
-    sessions = [Session(name, report_of(boxes), np.eye(4)) for name, boxes in (("1", [BOX]), ("2", []), ("3", [BOX]))]
+    sessions = [session(name, report_of(boxes), np.eye(4)) for name, boxes in (("1", [BOX]), ("2", []), ("3", [BOX]))]
     table, columns = write_changes(follow(sessions), tmp_path / "sub-01_changes.tsv")
     rows = list(csv.DictReader(table.open(encoding="utf-8"), delimiter="\t"))
     assert [(row["session_before"], row["session_after"], row["status"]) for row in rows] == [
@@ -203,8 +206,8 @@ def test_registers_real_sessions() -> None:
 
 def test_a_lesion_is_stable_in_a_scan_registered_to_itself() -> None:
     report = report_of([BOX])
-    scan = image(report.segmentation.tissue.astype(np.float32), report.segmentation.affine)
-    from_first = rigid_transform(scan, scan, report.segmentation.tissue > 0)
+    scan = image(report.anatomy.tissue.astype(np.float32), report.anatomy.affine)
+    from_first = rigid_transform(scan, scan, report.anatomy.tissue > 0)
     assert error_mm(from_first, np.eye(4)) < 0.5
-    sessions = [Session("1", report, np.eye(4)), Session("2", report, from_first)]
+    sessions = [session("1", report, np.eye(4)), session("2", report, from_first)]
     assert [change.status for change in follow(sessions)] == ["stable"]

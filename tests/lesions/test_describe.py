@@ -25,7 +25,7 @@ from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.records import Lesion, LesionReport, findings
 from bidsseg.lesions.tables import lesion_loads, regions_with_lesions, summary, write_lesions
 from bidsseg.lesions.zones import Cubes, zone_of
-from bidsseg.segmentation.result import Segmentation
+from bidsseg.segmentation.anatomy import Anatomy
 from tests.lesion_phantom import Bounds, Spacing, affine_of, ball, boxes, brain, image
 from tests.phantoms import ORIENTATIONS
 
@@ -72,7 +72,7 @@ def measure(spacing: Spacing, lesions: list[Bounds], options: LesionOptions | No
     return measure_mask(boxes(spacing, lesions), segmentation, options)
 
 
-def measure_mask(mask: object, segmentation: Segmentation, options: LesionOptions | None = None) -> LesionReport:
+def measure_mask(mask: object, segmentation: Anatomy, options: LesionOptions | None = None) -> LesionReport:
     grey = np.where(segmentation.tissue == TISSUE["white-matter"], 100, 50) + 50 * np.asarray(mask)
     scan = image(grey, segmentation.affine)
     return lesion_features(scan, image(np.asarray(mask), segmentation.affine), segmentation, options)
@@ -350,7 +350,7 @@ def test_totals_equal_the_mask(spacing: Spacing, mask_spacing: Spacing) -> None:
     options = LesionOptions(bands_mm=(3, 10))
     report = lesion_features(scan, image(mask, affine_of(mask_spacing)), segmentation, options)
     assert_totals(report, float(mask.sum() * np.prod(mask_spacing)))
-    assert not (report.placed.component == 0).any()
+    assert not (report.components.component == 0).any()
 
 
 def test_loads_by_hand() -> None:
@@ -472,13 +472,12 @@ def test_all_orientations_agree() -> None:
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         return np.ascontiguousarray(volume.transpose(2, 0, 1)[:, ::-1])
 
-    turned = Segmentation(
+    turned = Anatomy(
         turn(segmentation.tissue),
         turn(segmentation.side),
         turn(segmentation.parcel),
-        segmentation.confidence,
         affine,
-        False,
+        has_gyri=False,
     )
     found = measure_mask(turn(mask.astype(np.uint8)), turned).lesions
     key = [(lesion.zone, lesion.volume_mm3, lesion.contacts, lesion.main_region) for lesion in expected]
@@ -495,7 +494,7 @@ def test_all_orientations_agree() -> None:
 
 def test_files(tmp_path: Path) -> None:
     report = measure(MM1, TOTALS)
-    scan = image(report.segmentation.tissue, report.segmentation.affine)
+    scan = image(report.anatomy.tissue, report.anatomy.affine)
     written = LesionOutputs(tmp_path / "sub-01_ses-1").files
     write_lesions(report, scan, written, {"Sources": ["bids::x"]})
     assert all(path.is_file() for path in written)
@@ -527,7 +526,7 @@ def test_region_map_with_lesions() -> None:
 # ---- real masks
 
 
-def standard_brain(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Segmentation:
+def standard_brain(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Anatomy:
     """Ellipsoids of about the size of the MNI152 brain; enough to place lesions roughly."""
     x, y, z = np.ix_(*(affine[axis, axis] * np.arange(n) + affine[axis, 3] for axis, n in enumerate(shape)))
     tissue = np.zeros(shape, np.uint8)
@@ -537,7 +536,7 @@ def standard_brain(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Segme
     tissue[(x / 50) ** 2 + ((y + 62) / 30) ** 2 + ((z + 38) / 25) ** 2 < 1] = TISSUE["cerebellum-white-matter"]
     tissue[(x / 14) ** 2 + ((y + 28) / 14) ** 2 + ((z + 38) / 26) ** 2 < 1] = TISSUE["brainstem"]
     side = np.broadcast_to(x > 0, shape).astype(np.uint8)
-    return Segmentation(tissue, side, np.zeros(shape, np.uint8), (tissue > 0).astype(np.float16), affine, False)
+    return Anatomy(tissue, side, np.zeros(shape, np.uint8), affine, has_gyri=False)
 
 
 def brain_box(mask: Image) -> Image:

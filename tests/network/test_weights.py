@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bidsseg.errors import FileError, UserError
+from bidsseg.files import sha256_of
 from bidsseg.network.card import (
     ACCURACY_MARKS,
     DEFAULT_MODEL,
@@ -17,7 +18,6 @@ from bidsseg.network.card import (
     add_accuracy,
     quality_table,
     read_card,
-    sha256_of,
     write_readme,
 )
 from bidsseg.network.weights import load_model

@@ -9,14 +9,14 @@ import pytest
 
 from bidsseg.labels import LEFT, RIGHT, TISSUE, gyri
 from bidsseg.quality.assessment import assess, quality, quality_json
-from bidsseg.quality.coverage import Geometry
+from bidsseg.quality.coverage import FieldOfView
 from bidsseg.quality.evidence import SCORED, Evidence, Sums
 from bidsseg.quality.expectation import FEATURES, KIND, Calibration, Curve
 from bidsseg.quality.usual import asymmetries, label_oddness, layout, lobe_ratios, references
 from bidsseg.segmentation.result import Segmentation
 
 BRAIN_MM3 = 1.4e6
-VIEW = Geometry(40, 4.0, 160.0)
+VIEW = FieldOfView(40, 4.0, 160.0)
 TRUSTING = Calibration(
     {scheme: Curve([float(name == "soft_dice") for name in FEATURES], {}) for scheme in SCORED},
     {scheme: Curve([np.log(9) * float(name == "constant") for name in KIND], {}) for scheme in SCORED},
@@ -90,7 +90,7 @@ def test_a_label_in_its_place_is_not_odd() -> None:
         (moved(usual(), [[1, 0, 0], [0, 0, 1], [0, 1, 0]]), VIEW, "check", "looks like bottom to top"),
     ],
 )
-def test_what_calls_for_a_look(evidence: Evidence, view: Geometry, verdict: str, reason: str) -> None:
+def test_what_calls_for_a_look(evidence: Evidence, view: FieldOfView, verdict: str, reason: str) -> None:
     found = assess(evidence, view, TRUSTING)
     assert found.verdict == verdict
     assert any(reason in told for told in found.reasons), found.reasons
@@ -120,7 +120,7 @@ def test_without_calibration_nothing_is_expected() -> None:
     ("view", "verdict"),
     [(VIEW, "pass"), (replace(VIEW, slices=20, slice_mm=7.0), "pass"), (replace(VIEW, axis=0), "pass")],
 )
-def test_thick_slices_alone_are_no_reason(view: Geometry, verdict: str) -> None:
+def test_thick_slices_alone_are_no_reason(view: FieldOfView, verdict: str) -> None:
     assert assess(usual(), view, TRUSTING).verdict == verdict
 
 
@@ -163,7 +163,16 @@ def test_quality_of_lopsided_white_matter() -> None:
     side = np.array([LEFT, LEFT, LEFT, RIGHT], np.uint8).reshape(4, 1, 1)
     parcel = np.full((4, 1, 1), len(gyri()) - 1, np.uint8)
     confidence = np.full((4, 1, 1), 0.5, np.float16)
-    found = quality(Segmentation(tissue, side, parcel, confidence, np.eye(4), has_gyri=True))
+    found = quality(Segmentation(tissue, side, parcel, confidence=confidence))
     assert found["CerebralAsymmetry"] == 0.5
     assert found["MeanConfidence"] == 0.5
     assert found["IntracranialVolumeMm3"] == pytest.approx(4)
+
+
+def test_brain_parenchymal_fraction_is_what_is_no_fluid() -> None:
+    """Of six voxels one is background, one ventricle and one CSF."""
+    names = ("background", "lateral-ventricle", "csf", "cortex", "white-matter", "brainstem")
+    tissue = np.array([TISSUE[name] for name in names], np.uint8).reshape(6, 1, 1)
+    rest = np.zeros((6, 1, 1), np.uint8)
+    found = quality(Segmentation(tissue, rest, rest, confidence=rest.astype(np.float16)))
+    assert found["BrainParenchymalFraction"] == 0.6

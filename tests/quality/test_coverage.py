@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from bidsseg.imaging.image import Image
-from bidsseg.quality.coverage import Geometry, cap_mm2, coverage_doubts, cut_faces, geometry
+from bidsseg.quality.coverage import FieldOfView, cap_mm2, coverage_doubts, cut_faces, field_of_view
 from tests.quality.test_assessment import VIEW, usual
 
-THIN, THICK = Geometry(160, 1.0, 160.0), Geometry(20, 7.0, 140.0)
+THIN, THICK = FieldOfView(160, 1.0, 160.0), FieldOfView(20, 7.0, 140.0)
 
 
 def test_a_cap_of_a_sphere() -> None:
@@ -32,12 +32,12 @@ def test_a_cap_of_a_sphere() -> None:
         ("left", 35.0, replace(THICK, axis=0), False),
     ],
 )
-def test_a_cut_is_more_than_one_slice_may_miss(face: str, cm2: float, view: Geometry, cut: bool) -> None:
+def test_a_cut_is_more_than_one_slice_may_miss(face: str, cm2: float, view: FieldOfView, cut: bool) -> None:
     assert cut_faces(replace(usual(), cut_mm2={face: 100 * cm2}), view) == ([face] if cut else [])
 
 
 @pytest.mark.parametrize(("mm2", "view", "cut"), [(300.0, THIN, False), (1400.0, THIN, True), (1400.0, THICK, False)])
-def test_the_lowest_slice_may_hold_some_cerebellum(mm2: float, view: Geometry, cut: bool) -> None:
+def test_the_lowest_slice_may_hold_some_cerebellum(mm2: float, view: FieldOfView, cut: bool) -> None:
     told = coverage_doubts(replace(usual(), cerebellum_cut_mm2=mm2), view)
     assert told == (["the field of view cuts the cerebellum"] if cut else [])
 
@@ -45,6 +45,6 @@ def test_the_lowest_slice_may_hold_some_cerebellum(mm2: float, view: Geometry, c
 def test_slices_lie_along_the_axis_of_the_largest_spacing() -> None:
     affine = np.eye(4)
     affine[:3, :3] = [[0, 0, 1], [-5, 0, 0], [0, 2, 0]]  # the first voxel axis points backwards
-    found = geometry(Image(np.zeros((30, 100, 150), np.float32), affine, nib.Nifti1Header()))
-    assert found == Geometry(30, 5.0, 150.0, axis=1)
+    found = field_of_view(Image(np.zeros((30, 100, 150), np.float32), affine, nib.Nifti1Header()))
+    assert found == FieldOfView(30, 5.0, 150.0, axis=1)
     assert coverage_doubts(usual(), VIEW) == []

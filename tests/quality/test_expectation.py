@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bidsseg.quality.coverage import Geometry
+from bidsseg.quality.coverage import FieldOfView
 from bidsseg.quality.expectation import FEATURES, KIND, calibration_from, expect, features, kind
 from tests.quality.test_assessment import TRUSTING, VIEW, changed, usual
 
@@ -27,7 +27,7 @@ from tests.quality.test_assessment import TRUSTING, VIEW, changed, usual
         (VIEW, {"surroundings": 0.5}, "surroundings", 1.0),
     ],
 )
-def test_kinds_of_scan(view: Geometry, changes: dict[str, float], feature: str, expected: float) -> None:
+def test_kinds_of_scan(view: FieldOfView, changes: dict[str, float], feature: str, expected: float) -> None:
     found = kind(replace(usual(), **changes), view)  # type: ignore[arg-type]
     assert found[KIND.index(feature)] == pytest.approx(expected)
 

@@ -21,6 +21,7 @@ from bidsseg.imaging.grid import conform, grid_of
 from bidsseg.imaging.image import Image
 from bidsseg.imaging.image import save as save_image
 from bidsseg.labels import TISSUE, label_table
+from bidsseg.lesions.records import FOUND, GIVEN
 from bidsseg.report.charts import label_title, read_charts
 from bidsseg.report.html import NIIVUE, packed
 from bidsseg.report.lesions import lesion_table
@@ -33,6 +34,7 @@ from tests.browser import CHROMIUM, browser
 
 RECIPE = OutputSettings("0.1.0", "small", "0" * 64, schemes=("regions", "lobes"))
 RIGHT = 100
+LESION_CENTRES = ((16, 25, 4), (30, 25, 4))
 NASTY = "<script>alert('&\"')</script>"
 SHAPE, SPACING_MM = (44, 50, 9), (1.5, 1.5, 5.0)
 
@@ -51,7 +53,7 @@ def phantom(seed: int = 0) -> tuple[Image, Segmentation]:
     confidence = np.where(tissue > 0, 0.9, 0).astype(np.float16)
     affine = np.diag((*SPACING_MM, 1.0))
     image = Image(data, affine, Nifti1Header())
-    return image, Segmentation(tissue, side, parcel, confidence, affine, True)
+    return image, Segmentation(tissue, side, parcel, affine, confidence=confidence)
 
 
 def add_scan(
@@ -64,19 +66,21 @@ def add_scan(
     source = out.parent / "raw" / name
     source.parent.mkdir(exist_ok=True)
     source.write_bytes(b"scan")
-    place = ScanOutputs(Scan(source, entities, suffix), out.parent / "raw", out)
+    outputs = ScanOutputs(Scan(source, entities, suffix), out.parent / "raw", out)
     image = Image(image.data, image.affine, image.header, warnings)
-    write_scan(place, RECIPE, ScanResult(image, segmentation, conform(image)[0]))
-    return place
+    write_scan(outputs, RECIPE, ScanResult(image, segmentation, conform(image)[0]))
+    return outputs
 
 
-def add_lesions(place: ScanOutputs, name: str = "deep-white-matter") -> Path:
+def add_lesions(outputs: ScanOutputs, name: str = "deep-white-matter") -> Path:
     """A table of two lesions and their image."""
-    found = place.lesions
-    rows = [("lesion", "volume_mm3", "zone", "main_region"), ("1", "33.75", name, "wm-lh-frontal-lobe")]
-    rows.append(("2", "11.25", "periventricular", "n/a"))
+    found = outputs.lesions
+    centres = [centre_mm(index) for index in LESION_CENTRES]
+    columns = ("lesion", "volume_mm3", *(f"centroid_{axis}_mm" for axis in "xyz"), "zone", "main_region")
+    rows = [columns, ("1", "33.75", *centres[0], name, "wm-lh-frontal-lobe")]
+    rows.append(("2", "11.25", *centres[1], "periventricular", "n/a"))
     path = found.table
-    write_text(path, "\n".join("\t".join(row) for row in rows) + "\n")
+    write_table(path, rows)
     image, _ = phantom()
     lesions = np.zeros(SHAPE, np.uint16)
     lesions[15:18, 25, 4], lesions[30, 25, 4] = 1, 2
@@ -84,11 +88,112 @@ def add_lesions(place: ScanOutputs, name: str = "deep-white-matter") -> Path:
     return path
 
 
+def centre_mm(index: tuple[int, int, int]) -> list[str]:
+    return [f"{i * mm:g}" for i, mm in zip(index, SPACING_MM, strict=True)]
+
+
+def write_table(path: Path, rows: list[tuple[str, ...]]) -> None:
+    write_text(path, "\n".join("\t".join(row) for row in rows) + "\n")
+
+
+def add_parts(place: ScanOutputs) -> None:
+    """The first lesion of ``add_lesions`` in two parts; its last voxel is the second, in another zone."""
+    found = place.lesions
+    rows = [("part", "lesion", "zone"), ("1", "1", "deep-white-matter"), ("2", "1", "juxtacortical")]
+    write_table(found.parts_table, [*rows, ("3", "2", "periventricular")])
+    image, _ = phantom()
+    parts = np.zeros(SHAPE, np.uint16)
+    parts[15:17, 25, 4], parts[17, 25, 4], parts[30, 25, 4] = 1, 2, 3
+    save_image(found.parts_image, parts, image.affine)
+
+
+def add_probability(place: ScanOutputs, source: str) -> None:
+    """Of lesion, 0.8 in the lesions and 0.25 beside one; ``source`` is where the summary says that they come from."""
+    image, _ = phantom()
+    probability = np.zeros(SHAPE, np.uint8)
+    probability[15:18, 25, 4] = probability[30, 25, 4] = 204
+    probability[18, 25, 4] = 64
+    save_image(place.lesion_probabilities, probability, image.affine, slope=1 / 255)
+    write_text(place.lesions.summary, json.dumps({"Scan": "sub-01_ses-1_FLAIR", "LesionsFrom": source}))
+
+
+def data_in(text: str, kind: str, anchor: str = "sub-01_ses-1_desc-FLAIR") -> str:
+    """The content of a script element of a page; empty where there is none."""
+    found = re.search(f'id="{kind}-{anchor}">(.*?)</script>', text, re.DOTALL)
+    return found[1] if found else ""
+
+
+def test_lesions_are_a_layer_of_the_viewer(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    place = add_scan(out)
+    add_scan(out, suffix="T1w")
+    add_lesions(place)
+    add_parts(place)
+    add_probability(place, FOUND)
+    text = participant_report(out, "01").read_text(encoding="utf-8")
+    for anchor in ("sub-01_ses-1_desc-FLAIR", "sub-01_ses-1_desc-T1w"):  # one grid
+        data = json.loads(data_in(text, "data", anchor))
+        about, codes = data["lesions"], data["codes"]
+        zones = [zone["name"] for zone in about["zones"]]
+        assert [zones[at - 1] for at in about["zone_of"][1:]] == ["deep white matter", "periventricular"]
+        assert about["ml_of"][1:] == [0.0338, 0.0112]
+        named = [zones[at - 1] for at in about["zone_of_part"][1:]]
+        assert named == ["deep white matter", "juxtacortical", "periventricular"]
+        assert {(x, y) for x, y in zip(codes["lesions"], codes["parts"], strict=True) if x or y} == {
+            (1, 1), (1, 2), (2, 3),
+        }  # fmt: skip
+        percent, rows = unpacked(data_in(text, "percent", anchor)), unpacked(data_in(text, "rows", anchor))
+        assert np.unique(percent[np.array(codes["lesions"])[rows.astype(int)] > 0]).tolist() == [80]
+        assert np.unique(percent).tolist() == [0, 25, 80]
+    assert "not a diagnosis" in text[text.index('id="lesions"') :][:300]
+
+
+def test_rows_of_lesions_lead_to_their_voxels(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    place = add_scan(out)
+    add_lesions(place)
+    add_summary(place)
+    text = participant_report(out, "01").read_text(encoding="utf-8")
+    data, rows = json.loads(data_in(text, "data")), nifti(data_in(text, "rows"))
+    places = re.findall(r'<tr class="place" data-base="(.*?)" data-lesion="(\d+)" data-mm="(.*?)"', text)
+    assert [number for _, number, _ in places] == ["1", "2"]
+    for base, number, mm in places:
+        assert base == data["lesions"]["base"]
+        index = np.linalg.solve(rows.affine, [*map(float, mm.split()), 1])[:3].round().astype(int)
+        assert data["codes"]["lesions"][int(rows.dataobj[tuple(index)])] == int(number)
+
+
+@pytest.mark.parametrize("missing", ["lesions off the grid", "no volumes"])
+def test_rows_lead_nowhere_without_a_layer(tmp_path: Path, missing: str) -> None:
+    out = tmp_path / "out"
+    place = add_scan(out)
+    add_lesions(place)
+    add_summary(place)
+    if missing == "no volumes":
+        place.preprocessed.unlink()
+    else:
+        image, _ = phantom()
+        save_image(place.lesions.image, np.ones((5, 5, 5), np.uint16), image.affine)
+    text = participant_report(out, "01").read_text(encoding="utf-8")
+    assert "<td>wm-lh-frontal-lobe</td>" in text
+    assert '<tr class="place"' not in text
+
+
+def test_probabilities_are_shown_of_found_lesions_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    place = add_scan(out)
+    add_lesions(place)
+    add_probability(place, GIVEN)
+    text = participant_report(out, "01").read_text(encoding="utf-8")
+    assert json.loads(data_in(text, "data"))["lesions"]["zone_of"][1:] == [5, 1]
+    assert not data_in(text, "percent")
+
+
 def test_a_page_tells_what_was_found(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place = add_scan(out, warnings=("sform and qform disagree",))
+    outputs = add_scan(out, warnings=("sform and qform disagree",))
     add_scan(out, "2", "T1w")
-    add_lesions(place)
+    add_lesions(outputs)
     write_text(out / "logs" / "CITATION.md", "# Methods\n\nSegmented with bidsseg.\n\n- Billot B et al.\n")
     text = participant_report(out, "01").read_text(encoding="utf-8")
     for expected in (
@@ -109,10 +214,10 @@ def test_the_subject_may_have_its_prefix(tmp_path: Path) -> None:
 
 def test_nothing_of_the_user_becomes_markup(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place = add_scan(out, warnings=(NASTY,))
-    add_lesions(place, NASTY)
-    quality = json.loads(place.quality.read_text(encoding="utf-8"))
-    write_text(place.quality, json.dumps({**quality, "Model": NASTY, "Verdict": "check", "Reasons": [NASTY + "2"]}))
+    outputs = add_scan(out, warnings=(NASTY,))
+    add_lesions(outputs, NASTY)
+    quality = json.loads(outputs.quality.read_text(encoding="utf-8"))
+    write_text(outputs.quality, json.dumps({**quality, "Model": NASTY, "Verdict": "check", "Reasons": [NASTY + "2"]}))
     write_text(out / "logs" / "CITATION.md", NASTY)
     write_text(out / "logs" / "sub-01_ses-9_T1w_error.txt", f"ValueError: {NASTY}\n")
     text = participant_report(out, "01").read_text(encoding="utf-8")
@@ -133,9 +238,9 @@ def test_failed_scans_are_told(tmp_path: Path) -> None:
     assert "No scan of this participant has been segmented" in text
 
 
-def add_summary(place: ScanOutputs) -> None:
+def add_summary(outputs: ScanOutputs) -> None:
     """What goes with the lesions of ``add_lesions``, and the changes since another session."""
-    folder = place.quality.parent
+    folder = outputs.quality.parent
     columns = (
         *("level", "name", "index", "count", "count_touching", "volume_mm3", "fraction_of_region"),
         *("fraction_of_lesions", "largest_mm3"),
@@ -149,21 +254,21 @@ def add_summary(place: ScanOutputs) -> None:
     write_text(folder / "sub-01_ses-1_desc-lesionsummary_lesions.json", json.dumps({**summary, **more}))
     counts = {"new": 2, "enlarged": 1, "stable": 40, "shrunken": 0, "vanished": 3, "not-covered": 0}
     changes = {"Intervals": [{"Before": "1", "After": "2", **counts}]}
-    path = place.out / "sub-01" / "sub-01_desc-lesionchangesummary_lesions.json"
+    path = outputs.out / "sub-01" / "sub-01_desc-lesionchangesummary_lesions.json"
     write_text(path, json.dumps(changes))
 
 
 def test_lesions_are_told_with_their_mask(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place = add_scan(out)
+    outputs = add_scan(out)
     add_scan(out, "2")
-    assert "No lesion mask was used." in participant_report(out, "01").read_text(encoding="utf-8")
-    add_lesions(place)
-    add_summary(place)
+    assert "No lesions were given or looked for." in participant_report(out, "01").read_text(encoding="utf-8")
+    add_lesions(outputs)
+    add_summary(outputs)
     text = participant_report(out, "01").read_text(encoding="utf-8")
     for expected in (
         *("periventricular: 1", "bids:masks:sub-01/x_mask.nii.gz (binary;", "only 70% of the lesion mask"),
-        *("No lesion mask was used for session 2.", "Change over sessions", "<td>1 to 2</td><td>2</td>"),
+        *("No lesions were given or found for session 2.", "Change over sessions", "<td>1 to 2</td><td>2</td>"),
         '</i>periventricular</td><td class="number">1</td><td class="number">2</td>'
         '<td class="number"></td><td class="number">0.01</td>',
     ):
@@ -203,9 +308,12 @@ def test_many_scans_stay_under_15_mb(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "data:image/jpeg" in page.read_text(encoding="utf-8")
 
 
+def nifti(text: str) -> Nifti1Image:
+    return Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
+
+
 def unpacked(text: str) -> NDArray[np.generic]:
-    image = Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
-    return np.asarray(image.dataobj)
+    return np.asarray(nifti(text).dataobj)
 
 
 @pytest.mark.parametrize("flip", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])
@@ -228,9 +336,27 @@ def test_the_viewer_shows_the_labels_where_they_are(flip: tuple[int, int, int]) 
     assert codes[middle:][codes[middle:] > 0].min() > RIGHT
     grey, tissue = unpacked(found.grey).astype(float), codes % RIGHT
     assert grey[tissue == TISSUE["white-matter"]].mean() > grey[tissue == TISSUE["cortex"]].mean() + 20
-    header = Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(found.rows)))
-    centre = header.affine @ [*((np.array(codes.shape) - 1) / 2), 1]
+    centre = nifti(found.rows).affine @ [*((np.array(codes.shape) - 1) / 2), 1]
     assert centre[:3] == pytest.approx((np.array(SHAPE) - 1) / 2 * SPACING_MM, abs=0.6)
+
+
+def test_the_viewer_knows_where_in_mm_voxels_of_an_oblique_scan_lie() -> None:
+    image, segmentation = phantom()
+    cos, sin = np.cos(0.35), np.sin(0.35)
+    turned = np.array([[1, 0, 0, -30], [0, cos, -sin, 12], [0, sin, cos, 7], [0, 0, 0, 1]]) @ image.affine
+    one_mm, grid = conform(Image(image.data, turned, image.header))
+    lesions = np.zeros(SHAPE, np.float32)
+    lesions[15, 30, 6] = 1
+    labels = {
+        "regions": Image(segmentation.tissue.astype(np.float32), turned, image.header),
+        "lesions": Image(lesions, turned, image.header),
+    }
+    found = embed(Image(one_mm, grid.affine, image.header), labels, 10_000_000)
+    assert found is not None
+    shown = nifti(found.rows)
+    at = np.argwhere(np.array(found.codes["lesions"])[np.asarray(shown.dataobj).astype(int)] == 1)
+    assert len(at) == 1
+    assert (shown.affine @ [*at[0], 1])[:3] == pytest.approx((turned @ [15, 30, 6, 1])[:3], abs=0.01)
 
 
 def test_a_tight_limit_lowers_the_quality_and_then_leaves_out() -> None:
@@ -271,8 +397,8 @@ def test_fine_axes_are_shown_at_1_mm() -> None:
 
 
 def test_volumes_pair_left_and_right(tmp_path: Path) -> None:
-    place = add_scan(tmp_path / "out")
-    charts = read_charts(place.file("volumes.tsv", desc="FLAIR"), 100.0)
+    outputs = add_scan(tmp_path / "out")
+    charts = read_charts(outputs.file("volumes.tsv", desc="FLAIR"), 100.0)
     assert [chart.scheme for chart in charts] == ["regions", "lobes"]
     rows = {row.name: row for row in charts[0].structures}
     ventricle = rows["Lateral ventricle"]
@@ -319,9 +445,11 @@ def test_embedded_volumes_are_nifti() -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which is not installed")
 def test_the_viewer_works_in_a_browser(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place = add_scan(out)
-    add_lesions(place)
-    add_summary(place)
+    outputs = add_scan(out)
+    add_lesions(outputs)
+    add_parts(outputs)
+    add_summary(outputs)
+    add_probability(outputs, FOUND)
     add_scan(out, "2", "T1w")
     page = participant_report(out, "01")
     with browser() as tab:
@@ -334,10 +462,20 @@ def test_the_viewer_works_in_a_browser(tmp_path: Path) -> None:
         assert tab.evaluate("[1, 2].map((number) => viewer.scan.lesions.zones[viewer.zoneOf(number) - 1].name)") == [
             "deep white matter", "periventricular",
         ]  # fmt: skip
-        assert sorted(set(tab.evaluate("[...viewer.nv.volumes[2].img]"))) == [0, 1, 5]
+        assert sorted(set(tab.evaluate("[...viewer.nv.volumes[2].img]"))) == [0, 1, 2, 5]
+        assert tab.evaluate("document.getElementById('zones').textContent") == (
+            "periventricularjuxtacorticaldeep white matter"
+        )
         assert not tab.evaluate("document.getElementById('lesions-choice').hidden")
         tab.evaluate("document.getElementById('lesions-shown').click()")
         assert tab.evaluate("viewer.nv.volumes[2].opacity") == 0
+        tab.evaluate("document.querySelector('tr.place[data-lesion=\"2\"]').click()")
+        assert tab.evaluate("viewer.nv.volumes[2].opacity") > 0
+        told = tab.evaluate("document.getElementById('readout').textContent")
+        assert told.endswith("Lesion 2periventricular · 0.01 mL · probability of lesion 0.80")
+        tab.evaluate("document.querySelector('tr.place[data-lesion=\"1\"] button').focus()")
+        tab.press_enter()
+        tab.wait_for("document.getElementById('readout').textContent.includes('Lesion 1')", 60)
         tab.evaluate("document.querySelector('#choose-scheme [data-value=lobes]').click()")
         assert tab.evaluate("viewer.scheme") == "lobes"
         tab.evaluate("document.querySelector('#choose-scan [data-value=sub-01_ses-2_desc-T1w]').click()")

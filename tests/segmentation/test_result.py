@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES
-from bidsseg.segmentation.result import Segmentation, from_labels
+from bidsseg.segmentation.anatomy import Anatomy, from_labels
+from bidsseg.segmentation.result import Segmentation
 
 
 def two_putamens_and_csf() -> Segmentation:
@@ -14,14 +15,14 @@ def two_putamens_and_csf() -> Segmentation:
     parcel, affine = np.zeros((2, 2, 2), np.uint8), np.diag((2.0, 2.0, 2.0, 1.0))
     cube = (2, 2, 2)
     return Segmentation(
-        tissue.reshape(cube), side.reshape(cube), parcel, confidence.reshape(cube), affine, has_gyri=False
+        tissue.reshape(cube), side.reshape(cube), parcel, affine, has_gyri=False, confidence=confidence.reshape(cube)
     )
 
 
-def test_label_maps_give_the_segmentation_back() -> None:
+def test_label_maps_give_the_anatomy_back() -> None:
     """For every anatomy: the maps of regions and lobes made from what was read are those that were read."""
     tissue, side, parcel = (part.astype(np.uint8) for part in np.indices((len(TISSUES), 2, N_GYRI)))
-    every = Segmentation(tissue, side, parcel, np.zeros(tissue.shape, np.float16), np.eye(4), has_gyri=False)
+    every = Anatomy(tissue, side, parcel)
     found = from_labels(every.labels("regions"), every.labels("lobes"), np.eye(4))
     for scheme in ("regions", "lobes"):
         assert np.array_equal(found.labels(scheme), every.labels(scheme))

@@ -21,6 +21,22 @@ def test_volumes_are_voxels_times_the_voxel() -> None:
     assert len(rows) == 52
 
 
+def test_a_table_of_pandas_says_the_same() -> None:
+    segmentation = two_putamens_and_csf()
+    frame = segmentation.volumes_frame("regions")
+    assert list(frame.columns) == [name for name in VOLUME_COLUMNS if name in frame.columns]
+    assert (frame.index.name, len(frame)) == ("index", 52)
+    assert frame.loc[51].to_dict() == {
+        "name": "Right-Putamen",
+        "hemisphere": "R",
+        "voxels": 2,
+        "volume_mm3": pytest.approx(16),
+        "fraction_of_intracranial": 0.5,
+        "confidence": 0.875,
+    }
+    assert frame["hemisphere"].isna().sum() == sum(not row.label.hemisphere for row in segmentation.volumes("regions"))
+
+
 def test_lobes_add_up_to_the_regions() -> None:
     segmentation = two_putamens_and_csf()
     total = [sum(row.volume_mm3 for row in segmentation.volumes(scheme)) for scheme in SCHEMES]

@@ -10,7 +10,8 @@ import pytest
 
 from bidsseg.labels import TISSUE
 from bidsseg.network.weights import load_model
-from bidsseg.train.data import Anatomy, Patient, Subject, TrainingSet, brain_box, pack
+from bidsseg.segmentation.anatomy import Anatomy
+from bidsseg.train.data import Patient, Subject, TrainingSet, brain_box, pack
 from bidsseg.train.packing import pack_training_set
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"

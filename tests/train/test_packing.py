@@ -9,7 +9,8 @@ from safetensors import safe_open
 
 from bidsseg.errors import FileError, UserError
 from bidsseg.labels import TISSUE
-from bidsseg.train.data import Anatomy, Patient, Subject, TrainingSet, brain_box, load_patients, pack, unpack
+from bidsseg.segmentation.anatomy import Anatomy
+from bidsseg.train.data import Patient, Subject, TrainingSet, brain_box, load_patients, pack, unpack
 from bidsseg.train.packing import (
     STEP_OF_NOISE,
     noise_of,

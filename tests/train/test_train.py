@@ -12,12 +12,12 @@ from bidsseg.imaging.arrays import normalise
 from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.weights import load_model
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import CPU, Chance
-from bidsseg.train.contrast import FATTY, N_CLASSES, _palette, remap
+from bidsseg.train.contrast import FATTY, N_CLASSES, Mixture, _palette, remap
 from bidsseg.train.data import (
     LESION_KIND,
     VALIDATION_SUBJECTS,
-    Anatomy,
     Subject,
     anatomy_from_aseg,
     anatomy_from_braincolor,
@@ -45,15 +45,15 @@ from bidsseg.train.synthesis import (
     Material,
     Sample,
     SynthesisSettings,
-    _gather,
     _move,
     _normalised,
     _own_voxels,
-    _sampling_grid,
-    _upsample,
     draw,
+    gather,
     normalise_here,
+    sampling_grid,
     slice_matrix,
+    upsample,
 )
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
@@ -280,7 +280,7 @@ def test_a_remapped_scan_has_the_new_means_and_keeps_partial_volumes_between_the
 def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
     plain = SynthesisSettings(rotation_deg=0, scaling=0, shift_mm=0, warp_mm=0, p_swollen=0)
     grids = [
-        _sampling_grid(ball().box, recipe, 1.0, np.random.default_rng(2))
+        sampling_grid(ball().box, recipe, 1.0, np.random.default_rng(2))
         for recipe in (plain, replace(plain, p_swollen=1.0))
     ]
     moved = np.linalg.norm(grids[1] - grids[0], axis=0)
@@ -291,8 +291,8 @@ def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
 @pytest.mark.parametrize(("size", "first"), [(40, 4), (41, 5)])
 def test_a_still_scan_keeps_its_own_voxels(size: int, first: int) -> None:
     subject = ball(size)
-    grid = _upsample(_own_voxels(subject.box, RECIPE), RECIPE.shape, CPU)
-    still = _gather(torch.from_numpy(subject.packed), grid)
+    grid = upsample(_own_voxels(subject.box, RECIPE), RECIPE.shape, CPU)
+    still = gather(torch.from_numpy(subject.packed), grid)
     expected = subject.packed[(slice(first, first + 32),) * 3]
     np.testing.assert_array_equal(still.numpy(), expected)
 
@@ -533,7 +533,7 @@ def test_grey_values_are_those_of_inference(filled: str, image: str) -> None:
 def test_fat_is_brighter_than_white_matter_in_many_palettes() -> None:
     ratios = []
     for seed in range(300):
-        means, _ = _palette(np.random.default_rng(seed))
+        means, _ = _palette(np.random.default_rng(seed), Mixture())
         ratios.append(means[len(TISSUES) - 1 + FATTY[0]] / max(means[TISSUE["white-matter"]], 0.01))
     bright = np.array(ratios) > 1.2
     assert 0.4 < bright.mean() < 0.9

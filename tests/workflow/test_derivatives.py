@@ -27,7 +27,7 @@ from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import load
 from bidsseg.labels import SCHEMES, Scheme, label_table
 from bidsseg.quality.agreement import agreement_file
-from bidsseg.report import mosaic as pictures
+from bidsseg.segmentation import mosaic as pictures
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.workflow import derivatives
 from bidsseg.workflow.derivatives import ScanResult, outputs_of, refuse_to_replace_of, write_scan
@@ -41,7 +41,7 @@ def blocks(shape: tuple[int, ...], affine: NDArray[np.float64]) -> Segmentation:
     tissue = np.zeros(shape, np.uint8)
     tissue[: shape[0] // 2] = 1
     zeros = np.zeros(shape, np.uint8)
-    return Segmentation(tissue, zeros, zeros, np.ones(shape, np.float16), affine, has_gyri=True)
+    return Segmentation(tissue, zeros, zeros, affine, confidence=np.ones(shape, np.float16))
 
 
 @pytest.fixture(autouse=True)
@@ -53,21 +53,21 @@ def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> ScanOutputs:
+def outputs(tmp_path: Path) -> ScanOutputs:
     path = write_image(tmp_path / "data" / "sub-01" / "anat" / "sub-01_run-2_T1w.nii.gz", (20, 9, 10))
     return ScanOutputs(parse_scan(path), tmp_path / "data", tmp_path / "out")
 
 
-def result_for(place: ScanOutputs) -> ScanResult:
-    image = load(place.scan.path)
+def result_for(outputs: ScanOutputs) -> ScanResult:
+    image = load(outputs.scan.path)
     grid = image.grid
     native, one_mm = (blocks(shape, affine) for shape, affine in (image.geometry, (grid.shape, grid.affine)))
     return ScanResult(image, native, conform(image)[0], one_mm)
 
 
-def test_all_files_of_a_scan_are_written(place: ScanOutputs) -> None:
-    marker = write_scan(place, RECIPE, result_for(place))
-    folder = place.out / "sub-01" / "anat"
+def test_all_files_of_a_scan_are_written(outputs: ScanOutputs) -> None:
+    marker = write_scan(outputs, RECIPE, result_for(outputs))
+    folder = outputs.out / "sub-01" / "anat"
     names = {
         "space-orig_seg-regions_desc-T1w_dseg.nii.gz",
         "space-orig_seg-lobes_desc-T1w_dseg.nii.gz",
@@ -81,30 +81,30 @@ def test_all_files_of_a_scan_are_written(place: ScanOutputs) -> None:
     assert marker == folder / "sub-01_run-2_desc-T1w_qc.json"
 
 
-def test_labels_lie_on_the_scans_own_grid(place: ScanOutputs) -> None:
-    write_scan(place, RECIPE, result_for(place))
-    scan = load(place.scan.path)
-    labels = load(place.file("dseg.nii.gz", space="orig", seg="regions", desc="T1w"))
+def test_labels_lie_on_the_scans_own_grid(outputs: ScanOutputs) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
+    scan = load(outputs.scan.path)
+    labels = load(outputs.file("dseg.nii.gz", space="orig", seg="regions", desc="T1w"))
     assert labels.data.shape == scan.data.shape
     np.testing.assert_array_equal(labels.affine, scan.affine)
     assert set(np.unique(labels.data)) <= {0, *(label.index for label in label_table("regions"))}
     assert labels.data.any()
 
 
-def test_one_millimetre_labels_lie_on_the_grid_of_the_preprocessed_image(place: ScanOutputs) -> None:
-    write_scan(place, replace(RECIPE, spaces=("1mm",)), result_for(place))
+def test_one_millimetre_labels_lie_on_the_grid_of_the_preprocessed_image(outputs: ScanOutputs) -> None:
+    write_scan(outputs, replace(RECIPE, spaces=("1mm",)), result_for(outputs))
     one_mm = {"space": "individual", "res": "1mm"}
-    labels = load(place.file("dseg.nii.gz", seg="regions", desc="T1w", **one_mm))
-    preprocessed = load(place.file("T1w.nii.gz", desc="preproc", **one_mm))
+    labels = load(outputs.file("dseg.nii.gz", seg="regions", desc="T1w", **one_mm))
+    preprocessed = load(outputs.file("T1w.nii.gz", desc="preproc", **one_mm))
     assert labels.data.shape == preprocessed.data.shape
     np.testing.assert_allclose(labels.affine, preprocessed.affine)
     np.testing.assert_allclose(labels.spacing_mm, 1)
-    assert not place.file("dseg.nii.gz", space="orig", seg="regions", desc="T1w").exists()
+    assert not outputs.file("dseg.nii.gz", space="orig", seg="regions", desc="T1w").exists()
 
 
-def test_sidecars_tell_where_an_image_comes_from(place: ScanOutputs) -> None:
-    write_scan(place, RECIPE, result_for(place))
-    path = place.file("T1w.json", space="individual", res="1mm", desc="preproc")
+def test_sidecars_tell_where_an_image_comes_from(outputs: ScanOutputs) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
+    path = outputs.file("T1w.json", space="individual", res="1mm", desc="preproc")
     sidecar = json.loads(path.read_text())
     assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_run-2_T1w.nii.gz"]
     assert sidecar["SkullStripped"] is False
@@ -112,9 +112,9 @@ def test_sidecars_tell_where_an_image_comes_from(place: ScanOutputs) -> None:
     assert sidecar["WeightsSHA256"] == "abc"
 
 
-def test_volumes_are_those_of_the_scans_own_grid(place: ScanOutputs) -> None:
-    write_scan(place, RECIPE, result_for(place))
-    lines = place.file("volumes.tsv", desc="T1w").read_text().splitlines()
+def test_volumes_are_those_of_the_scans_own_grid(outputs: ScanOutputs) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
+    lines = outputs.file("volumes.tsv", desc="T1w").read_text().splitlines()
     rows = [dict(zip(lines[0].split("\t"), line.split("\t"), strict=True)) for line in lines[1:]]
     found = [row for row in rows if row["voxels"] != "0"]
     assert {row["scheme"] for row in rows} == {"regions", "lobes"}
@@ -132,92 +132,95 @@ def test_volumes_are_those_of_the_scans_own_grid(place: ScanOutputs) -> None:
         {"mirror": True},
     ],
 )
-def test_another_recipe_is_done_again(place: ScanOutputs, change: dict[str, object]) -> None:
-    write_scan(place, RECIPE, result_for(place))
-    assert is_complete(place, RECIPE)
-    assert not is_complete(place, replace(RECIPE, **change))  # type: ignore[arg-type]
+def test_another_recipe_is_done_again(outputs: ScanOutputs, change: dict[str, object]) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
+    assert is_complete(outputs, RECIPE)
+    assert not is_complete(outputs, replace(RECIPE, **change))  # type: ignore[arg-type]
 
 
-def test_a_missing_output_or_another_scan_is_done_again(place: ScanOutputs) -> None:
-    write_scan(place, RECIPE, result_for(place))
-    mask = place.file("mask.nii.gz", space="orig", label="brain", desc="T1w")
+def test_a_missing_output_or_another_scan_is_done_again(outputs: ScanOutputs) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
+    mask = outputs.file("mask.nii.gz", space="orig", label="brain", desc="T1w")
     mask.rename(mask.with_name("kept"))
-    assert not is_complete(place, RECIPE)
+    assert not is_complete(outputs, RECIPE)
     mask.with_name("kept").rename(mask)
-    assert is_complete(place, RECIPE)
-    write_image(place.scan.path, (9, 9, 9))
-    assert not is_complete(place, RECIPE)
+    assert is_complete(outputs, RECIPE)
+    write_image(outputs.scan.path, (9, 9, 9))
+    assert not is_complete(outputs, RECIPE)
 
 
-def test_a_mended_header_is_done_again(place: ScanOutputs) -> None:
-    scan = replace(place.scan, path=place.scan.path.with_suffix(""))  # uncompressed: it keeps its size
-    place = replace(place, scan=scan)
+def test_a_mended_header_is_done_again(outputs: ScanOutputs) -> None:
+    scan = replace(outputs.scan, path=outputs.scan.path.with_suffix(""))  # uncompressed: it keeps its size
+    outputs = replace(outputs, scan=scan)
     loaded = nib.load(write_image(scan.path), mmap=False)  # it is written over
     size = scan.path.stat().st_size
-    write_scan(place, RECIPE, result_for(place))
-    assert is_complete(place, RECIPE)
+    write_scan(outputs, RECIPE, result_for(outputs))
+    assert is_complete(outputs, RECIPE)
     mended = np.diag((-1.0, 1.0, 1.0, 1.0)) @ loaded.affine
     nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj), mended, loaded.header), scan.path)
     assert scan.path.stat().st_size == size
-    assert not is_complete(place, RECIPE)
+    assert not is_complete(outputs, RECIPE)
 
 
-def test_another_recipe_leaves_nothing_of_the_former(place: ScanOutputs) -> None:
-    write_scan(place, RECIPE, result_for(place))
+def test_another_recipe_leaves_nothing_of_the_former(outputs: ScanOutputs) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
     fewer = replace(RECIPE, schemes=("regions",))
-    write_scan(place, fewer, result_for(place))
-    assert is_complete(place, fewer)
-    left = {path.relative_to(place.out).as_posix() for path in place.out.rglob("*") if path.is_file()}
-    assert left == {*json.loads(place.quality.read_text())["Outputs"], place.quality.relative_to(place.out).as_posix()}
+    write_scan(outputs, fewer, result_for(outputs))
+    assert is_complete(outputs, fewer)
+    left = {path.relative_to(outputs.out).as_posix() for path in outputs.out.rglob("*") if path.is_file()}
+    assert left == {
+        *json.loads(outputs.quality.read_text())["Outputs"],
+        outputs.quality.relative_to(outputs.out).as_posix(),
+    }
     assert not [name for name in left if "seg-lobes" in name]
 
 
-def test_an_interrupted_scan_is_not_complete(place: ScanOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_scan(place, RECIPE, result_for(place))
+def test_an_interrupted_scan_is_not_complete(outputs: ScanOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(derivatives, "_write_volumes", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_scan(place, RECIPE, result_for(place))
-    assert not is_complete(place, RECIPE)
-    assert not place.quality.exists()
-    assert not [path for path in place.out.rglob(".*") if path.is_file()]
+        write_scan(outputs, RECIPE, result_for(outputs))
+    assert not is_complete(outputs, RECIPE)
+    assert not outputs.quality.exists()
+    assert not [path for path in outputs.out.rglob(".*") if path.is_file()]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"SoftwareVersion": "1"}'])
-def test_a_damaged_marker_is_not_complete(place: ScanOutputs, text: str) -> None:
-    write_scan(place, RECIPE, result_for(place))
-    place.quality.write_text(text)
-    assert not is_complete(place, RECIPE)
+def test_a_damaged_marker_is_not_complete(outputs: ScanOutputs, text: str) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
+    outputs.quality.write_text(text)
+    assert not is_complete(outputs, RECIPE)
 
 
 @pytest.mark.parametrize("name", ["../victim", "{abs}", "sub-02/anat/victim", "sub-01/../victim", "sub-01/away/victim"])
-def test_a_marker_that_names_others_files_removes_none_and_is_not_complete(place: ScanOutputs, name: str) -> None:
-    (place.out / "sub-02" / "anat").mkdir(parents=True)
-    (place.out / "sub-01").mkdir()
-    (place.out / "sub-01" / "away").symlink_to(place.out.parent)
-    victims = [place.out.parent / "victim", place.out / "victim", place.out / "sub-02" / "anat" / "victim"]
+def test_a_marker_that_names_others_files_removes_none_and_is_not_complete(outputs: ScanOutputs, name: str) -> None:
+    (outputs.out / "sub-02" / "anat").mkdir(parents=True)
+    (outputs.out / "sub-01").mkdir()
+    (outputs.out / "sub-01" / "away").symlink_to(outputs.out.parent)
+    victims = [outputs.out.parent / "victim", outputs.out / "victim", outputs.out / "sub-02" / "anat" / "victim"]
     for victim in victims:
         victim.touch()
-    write_scan(place, RECIPE, result_for(place))
-    marker = json.loads(place.quality.read_text())
+    write_scan(outputs, RECIPE, result_for(outputs))
+    marker = json.loads(outputs.quality.read_text())
     marker["Outputs"].append(name.format(abs=victims[0]))
-    place.quality.write_text(json.dumps(marker))
-    assert not is_complete(place, RECIPE)
-    assert remove_outputs(place.out, place.quality)
+    outputs.quality.write_text(json.dumps(marker))
+    assert not is_complete(outputs, RECIPE)
+    assert remove_outputs(outputs.out, outputs.quality)
     assert all(victim.exists() for victim in victims)
-    assert not list(place.out.rglob("*_dseg.nii.gz"))
+    assert not list(outputs.out.rglob("*_dseg.nii.gz"))
 
 
-@pytest.mark.parametrize("outputs", [None, 3, "sub-01", [1, None], [["a"]], ["\0"], {"a": 1}])
-def test_a_marker_that_lists_no_names_is_not_complete(place: ScanOutputs, outputs: object) -> None:
-    write_scan(place, RECIPE, result_for(place))
-    marker = json.loads(place.quality.read_text())
-    place.quality.write_text(json.dumps({**marker, "Outputs": outputs}))
-    assert not is_complete(place, RECIPE)
-    assert remove_outputs(place.out, place.quality)
+@pytest.mark.parametrize("listed", [None, 3, "sub-01", [1, None], [["a"]], ["\0"], {"a": 1}])
+def test_a_marker_that_lists_no_names_is_not_complete(outputs: ScanOutputs, listed: object) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
+    marker = json.loads(outputs.quality.read_text())
+    outputs.quality.write_text(json.dumps({**marker, "Outputs": listed}))
+    assert not is_complete(outputs, RECIPE)
+    assert remove_outputs(outputs.out, outputs.quality)
 
 
 def _change(path: Path) -> None:
@@ -227,50 +230,50 @@ def _change(path: Path) -> None:
     nib.save(nib.Nifti1Image(changed, stored.affine, stored.header), path)
 
 
-def test_what_others_changed_is_refused_and_not_removed(place: ScanOutputs) -> None:
-    write_scan(place, RECIPE, result_for(place))
-    for path in place.out.rglob("*.png"):  # those of this test are not ours
+def test_what_others_changed_is_refused_and_not_removed(outputs: ScanOutputs) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
+    for path in outputs.out.rglob("*.png"):  # those of this test are not ours
         path.unlink()
-    refuse_to_replace_of(place, RECIPE)
-    labels = place.file("dseg.nii.gz", space="orig", seg="lobes", desc="T1w")
+    refuse_to_replace_of(outputs, RECIPE)
+    labels = outputs.file("dseg.nii.gz", space="orig", seg="lobes", desc="T1w")
     _change(labels)
     for recipe in (RECIPE, replace(RECIPE, schemes=("regions",))):
         with pytest.raises(UserError, match=f"{labels}: was not written by bidsseg, or was changed since"):
-            refuse_to_replace_of(place, recipe)
-    remove_outputs(place.out, place.quality)
-    assert [path.name for path in place.out.rglob("*.nii.gz")] == [labels.name]
+            refuse_to_replace_of(outputs, recipe)
+    remove_outputs(outputs.out, outputs.quality)
+    assert [path.name for path in outputs.out.rglob("*.nii.gz")] == [labels.name]
 
 
-def test_agreement_goes_with_the_labels_it_is_about(place: ScanOutputs) -> None:
-    write_scan(place, RECIPE, result_for(place))
-    alone = place.quality.read_text()
-    write_json(place.agreement, agreement_file({"sub-01_FLAIR": 0.3}, {"SoftwareVersion": "1"}))
-    assert is_complete(place, RECIPE)
-    write_scan(place, RECIPE, result_for(place))
-    assert not place.agreement.exists()
-    assert place.quality.read_text() == alone
+def test_agreement_goes_with_the_labels_it_is_about(outputs: ScanOutputs) -> None:
+    write_scan(outputs, RECIPE, result_for(outputs))
+    alone = outputs.quality.read_text()
+    write_json(outputs.agreement, agreement_file({"sub-01_FLAIR": 0.3}, {"SoftwareVersion": "1"}))
+    assert is_complete(outputs, RECIPE)
+    write_scan(outputs, RECIPE, result_for(outputs))
+    assert not outputs.agreement.exists()
+    assert outputs.quality.read_text() == alone
 
 
 @pytest.mark.parametrize("name", ["dseg.nii.gz", "probseg.nii.gz", "dseg.json"])
-def test_what_others_wrote_is_refused(place: ScanOutputs, name: str) -> None:
+def test_what_others_wrote_is_refused(outputs: ScanOutputs, name: str) -> None:
     recipe = replace(RECIPE, probseg=True)
-    refuse_to_replace_of(place, recipe)
-    path = place.file(name, space="orig", seg="lobes", desc="T1w")
+    refuse_to_replace_of(outputs, recipe)
+    path = outputs.file(name, space="orig", seg="lobes", desc="T1w")
     path.parent.mkdir(parents=True)
     path.write_text("theirs")
     with pytest.raises(UserError, match="was not written by bidsseg"):
-        refuse_to_replace_of(place, recipe)
+        refuse_to_replace_of(outputs, recipe)
 
 
-def test_everything_that_is_written_is_expected(place: ScanOutputs) -> None:
+def test_everything_that_is_written_is_expected(outputs: ScanOutputs) -> None:
     recipe = replace(RECIPE, spaces=("orig", "1mm"))
-    write_scan(place, recipe, result_for(place))
-    written = {path for path in place.out.rglob("*") if path.is_file()} - {place.quality}
-    assert written == {path for path in outputs_of(place, recipe) if path.suffix != ".png"}
+    write_scan(outputs, recipe, result_for(outputs))
+    written = {path for path in outputs.out.rglob("*") if path.is_file()} - {outputs.quality}
+    assert written == {path for path in outputs_of(outputs, recipe) if path.suffix != ".png"}
 
 
 def test_a_scan_that_fails_while_it_is_written_leaves_nothing(
-    place: ScanOutputs, monkeypatch: pytest.MonkeyPatch
+    outputs: ScanOutputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(path: Path, *_: object) -> None:
         path.write_text("half")
@@ -278,18 +281,18 @@ def test_a_scan_that_fails_while_it_is_written_leaves_nothing(
 
     monkeypatch.setattr(derivatives, "write_volumes", fail)
     with pytest.raises(OSError, match="No space left"):
-        write_scan(place, RECIPE, result_for(place))
-    assert [path for path in place.out.rglob("*") if path.is_file() and path.suffix != ".png"] == []
+        write_scan(outputs, RECIPE, result_for(outputs))
+    assert [path for path in outputs.out.rglob("*") if path.is_file() and path.suffix != ".png"] == []
 
 
-def test_a_picture_that_fails_is_a_warning(place: ScanOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_fails_is_a_warning(outputs: ScanOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no ink")
 
     monkeypatch.setattr(pictures, "mosaic", fail)
-    write_scan(place, RECIPE, result_for(place))
-    assert is_complete(place, RECIPE)
-    assert "no ink" in json.loads(place.quality.read_text())["Warnings"][-1]
+    write_scan(outputs, RECIPE, result_for(outputs))
+    assert is_complete(outputs, RECIPE)
+    assert "no ink" in json.loads(outputs.quality.read_text())["Warnings"][-1]
 
 
 def test_root_files(tmp_path: Path) -> None:
@@ -313,7 +316,15 @@ def test_root_files_keep_what_earlier_runs_rest_on(tmp_path: Path) -> None:
     write_root(out, tmp_path, RECIPE, ("FLAIR",))
     assert links_in(out) == {"raw": tmp_path.as_uri(), "masks": "file:///masks"}
     described = [line.split("\t")[0] for line in (out / "descriptions.tsv").read_text().splitlines()]
-    assert described == ["desc_id", "desc-preproc", "desc-lesions", "desc-lesionparts", "desc-T1w", "desc-FLAIR"]
+    assert described == [
+        "desc_id",
+        "desc-preproc",
+        "desc-lesions",
+        "desc-lesionparts",
+        "desc-filled",
+        "desc-T1w",
+        "desc-FLAIR",
+    ]
 
 
 @pytest.mark.parametrize(

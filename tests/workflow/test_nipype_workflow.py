@@ -18,7 +18,7 @@ from bidsseg.bids.outputs import OutputSettings, ScanOutputs
 from bidsseg.errors import Defect, Failure, FileError, Kind, UserError
 from bidsseg.files import write_json
 from bidsseg.lesions.options import LesionOptions
-from bidsseg.workflow.failures import record, recorded, recorded_in, told_in
+from bidsseg.workflow.failures import failure_in, record, recorded, recorded_in
 from bidsseg.workflow.jobs import Job, LesionJob, job_for
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, monitor_resources
 from bidsseg.workflow.nipype_workflow import (
@@ -46,8 +46,8 @@ def jobs(dataset: Dataset, tiny_model: Path, tmp_path: Path) -> Callable[..., li
     def make(*names: str, model: Path = tiny_model) -> list[Job]:
         root = dataset(*names)
         recipe = OutputSettings("1", "tiny", "abc", bias_correction=False, schemes=("lobes",))
-        places = [ScanOutputs(scan, root, tmp_path / "out") for scan in find_scans(root, ScanSelection()).scans]
-        return [job_for(place, recipe, str(model), device="cpu", threads=1) for place in places]
+        all_outputs = [ScanOutputs(scan, root, tmp_path / "out") for scan in find_scans(root, ScanSelection()).scans]
+        return [job_for(outputs, recipe, str(model), device="cpu", threads=1) for outputs in all_outputs]
 
     return make
 
@@ -68,7 +68,7 @@ def test_every_scan_gets_an_outcome_and_the_bad_one_a_reason(jobs: Callable[...,
     assert "\n" not in outcomes[1].error
     assert sorted(told) == [("sub-01_T1w", True), ("sub-02_T1w", False), ("sub-03_run-1_FLAIR", True)]
     assert "Traceback" in (how.logs / "sub-02_T1w_error.txt").read_text()
-    assert is_complete(three[0].place, three[0].made_with())
+    assert is_complete(three[0].outputs, three[0].made_with())
     assert not how.work_dir.exists()
 
 
@@ -107,7 +107,7 @@ def test_stop_on_first_crash(jobs: Callable[..., list[Job]], how: Resources) -> 
     assert outcomes[0].error is not None
     assert not outcomes[0].stopped
     assert outcomes[1].stopped
-    assert not is_complete(second.place, second.made_with())
+    assert not is_complete(second.outputs, second.made_with())
 
 
 def test_outputs_are_written_again_though_the_work_folder_knows_them(
@@ -116,9 +116,9 @@ def test_outputs_are_written_again_though_the_work_folder_knows_them(
     [job] = jobs("sub-01_T1w.nii.gz")
     keeping = Resources(how.work_dir, how.logs, plugin=LINEAR, kept="kept")
     assert run([job], keeping)[0] == [Outcome(job)]
-    job.place.quality.unlink()
+    job.outputs.quality.unlink()
     assert run([job], keeping)[0] == [Outcome(job)]
-    assert job.place.quality.exists()
+    assert job.outputs.quality.exists()
     assert (keeping.nodes / "bidsseg" / workflow_name(job) / "segmentation" / "segmentation.npz").exists()
 
 
@@ -250,16 +250,16 @@ def test_lesions_whose_worker_died_are_tried_once_more_alone(
     monkeypatch.setattr(Runner, "_execute", execute)
     monkeypatch.setattr("bidsseg.workflow.lesion_stages.is_done", lambda job: True)
     assert run_lesions(lesion_jobs, replace(how, plugin={})) == [None, None]
-    logs = [job.places[0].lesion_log for job in lesion_jobs]
+    logs = [job.all_outputs[0].lesion_log for job in lesion_jobs]
     assert [log.read_text() for log in logs] == [f"Error: {WORKER_DIED}\n"] * 2
-    assert [told_in(log).kind for log in logs] == [Kind.KILLED] * 2
+    assert [failure_in(log).kind for log in logs] == [Kind.KILLED] * 2
 
 
 def test_lesions_that_were_never_run_are_not_done(
     lesion_jobs: list[LesionJob], how: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for job in lesion_jobs:
-        write_json(job.places[0].lesions.summary, {"Findings": "of an earlier mask", "Outputs": []})
+        write_json(job.all_outputs[0].lesions.summary, {"Findings": "of an earlier mask", "Outputs": []})
     monkeypatch.setattr(Runner, "_execute", lambda self, workflow: "sbatch: not found")
     assert run_lesions(lesion_jobs, how) == ["sbatch: not found"] * 2
 

@@ -27,7 +27,7 @@ from bidsseg.imaging.image import load, save
 from tests.conftest import write_scan
 
 Start = Callable[..., "subprocess.Popen[str]"]
-QUICK = ("--no-bias-correction", "--seg", "regions", "--omp-nthreads", "1")
+QUICK = ("--no-bias-correction", "--seg", "regions", "--lesions", "none", "--omp-nthreads", "1")
 SCANS = 3
 SECONDS = 60.0
 "More than any of this takes on a busy machine."
@@ -46,7 +46,7 @@ def start(tiny_model: Path) -> Iterator[Start]:
 
     def begin(dataset: Path, out: Path, *options: str) -> subprocess.Popen[str]:
         command = participant_level(dataset, out, tiny_model, *options)
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"))
         return started[-1]
 
     yield begin

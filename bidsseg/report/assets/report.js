@@ -27,6 +27,19 @@ function palette(colors, names) {
   };
 }
 
+function text(tag, content, className = "") {
+  const node = document.createElement(tag);
+  node.textContent = content;
+  node.className = className;
+  return node;
+}
+
+function swatch(color) {
+  const node = text("span", "", "swatch");
+  node.style.background = color;
+  return node;
+}
+
 class Viewer {
   constructor(canvas, scans) {
     this.canvas = canvas;
@@ -54,6 +67,7 @@ class Viewer {
     const image = (buffer, name) => niivue.NVImage.new(buffer, name);
     const volumes = [await image(grey, "scan.nii"), await image(rows, "labels.nii")];
     if (scan.codes.lesions) volumes.push(await image(rows.slice(0), "lesions.nii"));
+    this.percent = element(`percent-${anchor}`) && (await image(await unpack(`percent-${anchor}`), "percent.nii")).img;
     this.rows = volumes[1].img.slice();
     this.size = volumes[1].hdr.dims.slice(1, 4);
     volumes[0].colormap = "gray";
@@ -66,17 +80,31 @@ class Viewer {
     this.show(scan.schemes[scheme] ? scheme : Object.keys(scan.schemes)[0]);
   }
 
-  /* Lesions in the colours of their zones, where these are known. */
+  /* Lesions, part by part, in the colours of their zones, where these are known. */
   paintLesions(volume) {
-    const zones = this.scan.lesions ? this.scan.lesions.zones : [{ name: "lesion", color: LESION_COLOR }];
-    const zone = Uint16Array.from(this.scan.codes.lesions, (number) => this.zoneOf(number));
+    const zones = this.zones();
+    const zone = Uint16Array.from(this.scan.codes.lesions, (number, row) => this.zoneOfRow(row));
     this.rows.forEach((row, voxel) => { volume.img[voxel] = zone[row]; });
     volume.setColormapLabel(palette(zones.map(({ color }) => rgb(color)), zones.map(({ name }) => name)));
+    const seen = new Set(zone);
+    element("zones").replaceChildren(...zones.filter((_, at) => seen.has(at + 1))
+      .flatMap(({ name, color }) => [swatch(color), text("span", name)]));
   }
 
+  zones() {
+    return this.scan.lesions ? this.scan.lesions.zones : [{ name: "zone unknown", color: LESION_COLOR }];
+  }
+
+  /* 1 + place among the zones; of the whole lesion. */
   zoneOf(number) {
     if (!number) return 0;
     return (this.scan.lesions && this.scan.lesions.zone_of[number]) || 1;
+  }
+
+  /* The same of the part of a lesion; of the whole lesion where no parts are known. */
+  zoneOfRow(row) {
+    const part = this.scan.codes.parts && this.scan.codes.parts[row];
+    return (part && this.scan.lesions.zone_of_part[part]) || this.zoneOf(this.scan.codes.lesions[row]);
   }
 
   show(scheme) {
@@ -122,39 +150,60 @@ class Viewer {
   tell(vox) {
     if (!this.rows || !vox) return;
     const [i, j, k] = vox.map(Math.round);
-    const row = this.rows[i + this.size[0] * (j + this.size[1] * k)];
-    const label = this.scan.schemes[this.scheme][this.numbers[row] - 1];
-    const swatch = document.createElement("span");
-    swatch.className = "swatch";
-    swatch.style.background = label ? label.color : "transparent";
-    const name = document.createElement("strong");
-    name.textContent = label ? label.name : "outside the labels";
-    const facts = document.createElement("span");
-    facts.className = "soft";
-    facts.textContent = this.facts(label, row).join(" · ");
-    element("readout").replaceChildren(swatch, name, facts);
+    const voxel = i + this.size[0] * (j + this.size[1] * k);
+    const label = this.scan.schemes[this.scheme][this.numbers[this.rows[voxel]] - 1];
+    element("readout").replaceChildren(
+      swatch(label ? label.color : "transparent"), text("strong", label ? label.name : "outside the labels"),
+      text("span", this.facts(label).join(" · "), "soft"), ...this.tellLesion(voxel));
   }
 
-  facts(label, row) {
+  facts(label) {
     const told = label ? [String(label.code)] : [];
     if (label && label.ml !== null) told.push(`${label.ml.toFixed(2)} mL`);
     if (label && label.confidence !== null) told.push(`confidence ${label.confidence.toFixed(2)}`);
-    const lesion = this.scan.codes.lesions && this.scan.codes.lesions[row];
-    if (!lesion) return told;
-    const zone = this.scan.lesions ? `, ${this.scan.lesions.zones[this.zoneOf(lesion) - 1].name}` : "";
-    return [...told, `lesion ${lesion}${zone}`];
+    return told;
+  }
+
+  /* Number, zone and volume of the lesion at a voxel, and how probable lesion is there, also beside lesions. */
+  tellLesion(voxel) {
+    const row = this.rows[voxel];
+    const number = this.scan.codes.lesions ? this.scan.codes.lesions[row] : 0;
+    const chance = this.percent && this.percent[voxel]
+      ? [`probability of lesion ${(this.percent[voxel] / 100).toFixed(2)}`] : [];
+    if (!number) return chance.map((told) => text("span", told, "soft"));
+    const [whole, here] = [this.zoneOf(number), this.zoneOfRow(row)].map((zone) => this.zones()[zone - 1]);
+    const facts = whole.name === here.name ? [whole.name] : [`${whole.name}, here ${here.name}`];
+    if (this.scan.lesions) facts.push(`${this.scan.lesions.ml_of[number].toFixed(2)} mL`);
+    return [swatch(here.color), text("strong", `Lesion ${number}`), text("span", [...facts, ...chance].join(" · "), "soft")];
   }
 
   /* Move the crosshair to the voxel of a label that is nearest to the label's middle. */
   find(code) {
     const wanted = this.scan.schemes[this.scheme].findIndex((label) => label.code === code) + 1;
     if (!wanted) return;
+    const members = this.members((row) => this.numbers[row] === wanted);
+    this.go(members, [0, 1, 2].map((axis) => members.reduce((sum, at) => sum + at[axis], 0) / members.length));
+  }
+
+  /* The same of a lesion, and of a place in mm (RAS). */
+  findLesion(number, mm) {
+    const middle = this.nv.frac2vox(this.nv.mm2frac(mm, 0, true));
+    const members = this.members((row) => this.scan.codes.lesions[row] === number);
+    this.go(members.length ? members : [middle], middle);
+  }
+
+  /* The voxels whose rows are wanted. */
+  members(isWanted) {
     const [ni, nj] = this.size;
-    const place = (voxel) => [voxel % ni, Math.floor(voxel / ni) % nj, Math.floor(voxel / (ni * nj))];
-    const members = [];
-    this.rows.forEach((row, voxel) => { if (this.numbers[row] === wanted) members.push(place(voxel)); });
-    const middle = [0, 1, 2].map((axis) => members.reduce((sum, at) => sum + at[axis], 0) / members.length);
-    const distance = (at) => at.reduce((sum, value, axis) => sum + (value - middle[axis]) ** 2, 0);
+    const found = [];
+    this.rows.forEach((row, voxel) => {
+      if (isWanted(row)) found.push([voxel % ni, Math.floor(voxel / ni) % nj, Math.floor(voxel / (ni * nj))]);
+    });
+    return found;
+  }
+
+  go(members, middle) {
+    const distance = (at) => at.reduce((sum, n, axis) => sum + ((n - middle[axis]) * this.scan.spacing_mm[axis]) ** 2, 0);
     const nearest = members.reduce((best, at) => (distance(at) < distance(best) ? at : best));
     this.nv.scene.crosshairPos = this.nv.vox2frac(nearest);
     this.nv.drawScene();
@@ -187,6 +236,15 @@ function controls(viewer) {
     if (scheme !== viewer.scheme && viewer.scan.schemes[scheme]) viewer.show(scheme);
     schemes();
     viewer.find(Number(code));
+  }));
+  document.querySelectorAll("tr.place").forEach((row) => row.addEventListener("click", async () => {
+    const { base, lesion, mm } = row.dataset;
+    const hasLesion = (scan) => scan.lesions && scan.lesions.base === base;
+    if (!hasLesion(viewer.scan)) await open([...viewer.scans].find(([, scan]) => hasLesion(scan))[0], viewer.scheme);
+    element("viewer").scrollIntoView();
+    element("lesions-shown").checked = true;
+    restyle();
+    viewer.findLesion(Number(lesion), mm.split(" ").map(Number));
   }));
   return { open, view };
 }

@@ -86,18 +86,22 @@ class Scene:
 
 
 def mosaic(path: Path, image: Image, codes: NDArray[np.uint16], scheme: Scheme) -> None:
-    """Write a PNG of axial, coronal and sagittal slices, plain and with the labels' colours and outlines.
+    """Write the ``page`` of a scan as a PNG, which appears complete or not at all."""
+    write_png(path, page(image, codes, scheme))
 
-    ``codes`` (I, J, K) lie on the image's own grid; any orientation and spacing. The file appears
-    complete or not at all.
+
+def page(image: Image, codes: NDArray[np.uint16], scheme: Scheme) -> Bytes:
+    """Axial, coronal and sagittal slices, plain and with the labels' colours and outlines: (height, width, 3).
+
+    ``codes`` (I, J, K) lie on the image's own grid; any orientation and spacing. Raises ``ValueError`` where they
+    do not.
     """
     if codes.shape != image.data.shape:
         raise ValueError(f"codes must have the image's shape {image.data.shape}, got {codes.shape}")
     scene = scene_of(image, codes, scheme)
     strips = [strip for view in VIEWS for strip in view_strips(scene, view)]
     strips.append(legend(shown_labels(scene.codes[scene.box], scheme), scheme))
-    page = np.concatenate([framed(strip) for strip in strips])
-    write_png(path, page)
+    return np.concatenate([framed(strip) for strip in strips])
 
 
 def scene_of(image: Image, codes: NDArray[np.uint16], scheme: Scheme) -> Scene:

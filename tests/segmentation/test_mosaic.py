@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from itertools import permutations, product
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Header
@@ -13,18 +15,21 @@ from PIL import Image as Pillow
 
 from bidsseg.imaging.image import Image
 from bidsseg.labels import Scheme, label_table
-from bidsseg.report.mosaic import (
+from bidsseg.segmentation.figure import figure_of
+from bidsseg.segmentation.mosaic import (
     LONGEST_SIDE_PX,
     VIEWS,
     WIDTH_PX,
     mosaic,
     outlines,
+    page,
     plane,
     readable_name,
     scene_of,
     slice_name,
     spread,
 )
+from tests.segmentation.test_result import two_putamens_and_csf
 
 AXIAL, CORONAL, SAGITTAL = VIEWS
 LEFT_FRONTAL, RIGHT_FRONTAL = 3201, 4201
@@ -52,6 +57,23 @@ def reoriented(
         stored[old, 3] += 0 if sign > 0 else image.data.shape[old] - 1
     data, moved = image.data.transpose(axes)[flips], codes.transpose(axes)[flips]
     return Image(data, image.affine @ stored, image.header), moved
+
+
+def test_a_figure_shows_the_page_pixel_by_pixel() -> None:
+    image, codes = phantom((40, 48, 12), (1.0, 1.0, 4.0))
+    figure = figure_of(image, codes, "regions")
+    assert plt.get_fignums() == []
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    pixels = np.asarray(Pillow.open(buffer).convert("RGB")).astype(int)
+    expected = page(image, codes, "regions").astype(int)
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels - expected).mean() < 1
+
+
+def test_without_its_scan_a_segmentation_cannot_be_drawn() -> None:
+    with pytest.raises(ValueError, match="not at hand"):
+        two_putamens_and_csf().plot()
 
 
 def test_left_is_left_of_the_picture() -> None:

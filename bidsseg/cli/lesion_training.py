@@ -1,0 +1,75 @@
+"""``brainseg-cli`` subcommands for training and evaluating the lesion network. Heavy imports stay inside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bidsseg.cli.options import EXISTING_FOLDER, MODEL_OPTION, model_named
+
+
+@click.command("train-lesions")
+@click.argument("data", type=EXISTING_FOLDER)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--minutes", type=float, default=20.0, show_default=True, help="Training time.")
+@click.option("--painted", type=click.IntRange(0), default=100, show_default=True, help="Scans with painted lesions.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="CPU threads.")
+@MODEL_OPTION
+def train_lesions(data: Path, out: Path, painted: int, model: str | None, **chosen: Any) -> None:
+    """Train the lesion network on DATA (see docs/training.md); OUT/lesion-model gets weights and card.
+
+    Scans are labelled by the model of regions first, and kept in OUT/cache for the next time. The threshold is chosen
+    on the validation patients, and stands in the card.
+    """
+    from dataclasses import replace
+
+    from bidsseg import __version__
+    from bidsseg.evaluation.lesion_scores import best_thresholds, found_in, masked_scans
+    from bidsseg.network.lesion_config import LesionNetConfig
+    from bidsseg.network.lesion_model import LesionCard, load_lesion_model, save_lesion_model, write_lesion_card
+    from bidsseg.train.lesion_examples import examples
+    from bidsseg.train.lesion_training import LesionTrainOptions, about_training
+    from bidsseg.train.lesion_training import train_lesions as train
+
+    options, regions, config = LesionTrainOptions(**chosen), model_named(model), LesionNetConfig()
+    given = examples(data, regions, out / "cache", painted, click.echo)
+    weights = train(
+        given, options, lambda step, done, loss: click.echo(f"step {step}, {done:.0%}: loss {loss:.4f}"), config
+    )
+    folder = out / "lesion-model"
+    folder.mkdir(parents=True, exist_ok=True)
+    card = LesionCard(folder.name, __version__, config, "", about={"training": about_training(given, options)})
+    save_lesion_model(folder, weights, card)
+    trained = load_lesion_model(folder)
+    thresholds = best_thresholds([(scan, found_in(scan.image, regions, trained)) for scan in masked_scans(data)])
+    write_lesion_card(folder, replace(trained.card, thresholds=thresholds))
+    click.echo(f"{folder}: thresholds {thresholds.thick:g} and {thresholds.thin:g}")
+
+
+def evaluate_lesions(data: Path, model: str | None, lesion_model: Path | None, card: bool, readme: Path | None) -> None:
+    """What ``brainseg-cli evaluate --lesions`` does."""
+    from dataclasses import replace
+
+    from bidsseg.evaluation.lesion_scores import measure, measured_as_json
+    from bidsseg.network.card import write_readme
+    from bidsseg.network.lesion_model import (
+        LESION_MARKS,
+        LESION_MODEL,
+        lesion_model_folder,
+        lesion_table,
+        load_lesion_model,
+        read_lesion_card,
+        write_lesion_card,
+    )
+
+    folder = lesion_model_folder(lesion_model or LESION_MODEL)
+    measured = measure(data, model_named(model), load_lesion_model(folder), click.echo)
+    evaluated = replace(read_lesion_card(folder), accuracy=measured_as_json(measured))
+    click.echo(lesion_table(evaluated))
+    if card:
+        write_lesion_card(folder, evaluated)
+    if readme:
+        write_readme(readme, lesion_table(evaluated), LESION_MARKS)

@@ -1,0 +1,93 @@
+"""From lesion probabilities to a lesion mask, and whether a scan is fit to show lesions at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bidsseg.errors import UserError
+from bidsseg.imaging.arrays import Floats
+from bidsseg.labels import FLUID, TISSUE
+from bidsseg.lesions.options import ROUNDED_DOWN
+from bidsseg.segmentation.lesion_probability import LesionAnswer
+from bidsseg.segmentation.result import Segmentation
+
+LEAST_VOXELS, LEAST_MM3 = 3, 14.0
+"A finding has at least so many voxels and this volume, that of a ball 3 mm across; smaller ones are noise mostly."
+NO_PLACE = ("background", *FLUID)
+
+DOUBT = 0.15
+"A lesion load is told with those at a threshold so much higher and lower."
+DARK_CORTEX, DARK_FLUID = -1.5, -2.0
+"""Spreads of white matter by which cortex is darker in T1w, and by which fluid is darker in FLAIR. Of 28 clinical scans
+FLAIRs have cortex at -0.4 to 2.5 and fluid below -3.6, T1w cortex below -2.8, T2w fluid above 10."""
+
+
+@dataclass(frozen=True)
+class FoundLesions:
+    """The lesions that the network found in a scan, on its own grid."""
+
+    mask: NDArray[np.bool_]
+    "(I, J, K)"
+    probability: Floats
+    "(I, J, K), 0-1."
+    threshold: float
+    load_ml: float
+    load_range_ml: tuple[float, float]
+    "The load at thresholds ``DOUBT`` higher and lower: by how much it depends on what is still called a lesion."
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Fields of the sidecars of mask and probabilities."""
+        return {
+            "Threshold": self.threshold,
+            "MinimumVolumeMm3": LEAST_MM3,
+            "MinimumVoxels": LEAST_VOXELS,
+            "LesionLoadMl": round(self.load_ml, 3),
+            "LesionLoadRangeMl": [round(ml, 3) for ml in self.load_range_ml],
+        }
+
+
+def find_lesions(found: LesionAnswer, segmentation: Segmentation, threshold: float) -> FoundLesions:
+    """The lesions of a scan; raises ``UserError`` where it is not fit to show any."""
+    if reason := why_unfit(found):
+        raise UserError(f"no lesions looked for: {reason}")
+    masks = [
+        lesion_mask(found.probability, segmentation, level)
+        for level in (threshold, min(threshold + DOUBT, 1.0), max(threshold - DOUBT, 0.01))
+    ]
+    load, least, most = (float(mask.sum()) * segmentation.voxel_volume_mm3 / 1000 for mask in masks)
+    return FoundLesions(masks[0], found.probability, threshold, load, (least, most))
+
+
+def why_unfit(found: LesionAnswer) -> str | None:
+    """Why lesions cannot be found in this scan, in words for its user; None if they can."""
+    contrast = found.contrast
+    if np.isnan(contrast.cortex) and np.isnan(contrast.fluid):
+        return "hardly any white matter is in view"
+    if contrast.cortex < DARK_CORTEX:
+        return "white matter is brighter than cortex, as in T1w; lesions are found in FLAIR alone"
+    if contrast.fluid > DARK_FLUID:
+        return "the ventricles are not darker than white matter, as they are in FLAIR; lesions are found in FLAIR alone"
+    return None
+
+
+def lesion_mask(
+    probability: Floats, segmentation: Segmentation, threshold: float, least_mm3: float = LEAST_MM3
+) -> NDArray[np.bool_]:
+    """Voxels (I, J, K) of the scan's grid that are lesion: probable enough, in tissue, and several together.
+
+    Voxels are together where they share a face, an edge or a corner.
+    """
+    in_tissue = ~np.isin(segmentation.tissue, [TISSUE[name] for name in NO_PLACE])
+    candidates = (probability >= threshold) & in_tissue
+    components, _ = ndimage.label(candidates, np.ones((3, 3, 3)))
+    sizes = np.bincount(components.reshape(-1))
+    sizes[0] = 0
+    large = (sizes >= LEAST_VOXELS) & (sizes * segmentation.voxel_volume_mm3 >= least_mm3 * ROUNDED_DOWN)
+    mask: NDArray[np.bool_] = large[components]
+    return mask

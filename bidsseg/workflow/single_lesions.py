@@ -1,0 +1,127 @@
+"""The lesions of a scan without a dataset around it: found by the network, or given as a mask; and where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidsseg.authorship import refuse_inputs, refuse_to_replace
+from bidsseg.bids.outputs import LesionOutputs, sidecar_of
+from bidsseg.errors import ALONE, one_line_errors
+from bidsseg.files import all_whole, leftovers_of, remove_temporaries, write_json
+from bidsseg.imaging.image import Image, load, save
+from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.finding import FoundLesions, find_lesions
+from bidsseg.lesions.masks import is_probability
+from bidsseg.lesions.options import LesionOptions
+from bidsseg.lesions.records import LesionReport
+from bidsseg.lesions.tables import LESION_TABLES, write_lesions
+from bidsseg.network.inference import PredictOptions
+from bidsseg.network.lesion_model import LesionModel, load_lesion_model
+from bidsseg.network.weights import Model
+from bidsseg.report.lesion_mosaic import zone_mosaic
+from bidsseg.segmentation.lesion_probability import lesion_answer
+from bidsseg.segmentation.pipeline import answer, native, prepare
+from bidsseg.segmentation.result import Segmentation
+
+
+@dataclass(frozen=True)
+class SingleLesionOptions:
+    """How the lesions of a scan are found and described, and what is written."""
+
+    mask: Path | None = None
+    "Given lesions; None has the network find them."
+    found_threshold: float | None = None
+    "Probability from which the network's voxels are lesion; None takes that of its card."
+    probseg: bool = False
+    "Also write the network's probabilities."
+    described: LesionOptions = field(default_factory=LesionOptions)
+    predicting: PredictOptions = field(default_factory=PredictOptions)
+    bias_correction: bool = True
+    series: str | None = None
+    "Which of several DICOM series in a folder, by number or UID."
+    overwrite: bool = False
+    "Also replace files that bidsseg did not write."
+
+
+@dataclass(frozen=True)
+class DescribedLesions:
+    """What was found and written."""
+
+    report: LesionReport
+    files: list[Path]
+    warnings: list[tuple[Path, str]]
+    "With the file that each is about."
+
+
+def describe_scan(scan: Path, base: Path, model: Model, options: SingleLesionOptions) -> DescribedLesions:
+    """Find or read the lesions of a scan, describe them, and write everything under names that begin with ``base``."""
+    files = _files(base, options)
+    refuse_inputs(files, [scan, *([options.mask] if options.mask else [])])
+    if not options.overwrite:
+        refuse_to_replace(files, LESION_TABLES)
+    given = None
+    if options.mask is not None:
+        with one_line_errors(str(options.mask), ALONE):
+            given = load(options.mask, uniform_ok=True)
+    with one_line_errors(str(scan), ALONE):
+        image = load(scan, series=options.series)
+        network = None if given else load_lesion_model()
+        segmentation, found = _segment(image, model, network, options)
+    about, mask = (options.mask, given) if options.mask and given else (scan, _as_image(image, found))
+    with one_line_errors(str(about), ALONE):
+        report = lesion_features(image, mask, segmentation, options.described, is_probability(about.name))
+    with one_line_errors(str(scan), ALONE):
+        _write(files, image, report, found, network)
+    of_mask = [*(given.warnings if given else ()), *report.warnings]
+    warnings = [*((scan, text) for text in image.warnings), *((about, text) for text in of_mask)]
+    return DescribedLesions(report, files, warnings)
+
+
+def _files(base: Path, options: SingleLesionOptions) -> list[Path]:
+    """Tables and images, a picture, and of lesions that the network found mask and perhaps probabilities."""
+    named = LesionOutputs(base)
+    found = [] if options.mask else [named.mask, named.probabilities][: 1 + options.probseg]
+    return [*named.files, named.picture, *(path for image in found for path in (image, sidecar_of(image)))]
+
+
+def _segment(
+    image: Image, model: Model, network: LesionModel | None, options: SingleLesionOptions
+) -> tuple[Segmentation, FoundLesions | None]:
+    prepared = prepare(image, options.bias_correction, options.predicting.threads or 1)
+    answered = answer(prepared, model, options.predicting)
+    segmentation = native(answered, options.predicting.gyri)
+    if network is None:
+        return segmentation, None
+    threshold = options.found_threshold or network.card.thresholds.of(image.spacing_mm)
+    return segmentation, find_lesions(
+        lesion_answer(answered, network, options.predicting.device), segmentation, threshold
+    )
+
+
+def _as_image(image: Image, found: FoundLesions | None) -> Image:
+    assert found is not None  # where no mask is given
+    return Image(found.mask.astype(np.float32), image.affine, image.header)
+
+
+def _write(
+    files: list[Path], image: Image, report: LesionReport, found: FoundLesions | None, network: LesionModel | None
+) -> None:
+    """Write all of the files, or none."""
+    remove_temporaries(leftovers_of(files))
+    n_tables = len(LesionOutputs(Path("scan")).files)
+    with all_whole(files) as temporary:
+        write_lesions(report, image, temporary[:n_tables])
+        zone_mosaic(temporary[n_tables], image, report)
+        if found is None or network is None:
+            return
+        about = {**found.about, "WeightsSHA256": network.card.sha256}
+        pairs = temporary[n_tables + 1 :]
+        volumes: tuple[NDArray[Any], ...] = (found.mask.astype(np.uint8), found.probability)
+        for path, sidecar, data in zip(pairs[::2], pairs[1::2], volumes, strict=False):
+            save(path, data, image.affine, image)
+            write_json(sidecar, about)

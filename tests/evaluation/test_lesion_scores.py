@@ -1,0 +1,59 @@
+"""Scores of found lesions, on masks that can be counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bidsseg.evaluation.lesion_scores import LesionMeasures, LesionScore, compare, measured_as_json, rule_of_one_line
+from bidsseg.imaging.image import at_1mm
+from bidsseg.labels import TISSUE
+from bidsseg.network.lesion_config import LesionNetConfig
+from bidsseg.network.lesion_model import LesionCard, lesion_table
+from bidsseg.segmentation.result import Segmentation
+
+
+def test_voxels_and_lesions_are_counted() -> None:
+    manual, found = np.zeros((30, 10, 10), bool), np.zeros((30, 10, 10), bool)
+    manual[0:4, 0:4, 0:4] = True  # 64, of which 32 are found
+    found[0:2, 0:4, 0:4] = True
+    manual[10:13, 0:3, 0:3] = True  # 27, missed
+    found[20:22, 0:2, 0:2] = True  # 8, false
+    score = compare(found, manual, 2.0)
+    assert score.dice == pytest.approx(2 * 32 / (40 + 91))
+    assert (score.lesions, score.sensitivity, score.false_positives) == (2, 0.5, 1)
+    assert (score.found_ml, score.manual_ml) == pytest.approx((0.08, 0.182))
+    assert score.volume_error == pytest.approx(40 / 91 - 1)
+
+
+@pytest.mark.parametrize(("voxels", "voxel_mm3", "counted"), [(2, 1.0, 0), (3, 1.0, 1), (2, 7.0, 1), (1, 7.0, 0)])
+def test_manual_lesions_count_from_14_mm3_or_three_voxels(voxels: int, voxel_mm3: float, counted: int) -> None:
+    manual = np.zeros((8, 3, 3), bool)
+    manual[:voxels, 1, 1] = True
+    assert compare(manual, manual, voxel_mm3).lesions == counted
+
+
+def test_the_rule_marks_what_is_brighter_than_cortex_in_white_matter() -> None:
+    rng = np.random.default_rng(0)
+    tissue = np.full((20, 20, 20), TISSUE["white-matter"], np.uint8)
+    tissue[:10] = TISSUE["cortex"]
+    data = rng.normal(100, 1, tissue.shape).astype(np.float32)
+    data[15, 5:8, 5] = 200
+    data[15, 15:17, 5] = 200  # two voxels
+    data[5, 5:9, 5] = 200  # cortex
+    nothing = np.zeros_like(tissue)
+    segmentation = Segmentation(tissue, nothing, nothing, np.eye(4), False, confidence=nothing.astype(np.float16))
+    data[10:] = np.where(data[10:] < 150, 90, data[10:])
+    mask = rule_of_one_line(at_1mm(data), segmentation)
+    assert np.argwhere(mask).tolist() == [[15, 5, 5], [15, 6, 5], [15, 7, 5]]
+
+
+def test_the_card_has_every_scan_beside_the_rule() -> None:
+    score, rule = LesionScore(0.7, 10, 0.8, 2, 5.0, 4.0), LesionScore(0.5, 10, 0.6, 9, 6.0, 4.0)
+    measured = LesionMeasures(
+        {"sub-02": score, "patient07": score}, {"sub-02": rule, "patient07": rule}, {"sub-1": 0.1}
+    )
+    card = LesionCard("small", "0", LesionNetConfig(), "", accuracy=measured_as_json(measured))
+    assert "| sub-02 | 0.70 (0.50) | 80% of 10 | 2 | 5.0 | 4.0 |" in lesion_table(card)
+    assert "at most 0.10 mL" in lesion_table(card)
+    assert card.accuracy["mean of 2D FLAIR"]["dice"] == 0.7

@@ -1,0 +1,128 @@
+"""The lesion network and what it reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bidsseg.errors import FileError
+from bidsseg.imaging.arrays import Floats
+from bidsseg.labels import TISSUE, TISSUES
+from bidsseg.network.lesion_config import LesionNetConfig, Thresholds
+from bidsseg.network.lesion_model import LesionCard, load_lesion_model, read_lesion_card, save_lesion_model
+from bidsseg.network.lesion_net import GROUPS, LesionNet, depth_to_space, lesion_inputs
+from bidsseg.network.unet import space_to_depth
+
+SHAPE = (32, 40, 24)
+
+
+def halves() -> tuple[Floats, np.ndarray[tuple[int, ...], np.dtype[np.float16]]]:
+    """White matter of 100 +- 10 on one side, cortex of 110 +- 5 on the other, a ventricle of 20 between."""
+    rng = np.random.default_rng(0)
+    tissue = np.zeros((len(TISSUES), *SHAPE), np.float16)
+    tissue[TISSUE["white-matter"], :14] = 1
+    tissue[TISSUE["lateral-ventricle"], 14:18] = 1
+    tissue[TISSUE["cortex"], 18:] = 1
+    grey = np.empty(SHAPE, np.float32)
+    for name, mean, spread in (("white-matter", 100, 10), ("lateral-ventricle", 20, 1), ("cortex", 110, 5)):
+        here = tissue[TISSUE[name]] > 0
+        grey[here] = rng.normal(mean, spread, int(here.sum()))
+    return grey, tissue
+
+
+def test_grey_values_are_spreads_of_cortex_above_cortex() -> None:
+    grey, tissue = halves()
+    inputs, contrast = lesion_inputs(grey, tissue)
+    of_cortex = inputs.relative[0, 18:].numpy()
+    assert abs(np.median(of_cortex)) < 0.3
+    assert of_cortex.std() == pytest.approx(1, abs=0.1)
+    assert np.median(inputs.relative[0, :14]) == pytest.approx(-2, abs=0.3)
+    assert np.median(inputs.relative[1, :14]) == pytest.approx(0, abs=0.3)
+    assert inputs.relative[1, :14].std() == pytest.approx(1, abs=0.1)
+    assert (contrast.cortex, contrast.fluid) == pytest.approx((1, -8), abs=0.3)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_no_scanners_scale_reaches_the_network(scale: float) -> None:
+    grey, tissue = halves()
+    one, other = (lesion_inputs(grey * np.float32(factor), tissue)[0].relative for factor in (1, scale))
+    assert torch.allclose(one, other, atol=1e-2)
+
+
+def test_shading_of_white_matter_is_taken_out() -> None:
+    """A field that brightens the scan towards one end of its second axis, by a tenth in all."""
+    grey, tissue = halves()
+    field = np.linspace(0.95, 1.05, SHAPE[1], dtype=np.float32)[None, :, None]
+    relative = lesion_inputs(grey * field, tissue)[0].relative[0, :14]
+    uncorrected = np.median((grey * field)[:14, -8:]) - np.median((grey * field)[:14, :8])
+    assert abs(relative[:, -8:].median() - relative[:, :8].median()) < uncorrected / 5 / 2
+
+
+def test_groups_share_out_the_brain_and_odd_sides_grow() -> None:
+    grey, tissue = halves()
+    inputs, _ = lesion_inputs(np.ascontiguousarray(grey[:31]), np.ascontiguousarray(tissue[:, :31]))
+    assert inputs.relative.shape == (2, *SHAPE)
+    assert inputs.groups.shape == (len(GROUPS), 16, 20, 12)
+    assert inputs.groups.sum(0)[:15].allclose(torch.ones(15, 20, 12))
+    assert inputs.inside[:15].all()
+
+
+def test_every_tissue_but_background_is_in_one_group() -> None:
+    assert sorted(name for names in GROUPS for name in names) == sorted(set(TISSUES) - {"background"})
+
+
+def test_without_white_matter_nothing_stands_out() -> None:
+    inputs, contrast = lesion_inputs(np.ones((4, 4, 4), np.float32), np.zeros((len(TISSUES), 4, 4, 4), np.float16))
+    assert not inputs.relative.any()
+    assert np.isnan(contrast.cortex)
+
+
+def test_sub_voxels_return_to_their_places() -> None:
+    volume = torch.arange(2 * 4 * 6 * 8.0).reshape(2, 1, 4, 6, 8)
+    assert torch.equal(depth_to_space(space_to_depth(volume)), volume[:, 0])
+
+
+def test_a_fresh_network_expects_few_lesions_everywhere() -> None:
+    answer = LesionNet(LesionNetConfig(8, 8))(torch.randn(1, 2, 16, 20, 12), torch.rand(1, len(GROUPS), 8, 10, 6))
+    assert answer.shape == (1, 16, 20, 12)
+    assert torch.equal(answer, torch.full_like(answer, -4))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    config = LesionNetConfig(8, 8)
+    card = LesionCard("small", "0", config, "", thresholds=Thresholds(0.4, 0.6))
+    save_lesion_model(tmp_path, LesionNet(config).state_dict(), card)
+    return tmp_path
+
+
+def test_a_model_comes_back_from_its_folder(folder: Path) -> None:
+    model = load_lesion_model(folder)
+    assert model.card.thresholds == (0.4, 0.6)
+    assert model.net.config == LesionNetConfig(8, 8)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("card.json", b"[]"),
+        ("card.json", b'{"name": "x"}'),
+        ("weights.safetensors", b"none"),
+    ],
+)
+def test_a_damaged_model_is_told_in_one_line(folder: Path, file: str, content: bytes) -> None:
+    (folder / file).write_bytes(content)
+    with pytest.raises(FileError, match=file):
+        load_lesion_model(folder)
+
+
+def test_a_threshold_out_of_bounds_is_refused(folder: Path) -> None:
+    from bidsseg.network.lesion_model import write_lesion_card
+
+    write_lesion_card(folder, replace(read_lesion_card(folder), thresholds=Thresholds(1.5, 0.5)))
+    with pytest.raises(FileError, match="out of bounds"):
+        read_lesion_card(folder)
