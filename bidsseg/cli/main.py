@@ -185,9 +185,7 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     help="Lesion mask, on the scan's grid or another. Without one lesions are found, in FLAIR.",
 )
 @SERIES_OPTION
-@click.option(
-    "-o", "--output", type=OUTPUT_FOLDER, help="Folder for the results. Default: beside the scan."
-)
+@click.option("-o", "--output", type=OUTPUT_FOLDER, help="Folder for the results. Default: beside the scan.")
 @click.option(
     "--lesion-threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
