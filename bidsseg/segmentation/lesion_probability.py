@@ -33,18 +33,24 @@ def brain_box(found: Answer) -> Box:
 
 
 def lesion_answer(found: Answer, model: LesionModel, device: str = "auto") -> LesionAnswer:
-    """Ask the lesion network about a scan whose tissues the U-Net has found."""
+    """Ask the lesion network about a scan whose tissues the U-Net has found.
+
+    The mean of the answers to the scan and to its mirror image counts.
+    """
     box = brain_box(found)
     inputs, contrast = lesion_inputs(found.conformed[box], found.probabilities.tissue)
     place = choose_device(device)
     net = model.net.to(place)
+    relative, groups = inputs.relative.to(place)[None], inputs.groups.to(place)[None]
     with torch.inference_mode():
-        logits = net(inputs.relative.to(place)[None], inputs.groups.to(place)[None])[0].cpu()
+        own = net(relative, groups)[0].sigmoid()
+        mirrored = net(relative.flip(2), groups.flip(2))[0].sigmoid().flip(0)
+    mean = ((own + mirrored) / 2).cpu()
     inside = inputs.inside
     for axis in range(3):
         inside = inside.repeat_interleave(2, axis)
     i, j, k = found.probabilities.right.shape[1:]
-    probability: Floats = (logits.sigmoid() * inside)[:i, :j, :k].numpy()
+    probability: Floats = (mean * inside)[:i, :j, :k].numpy()
     return LesionAnswer(_on_native_grid(probability, found), contrast)
 
 

@@ -125,12 +125,18 @@ class Runner:
         "Failures by the name of a workflow."
         self.in_memory: Mapping[str, Failure] = {}
         "Failures that workers reported, by the full name of the node."
+        self.at_work = False
+        "Whether workers may be in the middle of something."
         self.scratch = how.scratch
         self.scratch.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
-        """End the workers and remove what is only of use during the run."""
-        self.pool.close()
+        """Remove what is only of use during the run.
+
+        Workers that are still busy end first. Idle ones stay, since lesions follow scans and importing takes seconds.
+        """
+        if self.at_work:
+            self.pool.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
         if not self.how.kept:
             with suppress(OSError):  # another run's files are in it
@@ -174,6 +180,7 @@ class Runner:
     def _execute(self, workflow: Workflow) -> str:
         """Run a workflow; returns what to say of nodes that did not end and did not fail."""
         workflow.config = self._config()
+        self.at_work = True
         try:
             if not self.how.plugin:
                 plugin = MultiProcInPool(self.pool, self.scratch, self._status)
@@ -188,6 +195,7 @@ class Runner:
             return named(unexpected)
         except Exception as unexpected:  # nipype's summary of the nodes that failed; each has told why
             return " ".join(str(unexpected).split())[:200]
+        self.at_work = False
         return "not finished, as another scan failed"
 
     def _config(self) -> dict[str, Any]:

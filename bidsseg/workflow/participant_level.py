@@ -199,8 +199,7 @@ def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptio
     """Run the workflows."""
     from bidsseg.workflow.nipype_workflow import run_jobs
 
-    # Reports are written last; what they need is imported while the workers are busy.
-    threading.Thread(target=import_module, args=("bidsseg.report.participant",), daemon=True).start()
+    threading.Thread(target=_import_what_follows, daemon=True).start()
     model = str(folder_of(options.model or DEFAULT_MODEL).resolve())
     how = {"device": options.device, "threads": options.omp_nthreads}
     how |= {"low_memory": options.low_mem, "overwrite": options.overwrite}
@@ -213,6 +212,12 @@ def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptio
         result = "done" if outcome.error is None else "not tried" if outcome.stopped else "failed"
         rows.append(Row(outputs.scan.stem, result, outcome.error or ""))
     return rows
+
+
+def _import_what_follows() -> None:
+    """Lesions and reports come last; what they need is imported while the workers are busy."""
+    for name in ("bidsseg.workflow.lesion_plan", "bidsseg.report.participant"):
+        import_module(name)
 
 
 def _links(options: RunOptions) -> dict[str, str]:

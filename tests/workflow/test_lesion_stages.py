@@ -156,7 +156,7 @@ def test_nothing_stays_of_masks_that_are_gone(left: int, dataset: Dataset, tmp_p
     masks = [write_mask(tmp_path / "masks", f"sub-01_ses-{n}_FLAIR") for n in (1, 2)]
     assert app(root) == EXIT_OK
     assert list(out.rglob("*lesionchange*"))
-    page = (out / "sub-01.html").read_text()
+    page = (out / "sub-01.html").read_text(encoding="utf-8")
     for mask in masks[left:]:
         mask.write_text("no image")
     assert app(root) == EXIT_LESIONS_FAILED
@@ -166,7 +166,7 @@ def test_nothing_stays_of_masks_that_are_gone(left: int, dataset: Dataset, tmp_p
     assert not list(out.rglob("*lesionchange*"))
     assert not list((out / "logs").glob("*lesions_error.txt"))
     assert len(list(out.rglob("*_desc-lesionsummary_lesions.json"))) == left
-    assert len((out / "sub-01.html").read_text()) < len(page)
+    assert len((out / "sub-01.html").read_text(encoding="utf-8")) < len(page)
 
 
 @pytest.mark.parametrize(
