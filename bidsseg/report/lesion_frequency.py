@@ -121,7 +121,9 @@ def write_frequency_maps(out: Path, groups: Groups, problems: list[str]) -> list
 def _lesion(mask: Path) -> NDArray[np.bool_]:
     image = load(mask, uniform_ok=True)
     if not is_same_grid(image.geometry, (template().tissue.shape, template().affine)):
-        raise FileError(mask, f"does not lie on the grid of {TEMPLATE}", "remove it and run the participant level again")
+        raise FileError(
+            mask, f"does not lie on the grid of {TEMPLATE}", "remove it and run the participant level again"
+        )
     lesion: NDArray[np.bool_] = image.data >= 0.5
     return lesion
 

@@ -15,7 +15,9 @@ def write(folder: Path, *lines: str) -> Path:
 
 
 def test_groups_by_a_column(tmp_path: Path) -> None:
-    write(tmp_path, "\ufeffparticipant_id age type", "sub-01 30 RR", "02 40 SP", "sub-03 50 n/a", "sub-04", "sub-05 9 RR")
+    write(
+        tmp_path, "\ufeffparticipant_id age type", "sub-01 30 RR", "02 40 SP", "sub-03 50 n/a", "sub-04", "sub-05 9 RR"
+    )
     groups = groups_by(tmp_path, "type")
     assert groups == Groups("type", {"sub-01": "RR", "sub-02": "SP", "sub-05": "RR"})
     assert groups.values == ["RR", "SP"]
@@ -43,7 +45,10 @@ def test_names_of_groups_are_letters_and_digits_and_differ(column: str, values: 
         (("participant_id sex", "sub-01 F"), "has no column type; its columns are participant_id, sex"),
         (("id type", "sub-01 RR"), "has no column participant_id; its columns are id, type"),
         (("participant_id type",), "has no column participant_id; its columns are none"),
-        (("participant_id type", "sub-01 n/a"), "column type has 0 different values; --group-by takes a column with 1 to 10"),
+        (
+            ("participant_id type", "sub-01 n/a"),
+            "column type has 0 different values; --group-by takes a column with 1 to 10",
+        ),
         (("participant_id type", *(f"sub-{n} {n}" for n in range(11))), "column type has 11 different values"),
     ],
 )

@@ -29,7 +29,9 @@ from tests.report.test_group_tables import NASTY, add_scan, script
 Voxel = tuple[int, int, int]
 HERE, THERE, ELSEWHERE = (80, 110, 80), (81, 110, 80), (90, 130, 95)
 BY_SEX = Groups("sex", {"sub-01": "F", "sub-02": "F", "sub-03": "M"})
-ALL, F, M = (f"group_space-MNI152NLin2009aSym_label-lesion_desc-{name}_frequency.nii.gz" for name in ("all", "sexF", "sexM"))
+ALL, F, M = (
+    f"group_space-MNI152NLin2009aSym_label-lesion_desc-{name}_frequency.nii.gz" for name in ("all", "sexF", "sexM")
+)
 
 
 def add_mask(out: Path, participant: str, *lesion: Voxel, session: str | None = None) -> Path:
