@@ -1,7 +1,7 @@
 """Where lesions lie how often: the share of participants with a lesion in each voxel of the template.
 
-Each participant counts once, with the earliest session that has a mask: so a map is a share of people, whether they came
-once or ten times, and those who were followed for longer do not show more lesions for that.
+Each participant counts once, with the earliest session that has a mask. So a map is a share of people, whether they
+came once or ten times, and those who were followed for longer do not show more lesions for that.
 """
 
 from __future__ import annotations

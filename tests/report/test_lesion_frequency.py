@@ -25,6 +25,7 @@ from bidsseg.report.lesion_frequency import write_frequency_maps
 from bidsseg.segmentation.template_labels import template
 from tests.browser import CHROMIUM, browser
 from tests.report.test_group_tables import NASTY, add_scan, script
+from tests.report.test_participant import COLORS
 
 Voxel = tuple[int, int, int]
 HERE, THERE, ELSEWHERE = (80, 110, 80), (81, 110, 80), (90, 130, 95)
@@ -217,6 +218,8 @@ def test_the_viewer_shows_each_map(tmp_path: Path) -> None:
         tab.wait_for("document.getElementById('canvas')?.dataset.state === 'ready'", 120)
         assert tab.evaluate("document.getElementById('readout').textContent").startswith("66.7 %2 of 3 · ")
         assert tab.evaluate("viewer.nv.volumes[1].img.filter(Boolean).length") == 3
+        lesions = tab.evaluate(f"({COLORS})(0.85)") - tab.evaluate(f"({COLORS})(0)")
+        assert 3 <= lesions < 3000  # pixels: the rest of the picture is grey
         tab.evaluate("document.querySelector('#choose-map [data-value=\"2\"]').click()")
         tab.wait_for("viewer.number === 2 && viewer.nv.volumes[1].img.filter(Boolean).length === 1", 60)
         assert tab.evaluate("document.getElementById('readout').textContent").startswith("0.0 %0 of 1 · ")

@@ -27,12 +27,13 @@ function rgb(color) {
   return [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
 }
 
-/* Colours by label number; 0 is see-through. */
+/* Colours by label number; 0 is see-through. NiiVue rounds the lowest values up to 2/256 of the table, where it takes
+ * colours for opaque: so the table begins below 0. */
 function palette(colors, names) {
-  const channel = (at) => [0, ...colors.map((color) => color[at])];
+  const channel = (at) => [0, 0, ...colors.map((color) => color[at])];
   return {
-    R: channel(0), G: channel(1), B: channel(2), A: [0, ...colors.map(() => 255)],
-    I: [0, ...colors.map((_, number) => number + 1)], labels: ["", ...names],
+    R: channel(0), G: channel(1), B: channel(2), A: [0, 0, ...colors.map(() => 255)],
+    I: [-4, 0, ...colors.map((_, number) => number + 1)], labels: ["", "", ...names],
   };
 }
 
