@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.imaging.arrays import box_around
-from bidsseg.labels import FLUID, TISSUES, label_table
+from bidsseg.labels import FLUID, TISSUES, Scheme, label_table
 from bidsseg.report.charts import label_title
 from bidsseg.report.html import NIIVUE, packed
 from bidsseg.report.lesion_frequency import FrequencyMap
@@ -26,7 +26,7 @@ OTHERS = 125
 "Grey level of cortex and nuclei."
 BLUR_MM, STEP = 0.7, 5
 "Takes the steps from the edges of labels; few levels make the page small."
-SCHEME = "regions"
+SCHEME: Scheme = "regions"
 
 
 @dataclass(frozen=True)
