@@ -37,7 +37,8 @@ from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.pipeline import Answer, answer, prepare, segment
 from bidsseg.segmentation.result import Segmentation
-from bidsseg.segmentation.template import TEMPLATE_FILE, InTemplate, template, to_template
+from bidsseg.segmentation.template import InTemplate, to_template
+from bidsseg.segmentation.template_labels import TEMPLATE_FILE, template
 from bidsseg.train.held_out import validation_cases
 
 CEREBRAL = ("Frontal", "Parietal", "Temporal", "Occipital", "Insula")

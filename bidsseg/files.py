@@ -153,7 +153,7 @@ def sha256_of(path: Path) -> str:
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
     """The rows of a table by the names of its columns; raises ``OSError``, ``ValueError`` or ``csv.Error``."""
-    with path.open(encoding="utf-8", newline="") as handle:
+    with path.open(encoding="utf-8-sig", newline="") as handle:
         return list(csv.DictReader(handle, delimiter="\t"))
 
 

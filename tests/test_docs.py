@@ -14,6 +14,7 @@ from bidsseg.cli.bids_app import run
 from bidsseg.cli.main import main
 from bidsseg.network.card import folder_of, read_card, set_quality
 from tests.conftest import Dataset, Run
+from tests.report.test_lesion_frequency import HERE, add_mask
 from tests.workflow.test_lesion_stages import write_mask
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +35,9 @@ def written(dataset: Dataset, tmp_path: Path, tiny_model: Path, app: Run) -> Pat
     asked = ("--fuse", "--probseg", "--output-spaces", "orig", "1mm", "--write-graph", "--lesion-bands", "3", "--fill")
     lesions = ("--derivatives", str(tmp_path / "masks"), "--seg", "regions", "lobes")
     assert app(root, "--model", str(model), *asked, *lesions) == 0
-    assert run([str(root), str(tmp_path / "out"), "group"]) == 0
+    add_mask(tmp_path / "out", "02", HERE)
+    (root / "participants.tsv").write_text("participant_id\tsex\nsub-02\tF\n")
+    assert run([str(root), str(tmp_path / "out"), "group", "--group-by", "sex"]) == 0
 
     scan, single = root / "sub-01" / "ses-1" / "anat" / "sub-01_ses-1_FLAIR.nii.gz", tmp_path / "out" / "single"
     mask = next((tmp_path / "masks").rglob("*ses-1*_mask.nii.gz"))
@@ -50,7 +53,8 @@ def template(path: Path) -> str:
     name = path.name
     for pattern, placeholder in (
         (r"^sub-01_ses-\d_FLAIR(?=[_.])", "<scan>"),
-        (r"^sub-01_ses-\d", "<source>"),
+        (r"^sub-(01_ses-\d|02)", "<source>"),
+        ("desc-sexF", "desc-<column><value>"),
         (r"^sub-01", "sub-<label>"),
         (r"seg-(regions|lobes|gyri)(?=_dseg\.(tsv|json|png)|_desc-(T1w|FLAIR)|_res)", "seg-<scheme>"),
         (r"_space-(orig|individual)", "_space-<space>"),

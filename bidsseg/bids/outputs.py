@@ -29,6 +29,8 @@ ON_SCAN = "_space-orig"
 "In the names of images of lesions, in a dataset."
 ERROR = "_error.txt"
 FIGURES = "figures"
+FREQUENCY_MAP = f"group_space-{TEMPLATE}_label-lesion_desc-"
+"Begins the names of maps of all participants."
 LESION_CONTRAST = "FLAIR"
 "Suffix of the scans that lesions are found in."
 
@@ -386,6 +388,16 @@ def finished_scans(out: Path, subject: str) -> Iterator[ScanOutputs]:
             continue
         if found.quality == path:
             yield found
+
+
+def lesion_frequency_map(out: Path, name: str) -> Path:
+    """The share of participants, all or those of a group, with a lesion in each voxel of the template."""
+    return out / f"{FREQUENCY_MAP}{name}_frequency.nii.gz"
+
+
+def lesion_frequency_files(out: Path) -> list[Path]:
+    """All such maps, and then the JSON files about them."""
+    return [path for end in (".nii.gz", ".json") for path in sorted(out.glob(f"{FREQUENCY_MAP}*_frequency{end}"))]
 
 
 def lesions_beside(scan: ScanOutputs) -> list[LesionOutputs]:

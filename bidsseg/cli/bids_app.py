@@ -13,6 +13,7 @@ import click
 
 from bidsseg import __version__
 from bidsseg.bids.dataset import InvalidDataset, NothingSelected
+from bidsseg.bids.participant_groups import MOST_GROUPS
 from bidsseg.cli.exit_codes import (
     APP_USAGE,
     EXIT_CANNOT_WRITE,
@@ -47,7 +48,8 @@ Examples:
   bidsseg data out participant --participant-label 01 02 --seg regions gyri
   bidsseg data out participant --modality FLAIR T2w --nprocs 8 --omp-nthreads 2
   bidsseg data out participant --derivatives data/derivatives/lst-ai
-  bidsseg data out group"""
+  bidsseg data out group
+  bidsseg data out group --group-by sex"""
 LEVELS = ("participant", "group")
 SEVERAL = (
     *("--participant-label", "--session-label", "--modality", "--seg", "--output-spaces"),
@@ -300,6 +302,13 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     help="Also write the scans with their lesions redrawn as white matter, for programs that know no lesions.",
 )
 @option(
+    "--group-by",
+    heading=LESIONS,
+    metavar="COLUMN",
+    help="Group level: also a map of lesion frequency for each value of this column of participants.tsv (at most "
+    f"{MOST_GROUPS} values).",
+)
+@option(
     "--nprocs",
     "--n-cpus",
     heading=COMPUTE,
@@ -376,7 +385,7 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
     threads = omp_nthreads or min(DEFAULT_THREADS, chosen["nprocs"])
     options = RunOptions(omp_nthreads=threads, **chosen)
     if level == "group":
-        run_group(options.out_dir)
+        run_group(options)
         return EXIT_OK
     return {"ok": EXIT_OK, "failed": EXIT_SOME_FAILED, "lesions failed": EXIT_LESIONS_FAILED}[run_participants(options)]
 

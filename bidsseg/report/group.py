@@ -24,6 +24,7 @@ from bidsseg.lesions.changes import STATUSES
 from bidsseg.lesions.zones import OUTSIDE, ZONES
 from bidsseg.quality.verdicts import tally, verdict_of
 from bidsseg.report.charts import label_title
+from bidsseg.report.frequency_view import FrequencyView
 from bidsseg.report.html import write_page
 
 LESIONS = "lesions"
@@ -172,7 +173,7 @@ def as_number(cell: str | None) -> float:
     return float(cell) if cell not in (None, "", "n/a") else math.nan
 
 
-def write_group_page(path: Path, cohort: Cohort, problems: Sequence[str]) -> None:
+def write_group_page(path: Path, cohort: Cohort, problems: Sequence[str], frequency: FrequencyView | None) -> None:
     """Write the page, whole or not at all."""
     volumes = np.stack(cohort.rows)
     intracranial = np.array([entry.intracranial_ml for entry in cohort.entries])[:, None]
@@ -198,6 +199,7 @@ def write_group_page(path: Path, cohort: Cohort, problems: Sequence[str]) -> Non
         followed=any(np.isfinite(row[cohort.position["change", STATUSES[0]]]) for row in cohort.rows),
         data=script_data(cohort, kinds, statistics, shown, visit_numbers(path.parent, cohort.entries)),
         matrix=matrix(volumes[shown]),
+        frequency=frequency,
     )
 
 

@@ -16,12 +16,15 @@ from typing import Any, TextIO
 from bidsseg.bids.dataset import NothingSelected
 from bidsseg.bids.names import entities_in
 from bidsseg.bids.outputs import LesionOutputs, ParticipantOutputs, ScanOutputs, finished_scans, participants
+from bidsseg.bids.participant_groups import Groups
 from bidsseg.errors import plain
 from bidsseg.files import NA, Table, harmless, json_content, read_json, read_table, whole, write_json
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
 from bidsseg.lesions.tables import LOAD_COLUMNS
 from bidsseg.quality.verdicts import judged
+from bidsseg.report.frequency_view import frequency_view
 from bidsseg.report.group import LESIONS, Cohort, Entry, write_group_page
+from bidsseg.report.lesion_frequency import refuse_changed_maps, write_frequency_maps
 from bidsseg.segmentation.volumes import VOLUME_COLUMNS
 
 ID_COLUMNS = {
@@ -30,6 +33,7 @@ ID_COLUMNS = {
     "suffix": {"Description": "Kind of image, for instance T1w or FLAIR; n/a for tables of lesions."},
     "scan": {"Description": "Name of the source image, without its extension; for lesions that of their table."},
 }
+NO_GROUPS = Groups()
 NOT_COLUMNS = ("Outputs", "SourceBytes", "SourceStartSHA256", "Sources", "LabelSchemes", "OutputSpaces")
 "Keys of quality files that say nothing about quality."
 QC_DESCRIPTIONS = {
@@ -85,12 +89,15 @@ class Gathered:
     "Participants whose lesions were followed."
 
 
-def run(out_dir: Path) -> None:
-    """Write group_volumes.tsv, group_qc.tsv, group_lesions.tsv, group_lesionchanges.tsv (each with its data dictionary)
-    and group.html.
+def run(out_dir: Path, groups: Groups = NO_GROUPS, overwrite: bool = False) -> None:
+    """Write group_volumes.tsv, group_qc.tsv, group_lesions.tsv, group_lesionchanges.tsv (each with its data
+    dictionary), maps of lesion frequency where lesions lie in the template's space, and group.html.
 
-    Raises ``NothingSelected`` where no scan has been segmented. What cannot be read is left out with a warning.
+    Raises ``NothingSelected`` where no scan has been segmented, ``UserError`` where a map was changed since it was
+    written, unless ``overwrite``. What cannot be read is left out with a warning.
     """
+    if not overwrite:
+        refuse_changed_maps(out_dir, groups)
     gathered = Gathered(Cohort())
     with ExitStack() as files:
         volumes = _open_table(files, out_dir / "group_volumes.tsv", VOLUME_COLUMNS)
@@ -112,7 +119,10 @@ def run(out_dir: Path) -> None:
         (out_dir / "group_lesionchanges.tsv").unlink()
     _write_quality(out_dir / "group_qc.tsv", gathered.quality)
     _write_dictionaries(out_dir, gathered)
-    write_group_page(out_dir / "group.html", gathered.cohort, gathered.problems)
+    maps = write_frequency_maps(out_dir, groups, gathered.problems)
+    if groups.column and not maps:
+        gathered.problems.append(f"no lesions in the template's space, so there are no maps by {groups.column}")
+    write_group_page(out_dir / "group.html", gathered.cohort, gathered.problems, frequency_view(maps))
     for problem in gathered.problems:
         print(f"warning: {plain(problem)}", file=sys.stderr)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
 
 import numpy as np
 import torch
@@ -35,9 +34,9 @@ from bidsseg.imaging.deformation import (
 )
 from bidsseg.labels import Scheme, label_table
 from bidsseg.segmentation.anatomy import Anatomy
+from bidsseg.segmentation.template_labels import template
 from bidsseg.spaces import TEMPLATE
 
-TEMPLATE_FILE = f"{TEMPLATE}.npz"
 SHAPELESS = ("CSF",)
 "Regions that have no shape of their own."
 FACTOR = 4
@@ -63,14 +62,6 @@ class Shares:
     "(1, I, J, K), the share of the field of view."
     affine: Affine
     "From coarse voxels to RAS mm."
-
-
-@cache
-def template() -> Anatomy:
-    """The labels of the template, on its grid of 1 mm."""
-    with (files("bidsseg") / "tables" / TEMPLATE_FILE).open("rb") as file, np.load(file) as stored:
-        tissue, side, parcel, affine = (stored[name] for name in ("tissue", "side", "parcel", "affine"))
-    return Anatomy(tissue, side, parcel, affine)
 
 
 def to_template(segmentation: Anatomy) -> Deformation:

@@ -42,6 +42,7 @@ class RunOptions:
     mirror: bool
     bias_correction: bool
     model: str | None
+    group_by: str | None
     work_dir: Path | None
     nprocs: int
     omp_nthreads: int

@@ -26,6 +26,7 @@ from bidsseg.bids.outputs import (
     logs_of,
     methods_file,
 )
+from bidsseg.bids.participant_groups import Groups, groups_by
 from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_dataset, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import json_content, read_json, write_text
@@ -48,14 +49,16 @@ if TYPE_CHECKING:
     from bidsseg.workflow.lesion_plan import LesionPlanInputs
 
 
-def run_group(out: Path) -> None:
+def run_group(options: RunOptions) -> None:
     """Gather all participants' results; raises ``NothingSelected`` where there are none."""
+    out = options.out_dir
     if not out.is_dir():
         raise NothingSelected(f"{out}: no such folder; run the participant level first")
     from bidsseg.report.group_tables import run
 
     with defects_logged(out):
-        run(out.resolve())
+        groups = groups_by(options.bids_dir, options.group_by) if options.group_by else Groups()
+        run(out.resolve(), groups, options.overwrite)
 
 
 def run_participants(options: RunOptions) -> RunStatus:

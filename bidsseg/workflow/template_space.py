@@ -13,7 +13,8 @@ from bidsseg.imaging.deformation import Deformation
 from bidsseg.imaging.image import in_mni, save
 from bidsseg.imaging.transforms import resampled, write_transforms
 from bidsseg.lesions.masks import LesionComponents
-from bidsseg.segmentation.template import InTemplate, template, to_template
+from bidsseg.segmentation.template import InTemplate, to_template
+from bidsseg.segmentation.template_labels import template
 
 __all__ = ["InTemplate", "lesions_in_template", "template", "to_template", "write_in_template", "write_transforms"]
 

@@ -401,6 +401,19 @@ def test_a_report_that_cannot_be_written_fails_the_run(
     assert page.is_file()
 
 
+def test_a_column_that_makes_no_groups_is_told_before_anything_is_written(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset("sub-01_T1w.nii.gz")
+    (root / "participants.tsv").write_text("participant_id\tsex\nsub-01\tF\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    assert run([str(root), str(out), "group", "--group-by", "age"]) == APP_USAGE
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == f"error: {root / 'participants.tsv'}: has no column age; its columns are participant_id, sex"
+    assert not list(out.iterdir())
+
+
 @pytest.mark.parametrize("level", ["participant", "group"])
 def test_a_defect_is_told_in_one_line_with_a_log(
     level: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -12,7 +12,8 @@ from bidsseg.errors import UserError
 from bidsseg.imaging.deformation import Deformation, points_of
 from bidsseg.labels import TISSUE
 from bidsseg.segmentation.anatomy import Anatomy
-from bidsseg.segmentation.template import InTemplate, robust_affine, template, to_template
+from bidsseg.segmentation.template import InTemplate, robust_affine, to_template
+from bidsseg.segmentation.template_labels import template
 
 BEND_MM = 4.0
 SIDE = ((0.96, 0.05, -0.03), (-0.06, 1.05, 0.1), (0.02, -0.12, 0.92))

@@ -1,31 +1,7 @@
 /* The page's viewer. A scan comes as two volumes on one grid: grey values, and for each voxel the row of a table that
  * gives its code in every label scheme. So a switch of schemes needs no other volume, only another column. */
 
-const VIEWS = [["Three planes", 3], ["Axial", 0], ["Coronal", 1], ["Sagittal", 2]];
 const LESION_COLOR = "#ff2828";
-
-function run(script) {
-  return new Promise((resolve, reject) => {
-    const node = document.createElement("script");
-    node.src = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
-    node.onload = resolve;
-    node.onerror = () => reject(new Error("the viewer's code could not be read"));
-    document.head.append(node);
-  });
-}
-
-function rgb(color) {
-  return [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
-}
-
-/* Colours by label number; 0 is see-through. */
-function palette(colors, names) {
-  const channel = (at) => [0, ...colors.map((color) => color[at])];
-  return {
-    R: channel(0), G: channel(1), B: channel(2), A: [0, ...colors.map(() => 255)],
-    I: [0, ...colors.map((_, number) => number + 1)], labels: ["", ...names],
-  };
-}
 
 function text(tag, content, className = "") {
   const node = document.createElement(tag);
@@ -40,23 +16,11 @@ function swatch(color) {
   return node;
 }
 
-class Viewer {
+class Viewer extends SliceViewer {
   constructor(canvas, scans) {
-    this.canvas = canvas;
+    super(canvas);
     this.scans = scans;
     this.opacity = [0.4, 0.8];
-    this.nv = new niivue.Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [1, 0.85, 0.2, 0.9], crosshairWidth: 0.4, loadingText: "",
-      dragAndDropEnabled: false, isRadiologicalConvention: false, multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
-      show3Dcrosshair: false, isColorbar: false, fontColor: [0.8, 0.85, 0.9, 1], logLevel: "error",
-    });
-  }
-
-  async start() {
-    await this.nv.attachToCanvas(this.canvas);
-    this.nv.onLocationChange = (place) => this.tell(place.vox);
-    this.canvas.addEventListener("mousemove", (event) => this.hover(event));
-    this.canvas.addEventListener("mouseleave", () => this.tell(this.crosshair()));
   }
 
   async open(anchor, scheme) {
@@ -124,26 +88,6 @@ class Viewer {
     this.opacity = [labels, lesions];
     this.nv.volumes.slice(1).forEach((volume, at) => { volume.opacity = this.opacity[at]; });
     if (this.nv.volumes.length) this.refresh();
-  }
-
-  /* The scan is shown smooth, the labels as the voxels they are. */
-  refresh() {
-    this.nv.updateGLVolume();
-    this.nv.opts.isNearestInterpolation = true;
-    this.nv.updateInterpolation(1);
-    this.nv.opts.isNearestInterpolation = false;
-    this.nv.drawScene();
-  }
-
-  crosshair() {
-    return this.nv.frac2vox(this.nv.scene.crosshairPos);
-  }
-
-  hover(event) {
-    const box = this.canvas.getBoundingClientRect();
-    const scale = this.canvas.width / box.width;
-    const frac = this.nv.canvasPos2frac([(event.clientX - box.left) * scale, (event.clientY - box.top) * scale]);
-    if (frac[0] >= 0) this.tell(this.nv.frac2vox(frac));
   }
 
   /* Which label a voxel has, in words. */
@@ -253,8 +197,7 @@ async function startViewer() {
   const canvas = element("canvas");
   if (!canvas) return;
   try {
-    if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser has no WebGL 2");
-    await run(await unpack("niivue"));
+    await loadNiivue();
     const scans = new Map([...document.querySelectorAll("script.volume")]
       .map((node) => [node.id.replace("data-", ""), JSON.parse(node.textContent)]));
     const viewer = new Viewer(canvas, scans);
