@@ -238,7 +238,7 @@ def _anatomies(scans: list[Scan], selection: ScanSelection) -> tuple[list[Scan],
         for scan in scans
         if "part" not in selection.filters.get(scan.suffix.lower(), {})
     }
-    advice = 'no anatomy; for all that, name its "part" in a --bids-filter-file'
+    advice = 'no anatomy; to segment it all the same, name its "part" in a --bids-filter-file'
     no_anatomies = [(scan.path, f"it holds {what}, {advice}") for scan, what in held.items() if what]
     return [scan for scan in scans if not held.get(scan)], no_anatomies
 

@@ -25,7 +25,7 @@ from bidsseg.cli.exit_codes import (
     EXIT_OK,
     EXIT_SOME_FAILED,
 )
-from bidsseg.cli.options import bias_correction_option
+from bidsseg.cli.options import PROBABILITY, bias_correction_option, refuse_idle
 from bidsseg.cli.signals import cleaning_up_when_terminated
 from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
 from bidsseg.lesions.options import LesionOptions
@@ -266,7 +266,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
 @option(
     "--lesion-threshold",
     heading=LESIONS,
-    type=click.FloatRange(0, 1, min_open=True),
+    type=PROBABILITY,
     default=None,
     help="Lowest probability that counts as lesion. Default: 0.5 in given masks; for lesions that are found, what was "
     "chosen on validation patients.",
@@ -378,6 +378,10 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
     from bidsseg.workflow.options import RunOptions
     from bidsseg.workflow.participant_level import run_group, run_participants
 
+    if not chosen["derivatives"]:
+        refuse_idle(("lesion_pattern",), "is for lesion masks; give their folder with --derivatives")
+        if chosen["lesions"] == "none":
+            refuse_idle(("fill",), "needs lesions; give masks with --derivatives, or leave --lesions none out")
     threads = omp_nthreads or min(DEFAULT_THREADS, chosen["nprocs"])
     options = RunOptions(omp_nthreads=threads, **chosen)
     if level == "group":

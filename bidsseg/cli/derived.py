@@ -10,12 +10,15 @@ import click
 from bidsseg.cli.options import (
     DEVICE_OPTION,
     MODEL_OPTION,
+    OUTPUT_FOLDER,
     OVERWRITE_OPTION,
+    PROBABILITY,
     SERIES_OPTION,
     THREADS_OPTION,
     base_of,
     image_name,
     model_named,
+    refuse_idle,
 )
 from bidsseg.errors import plain
 from bidsseg.lesions.options import LesionOptions
@@ -25,7 +28,11 @@ if TYPE_CHECKING:
     from bidsseg.workflow.derived import Request
 
 THRESHOLD_OPTION = click.option(
-    "--threshold", type=float, default=LesionOptions.threshold, show_default=True, help="For probabilistic masks."
+    "--threshold",
+    type=PROBABILITY,
+    default=LesionOptions.threshold,
+    show_default=True,
+    help="For probabilistic masks.",
 )
 
 
@@ -34,7 +41,12 @@ THRESHOLD_OPTION = click.option(
 @click.option(
     "--mask", required=True, type=click.Path(path_type=Path), help="Lesion mask, on the scan's grid or another."
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: <scan>_filled.nii.gz beside the scan.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File, or folder for <scan>_filled.nii.gz. Default: beside the scan.",
+)
 @THRESHOLD_OPTION
 @SERIES_OPTION
 @OVERWRITE_OPTION
@@ -49,8 +61,9 @@ def fill(scan: Path, mask: Path, output: Path | None, model: str | None, **chose
     """
     from bidsseg.workflow.derived import fill_scan
 
-    base = base_of(scan, None)
-    target = image_name(output or base.with_name(f"{base.name}_filled.nii.gz"))
+    named = output is not None and not output.is_dir()
+    base = base_of(scan, None if named else output)
+    target = image_name(output if named and output else base.with_name(f"{base.name}_filled.nii.gz"))
     voxels, warnings = fill_scan(_request(scan, mask, **chosen), target, model_named(model))
     _warn(warnings)
     click.echo(plain(f"{voxels} voxels filled: {target}"))
@@ -59,7 +72,7 @@ def fill(scan: Path, mask: Path, output: Path | None, model: str | None, **chose
 @click.command()
 @click.argument("scan", type=click.Path(path_type=Path))
 @click.option("--mask", type=click.Path(path_type=Path), help="Lesion mask, on the scan's grid or another: goes along.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: beside the scan.")
+@click.option("-o", "--output", type=OUTPUT_FOLDER, help="Folder; default: beside the scan.")
 @click.option("--seg", "scheme", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
 @THRESHOLD_OPTION
 @SERIES_OPTION
@@ -77,6 +90,8 @@ def normalize(
     """
     from bidsseg.workflow.derived import normalise_scan
 
+    if mask is None:
+        refuse_idle(("threshold",), "is for the lesions of a mask; give --mask, or leave it out")
     request = _request(scan, mask, gyri=scheme == "gyri", **chosen)
     files, warnings = normalise_scan(request, base_of(scan, output), scheme, model_named(model))
     _warn(warnings)

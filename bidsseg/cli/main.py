@@ -17,7 +17,9 @@ from bidsseg.cli.options import (
     DEVICE_OPTION,
     MIRROR_OPTION,
     MODEL_OPTION,
+    OUTPUT_FOLDER,
     OVERWRITE_OPTION,
+    PROBABILITY,
     SERIES_OPTION,
     THREADS_OPTION,
     OneLineErrors,
@@ -26,6 +28,7 @@ from bidsseg.cli.options import (
     fail,
     image_name,
     model_named,
+    refuse_idle,
 )
 from bidsseg.errors import ALONE, UserError, one_line_errors, plain
 from bidsseg.lesions.options import LesionOptions
@@ -182,9 +185,7 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
     help="Lesion mask, on the scan's grid or another. Without one lesions are found, in FLAIR.",
 )
 @SERIES_OPTION
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the results. Default: beside the scan."
-)
+@click.option("-o", "--output", type=OUTPUT_FOLDER, help="Folder for the results. Default: beside the scan.")
 @click.option(
     "--lesion-threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -193,7 +194,7 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 @click.option("--probseg", is_flag=True, help="Also write the probabilities of found lesions.")
 @click.option(
     "--threshold",
-    type=float,
+    type=PROBABILITY,
     default=LesionOptions.threshold,
     show_default=True,
     help="Lowest probability that counts as lesion, in probabilistic masks.",
@@ -201,7 +202,7 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 @click.option(
     "--min-volume",
     "min_volume_mm3",
-    type=float,
+    type=click.FloatRange(0),
     default=LesionOptions.min_volume_mm3,
     show_default=True,
     help="Smallest volume of a lesion in mm3.",
@@ -209,13 +210,17 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 @click.option(
     "--tolerance",
     "tolerance_mm",
-    type=float,
+    type=click.FloatRange(0),
     default=LesionOptions.tolerance_mm,
     show_default=True,
     help="Largest gap in mm at which a lesion touches the ventricles.",
 )
 @click.option(
-    "--bands", "bands_mm", type=float, multiple=True, help="Edge of a band of distance from the ventricles, in mm."
+    "--bands",
+    "bands_mm",
+    type=click.FloatRange(0, min_open=True),
+    multiple=True,
+    help="Edge of a band of distance from the ventricles, in mm.",
 )
 @bias_correction_option()
 @OVERWRITE_OPTION
@@ -237,6 +242,10 @@ def lesions(scan: Path, output: Path | None, model: str | None, device: str, thr
     from bidsseg.network.inference import PredictOptions
     from bidsseg.workflow.single_lesions import SingleLesionOptions, describe_scan
 
+    if chosen["mask"] is None:
+        refuse_idle(("threshold",), "is for the lesions of a --mask; for those that are found, give --lesion-threshold")
+    else:
+        refuse_idle(("lesion_threshold", "probseg"), "is for lesions that are found; leave it, or --mask, out")
     described = LesionOptions(
         **{name: chosen.pop(name) for name in ("threshold", "min_volume_mm3", "tolerance_mm", "bands_mm")}
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from bidsseg.cli.exit_codes import EXIT_SOME_FAILED
 from bidsseg.cli.signals import cleaning_up_when_terminated
@@ -22,6 +23,8 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 MODEL_OPTION = click.option("--model", default=None, help="Name of a packaged model or a folder with weights and card.")
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+OUTPUT_FOLDER = click.Path(file_okay=False, path_type=Path)
+PROBABILITY = click.FloatRange(0, 1, min_open=True)
 THREADS_OPTION = click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 takes all.")
 
 OVERWRITE_OPTION = click.option(
@@ -60,6 +63,14 @@ class OneLineErrors(click.Group):
             )
         fail(shown)
         sys.exit(EXIT_SOME_FAILED)
+
+
+def refuse_idle(names: Collection[str], why: str) -> None:
+    """Raise ``UsageError`` where one of these options was given, because it would change nothing."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} {why}", context)
 
 
 def fail(error: UserError) -> None:

@@ -16,6 +16,7 @@ from bidsseg import __version__
 from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.contrasts import all_fused_outputs
 from bidsseg.bids.dataset import Found, NothingSelected, ScanSelection, find_scans, read_filters
+from bidsseg.bids.lesion_masks import MaskSearch, find_masks
 from bidsseg.bids.outputs import (
     FUSED,
     NEEDED_SCHEMES,
@@ -108,6 +109,7 @@ def _find_and_run(options: RunOptions, pool: WorkerPool, claims: Claims | None) 
     recipe = recipe_of(options)
     rows = _rows_without_run(found, selection)
     problems = [f"{path}: left out: {why}" for path, why in found.left_out]
+    problems += _masks_missing(single, options)
     if claims is None:
         complete, to_do = _sorted_out(all_outputs, recipe, options)
         rows += [*complete, *(Row(outputs.scan.stem, "to do") for outputs in to_do)]
@@ -261,20 +263,34 @@ def _lesions(
     return [Row(line.name, line.result, line.why) for line in rows]
 
 
+def _mask_search(options: RunOptions) -> MaskSearch:
+    folders = tuple(path.resolve() for path in options.derivatives)
+    return MaskSearch(folders, options.lesion_pattern, options.out_dir.resolve())
+
+
+def _masks_missing(all_outputs: Sequence[ScanOutputs], options: RunOptions) -> list[str]:
+    """A warning where ``--derivatives`` hold a mask of none of the sessions, as where another folder was meant."""
+    search = _mask_search(options)
+    sessions = {(outputs.scan.subject, outputs.scan.session) for outputs in all_outputs}
+    if not search.derivatives or any(find_masks(search, *session) for session in sessions):
+        return []
+    folders = ", ".join(map(str, options.derivatives))
+    return [f"{folders}: no lesion mask of these participants; check the folder and the names, see --lesion-pattern"]
+
+
 def _lesion_request(recipe: OutputSettings, options: RunOptions) -> LesionPlanInputs:
-    from bidsseg.bids.lesion_masks import MaskSearch
     from bidsseg.workflow.lesion_plan import LesionPlanInputs
 
-    out = options.out_dir.resolve()
     chosen = LesionOptions(
         threshold=LesionOptions.threshold if options.lesion_threshold is None else options.lesion_threshold,
         min_volume_mm3=options.lesion_min_volume,
         tolerance_mm=options.lesion_tolerance,
         bands_mm=tuple(sorted(options.lesion_bands)),
     )
-    search = MaskSearch(tuple(path.resolve() for path in options.derivatives), options.lesion_pattern, out)
-    folders = (options.bids_dir.resolve(), out)
-    return LesionPlanInputs(search, chosen, recipe, *folders, options.omp_nthreads, options.lesions, options.fill)
+    folders = (options.bids_dir.resolve(), options.out_dir.resolve())
+    return LesionPlanInputs(
+        _mask_search(options), chosen, recipe, *folders, options.omp_nthreads, options.lesions, options.fill
+    )
 
 
 def _execution(options: RunOptions) -> Resources:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bidsseg.authorship import refuse_inputs, refuse_to_replace
 from bidsseg.bids.outputs import LesionOutputs, sidecar_of
-from bidsseg.errors import ALONE, one_line_errors
+from bidsseg.errors import ALONE, UserError, one_line_errors
 from bidsseg.files import all_whole, leftovers_of, remove_temporaries, write_json
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.lesions.describe import lesion_features
@@ -98,9 +98,11 @@ def _segment(
     if network is None:
         return segmentation, None
     threshold = options.found_threshold or network.card.thresholds.of(image.spacing_mm)
-    return segmentation, find_lesions(
-        lesion_answer(answered, network, options.predicting.device), segmentation, threshold
-    )
+    probable = lesion_answer(answered, network, options.predicting.device)
+    try:
+        return segmentation, find_lesions(probable, segmentation, threshold)
+    except UserError as error:
+        raise UserError("; ".join([str(error), *image.warnings])) from error  # the header may be the cause
 
 
 def _as_image(image: Image, found: FoundLesions | None) -> Image:

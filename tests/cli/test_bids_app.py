@@ -79,6 +79,8 @@ def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None
         (["--device", "toaster"], "--device toaster"),
         (["--model", "nowhere"], "not a model card"),
         (["--bids-filter-file", "nowhere.json"], "nowhere.json"),
+        (["--lesion-pattern", "*.nii"], "give their folder with --derivatives"),
+        (["--fill", "--lesions", "none"], "--fill needs lesions"),
     ],
 )
 def test_wrong_usage(dataset: Dataset, tmp_path: Path, args: list[str], message: str,

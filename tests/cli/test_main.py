@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from bidsseg.cli.exit_codes import CLI_USAGE
 from bidsseg.cli.main import main
 from bidsseg.files import read_json, stem_of
 from bidsseg.imaging.image import load
@@ -321,6 +322,43 @@ def test_fill_refuses_outputs(output: str, says: str, tiny_model: Path, tmp_path
     assert found.exit_code == 1
     (line,) = found.stderr.splitlines()
     assert says in line
+
+
+def test_fill_writes_into_a_folder(tiny_model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "a.nii.gz")
+    (tmp_path / "out").mkdir()
+    mask = _lesion_mask(scan, tmp_path / "m.nii.gz")
+    assert run("fill", scan, "--mask", mask, "-o", tmp_path / "out", "--model", tiny_model).exit_code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_filled.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("lesions a.nii.gz --mask m.nii.gz --threshold 7", "7.0 is not in the range 0<x<=1"),
+        ("lesions a.nii.gz --mask m.nii.gz --min-volume -1", "-1.0 is not in the range x>=0"),
+        ("lesions a.nii.gz --mask m.nii.gz --tolerance -1", "-1.0 is not in the range x>=0"),
+        ("lesions a.nii.gz --mask m.nii.gz --bands 0", "0.0 is not in the range x>0"),
+        ("lesions a.nii.gz --mask m.nii.gz --lesion-threshold 0.3", "--lesion-threshold is for lesions that are found"),
+        ("lesions a.nii.gz --mask m.nii.gz --probseg", "--probseg is for lesions that are found"),
+        ("lesions a.nii.gz --threshold 0.3", "--threshold is for the lesions of a --mask"),
+        ("lesions a.nii.gz -o m.nii.gz", "m.nii.gz' is a file"),
+        ("fill a.nii.gz --mask m.nii.gz --threshold 7", "7.0 is not in the range 0<x<=1"),
+        ("normalize a.nii.gz --mask m.nii.gz --threshold 0", "0.0 is not in the range 0<x<=1"),
+        ("normalize a.nii.gz --threshold 0.3", "--threshold is for the lesions of a mask"),
+        ("normalize a.nii.gz -o m.nii.gz", "m.nii.gz' is a file"),
+    ],
+)
+def test_options_that_make_no_sense_are_wrong_usage(
+    arguments: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lesion_mask(write_scan(tmp_path / "a.nii.gz"), tmp_path / "m.nii.gz")
+    before = _states(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = run(*arguments.split())
+    assert found.exit_code == CLI_USAGE
+    assert says in found.stderr
+    assert _states(tmp_path) == before
 
 
 def test_normalize_refuses_a_scan_without_a_brain_in_one_line(tiny_model: Path, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_a_page_tells_what_was_found(tmp_path: Path) -> None:
     text = participant_report(out, "01").read_text(encoding="utf-8")
     for expected in (
         *("Session 1 · FLAIR", "Session 2 · T1w", "sform and qform disagree", "Intracranial volume"),
-        *("Frontal white matter", "deep-white-matter", "Segmented with bidsseg.", "Billot B et al.", "0" * 64),
+        *("Frontal white matter", "deep-white-matter", "Segmented with bidsseg.", ">Billot B et al.<", "0" * 64),
         *("data:image/jpeg;base64,", "sub-01/figures/sub-01_ses-1_seg-regions_desc-FLAIR_dseg.png"),
     ):
         assert expected in text, expected

@@ -93,6 +93,16 @@ def test_two_sessions(dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest
         assert report["issues"]["issues"] == []
 
 
+@pytest.mark.parametrize(("mask_of", "warned"), [("sub-01_FLAIR", False), ("sub-03_FLAIR", True)])
+def test_derivatives_without_a_mask_for_anybody_are_named(
+    mask_of: str, warned: bool, dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset("sub-01_FLAIR.nii.gz", "sub-02_FLAIR.nii.gz")
+    write_mask(tmp_path / "masks", mask_of)
+    assert app(root, "--dry-run") == EXIT_OK
+    assert (f"warning: {tmp_path / 'masks'}: no lesion mask of these participants" in capsys.readouterr().err) == warned
+
+
 def test_run_again(dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Lesions run again when mask or options change, and only then; the segmentation stays as it is."""
     root, out = dataset("sub-01_FLAIR.nii.gz", "sub-02_FLAIR.nii.gz"), tmp_path / "out"

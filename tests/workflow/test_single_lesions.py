@@ -73,6 +73,13 @@ def test_a_t1w_is_refused_in_one_line(t1w: Image, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+def test_a_refusal_says_what_is_odd_about_the_header(t1w: Image, tmp_path: Path) -> None:
+    path = tmp_path / "sub-02_FLAIR.nii.gz"
+    save(path, t1w.data, np.eye(4))
+    with pytest.raises(UserError, match=r"no lesions looked for: .*; the header has no position or direction"):
+        describe_scan(path, tmp_path / "out" / "sub-02", load_model(), OPTIONS)
+
+
 def test_a_given_mask_is_not_written_again(t1w: Image, tmp_path: Path) -> None:
     path, mask = tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz"
     save(path, t1w.data, t1w.affine)
