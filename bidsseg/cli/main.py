@@ -258,7 +258,9 @@ def lesions(scan: Path, output: Path | None, model: str | None, device: str, thr
     found = describe_scan(scan, base_of(scan, output), model_named(model), options)
     for path, warning in found.warnings:
         click.echo(plain(f"warning: {path}: {warning}"), err=True)
-    click.echo(findings(found.report.lesions, described))
+    click.echo(plain(f"{scan}: {found.verdict}"), err=True)
+    load_ml = sum(lesion.volume_mm3 for lesion in found.report.lesions) / 1000
+    click.echo(f"{len(found.report.lesions)} lesions, {load_ml:.2f} mL; {findings(found.report.lesions, described)}")
     for path in found.files:
         click.echo(plain(str(path)))
 

@@ -23,6 +23,11 @@ from bidsseg.lesions.tables import LESION_TABLES, write_lesions
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_model import LesionModel, load_lesion_model
 from bidsseg.network.weights import Model
+from bidsseg.quality.assessment import Assessment, assess
+from bidsseg.quality.coverage import field_of_view
+from bidsseg.quality.expectation import calibration_from
+from bidsseg.quality.judgement import examine
+from bidsseg.quality.verdicts import KEYS, in_words
 from bidsseg.report.lesion_mosaic import zone_mosaic
 from bidsseg.segmentation.lesion_probability import lesion_answer
 from bidsseg.segmentation.pipeline import answer, native, prepare
@@ -53,6 +58,8 @@ class DescribedLesions:
     """What was found and written."""
 
     report: LesionReport
+    verdict: str
+    "On the labels that lesions are placed in, with its reasons, as ``predict`` gives it."
     files: list[Path]
     warnings: list[tuple[Path, str]]
     "With the file that each is about."
@@ -71,7 +78,7 @@ def describe_scan(scan: Path, base: Path, model: Model, options: SingleLesionOpt
     with one_line_errors(str(scan), ALONE):
         image = load(scan, series=options.series)
         network = None if given else load_lesion_model()
-        segmentation, found = _segment(image, model, network, options)
+        segmentation, found, assessment = _segment(image, model, network, options)
     about, mask = (options.mask, given) if options.mask and given else (scan, _as_image(image, found))
     with one_line_errors(str(about), ALONE):
         report = lesion_features(image, mask, segmentation, options.described, is_probability(about.name))
@@ -79,7 +86,9 @@ def describe_scan(scan: Path, base: Path, model: Model, options: SingleLesionOpt
         _write(files, image, report, found, network)
     of_mask = [*(given.warnings if given else ()), *report.warnings]
     warnings = [*((scan, text) for text in image.warnings), *((about, text) for text in of_mask)]
-    return DescribedLesions(report, files, warnings)
+    return DescribedLesions(
+        report, in_words(dict(zip(KEYS, (assessment.verdict, list(assessment.reasons)), strict=True))), files, warnings
+    )
 
 
 def _files(base: Path, options: SingleLesionOptions) -> list[Path]:
@@ -91,16 +100,18 @@ def _files(base: Path, options: SingleLesionOptions) -> list[Path]:
 
 def _segment(
     image: Image, model: Model, network: LesionModel | None, options: SingleLesionOptions
-) -> tuple[Segmentation, FoundLesions | None]:
+) -> tuple[Segmentation, FoundLesions | None, Assessment]:
     prepared = prepare(image, options.bias_correction, options.predicting.threads or 1)
     answered = answer(prepared, model, options.predicting)
     segmentation = native(answered, options.predicting.gyri)
+    evidence = examine(answered, model, options.predicting)
+    assessment = assess(evidence, field_of_view(image), calibration_from(model.card.quality))
     if network is None:
-        return segmentation, None
+        return segmentation, None, assessment
     threshold = options.found_threshold or network.card.thresholds.of(image.spacing_mm)
     probable = lesion_answer(answered, network, options.predicting.device)
     try:
-        return segmentation, find_lesions(probable, segmentation, threshold)
+        return segmentation, find_lesions(probable, segmentation, threshold), assessment
     except UserError as error:
         raise UserError("; ".join([str(error), *image.warnings])) from error  # the header may be the cause
 
