@@ -8,6 +8,14 @@ from typing import Any
 import click
 
 from bidsseg.cli.options import EXISTING_FOLDER, MODEL_OPTION, model_named
+from bidsseg.network.lesion_card import (
+    LESION_MARKS,
+    LESION_MODEL,
+    LesionCard,
+    lesion_table,
+    read_lesion_card,
+    write_lesion_card,
+)
 
 
 @click.command("train-lesions")
@@ -29,7 +37,7 @@ def train_lesions(data: Path, out: Path, painted: int, model: str | None, **chos
     from bidsseg import __version__
     from bidsseg.evaluation.lesion_scores import best_thresholds, found_in, masked_scans
     from bidsseg.network.lesion_config import LesionNetConfig
-    from bidsseg.network.lesion_model import LesionCard, load_lesion_model, save_lesion_model, write_lesion_card
+    from bidsseg.network.lesion_model import load_lesion_model, save_lesion_model
     from bidsseg.train.lesion_examples import examples
     from bidsseg.train.lesion_training import LesionTrainOptions, about_training
     from bidsseg.train.lesion_training import train_lesions as train
@@ -54,18 +62,10 @@ def evaluate_lesions(data: Path, model: str | None, lesion_model: Path | None, c
     from dataclasses import replace
 
     from bidsseg.evaluation.lesion_scores import measure, measured_as_json
-    from bidsseg.network.card import write_readme
-    from bidsseg.network.lesion_model import (
-        LESION_MARKS,
-        LESION_MODEL,
-        lesion_model_folder,
-        lesion_table,
-        load_lesion_model,
-        read_lesion_card,
-        write_lesion_card,
-    )
+    from bidsseg.network.card import folder_of, write_readme
+    from bidsseg.network.lesion_model import load_lesion_model
 
-    folder = lesion_model_folder(lesion_model or LESION_MODEL)
+    folder = folder_of(lesion_model or LESION_MODEL)
     measured = measure(data, model_named(model), load_lesion_model(folder), click.echo)
     evaluated = replace(read_lesion_card(folder), accuracy=measured_as_json(measured))
     click.echo(lesion_table(evaluated))

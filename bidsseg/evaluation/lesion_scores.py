@@ -18,7 +18,7 @@ from scipy import ndimage
 from bidsseg.evaluation.scores import recolour
 from bidsseg.imaging.image import Image, at_1mm, load
 from bidsseg.labels import TISSUE
-from bidsseg.lesions.finding import LEAST_MM3, LEAST_VOXELS, lesion_mask
+from bidsseg.lesions.finding import LEAST_MM3, LEAST_VOXELS, lesion_mask, of_size
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_config import THICK_MM, Thresholds
 from bidsseg.network.lesion_model import LesionModel
@@ -66,7 +66,7 @@ class LesionScore:
 
 
 @dataclass(frozen=True)
-class FoundLesions:
+class SearchedScan:
     """What was made of a scan."""
 
     answer: LesionAnswer
@@ -94,10 +94,10 @@ def _masked(name: str, scan: Path, manual: Path) -> MaskedScan:
     return MaskedScan(name, load(scan), load(manual, uniform_ok=True).data > 0)
 
 
-def found_in(image: Image, model: Model, lesion_model: LesionModel, device: str = "cpu") -> FoundLesions:
+def found_in(image: Image, model: Model, lesion_model: LesionModel, device: str = "cpu") -> SearchedScan:
     """Find lesions as the BIDS App does."""
     found = answer(prepare(image, True), model, PredictOptions(device))
-    return FoundLesions(lesion_answer(found, lesion_model, device), native(found, False))
+    return SearchedScan(lesion_answer(found, lesion_model, device), native(found, False))
 
 
 def rule_of_one_line(image: Image, segmentation: Segmentation) -> Mask:
@@ -106,11 +106,7 @@ def rule_of_one_line(image: Image, segmentation: Segmentation) -> Mask:
     median = np.median(cortex)
     spread = 1.4826 * np.median(np.abs(cortex - median))
     bright = (segmentation.tissue == TISSUE["white-matter"]) & (image.data > median + RULE_SPREADS * spread)
-    components, _ = ndimage.label(bright, TOUCHING)
-    sizes = np.bincount(components.reshape(-1))
-    sizes[0] = 0
-    mask: Mask = (sizes >= LEAST_VOXELS)[components]
-    return mask
+    return of_size(bright, LEAST_VOXELS)
 
 
 def compare(found: Mask, manual: Mask, voxel_mm3: float) -> LesionScore:
@@ -133,14 +129,14 @@ def compare(found: Mask, manual: Mask, voxel_mm3: float) -> LesionScore:
     )
 
 
-def best_thresholds(scans: Sequence[tuple[MaskedScan, FoundLesions]]) -> Thresholds:
+def best_thresholds(scans: Sequence[tuple[MaskedScan, SearchedScan]]) -> Thresholds:
     """Those with the highest mean Dice, among scans of thick and of thin slices."""
     thick = [pair for pair in scans if max(pair[0].image.spacing_mm) >= THICK_MM]
     thin = [pair for pair in scans if pair not in thick]
     return Thresholds(*(_best_threshold(some) if some else 0.5 for some in (thick, thin)))
 
 
-def _best_threshold(scans: Sequence[tuple[MaskedScan, FoundLesions]]) -> float:
+def _best_threshold(scans: Sequence[tuple[MaskedScan, SearchedScan]]) -> float:
     means = [
         np.mean([compare(found.mask(level), scan.manual, scan.image.voxel_volume_mm3).dice for scan, found in scans])
         for level in THRESHOLDS

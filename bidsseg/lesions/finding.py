@@ -84,10 +84,14 @@ def lesion_mask(
     Voxels are together where they share a face, an edge or a corner.
     """
     in_tissue = ~np.isin(segmentation.tissue, [TISSUE[name] for name in NO_PLACE])
-    candidates = (probability >= threshold) & in_tissue
-    components, _ = ndimage.label(candidates, np.ones((3, 3, 3)))
+    least = max(LEAST_VOXELS, least_mm3 * ROUNDED_DOWN / segmentation.voxel_volume_mm3)
+    return of_size((probability >= threshold) & in_tissue, least)
+
+
+def of_size(mask: NDArray[np.bool_], least_voxels: float) -> NDArray[np.bool_]:
+    """The components of a mask, joined by faces, edges and corners, that have at least so many voxels."""
+    components, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     sizes = np.bincount(components.reshape(-1))
     sizes[0] = 0
-    large = (sizes >= LEAST_VOXELS) & (sizes * segmentation.voxel_volume_mm3 >= least_mm3 * ROUNDED_DOWN)
-    mask: NDArray[np.bool_] = large[components]
-    return mask
+    large: NDArray[np.bool_] = (sizes >= least_voxels)[components]
+    return large

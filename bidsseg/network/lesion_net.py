@@ -116,6 +116,13 @@ class LesionNet(nn.Module):
         return depth_to_space(logits)
 
 
+def each_voxel(blocks: Tensor) -> Tensor:
+    """(..., I/2, J/2, K/2) -> (..., I, J, K): what a block has, for each of its sub-voxels."""
+    for axis in (-3, -2, -1):
+        blocks = blocks.repeat_interleave(2, axis)
+    return blocks
+
+
 def depth_to_space(blocks: Tensor) -> Tensor:
     """(B, 8, I/2, J/2, K/2) -> (B, I, J, K): the inverse of ``space_to_depth``."""
     batch, _, i, j, k = blocks.shape

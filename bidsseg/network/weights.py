@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, float16
+from torch import Tensor, float16, nn
 
 from bidsseg.errors import FileError
 from bidsseg.files import sha256_of, whole
@@ -25,6 +26,8 @@ from bidsseg.network.card import (
 )
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.unet import UNet
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,24 @@ def load_model(name: str | Path = DEFAULT_MODEL) -> Model:
     folder = folder_of(name)
     card = read_card(folder)
     path = check_weights(folder, card)
+    return Model(with_weights(lambda: UNet(card.architecture), path), card)
+
+
+def with_weights(make: Callable[[], Net], path: Path) -> Net:
+    """A network with the weights of a file, ready for inference; raises ``FileError`` where they do not fit."""
     try:
-        net = UNet(card.architecture)
+        net = make()
         net.load_state_dict({key: value.float() for key, value in load_file(path).items()})
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise FileError(path, "the weights do not fit the card's architecture", "install bidsseg again") from error
-    return Model(net.eval().requires_grad_(False), card)
+    return net.eval().requires_grad_(False)
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write weights in half precision."""
+    with whole(path) as temporary:
+        save_file({key: value.detach().to(float16).contiguous() for key, value in weights.items()}, temporary)
+        temporary.chmod(0o644)  # safetensors writes for the owner alone, but any user may run an installation
 
 
 def save_model(
@@ -76,9 +91,7 @@ def save_model(
 ) -> None:
     """Write float16 weights and a card without accuracy."""
     path = folder / WEIGHTS
-    with whole(path) as temporary:
-        save_file({key: value.detach().to(float16).contiguous() for key, value in weights.items()}, temporary)
-        temporary.chmod(0o644)  # safetensors writes for the owner alone, but any user may run an installation
+    write_weights(path, weights)
     parcels = tuple(gyrus.abbreviation for gyrus in gyri())
     card = ModelCard(folder.name, version, config, sha256_of(path), TISSUES, parcels, about=about)
     write_card(folder, card)

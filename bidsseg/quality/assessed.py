@@ -12,7 +12,7 @@ from bidsseg.quality.coverage import field_of_view
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
-from bidsseg.segmentation.pipeline import answer, native, prepare
+from bidsseg.segmentation.pipeline import Answer, answer, native, prepare
 from bidsseg.segmentation.result import Segmentation
 
 
@@ -30,9 +30,16 @@ class AssessedScan:
 
 def segment_and_assess(scan: Image, model: Model, options: PredictOptions, bias_correction: bool) -> AssessedScan:
     """Label every voxel of a scan on its own grid, and judge the result."""
+    return answer_and_assess(scan, model, options, bias_correction)[1]
+
+
+def answer_and_assess(
+    scan: Image, model: Model, options: PredictOptions, bias_correction: bool
+) -> tuple[Answer, AssessedScan]:
+    """The same, with what the network said, for who has more to ask of it."""
     prepared = prepare(scan, bias_correction, options.threads or 2)
     given = answer(prepared, model, options)
     evidence, found = examine(given, model, options), native(given, options.gyri)
     assessment = assess(evidence, field_of_view(scan), calibration_from(model.card.quality))
     attached = replace(found, scan=scan, assessment=assessment)
-    return AssessedScan(attached, evidence, assessment, prepared.warnings)
+    return given, AssessedScan(attached, evidence, assessment, prepared.warnings)

@@ -11,7 +11,7 @@ from bidsseg.imaging.arrays import Box, Floats
 from bidsseg.imaging.grid import SLAB_FLOATS, slabs, to_native_axes
 from bidsseg.network.device import choose_device
 from bidsseg.network.lesion_model import LesionModel
-from bidsseg.network.lesion_net import Contrast, lesion_inputs
+from bidsseg.network.lesion_net import Contrast, each_voxel, lesion_inputs
 from bidsseg.segmentation.pipeline import Answer
 
 
@@ -46,9 +46,7 @@ def lesion_answer(found: Answer, model: LesionModel, device: str = "auto") -> Le
         own = net(relative, groups)[0].sigmoid()
         mirrored = net(relative.flip(2), groups.flip(2))[0].sigmoid().flip(0)
     mean = ((own + mirrored) / 2).cpu()
-    inside = inputs.inside
-    for axis in range(3):
-        inside = inside.repeat_interleave(2, axis)
+    inside = each_voxel(inputs.inside)
     i, j, k = found.probabilities.right.shape[1:]
     probability: Floats = (mean * inside)[:i, :j, :k].numpy()
     return LesionAnswer(_on_native_grid(probability, found), contrast)

@@ -15,7 +15,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from bidsseg.network.lesion_config import LesionNetConfig
-from bidsseg.network.lesion_net import SCALES, LesionNet
+from bidsseg.network.lesion_net import SCALES, LesionNet, each_voxel
 from bidsseg.train.lesion_examples import Examples, LesionExample
 
 
@@ -187,9 +187,7 @@ def loss_of(net: LesionNet, pieces: Sequence[Piece], options: LesionTrainOptions
     """Cross-entropy and soft Dice within the brain."""
     relative, groups, truth = (torch.stack(parts) for parts in zip(*pieces, strict=True))
     lesion, bright = truth.clamp(0, 1).unbind(1)
-    inside = groups.sum(1) > 0.5
-    for axis in range(1, 4):
-        inside = inside.repeat_interleave(2, axis)
+    inside = each_voxel(groups.sum(1) > 0.5)
     logits = net(relative, groups)
     weight = inside * (1 + (options.bright_weight - 1) * bright * (1 - lesion))
     wrong = F.binary_cross_entropy_with_logits(logits, lesion, weight, reduction="sum") / weight.sum().clamp(min=1)

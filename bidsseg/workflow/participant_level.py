@@ -34,7 +34,7 @@ from bidsseg.labels import SCHEMES
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
-from bidsseg.network.lesion_model import lesion_model_folder, read_lesion_card
+from bidsseg.network.lesion_card import LESION_MODEL, read_lesion_card
 from bidsseg.quality.verdicts import judged, reasons_of, verdict_of
 from bidsseg.report.methods import methods_text
 from bidsseg.workflow.claims import Claims
@@ -171,7 +171,7 @@ def recipe_of(options: RunOptions) -> OutputSettings:
     settings = OutputSettings(__version__, card.name, card.sha256, *how)
     if not options.finds_lesions:
         return settings
-    lesion_card = read_lesion_card(lesion_model_folder())
+    lesion_card = read_lesion_card(folder_of(LESION_MODEL))
     asked = options.lesion_threshold
     thresholds = (lesion_card.thresholds.thick, lesion_card.thresholds.thin) if asked is None else (asked, asked)
     return replace(settings, lesion_weights_sha256=lesion_card.sha256, lesion_thresholds=thresholds)

@@ -23,14 +23,11 @@ from bidsseg.lesions.tables import LESION_TABLES, write_lesions
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_model import LesionModel, load_lesion_model
 from bidsseg.network.weights import Model
-from bidsseg.quality.assessment import Assessment, assess
-from bidsseg.quality.coverage import field_of_view
-from bidsseg.quality.expectation import calibration_from
-from bidsseg.quality.judgement import examine
+from bidsseg.quality.assessed import answer_and_assess
+from bidsseg.quality.assessment import Assessment
 from bidsseg.quality.verdicts import KEYS, in_words
 from bidsseg.report.lesion_mosaic import zone_mosaic
 from bidsseg.segmentation.lesion_probability import lesion_answer
-from bidsseg.segmentation.pipeline import answer, native, prepare
 from bidsseg.segmentation.result import Segmentation
 
 
@@ -101,11 +98,8 @@ def _files(base: Path, options: SingleLesionOptions) -> list[Path]:
 def _segment(
     image: Image, model: Model, network: LesionModel | None, options: SingleLesionOptions
 ) -> tuple[Segmentation, FoundLesions | None, Assessment]:
-    prepared = prepare(image, options.bias_correction, options.predicting.threads or 1)
-    answered = answer(prepared, model, options.predicting)
-    segmentation = native(answered, options.predicting.gyri)
-    evidence = examine(answered, model, options.predicting)
-    assessment = assess(evidence, field_of_view(image), calibration_from(model.card.quality))
+    answered, judged = answer_and_assess(image, model, options.predicting, options.bias_correction)
+    segmentation, assessment = judged.segmentation, judged.assessment
     if network is None:
         return segmentation, None, assessment
     threshold = options.found_threshold or network.card.thresholds.of(image.spacing_mm)

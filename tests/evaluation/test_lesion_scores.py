@@ -8,8 +8,8 @@ import pytest
 from bidsseg.evaluation.lesion_scores import LesionMeasures, LesionScore, compare, measured_as_json, rule_of_one_line
 from bidsseg.imaging.image import at_1mm
 from bidsseg.labels import TISSUE
+from bidsseg.network.lesion_card import LesionCard, lesion_table
 from bidsseg.network.lesion_config import LesionNetConfig
-from bidsseg.network.lesion_model import LesionCard, lesion_table
 from bidsseg.segmentation.result import Segmentation
 
 

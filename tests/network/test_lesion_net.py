@@ -12,8 +12,9 @@ import torch
 from bidsseg.errors import FileError
 from bidsseg.imaging.arrays import Floats
 from bidsseg.labels import TISSUE, TISSUES
+from bidsseg.network.lesion_card import LesionCard, read_lesion_card
 from bidsseg.network.lesion_config import LesionNetConfig, Thresholds
-from bidsseg.network.lesion_model import LesionCard, load_lesion_model, read_lesion_card, save_lesion_model
+from bidsseg.network.lesion_model import load_lesion_model, save_lesion_model
 from bidsseg.network.lesion_net import GROUPS, LesionNet, depth_to_space, lesion_inputs
 from bidsseg.network.unet import space_to_depth
 
@@ -121,7 +122,7 @@ def test_a_damaged_model_is_told_in_one_line(folder: Path, file: str, content: b
 
 
 def test_a_threshold_out_of_bounds_is_refused(folder: Path) -> None:
-    from bidsseg.network.lesion_model import write_lesion_card
+    from bidsseg.network.lesion_card import write_lesion_card
 
     write_lesion_card(folder, replace(read_lesion_card(folder), thresholds=Thresholds(1.5, 0.5)))
     with pytest.raises(FileError, match="out of bounds"):

@@ -15,8 +15,9 @@ from bidsseg.errors import UserError
 from bidsseg.files import read_json
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.labels import label_table
+from bidsseg.network.card import folder_of
 from bidsseg.network.inference import PredictOptions
-from bidsseg.network.lesion_model import LESION_MODEL, lesion_model_folder, read_lesion_card
+from bidsseg.network.lesion_card import LESION_MODEL, read_lesion_card
 from bidsseg.network.weights import load_model
 from bidsseg.workflow.single_lesions import SingleLesionOptions, describe_scan
 from tests.golden.scene import expected, lesion_mask
@@ -58,7 +59,7 @@ def test_bright_balls_are_found_and_described(t1w: Image, tmp_path: Path) -> Non
     assert len(set(np.unique(lesions[found])) - {0}) >= 3
     assert (found & ~ndimage.binary_dilation(balls, iterations=2)).sum() < 0.2 * found.sum()
     probability = load(files.probabilities).data
-    threshold = read_lesion_card(lesion_model_folder(LESION_MODEL)).thresholds.thick
+    threshold = read_lesion_card(folder_of(LESION_MODEL)).thresholds.thick
     assert (probability[found] >= threshold - 1e-3).all()
     about = read_json(files.mask.with_name("sub-02_FLAIR_label-lesion_mask.json"))
     least, most = about["LesionLoadRangeMl"]
