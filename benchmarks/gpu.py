@@ -18,11 +18,9 @@ the minutes. Both end with a short table, which is in RESULTS too. ``--tiny --de
 from __future__ import annotations
 
 import argparse
-import ctypes
 import itertools
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -51,7 +49,8 @@ from bidsseg.segmentation.mosaic import mosaic
 from bidsseg.segmentation.pipeline import prepare, segment
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
-from bidsseg.train.loop import Run, State, export, new_state, sample_batches, start_or_resume, train, train_step
+from bidsseg.train.lessons import shared_progress
+from bidsseg.train.loop import Run, State, export, lesson_batches, new_state, start_or_resume, train, train_step
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.packing import subjects_of, unpack_training_set
 from bidsseg.train.synthesis import Material, SynthesisSettings, draw
@@ -181,12 +180,11 @@ def speed(at: Measurement, warm_up: int = 2, **way: Any) -> str:
     options = run.options
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = options.reproducible, not options.reproducible
     state = start_or_resume(run)
-    generator = torch.Generator(at.device).manual_seed(1)
-    samples = sample_batches(run, multiprocessing.Value(ctypes.c_double, 0.5), 0)
+    drawn = lesson_batches(run, shared_progress(0.5), 0)
     forget_memory(at.device)
     started = finished = warmed = time.perf_counter()
     for step in itertools.count():
-        train_step(state, next(samples), options, 0.5, generator)
+        train_step(state, next(drawn), options, 0.5)
         if step < warm_up:
             started = warmed = waited(at.device)
         finished = time.perf_counter() if step % 4 else waited(at.device)
@@ -200,7 +198,7 @@ def speed(at: Measurement, warm_up: int = 2, **way: Any) -> str:
 
 def samples_alone(at: Measurement) -> str:
     """Samples a second without learning from them."""
-    samples = sample_batches(at.run(batch=8), multiprocessing.Value(ctypes.c_double, 0.5), 0)
+    samples = lesson_batches(at.run(batch=8), shared_progress(0.5), 0)
     next(samples)
     started, drawn = waited(at.device), 0
     while time.perf_counter() - started < at.scale.seconds / 2:
@@ -239,12 +237,11 @@ def reproducibility(at: Measurement) -> Iterator[Row]:
 
 def waits(at: Measurement, run: Run) -> str:
     """The first thing in a step that waits, if any."""
-    state, generator = start_or_resume(run), torch.Generator(at.device).manual_seed(1)
-    samples = sample_batches(run, multiprocessing.Value(ctypes.c_double, 0.5), 0)
-    train_step(state, next(samples), run.options, 0.5, generator)
+    state, drawn = start_or_resume(run), lesson_batches(run, shared_progress(0.5), 0)
+    train_step(state, next(drawn), run.options, 0.5)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(state, next(samples), run.options, 0.5, generator)
+        train_step(state, next(drawn), run.options, 0.5)
     except RuntimeError as error:
         ours = [call for call in traceback.extract_tb(error.__traceback__) if "bidsseg" in call.filename]
         return f"in {ours[-1].name}, line {ours[-1].lineno}" if ours else str(error)

@@ -25,7 +25,9 @@ from bidsseg.network.weights import Model, load_model
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import brain_folders, crop_to_brain, head_maps, into_head, load_brain, load_head
 from bidsseg.train.held_out import Case, case_in
+from bidsseg.train.lessons import Lesson
 from bidsseg.train.loop import State, new_state, train_step
+from bidsseg.train.losses import choose_targets
 from bidsseg.train.options import TrainOptions
 from bidsseg.train.synthesis import Material, Sample, SynthesisSettings, draw
 
@@ -75,7 +77,8 @@ def learn(config: UNetConfig, options: TrainOptions, sample: Sample) -> tuple[St
     state, generator = new_state(config, options), torch.Generator().manual_seed(1)
     started = time.monotonic()
     for step in range(options.steps):
-        parts = train_step(state, [sample], options, step / options.steps, generator)
+        lesson = Lesson(sample.image, choose_targets(sample, options, generator))
+        parts = train_step(state, [lesson], options, step / options.steps)
         state.step += 1
         if step % 20 == 19:
             print(f"step {step + 1}:", *(f"{name} {value.item():.3f}" for name, value in parts.items()), flush=True)

@@ -166,8 +166,13 @@ class UNet(nn.Module):
 
 
 def features_of(fine: Tensor, contexts: tuple[Tensor, ...]) -> list[Features]:
-    """Each volume's own features, of those that ``UNet.body`` stacked."""
-    return [Features(fine[n], tuple(context[n] for context in contexts)) for n in range(len(fine))]
+    """Each volume's own features, of those that ``UNet.body`` stacked.
+
+    Unbound all at once, because gradients of single volumes would each be padded to the whole stack and added to it.
+    """
+    return [
+        Features(*both) for both in zip(fine.unbind(), zip(*(c.unbind() for c in contexts), strict=True), strict=True)
+    ]
 
 
 def padded_length(n: int, multiple: int) -> int:

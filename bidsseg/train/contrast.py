@@ -16,6 +16,8 @@ from bidsseg.train.chance import Chance, upload
 from bidsseg.train.data import LESION_KIND, OUTER_CODES
 
 N_KINDS = 16
+LANES = 64
+"Partial sums of a class, which a GPU's threads then seldom wait for each other to add to."
 FIXED_POINT = 1 << 16
 "Steps of grey value 1 in exact sums."
 # Grey-value classes: one per tissue, then one per kind of tissue outside the brain (or inside, for plexus and lesion).
@@ -78,9 +80,11 @@ def _class_means(scan: Tensor, classes: Tensor) -> Tensor:
     Sums of integers, since those of floats depend on the order, which on a GPU is another at every run.
     """
     some, grey = classes.reshape(-1)[::7].long(), (scan.reshape(-1)[::7] * FIXED_POINT).long()
-    sums = grey.new_zeros(2, N_CLASSES)
-    sums[0].index_add_(0, some, grey)
-    sums[1].index_add_(0, some, torch.ones_like(grey))
+    lane = torch.arange(len(some), device=some.device).remainder_(LANES).add_(some * LANES)
+    in_lanes = grey.new_zeros(2, N_CLASSES * LANES)
+    in_lanes[0].index_add_(0, lane, grey)
+    in_lanes[1].index_add_(0, lane, torch.ones_like(grey))
+    sums = in_lanes.reshape(2, N_CLASSES, LANES).sum(2)
     means = (sums[0] / (sums[1].clamp(min=1) * FIXED_POINT)).float()
     means[len(TISSUES) - 1 + LESION_KIND] = means[TISSUE["white-matter"]]
     return means

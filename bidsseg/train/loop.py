@@ -7,11 +7,8 @@ so that a slow machine and a fast one both end with a finished model.
 from __future__ import annotations
 
 import csv
-import ctypes
-import itertools
 import logging
 import math
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,7 +22,6 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 from bidsseg import __version__
 from bidsseg.network.config import UNetConfig
@@ -33,12 +29,13 @@ from bidsseg.network.device import choose_device
 from bidsseg.network.unet import UNet, features_of
 from bidsseg.network.weights import save_model
 from bidsseg.train.about import ABOUT
-from bidsseg.train.chance import CPU, Chance
+from bidsseg.train.chance import CPU
 from bidsseg.train.data import Subject
-from bidsseg.train.losses import TISSUE_FREQUENCIES, choose_targets, class_weights, losses
+from bidsseg.train.lessons import Lesson, LessonStream, batches, in_groups, lessons, shared_progress
+from bidsseg.train.losses import TISSUE_FREQUENCIES, class_weights, losses
 from bidsseg.train.muon import Muon
 from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Material, Sample, SynthesisSettings, draw
+from bidsseg.train.synthesis import Material, SynthesisSettings
 
 logger = logging.getLogger(__name__)
 
@@ -48,34 +45,6 @@ COMPILED_TOGETHER = 2
 "Samples of one pass through a compiled body: compiled once, for one number."
 GPU_LOG_STEPS = 10
 "A GPU's losses are read once in so many steps, because the host waits for them."
-
-
-class SampleStream(IterableDataset[Sample]):
-    """Endless random samples; their difficulty follows ``progress``, which the training process advances."""
-
-    def __init__(
-        self,
-        material: Material,
-        recipe: SynthesisSettings,
-        progress: Synchronized[float],
-        options: TrainOptions,
-        first: int,
-    ) -> None:
-        self.material, self.recipe, self.progress = material, recipe, progress
-        self.options, self.first = options, first
-
-    def __iter__(self) -> Iterator[Sample]:
-        info = torch.utils.data.get_worker_info()
-        worker, step = (0, 1) if info is None else (info.id, info.num_workers)
-        if info is not None:
-            torch.set_num_threads(1)
-        for number in itertools.count(self.first + worker, step):
-            chance = Chance.of((self.options.seed, number), self.material.device)
-            yield draw(self.material, self.recipe, self.difficulty(), chance)
-
-    def difficulty(self) -> float:
-        when = (0.0, self.options.peak, 1.0)
-        return float(np.interp(self.progress.value, when, self.options.difficulty))
 
 
 @dataclass
@@ -219,12 +188,11 @@ def train(
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = options.reproducible, not options.reproducible
     run.out.mkdir(parents=True, exist_ok=True)
     state = start_or_resume(run)
-    progress = multiprocessing.Value(ctypes.c_double, share_done(state, options))
-    samples = sample_batches(run, progress, state.step)
-    generator = torch.Generator(run.device).manual_seed(options.seed + state.step)
+    progress = shared_progress(share_done(state, options))
+    learned_from = lesson_batches(run, progress, state.step)
     last_save = last = time.monotonic()
     while (done := float(progress.value)) < 1:
-        parts = train_step(state, next(samples), options, done, generator)
+        parts = train_step(state, next(learned_from), options, done)
         now = time.monotonic()
         state.seconds, last, state.step = state.seconds + now - last, now, state.step + 1
         progress.value = share_done(state, options)
@@ -242,55 +210,50 @@ def train(
     return state
 
 
-def sample_batches(run: Run, progress: Synchronized[float], steps_done: int) -> Iterator[list[Sample]]:
-    """What each step learns from: drawn ahead by worker processes on a CPU, in this process on a GPU."""
+def lesson_batches(run: Run, progress: Synchronized[float], steps_done: int) -> Iterator[list[Lesson]]:
+    """What each step learns from."""
     options = run.options
     material = Material.on(run.device, run.subjects, run.lesions)
-    stream = SampleStream(material, run.recipe, progress, options, steps_done * options.batch)
-    workers = options.workers if run.device.type == "cpu" else 0
-    loader = DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=3 if workers else None)
-    samples = iter(loader)
-    while True:
-        yield list(itertools.islice(samples, options.batch))
+    stream = LessonStream(material, run.recipe, progress, options, steps_done * options.batch)
+    return batches(lessons(stream), options.batch, options.alike)
 
 
-def train_step(
-    state: State, samples: Sequence[Sample], options: TrainOptions, progress: float, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """One optimiser step on the mean of the samples' losses; the losses, still on the device.
+def train_step(state: State, batch: Sequence[Lesson], options: TrainOptions, progress: float) -> dict[str, Tensor]:
+    """One optimiser step on the mean of the lessons' losses; the losses, still on the device.
 
     Nothing here waits for the device.
     """
     set_learning_rates(state, options, progress)
     try:
-        parts = set_gradients(state, samples, options, progress, generator)
+        parts = set_gradients(state, batch, options, progress)
     except Exception as error:  # compilers raise many kinds, on the way forward or back
         if state.body == state.net.body:
             raise
         logger.warning("cannot compile the network, going on without: %s", str(error).split("\n", 1)[0])
         state.body = state.net.body
-        parts = set_gradients(state, samples, options, progress, generator)
+        parts = set_gradients(state, batch, options, progress)
     update(state, options)
     return parts
 
 
-def set_gradients(
-    state: State, samples: Sequence[Sample], options: TrainOptions, progress: float, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Those of the mean of the samples' losses, which it returns."""
+def set_gradients(state: State, batch: Sequence[Lesson], options: TrainOptions, progress: float) -> dict[str, Tensor]:
+    """Those of the mean of the lessons' losses, which it returns."""
     exponent = options.balance[0] + (options.balance[1] - options.balance[0]) * progress
-    class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent).to(generator.device, non_blocking=True)
+    device = batch[0].image.device
+    class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent).to(device, non_blocking=True)
     state.net.zero_grad(set_to_none=True)
     found: list[dict[str, Tensor]] = []
-    for group in groups_of_one_shape(samples, COMPILED_TOGETHER if options.compiler else len(samples)):
-        targets = [choose_targets(sample, options, generator) for sample in group]
-        images = torch.stack([sample.image.float() for sample in group])[:, None]  # (B, 1, I, J, K)
-        with torch.autocast(images.device.type, torch.bfloat16):
+    for group in in_groups(batch, COMPILED_TOGETHER if options.compiler else len(batch)):
+        images = torch.stack([lesson.image.float() for lesson in group])[:, None]  # (B, 1, I, J, K)
+        with torch.autocast(device.type, torch.bfloat16):
             features = features_of(*state.body(images))
-            parts = [losses(state.net, *both, class_weight) for both in zip(features, targets, strict=True)]
-        total = torch.stack([loss for of_sample in parts for loss in of_sample.values()]).sum() / len(samples)
+            parts = [
+                losses(state.net, seen, lesson.targets, class_weight)
+                for seen, lesson in zip(features, group, strict=True)
+            ]
+        total = torch.stack([loss for of_lesson in parts for loss in of_lesson.values()]).sum() / len(batch)
         total.backward()  # type: ignore[no-untyped-call]
-        found += [{name: loss.detach() for name, loss in of_sample.items()} for of_sample in parts]
+        found += [{name: loss.detach() for name, loss in of_lesson.items()} for of_lesson in parts]
     return {name: torch.stack([parts[name] for parts in found]).mean() for name in found[0]}
 
 
@@ -300,14 +263,6 @@ def set_learning_rates(state: State, options: TrainOptions, progress: float) -> 
     for optimiser, peak in zip(state.optimisers, (options.learning_rate, options.head_learning_rate), strict=True):
         for group in optimiser.param_groups:
             group["lr"] = peak * factor
-
-
-def groups_of_one_shape(samples: Sequence[Sample], most: int) -> list[list[Sample]]:
-    """Samples that can go through the body together, so many at most; shapes in the order in which they come first."""
-    by_shape: dict[torch.Size, list[Sample]] = {}
-    for sample in samples:
-        by_shape.setdefault(sample.image.shape, []).append(sample)
-    return [group[n : n + most] for group in by_shape.values() for n in range(0, len(group), most)]
 
 
 def update(state: State, options: TrainOptions) -> None:

@@ -6,7 +6,7 @@ every direction learns at one rate. torch.optim.Muon takes matrices only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,29 +25,43 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, group["lr"], group["momentum"])
+            learning = [weight for weight in group["params"] if weight.grad is not None]
+            for weights in _of_one_shape(learning):
+                self._update(weights, group["lr"], group["momentum"])
 
-    def _update(self, weight: Tensor, lr: float, momentum: float) -> None:
+    def _update(self, weights: Sequence[Tensor], lr: float, momentum: float) -> None:
+        """Weights whose matrices have one shape, all at once: a GPU is faster than its host can ask for each."""
+        ahead = [self._nesterov(weight, momentum) for weight in weights]
+        steps = orthogonalise(torch.stack([gradient.flatten(1) for gradient in ahead]))
+        taller = max(1.0, steps.shape[1] / steps.shape[2]) ** 0.5
+        for weight, step in zip(weights, steps, strict=True):
+            weight.add_(step.reshape(weight.shape), alpha=-lr * taller)
+
+    def _nesterov(self, weight: Tensor, momentum: float) -> Tensor:
+        assert weight.grad is not None
         state = self.state[weight]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(weight)
         state["momentum"].lerp_(weight.grad, 1 - momentum)
-        nesterov = weight.grad.lerp(state["momentum"], momentum)  # type: ignore[union-attr]
-        step = orthogonalise(nesterov.flatten(1))
-        taller = max(1.0, step.shape[0] / step.shape[1]) ** 0.5
-        weight.add_(step.reshape(weight.shape), alpha=-lr * taller)
+        return weight.grad.lerp(state["momentum"], momentum)
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """Roughly the nearest matrix (M, N) with orthonormal rows or columns, by Newton-Schulz in bfloat16."""
+def _of_one_shape(weights: Iterable[Tensor]) -> list[list[Tensor]]:
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for weight in weights:
+        by_shape.setdefault(weight.flatten(1).shape, []).append(weight)
+    return list(by_shape.values())
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Roughly the nearest matrices (B, M, N) with orthonormal rows or columns, by Newton-Schulz in bfloat16."""
     a, b, c = QUINTIC
-    x: Tensor = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+    x: Tensor = matrices.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    return (x.T if tall else x).type_as(matrix)
+        square = x @ x.mT
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if tall else x).type_as(matrices)

@@ -41,6 +41,8 @@ class TrainOptions:
     rate, is flatter and generalises better than either (Izmailov et al. 2018, arXiv:1803.05407)."""
     batch: int = 1
     "Samples of a step."
+    alike: int = 1
+    "Samples of one shape that go through the network together; a part of the batch that it is a multiple of."
     channels_last: bool = False
     "Keep the channels of a voxel together in memory."
     compiler: str = ""
@@ -50,4 +52,5 @@ class TrainOptions:
     checkpoint_s: float = 240.0
     seed: int = 1
     workers: int = 1
+    "Processes that draw samples ahead; 0 draws them in the training process."
     threads: int = 2

@@ -7,14 +7,14 @@ from bidsseg.train.muon import Muon, orthogonalise
 @pytest.mark.parametrize("shape", [(6, 6), (4, 12), (12, 4)])
 def test_singular_values_end_near_one(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
-    matrix = torch.randn(shape, generator=generator)
-    values = torch.linalg.svdvals(orthogonalise(matrix))
+    matrices = torch.randn((2, *shape), generator=generator) * torch.tensor([1, 1e3])[:, None, None]
+    values = torch.linalg.svdvals(orthogonalise(matrices))
     assert 0.6 < values.min() <= values.max() < 1.3
 
 
 def test_a_scaled_rotation_becomes_that_rotation() -> None:
     rotation = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
-    found = orthogonalise(50 * rotation)
+    (found,) = orthogonalise(50 * rotation[None])
     assert torch.allclose(found / found.norm() * rotation.norm(), rotation, atol=0.02)
 
 

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +27,11 @@ from bidsseg.train.data import (
     into_head,
     pack,
 )
+from bidsseg.train.lessons import Lesson, LessonStream, in_groups, shared_progress
 from bidsseg.train.loop import (
     Run,
     export,
     final_weights,
-    groups_of_one_shape,
     new_state,
     schedule,
     set_gradients,
@@ -387,23 +388,24 @@ def test_losses_are_torchs_own() -> None:
 
 def test_a_step_on_samples_of_several_shapes_is_the_mean_of_their_own() -> None:
     recipe = replace(RECIPE, p_cropped=1.0)
-    samples = [draw(material(), recipe, 0.5, Chance.of(seed)) for seed in range(5)]
-    samples.append(samples[0])
     options = TrainOptions(brain_blocks=300, outer_blocks=50, any_blocks=50, lesion_blocks=10, parcel_blocks=100)
-    groups = groups_of_one_shape(samples, len(samples))
-    assert 1 < len(groups) < len(samples)
-    in_order = [sample for group in groups for sample in group]
+    stream = LessonStream(material(), recipe, shared_progress(0.5), options, 0)
+    drawn = list(itertools.islice(stream, 5))
+    drawn.append(drawn[0])
+    groups = in_groups(drawn, len(drawn))
+    assert 1 < len(groups) < len(drawn)
+    in_order = [lesson for group in groups for lesson in group]
     state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
 
-    def gradients(steps: list[list[Sample]]) -> list[Tensor]:
-        generator, found = torch.Generator().manual_seed(0), []
+    def gradients(steps: list[list[Lesson]]) -> list[Tensor]:
+        found = []
         for step in steps:
-            set_gradients(state, step, options, 0.5, generator)
+            set_gradients(state, step, options, 0.5)
             found.append(torch.cat([w.grad.flatten() for w in state.net.parameters() if w.grad is not None]))
         return found
 
     (together,) = gradients([in_order])
-    alone = torch.stack(gradients([[sample] for sample in in_order])).mean(0)
+    alone = torch.stack(gradients([[lesson] for lesson in in_order])).mean(0)
     assert torch.norm(together - alone) < 0.02 * torch.norm(alone)  # bfloat16 rounds
 
 
@@ -413,8 +415,8 @@ def test_no_number_is_read_back_while_samples_are_made_and_learned_from() -> Non
     state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
     made_from = material(half_a_head_of_lesions())
     with FakeTensorMode(allow_non_fake_inputs=True):
-        samples = [draw(made_from, EVERYTHING, 1.0, Chance.of((7, number))) for number in range(20)]
-        parts = set_gradients(state, samples[:3], options, 0.5, torch.Generator().manual_seed(0))
+        drawn = list(itertools.islice(LessonStream(made_from, EVERYTHING, shared_progress(1.0), options, 0), 20))
+        parts = set_gradients(state, drawn[:3], options, 0.5)
         update(state, options)
         with pytest.raises(DataDependentOutputException):
             parts["tissue"].item()
