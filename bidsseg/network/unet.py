@@ -99,7 +99,7 @@ class UNet(nn.Module):
 
     def features(self, volume: Tensor, passes: int = 1) -> Features:
         """(1, 1, I, J, K) at 1 mm -> what the heads need; see ``body``."""
-        return features_of(*self.body(volume, passes))[0]
+        return features_of(*self.body(volume, passes))
 
     def body(self, volumes: Tensor, passes: int = 1) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(B, 1, I, J, K) at 1 mm -> ``Features`` of B volumes, stacked: (B, C + 8 * cues, I/2, J/2, K/2) and contexts.
@@ -165,14 +165,18 @@ class UNet(nn.Module):
         return _on_columns(self.parcel_head, hidden).float()
 
 
-def features_of(fine: Tensor, contexts: tuple[Tensor, ...]) -> list[Features]:
-    """Each volume's own features, of those that ``UNet.body`` stacked.
+def features_of(fine: Tensor, contexts: tuple[Tensor, ...]) -> Features:
+    """What ``UNet.body`` makes of B volumes, as that of one: the volumes lie end to end along the first axis.
 
-    Unbound all at once, because gradients of single volumes would each be padded to the whole stack and added to it.
+    Of more than one volume, after one pass only: the other passes' blocks come in again at the end of their own volume.
     """
-    return [
-        Features(*both) for both in zip(fine.unbind(), zip(*(c.unbind() for c in contexts), strict=True), strict=True)
-    ]
+    assert len(fine) == 1 or len(contexts) == 1
+    return Features(_end_to_end(fine), tuple(_end_to_end(context) for context in contexts))
+
+
+def _end_to_end(x: Tensor) -> Tensor:
+    """(B, C, i, j, k) -> (C, B * i, j, k)"""
+    return x.transpose(0, 1).flatten(1, 2)
 
 
 def padded_length(n: int, multiple: int) -> int:

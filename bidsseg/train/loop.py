@@ -247,14 +247,11 @@ def set_gradients(state: State, batch: Sequence[Lesson], options: TrainOptions, 
         images = torch.stack([lesson.image.float() for lesson in group])[:, None]  # (B, 1, I, J, K)
         with torch.autocast(device.type, torch.bfloat16):
             features = features_of(*state.body(images))
-            parts = [
-                losses(state.net, seen, lesson.targets, class_weight)
-                for seen, lesson in zip(features, group, strict=True)
-            ]
-        total = torch.stack([loss for of_lesson in parts for loss in of_lesson.values()]).sum() / len(batch)
+            parts = losses(state.net, features, [lesson.targets for lesson in group], class_weight)
+        total = torch.stack(list(parts.values())).sum() / len(batch)
         total.backward()  # type: ignore[no-untyped-call]
-        found += [{name: loss.detach() for name, loss in of_lesson.items()} for of_lesson in parts]
-    return {name: torch.stack([parts[name] for parts in found]).mean() for name in found[0]}
+        found.append({name: of_lessons.detach() for name, of_lessons in parts.items()})
+    return {name: torch.cat([parts[name] for parts in found]).mean() for name in found[0]}
 
 
 def set_learning_rates(state: State, options: TrainOptions, progress: float) -> None:

@@ -53,7 +53,7 @@ def choose_targets(sample: Sample, options: TrainOptions, generator: torch.Gener
     pools = (
         (usable & (kind == LESION_KIND).any(0), options.lesion_blocks),
         (usable & (tissue != 0).any(0), options.brain_blocks),
-        (usable & ((tissue == 0) & (kind != 0)).any(0), options.outer_blocks if sample.head else 0),
+        (usable & ((tissue == 0) & (kind != 0)).any(0), options.outer_blocks),
         (usable, options.any_blocks),
     )
     drawn = [_pick(pool, count, generator) for pool, count in pools]
@@ -81,45 +81,58 @@ def _which(names: Sequence[str], tissue: Tensor) -> Tensor:
     return upload(np.isin(TISSUES, names), tissue.device)[tissue]
 
 
-def losses(net: UNet, features: Features, targets: Targets, class_weight: Tensor) -> dict[str, Tensor]:
-    """Tissue cross-entropy and Dice, side and parcel cross-entropies of one sample; 0 where there is no target."""
-    embedded = net.embed(features, targets.blocks)
-    log_p = F.log_softmax(net.tissue_logits(embedded), 1)  # (8, T, N)
-    side = net.side_logits(embedded.hidden)[:, 0]  # (8, N)
-    has_side = ~targets.side.isnan()
-    wrong = F.binary_cross_entropy_with_logits(side, targets.side.nan_to_num(0), has_side.float(), reduction="sum")
-    of_blocks = net.parcel_logits(embedded.hidden[:, targets.with_parcel])  # (P, M), which the sub-voxels share
-    log_parcel = F.log_softmax(of_blocks, 0).expand(len(targets.parcel), -1, -1)  # (8, P, M)
+def losses(net: UNet, features: Features, targets: Sequence[Targets], class_weight: Tensor) -> dict[str, Tensor]:
+    """Tissue cross-entropy and Dice, side and parcel cross-entropies, (B,) each; 0 where there is no target.
+
+    Of B samples, whose features lie end to end as ``features_of`` puts them: all go through the heads together.
+    """
+    count = len(targets)
+    embedded = net.embed(features, _end_to_end([t.blocks for t in targets], features.n_blocks // count))
+    tissue, side, parcel = (
+        torch.stack([getattr(t, name) for t in targets], 1) for name in ("tissue", "side", "parcel")
+    )  # (8, B, N), (8, B, N), (8, B, M)
+    log_p = F.log_softmax(net.tissue_logits(embedded), 1).unflatten(2, (count, -1))  # (8, T, B, N)
+    on_right = net.side_logits(embedded.hidden)[:, 0].reshape(side.shape)
+    has_side = ~side.isnan()
+    wrong = F.binary_cross_entropy_with_logits(on_right, side.nan_to_num(0), has_side.float(), reduction="none")
+    learning = _end_to_end([t.with_parcel for t in targets], tissue.shape[2])
+    of_blocks = net.parcel_logits(embedded.hidden[:, learning])  # (P, B * M), which the sub-voxels share
+    log_parcel = F.log_softmax(of_blocks, 0).unflatten(1, (count, -1)).expand(len(parcel), -1, -1, -1)
     return {
-        "tissue": _cross_entropy(log_p, targets.tissue, class_weight),
-        "dice": soft_dice_loss(log_p.exp(), targets.tissue),
-        "side": wrong / has_side.sum().clamp(min=1),
-        "parcel": _cross_entropy(log_parcel, targets.parcel, torch.ones_like(of_blocks[:, 0])),
+        "tissue": _cross_entropy(log_p, tissue, class_weight),
+        "dice": soft_dice_loss(log_p.exp(), tissue),
+        "side": wrong.sum((0, 2)) / has_side.sum((0, 2)).clamp(min=1),
+        "parcel": _cross_entropy(log_parcel, parcel, torch.ones_like(of_blocks[:, 0])),
     }
 
 
+def _end_to_end(places: Sequence[Tensor], size: int) -> Tensor:
+    """Places in parts of this size, as places in all parts one after the other."""
+    return torch.cat([of_part + number * size for number, of_part in enumerate(places)])
+
+
 def _cross_entropy(log_p: Tensor, truth: Tensor, class_weight: Tensor) -> Tensor:
-    """Weighted mean over targets that are classes; (B, C, N) against (B, N).
+    """Weighted mean over each sample's targets that are classes, (B,); (8, C, B, N) against (8, B, N).
 
     ``torch.nn.functional.nll_loss`` adds up in another order at every run on a GPU.
     """
     known = truth.clamp(min=0)
     weight = class_weight[known] * (truth >= 0)
-    return -(log_p.gather(1, known[:, None])[:, 0] * weight).sum() / weight.sum().clamp(min=1)
+    return -(log_p.gather(1, known[:, None])[:, 0] * weight).sum((0, 2)) / weight.sum((0, 2)).clamp(min=1)
 
 
 def soft_dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """1 - the mean soft Dice over the classes present (Milletari et al. 2016).
+    """1 - the mean soft Dice over the classes that a sample shows, (B,) (Milletari et al. 2016).
 
-    (B, C, N) against (B, N); targets that are no class, such as IGNORE, do not count.
+    (8, C, B, N) against (8, B, N); targets that are no class, such as IGNORE, do not count.
     """
     classes = torch.arange(probabilities.shape[1], device=truth.device)
-    is_class = truth[:, None] == classes[:, None]  # (B, C, N)
-    size = is_class.sum((0, 2))
-    total = (probabilities * (truth >= 0)[:, None]).sum((0, 2))
-    dice = (2 * (probabilities * is_class).sum((0, 2)) + 1) / (total + size + 1)
+    is_class = truth[:, None] == classes[:, None, None]  # (8, C, B, N)
+    size = is_class.sum((0, 3))
+    total = (probabilities * (truth >= 0)[:, None]).sum((0, 3))
+    dice = (2 * (probabilities * is_class).sum((0, 3)) + 1) / (total + size + 1)
     present = size > 0
-    return 1 - (dice * present).sum() / present.sum()
+    return 1 - (dice * present).sum(0) / present.sum(0)
 
 
 def class_weights(frequencies: Tensor, exponent: float) -> Tensor:

@@ -12,7 +12,7 @@ nothing waits for the host, nor the host for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -123,8 +123,6 @@ class Sample:
     "int16, see ``bidsseg.train.data``."
     weight: Tensor
     "bool: where there is image, so that cut-off anatomy is not asked for."
-    head: bool = True
-    "Whether it shows more than an extracted brain; on the host."
 
 
 def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chance: Chance) -> Sample:
@@ -146,13 +144,12 @@ def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chanc
             lesion = lesions_fitted(packed, grid, source.box, material.lesions[patient])
             packed = torch.where(lesion, packed | LESION_BITS, packed)
     scan = interpolate(source.scan, grid, recipe.shape) if real and source.scan is not None else None
-    head = rng.random() < recipe.p_head
-    if not head:  # the extracted brain
+    if rng.random() >= recipe.p_head:  # the extracted brain
         inside = (packed & 31) != 0 if scan is None else scan > STRIPPED
         packed = torch.where(inside, packed, 0)
     image = render(packed, scan, recipe.p_recolour * (0.4 + 0.6 * difficulty), difficulty, chance)
     image = _degrade(image, recipe, difficulty, chance)
-    return replace(_finish(image, packed, recipe, difficulty, rng), head=head)
+    return _finish(image, packed, recipe, difficulty, rng)
 
 
 def sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Floats64:

@@ -334,10 +334,11 @@ def test_targets_are_those_of_the_drawn_blocks() -> None:
     assert set(np.unique(targets.parcel.numpy()).tolist()) <= {IGNORE, GYRUS["SFG"]}
 
 
-def test_of_an_extracted_brain_no_blocks_are_asked_outside() -> None:
-    sample = replace(seen_whole(torch.from_numpy(ball(16).packed.copy())), head=False)
-    options = TrainOptions(lesion_blocks=0, brain_blocks=50, outer_blocks=30, any_blocks=10)
-    assert choose_targets(sample, options, torch.Generator().manual_seed(0)).tissue.shape == (8, 60)
+def test_of_an_extracted_brain_nothing_outside_is_learned() -> None:
+    recipe = replace(RECIPE, p_head=0, p_cropped=0)
+    options = TrainOptions(lesion_blocks=0, brain_blocks=0, outer_blocks=30, any_blocks=0)
+    targets = choose_targets(draw(material(), recipe, 0.5, Chance.of(1)), options, torch.Generator().manual_seed(0))
+    assert (targets.tissue == IGNORE).all()
 
 
 def test_painted_lesions_are_drawn_on_purpose_and_learn_gyri_first() -> None:
@@ -370,7 +371,7 @@ def test_what_a_sample_does_not_offer_costs_nothing() -> None:
     assert (targets.tissue[:, :-2000] == IGNORE).all()
     assert (targets.tissue[:, -2000:] == 0).all()
     net = new_state(UNetConfig(widths=(8, 8), head_width=16), TrainOptions()).net
-    found = losses(net, net.features(torch.rand(1, 1, 16, 16, 16)), targets, torch.ones(len(TISSUES)))
+    found = losses(net, net.features(torch.rand(1, 1, 16, 16, 16)), [targets], torch.ones(len(TISSUES)))
     assert found["side"] == 0
     assert found["parcel"] == 0
     assert all(torch.isfinite(loss) for loss in found.values())
@@ -378,12 +379,13 @@ def test_what_a_sample_does_not_offer_costs_nothing() -> None:
 
 def test_losses_are_torchs_own() -> None:
     generator = torch.Generator().manual_seed(0)
-    log_p = torch.randn(2, 5, 30, generator=generator).log_softmax(1)
-    truth = torch.randint(0, 5, (2, 30), generator=generator)
-    truth[0, :7] = IGNORE
+    log_p = torch.randn(8, 5, 2, 30, generator=generator).log_softmax(1)
+    truth = torch.randint(0, 5, (8, 2, 30), generator=generator)
+    truth[0, :, :7] = IGNORE
     weight = torch.rand(5, generator=generator) + 0.5
-    expected = torch.nn.functional.nll_loss(log_p, truth, weight, ignore_index=IGNORE)
-    assert _cross_entropy(log_p, truth, weight) == pytest.approx(expected.item(), rel=1e-5)
+    for sample, found in enumerate(_cross_entropy(log_p, truth, weight)):
+        expected = torch.nn.functional.nll_loss(log_p[:, :, sample], truth[:, sample], weight, ignore_index=IGNORE)
+        assert found == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_step_on_samples_of_several_shapes_is_the_mean_of_their_own() -> None:
@@ -450,10 +452,12 @@ def test_nothing_is_learned_where_there_is_no_image() -> None:
 
 
 def test_soft_dice_of_the_truth_is_perfect_and_of_the_opposite_bad() -> None:
-    truth = torch.tensor([[0, 1, 1, 2] * 25, [2, 1, 0, 1] * 25])
-    sure = torch.nn.functional.one_hot(truth, 4).float().transpose(1, 2)
-    assert soft_dice_loss(sure, truth) == pytest.approx(0, abs=1e-6)
-    assert soft_dice_loss(sure.roll(1, 1), truth) > 0.4
+    truth = torch.tensor([[[0, 1, 1, 2] * 25], [[2, 1, 0, 1] * 25]])  # (2, 1, 100): one sample
+    sure = torch.nn.functional.one_hot(truth, 4).float().permute(0, 3, 1, 2)
+    opposite = torch.cat((sure, sure.roll(1, 1)), 2)
+    good, bad = soft_dice_loss(opposite, truth.expand(-1, 2, -1))
+    assert good == pytest.approx(0, abs=1e-6)
+    assert bad > 0.4
 
 
 def test_rare_classes_weigh_more() -> None:
