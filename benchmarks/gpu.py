@@ -69,6 +69,8 @@ class Scale:
     "Of training steps, for each way of training."
     scans: int = 40
     processes: int = 4
+    workers: int = 4
+    "Processes that draw samples beside the one that learns."
     agreeing_samples: int = 6
     budget_s: float = 120.0
     "No part begins later than this."
@@ -85,6 +87,7 @@ TINY = Scale(
     seconds=0.1,
     scans=2,
     processes=1,
+    workers=1,
     agreeing_samples=2,
     budget_s=600.0,
     head_mm=64,
@@ -105,16 +108,15 @@ class Measurement:
         self.known = unpack_training_set(given.pack)
         self.subjects = subjects_of(self.known)
         self.model = given.model or (tiny_model(self.scale.config, scratch) if given.tiny else None)
-        self.heads = [
-            whole_head(subject, seed, self.scale.head_mm)
-            for seed, subject in enumerate(self.subjects)
-            if subject.image is not None
-        ]
+        brain = next(subject for subject in self.subjects if subject.image is not None)
+        self.head = whole_head(brain, 0, self.scale.head_mm)
         patients = [Image(scan, p.affine, nib.Nifti1Header()) for p in self.known.patients for scan in p.scans.values()]
-        self.clinical = patients or self.heads
+        self.clinical = patients or [self.head]
 
     def run(self, batch: int = 1, **options: Any) -> Run:
-        chosen = replace(self.scale.options, hours=1e3, batch=batch, workers=0, warmup_steps=1, **options)
+        chosen = replace(
+            self.scale.options, hours=1e3, batch=batch, workers=self.scale.workers, warmup_steps=1, **options
+        )
         return Run(
             self.subjects,
             self.known.lesions,
@@ -264,7 +266,7 @@ def full_precision() -> Iterator[None]:
 
 def agreement_of_labels(at: Measurement) -> Iterator[Row]:
     """Share of the brain's voxels to which the device gives another region than the CPU in float32."""
-    for name, image in (("whole head", at.heads[0]), ("clinical scan", at.clinical[0])):
+    for name, image in (("whole head", at.head), ("clinical scan", at.clinical[0])):
         with full_precision():
             reference = segment(image, at.load_model(), PredictOptions("cpu")).labels("regions")
             exact = segment(image, at.load_model(), PredictOptions(str(at.device))).labels("regions")
@@ -279,7 +281,7 @@ def agreement_of_labels(at: Measurement) -> Iterator[Row]:
 
 def forward(at: Measurement) -> Iterator[Row]:
     """Time and memory of a whole head at 1 mm, from grey values to probabilities."""
-    volume, model = conform(at.heads[0])[0], at.load_model()
+    volume, model = conform(at.head)[0], at.load_model()
     infer(volume, model, PredictOptions(str(at.device)))
     forget_memory(at.device)
     seconds = []
@@ -296,7 +298,7 @@ def memory_ladder(at: Measurement) -> Iterator[Row]:
     if at.device.type != "cuda":
         yield "memory ladder", "needs a GPU"
         return
-    volume, options = conform(at.heads[0])[0], PredictOptions(str(at.device))
+    volume, options = conform(at.head)[0], PredictOptions(str(at.device))
     forget_memory(at.device)
     whole, _ = infer(volume, at.load_model(), options)
     peak, total = torch.cuda.max_memory_allocated(at.device), torch.cuda.get_device_properties(at.device).total_memory
@@ -341,7 +343,7 @@ def stages_of_predict(at: Measurement) -> Iterator[Row]:
     model, threads = at.load_model(), max(1, (os.cpu_count() or 1) // at.scale.processes)
     torch.set_num_threads(threads)
     segment(at.clinical[0], model, PredictOptions(str(at.device)))
-    for name, image in (("clinical scan", at.clinical[0]), ("whole head", at.heads[0])):
+    for name, image in (("clinical scan", at.clinical[0]), ("whole head", at.head)):
         path = at.scratch / "stages.nii.gz"
         nib.save(nib.Nifti1Image(image.data, image.affine), path)
         marks = [("", waited(at.device))]
@@ -418,6 +420,8 @@ def measure(given: argparse.Namespace) -> None:
         at = Measurement(given, Path(folder))
         rows.append(("unpacked", f"{time.perf_counter() - began:.1f} s"))
         for part in PARTS:
+            if given.parts and part.__name__ not in given.parts:
+                continue
             if time.perf_counter() - began > at.scale.budget_s:
                 rows.append((part.__name__, "not measured: no time left"))
                 continue
@@ -444,7 +448,9 @@ def learn(given: argparse.Namespace) -> None:
     scale, scratch = TINY if given.tiny else Scale(), given.scratch or given.results / "checkpoint"
     start = load_model(given.init) if given.init else None
     known = unpack_training_set(given.pack)
-    options = replace(scale.options, hours=given.minutes / 60, checkpoint_s=60, workers=0, warmup_steps=100)
+    options = replace(
+        scale.options, hours=given.minutes / 60, checkpoint_s=100, workers=scale.workers, warmup_steps=100
+    )
     run = Run(
         subjects_of(known),
         known.lesions,
@@ -543,6 +549,7 @@ def main() -> None:
         stage.add_argument("--tiny", action="store_true", help="A tiny network and tiny samples, to try the script.")
         if name == "measure":
             stage.add_argument("--model", default=None, help="Default: the packaged one.")
+            stage.add_argument("--parts", nargs="*", metavar="NAME", help=", ".join(part.__name__ for part in PARTS))
             continue
         stage.add_argument("--minutes", type=float, required=True)
         stage.add_argument("--init", default=None, help="A model to start from; without, random weights.")
