@@ -186,7 +186,8 @@ def plain_unet() -> nn.Module:
 
 def head_of(dataset: Path) -> NDArray[np.float32]:
     """The scan at 1 mm, cropped to the head: what both networks get."""
-    from bidsseg.imaging.arrays import box_around, normalise
+    from bidsseg.imaging.arrays import box_around
+    from bidsseg.imaging.grey import normalise
     from bidsseg.imaging.grid import conform
     from bidsseg.imaging.image import load
     from bidsseg.network.inference import HEAD_THRESHOLD

@@ -34,26 +34,6 @@ def voxel_volume_mm3(affine: NDArray[np.floating[Any]]) -> float:
     return float(abs(np.linalg.det(affine[:3, :3])))
 
 
-def normalise(volume: Floats, inside: NDArray[np.bool_] | None = None) -> Floats:
-    """Clip grey values at the 0.5th and 99.5th percentile of what counts, and map these to 0 and 1.
-
-    What counts is the brain, where a mask (I, J, K) of it is given: a bright scalp or a marker must not set the scale.
-    Without a mask, or with one that holds a single value, it is all that is brighter than the darkest value.
-    """
-    darkest = volume.min()
-    for where in (inside, None):
-        sample = volume.reshape(-1) if where is None else volume[where]
-        sample = sample[:: max(1, sample.size // SAMPLED)]
-        if where is None:
-            sample = sample[sample > darkest]
-        low, high = np.percentile(sample, (0.5, 99.5)) if sample.size else (darkest, darkest)
-        if high > low:
-            scaled: Floats = np.clip((volume - np.float32(low)) / np.float32(high - low), 0, 1)
-            return scaled
-    brighter: Floats = (volume > darkest).astype(np.float32)
-    return brighter
-
-
 def as_float32(values: NDArray[Any]) -> Floats:
     """Numbers of any type as float32; halves by torch, which takes half of numpy's time."""
     if values.dtype != np.float16:

@@ -17,7 +17,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from bidsseg.files import reserve
-from bidsseg.imaging.arrays import Box, Floats, box_around, normalise
+from bidsseg.imaging.arrays import Box, Floats, box_around
+from bidsseg.imaging.grey import normalise
 from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
 from bidsseg.network.device import autocast, choose_device
 from bidsseg.network.unet import SUBVOXELS, Features, HeadInputs, UNet, padded_length

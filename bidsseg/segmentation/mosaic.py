@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from bidsseg.authorship import SOFTWARE
 from bidsseg.files import whole
-from bidsseg.imaging.arrays import Box, box_around, normalise
+from bidsseg.imaging.arrays import Box, box_around
 from bidsseg.imaging.grid import Grid
 from bidsseg.imaging.image import Image
 from bidsseg.labels import Label, Scheme, label_table
@@ -133,10 +133,10 @@ def widened(box: Box, shape: tuple[int, ...], spacing_mm: NDArray[np.float64]) -
 
 def grey_levels(volume: NDArray[np.float32], codes: NDArray[np.uint16], box: Box) -> Bytes:
     """0-255 in the box, with the contrast of the labelled brain, or of the whole scan where nothing is labelled."""
-    inside = volume[box][codes[box] > 0]
-    if inside.size < 100 or inside.min() == inside.max():
-        return (normalise(np.ascontiguousarray(volume)) * 255).astype(np.uint8)
-    low, high = np.percentile(inside[:: max(1, inside.size // 200_000)], (0.5, 99.7))
+    counted = volume[box][codes[box] > 0]
+    if counted.size < 100 or counted.min() == counted.max():
+        counted = volume[volume > volume.min()] if volume.min() < volume.max() else volume.reshape(-1)
+    low, high = np.percentile(counted[:: max(1, counted.size // 200_000)], (0.5, 99.7))
     width = float(high - low) or 1.0
     levels = np.zeros(volume.shape, np.uint8)  # the rest would cost twice as much as the box
     # head room: what is brighter than the brain still differs from it

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidsseg.imaging.arrays import Floats, along, resampling_matrix
+from bidsseg.imaging.grey import normalised
 from bidsseg.labels import TISSUE
 from bidsseg.network.unet import padded_length
 from bidsseg.train.chance import Chance, upload
@@ -40,8 +41,6 @@ STRIPPED = 0.02
 "Grey value up to which a brain-extracted scan shows no brain."
 KNOWN_MM = 4
 "Steps in which the brain is known at inference."
-SORTED = 200_000
-"About as many voxels are enough for percentiles."
 SLICE_MM = 8
 "A slab no wider than this is one slice."
 MNI_BRAIN_BOX = np.array([[28.0, 29.0, 17.0], [154.0, 188.0, 142.0]])
@@ -309,39 +308,10 @@ def _normalised(image: Tensor, packed: Tensor, recipe: SynthesisSettings, rng: G
     At inference the brain is known in steps of 4 mm, from one block in each; so it is here.
     """
     if rng.random() < recipe.p_first_look:
-        return normalise_here(image).half()
+        return normalised(image).half()
     brain = ((packed & 31) != 0) & ((packed & 31) != TISSUE["csf"])
     for axis, start in enumerate(rng.integers(0, KNOWN_MM, 3)):
         n = brain.shape[axis]
         asked = np.minimum(np.arange(n) // KNOWN_MM * KNOWN_MM + start, n - 1)
         brain = brain.index_select(axis, upload(asked, brain.device))
-    return normalise_here(image, brain).half()
-
-
-def normalise_here(image: Tensor, inside: Tensor | None = None) -> Tensor:
-    """``bidsseg.imaging.arrays.normalise`` on the image's own device, which it does not wait for.
-
-    Sorting finds percentiles of a number of voxels that only the device knows; it takes a fifth of the voxels for that.
-    """
-    darkest = image.min()
-    low, high = _span(image, image > darkest)
-    if inside is not None:
-        of_inside = _span(image, inside)
-        several = of_inside[1] > of_inside[0]
-        low, high = (torch.where(several, one, other) for one, other in zip(of_inside, (low, high), strict=True))
-    scaled = ((image - low) / (high - low)).clamp(0, 1)
-    return torch.where(high > low, scaled, (image > darkest).float())
-
-
-def _span(image: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """The 0.5th and 99.5th percentile of the voxels that count; twice the same where there are none."""
-    step = max(1, image.numel() // SORTED)
-    counted = counted.reshape(-1)[::step]
-    ordered = torch.where(counted, image.reshape(-1)[::step], torch.inf).sort().values
-    last = counted.sum().sub(1).clamp(min=0)
-    places = (last.double() * share for share in (0.005, 0.995))
-    low, high = (
-        ordered.take(place.floor().long()).lerp(ordered.take(place.ceil().long()), place.frac().float())
-        for place in places
-    )
-    return low.nan_to_num(0, 0, 0), high.nan_to_num(0, 0, 0)
+    return normalised(image, brain).half()

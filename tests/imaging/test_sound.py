@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bidsseg.imaging.arrays import Floats, normalise
+from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.grey import normalise
 from bidsseg.imaging.sound import sound_values
 
 

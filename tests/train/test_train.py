@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from bidsseg.imaging.arrays import normalise
 from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.weights import load_model
@@ -51,7 +50,6 @@ from bidsseg.train.synthesis import (
     _own_voxels,
     draw,
     gather,
-    normalise_here,
     sampling_grid,
     slice_matrix,
     upsample,
@@ -524,16 +522,6 @@ def test_grey_values_span_the_brain_but_for_the_first_look(p_first_look: float, 
     found = _normalised(image.clone(), packed, recipe, np.random.default_rng(0))
     brightest = float(found[8:24, 8:24, 8:24].max())
     assert brightest == (1 if spans_the_brain else pytest.approx(0.5, abs=0.02))
-
-
-@pytest.mark.parametrize("filled", ["brain", "nothing", "one value", "no mask"])
-@pytest.mark.parametrize("image", ["noise", "constant", "two values"])
-def test_grey_values_are_those_of_inference(filled: str, image: str) -> None:
-    noise = torch.randn(20, 20, 20, generator=torch.Generator().manual_seed(0))
-    volume = {"noise": noise, "constant": torch.full_like(noise, 3), "two values": (noise > 0).float()}[image]
-    mask = {"brain": noise > -0.5, "nothing": noise > 99, "one value": noise == noise.max(), "no mask": None}[filled]
-    expected = normalise(volume.numpy(), None if mask is None else mask.numpy())
-    np.testing.assert_allclose(normalise_here(volume, mask), expected, atol=1e-5)
 
 
 def test_fat_is_brighter_than_white_matter_in_many_palettes() -> None:

@@ -1,0 +1,50 @@
+"""The scale of grey values that the networks see, in training and at inference."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bidsseg.imaging.arrays import SAMPLED, Floats
+
+CLIPPED = 0.005
+"Share of the voxels that count, at either end, whose grey values are clipped."
+
+
+def normalise(volume: Floats, inside: NDArray[np.bool_] | None = None) -> Floats:
+    """``normalised`` of numpy arrays, (I, J, K)."""
+    scaled: Floats = normalised(torch.from_numpy(volume), None if inside is None else torch.from_numpy(inside)).numpy()
+    return scaled
+
+
+def normalised(image: Tensor, inside: Tensor | None = None) -> Tensor:
+    """Clip grey values at the 0.5th and 99.5th percentile of what counts, and map these to 0 and 1.
+
+    What counts is the brain, where a mask (I, J, K) of it is given: a bright scalp or a marker must not set the scale.
+    Without a mask, or with one that holds a single value, it is all that is brighter than the darkest value. Nothing
+    here waits for the image's device; so values that do not count are sorted to the end rather than left out.
+    """
+    darkest = image.min()
+    low, high = _span(image, image > darkest)
+    if inside is not None:
+        of_inside = _span(image, inside)
+        several = of_inside[1] > of_inside[0]
+        low, high = (torch.where(several, one, other) for one, other in zip(of_inside, (low, high), strict=True))
+    scaled = ((image - low) / (high - low)).clamp(0, 1)
+    return torch.where(high > low, scaled, (image > darkest).float())
+
+
+def _span(image: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """The percentiles of the voxels that count; twice the same where there are none."""
+    step = max(1, image.numel() // SAMPLED)
+    counted = counted.reshape(-1)[::step]
+    ordered = torch.where(counted, image.reshape(-1)[::step], torch.inf).sort().values
+    last = counted.sum().sub(1).clamp(min=0)
+    places = (last.double() * share for share in (CLIPPED, 1 - CLIPPED))
+    low, high = (
+        ordered.take(place.floor().long()).lerp(ordered.take(place.ceil().long()), place.frac().float())
+        for place in places
+    )
+    return low.nan_to_num(0, 0, 0), high.nan_to_num(0, 0, 0)
