@@ -53,8 +53,9 @@ from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.loop import Run, State, export, new_state, sample_batches, start_or_resume, train, train_step
 from bidsseg.train.options import TrainOptions
-from bidsseg.train.packing import subjects_of, unpack_training_set
+from bidsseg.train.packing import unpack_training_set
 from bidsseg.train.synthesis import Material, SynthesisSettings, draw
+from bidsseg.train.training_set import subjects_of
 
 MIB = 1 << 20
 Row = tuple[str, str]

@@ -11,7 +11,7 @@ import bz2
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,8 @@ from safetensors.numpy import save_file
 
 from bidsseg.errors import FileError
 from bidsseg.files import whole
-from bidsseg.train.data import (
-    Patient,
-    Subject,
-    TrainingSet,
-    brain_box,
-    load_lesions,
-    load_subjects,
-    together,
-    unpack,
-)
+from bidsseg.train.data import LabelledPatient, Patient, Subject, TrainingSet, brain_box, load_lesions, unpack
+from bidsseg.train.training_set import load_subjects, subjects_of
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -117,13 +109,20 @@ def pack_training_set(known: TrainingSet, path: Path) -> list[Rounding]:
     for number, mask in enumerate(known.lesions):
         arrays[f"lesions/{number:02d}/mask"] = mask
     for patient in known.patients:
-        name = f"patients/{patient.name}"
-        arrays[f"{name}/affine"] = patient.affine
-        for contrast, scan in patient.scans.items():
-            arrays |= rounded(f"{name}/scan-{contrast}", scan, scan > BRIGHT * np.percentile(scan, 99), lost)
-        arrays |= {f"{name}/mask-{label}": mask for label, mask in patient.masks.items()}
+        arrays |= _arrays_of(patient, "patients", lost)
+    for labelled in known.pseudo:  # their masks are those of the patients, and not needed any more
+        arrays |= _arrays_of(replace(labelled.patient, masks={}), "pseudo", lost)
+        arrays[f"pseudo/{labelled.patient.name}/labels"] = labelled.packed
     write_arrays(path, arrays)
     return lost
+
+
+def _arrays_of(patient: Patient, section: str, lost: list[Rounding]) -> Arrays:
+    name = f"{section}/{patient.name}"
+    arrays: Arrays = {f"{name}/affine": patient.affine}
+    for contrast, scan in patient.scans.items():
+        arrays |= rounded(f"{name}/scan-{contrast}", scan, scan > BRIGHT * np.percentile(scan, 99), lost)
+    return arrays | {f"{name}/mask-{label}": mask for label, mask in patient.masks.items()}
 
 
 def unpack_training_set(path: Path) -> TrainingSet:
@@ -134,7 +133,8 @@ def unpack_training_set(path: Path) -> TrainingSet:
     )
     lesions = [parts["mask"] for _, parts in _members(arrays, "lesions")]
     patients = [_patient(name, parts) for name, parts in _members(arrays, "patients")]
-    return TrainingSet(heads, brains, lesions, patients)
+    pseudo = [LabelledPatient(_patient(name, parts), parts["labels"]) for name, parts in _members(arrays, "pseudo")]
+    return TrainingSet(heads, brains, lesions, patients, pseudo)
 
 
 def _members(arrays: Arrays, section: str) -> Iterator[tuple[str, Arrays]]:
@@ -169,8 +169,3 @@ def subjects_and_lesions(data: Path, cache: Path) -> tuple[list[Subject], list[N
         return load_subjects(data, cache), load_lesions(data)
     known = unpack_training_set(data)
     return subjects_of(known), known.lesions
-
-
-def subjects_of(known: TrainingSet) -> list[Subject]:
-    """Heads, and brains within them, in the order in which ``load_subjects`` gives them."""
-    return sorted(together(known.heads, known.brains), key=lambda subject: subject.name)
