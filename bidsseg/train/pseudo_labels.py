@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import Box, Floats, as_float32
@@ -85,7 +86,8 @@ def averaged(mean: Probabilities, other: Probabilities, before: int) -> Probabil
         whole[0] = beyond
         for part, box, share in zip(parts, inner, shares, strict=True):
             for number, (target, values) in enumerate(zip(whole, part, strict=True)):
-                target[box] += (values - np.float16(0 if number else beyond)) * np.float16(share)
+                change = torch.from_numpy(values) - (0 if number else beyond)  # numpy is slow with half floats
+                torch.from_numpy(target[box]).add_(change, alpha=share)
         return whole
 
     return Probabilities(origin, together("tissue", 1), together("right", 0.5), together("parcels", 0))
