@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +106,8 @@ def decided(mean: Probabilities, head: Mask, masks: Mapping[str, Mask]) -> NDArr
         tissues = as_float32(mean.tissue[:, here])
         if "ventricle" in masks:
             _as_rated(tissues, masks["ventricle"][there], lesion[there])
-        parcels = mean.parcels[:, here]
-        found = decide(
-            tissues, as_float32(mean.right[0, here]), lambda asked, of=parcels: as_float32(of[:, asked]), True
-        )
+        parcels_at = partial(_of_voxels, mean.parcels[:, here])
+        found = decide(tissues, as_float32(mean.right[0, here]), parcels_at, gyri=True)
         tissue[there], side[there] = found.tissue, found.side
         parcel[there] = np.where(_is(PARCELLATED, found.tissue), found.parcel, UNKNOWN_PARCEL)
     kind = np.where(head & (tissue == 0), OUTER_KIND, 0).astype(np.uint8)
@@ -128,6 +127,10 @@ def _as_rated(tissues: Floats, ventricle: Mask, lesion: Mask) -> None:
     lesion = lesion & ~ventricle
     tissues[[*NO_LESION, *fluid]] *= ~lesion
     tissues[TISSUE["white-matter"]] += LEAST * lesion
+
+
+def _of_voxels(channels: NDArray[np.float16], asked: Mask) -> Floats:
+    return as_float32(channels[:, asked])
 
 
 def _is(names: tuple[str, ...], tissue: NDArray[np.uint8]) -> Mask:
