@@ -52,8 +52,9 @@ from bidsseg.train.contrast import render
 from bidsseg.train.lessons import shared_progress
 from bidsseg.train.loop import Run, State, export, lesson_batches, new_state, start_or_resume, train, train_step
 from bidsseg.train.options import TrainOptions
-from bidsseg.train.packing import subjects_of, unpack_training_set
+from bidsseg.train.packing import unpack_training_set
 from bidsseg.train.synthesis import Material, SynthesisSettings, draw
+from bidsseg.train.training_set import subjects_of
 
 MIB = 1 << 20
 Row = tuple[str, str]
@@ -110,8 +111,8 @@ class Measurement:
         self.model = given.model or (tiny_model(self.scale.config, scratch) if given.tiny else None)
         brain = next(subject for subject in self.subjects if subject.image is not None)
         self.head = whole_head(brain, 0, self.scale.head_mm)
-        patients = [Image(scan, p.affine, nib.Nifti1Header()) for p in self.known.patients for scan in p.scans.values()]
-        self.clinical = patients or [self.head]
+        patients = [labelled.patient for labelled in self.known.pseudo]
+        self.clinical = [p.image(suffix) for p in patients for suffix in p.scans] or [self.head]
 
     def run(self, batch: int = 1, **options: Any) -> Run:
         chosen = replace(

@@ -70,8 +70,13 @@ def render(
         else:
             coloured = 1.2 - lesioned.clamp(0, 1.3)
     else:
-        coloured = lesioned.clamp(0, 1.3).pow(float(np.exp(rng.uniform(-0.6, 0.6) * difficulty)))
+        coloured = bent(lesioned.clamp(max=1.3), difficulty, rng)
     return torch.where((packed & 31) != 0, coloured, painted)
+
+
+def bent(scan: Tensor, difficulty: float, rng: Generator) -> Tensor:
+    """The same contrast by a rising curve through grey values."""
+    return scan.clamp(min=0).pow(float(np.exp(rng.uniform(-0.6, 0.6) * difficulty)))
 
 
 def _class_means(scan: Tensor, classes: Tensor) -> Tensor:

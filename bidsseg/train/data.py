@@ -7,10 +7,9 @@ the whole anatomy.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.errors import UserError
+from bidsseg.imaging.grid import conform
+from bidsseg.imaging.image import Image, at_1mm
 from bidsseg.labels import (
     CEREBELLAR_HEMISPHERE,
     LEFT,
@@ -31,8 +32,6 @@ from bidsseg.labels import (
 )
 from bidsseg.segmentation.anatomy import Anatomy
 
-logger = logging.getLogger(__name__)
-
 VALIDATION_SUBJECTS = ("sub-1015", "sub-1017", "sub-1036")
 VALIDATION_PATIENTS = ("sub-02", "sub-05", "sub-07")
 VALIDATION_MASK = "patient07"
@@ -41,6 +40,10 @@ CHOROID_KIND, VESSEL_KIND, LESION_KIND = 13, 14, 15
 OUTER_CODES = (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530, 85)
 HEADS_PER_BRAIN = 2
 BRAIN_MARGIN_MM = 40
+THIN_MM = 2.0
+"Slices farther apart are thick: what lies between them is interpolated."
+BRIGHTEST = 20.0
+"Of a scan's grey values, in those of the brain: no scalp is brighter, and half floats must hold them."
 
 ASEG_SIDED = {
     "white-matter": (2, 41),
@@ -92,9 +95,14 @@ class Subject:
     packed: NDArray[np.int16]
     "(I, J, K); see the module's docstring."
     image: NDArray[np.float16] | None
-    "(I, J, K) the real scan of the brain, its background 0 and its 99.5th percentile 1; None for label maps alone."
+    """(I, J, K) the real scan, the 99.5th percentile of its brain 1, and its background 0 unless it is a whole head's;
+    None for label maps alone."""
     box: NDArray[np.float64]
     "(2, 3) first and last voxel of the brain without CSF."
+    slice_axis: int | None = None
+    "The axis across the scan's thick slices; None for scans and label maps of 1 mm."
+    whole_head: bool = False
+    "Whether the scan shows what lies around the brain, too."
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,32 @@ class Patient:
     "Masks by label: lesion, ventricle, caps."
     affine: NDArray[np.float64]
 
+    def image(self, suffix: str) -> Image:
+        """One of the scans, with its geometry."""
+        return replace(at_1mm(self.scans[suffix]), affine=self.affine)
+
+
+@dataclass(frozen=True)
+class LabelledPatient:
+    """A patient's scans with their bias fields corrected, and labels of what they show; see ``pseudo_labels``."""
+
+    patient: Patient
+    packed: NDArray[np.int16]
+    "(I, J, K) on the 1 mm RAS grid along the scans' axes."
+
+    def subjects(self) -> list[Subject]:
+        """One for each scan, of the brain and what lies around it; they share the labels."""
+        tissue = unpack(self.packed).tissue
+        box = brain_box(tissue)
+        found = []
+        for suffix in self.patient.scans:
+            image = self.patient.image(suffix)
+            grey, _ = conform(image, image.grid.along_scan)
+            grey = np.clip(grey / np.percentile(grey[tissue > 0], 99.5), 0, BRIGHTEST).astype(np.float16)
+            name = f"{self.patient.name}_{suffix}"
+            found.append(crop_to_brain(Subject(name, self.packed, grey, box, slice_axis(image), whole_head=True)))
+        return found
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -119,7 +153,8 @@ class TrainingSet:
     "Scans and labels of brains, without anything around them."
     lesions: list[NDArray[np.uint8]]
     "Masks in MNI152 space."
-    patients: list[Patient]
+    pseudo: list[LabelledPatient] = field(default_factory=list)
+    "Whole heads of clinical scans, labelled by a network and, where there are manual masks, by these."
 
 
 def pack(anatomy: Anatomy, kind: NDArray[np.uint8] | int = 0) -> NDArray[np.int16]:
@@ -134,6 +169,12 @@ def unpack(packed: NDArray[np.int16]) -> Anatomy:
     bits = packed.view(np.uint16)
     tissue, side, parcel = ((bits >> first & mask).astype(np.uint8) for first, mask in ((0, 31), (5, 1), (6, 63)))
     return Anatomy(tissue, side, np.where(parcel == 63, UNKNOWN_PARCEL, parcel).astype(np.uint8))
+
+
+def slice_axis(image: Image) -> int | None:
+    """The axis of the 1 mm RAS grid that runs across a scan's thick slices; None where there are none."""
+    spacing = image.grid.spacing_mm
+    return int(spacing.argmax()) if spacing.max() > THIN_MM else None
 
 
 def load_ras(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -268,7 +309,7 @@ def crop_to_brain(subject: Subject) -> Subject:
     high = np.minimum(subject.box[1] + BRAIN_MARGIN_MM + 1, subject.packed.shape).astype(int)
     window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     image = None if subject.image is None else np.pad(subject.image[window], 1)
-    return Subject(subject.name, np.pad(subject.packed[window], 1), image, subject.box - low + 1)
+    return replace(subject, packed=np.pad(subject.packed[window], 1), image=image, box=subject.box - low + 1)
 
 
 def brain_folders(data: Path, validation: bool) -> list[Path]:
@@ -288,24 +329,6 @@ def _found(paths: list[Path], data: Path, what: str) -> list[Path]:
     if not paths:
         raise UserError(f"{data}: no {what}; give the folder that docs/training.md describes")
     return paths
-
-
-def load_subjects(data: Path, cache: Path) -> list[Subject]:
-    """All training subjects of a folder; built once, kept in ``cache`` as .npz."""
-    cache.mkdir(parents=True, exist_ok=True)
-    if not (cache / "complete").exists():
-        for subject in together(load_heads(data), load_brains(data)):
-            logger.info("prepared %s", subject.name)
-            image = np.zeros(0, np.float16) if subject.image is None else subject.image
-            np.savez(cache / f"{subject.name}.npz", packed=subject.packed, image=image, box=subject.box)
-        (cache / "complete").touch()
-    return [_read(path) for path in sorted(cache.glob("*.npz"))]
-
-
-def _read(path: Path) -> Subject:
-    with np.load(path, allow_pickle=False) as stored:
-        image = stored["image"] if stored["image"].size else None
-        return Subject(path.stem, stored["packed"], image, stored["box"])
 
 
 def together(heads: Sequence[Subject], brains: Sequence[Subject]) -> Iterator[Subject]:
@@ -351,6 +374,14 @@ def load_patients(data: Path) -> list[Patient]:
     return [_patient(folder) for folder in folders if folder.name not in VALIDATION_PATIENTS]
 
 
+def load_whole_heads(data: Path) -> list[Patient]:
+    """Whole heads without manual masks; none where the folder is not there."""
+    return [
+        Patient("whole-head", {"T1w": np.asarray(scan.dataobj, np.float32)}, {}, scan.affine)
+        for scan in map(nib.load, sorted((data / "whole-head-t1").glob("*_T1w.nii.gz"))[:1])
+    ]
+
+
 def _patient(folder: Path) -> Patient:
     scans = {path.name.split("_")[-1].split(".")[0]: path for path in sorted(folder.glob("anat/*.nii.gz"))}
     manual = folder.parent / "derivatives" / "manual" / folder.name / "anat"
@@ -367,8 +398,3 @@ def _patient(folder: Path) -> Patient:
         {name: values[name] > 0 for name in masks},
         reference.affine,
     )
-
-
-def load_training_set(data: Path) -> TrainingSet:
-    """All that a folder, as the README describes it, has to learn from."""
-    return TrainingSet(load_heads(data), load_brains(data), load_lesions(data), load_patients(data))

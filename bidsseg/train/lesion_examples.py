@@ -77,7 +77,7 @@ def examples(data: Path, model: Model, cache: Path, painted: int, told: Callable
 
 def from_patient(patient: Patient, model: Model) -> LesionExample:
     """A clinical FLAIR, prepared as in the BIDS App, with its manual masks."""
-    image = replace(at_1mm(patient.scans[SUFFIX]), affine=patient.affine)
+    image = patient.image(SUFFIX)
     found = answer(prepare(image, True), model, PredictOptions("cpu"))
     lesion, bright = (
         conform(replace(image, data=patient.masks[name].astype(np.float32)))[0]

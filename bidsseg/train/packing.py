@@ -22,16 +22,8 @@ from safetensors.numpy import save_file
 
 from bidsseg.errors import FileError
 from bidsseg.files import whole
-from bidsseg.train.data import (
-    Patient,
-    Subject,
-    TrainingSet,
-    brain_box,
-    load_lesions,
-    load_subjects,
-    together,
-    unpack,
-)
+from bidsseg.train.data import LabelledPatient, Patient, Subject, TrainingSet, brain_box, load_lesions, unpack
+from bidsseg.train.training_set import load_subjects, subjects_of
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -116,12 +108,11 @@ def pack_training_set(known: TrainingSet, path: Path) -> list[Rounding]:
                 arrays |= rounded(f"{name}/scan", subject.image, subject.image > 0, lost)
     for number, mask in enumerate(known.lesions):
         arrays[f"lesions/{number:02d}/mask"] = mask
-    for patient in known.patients:
-        name = f"patients/{patient.name}"
-        arrays[f"{name}/affine"] = patient.affine
+    for labelled in known.pseudo:
+        patient, name = labelled.patient, f"pseudo/{labelled.patient.name}"
+        arrays |= {f"{name}/affine": patient.affine, f"{name}/labels": labelled.packed}
         for contrast, scan in patient.scans.items():
             arrays |= rounded(f"{name}/scan-{contrast}", scan, scan > BRIGHT * np.percentile(scan, 99), lost)
-        arrays |= {f"{name}/mask-{label}": mask for label, mask in patient.masks.items()}
     write_arrays(path, arrays)
     return lost
 
@@ -133,8 +124,8 @@ def unpack_training_set(path: Path) -> TrainingSet:
         [_subject(name, parts) for name, parts in _members(arrays, section)] for section in ("heads", "brains")
     )
     lesions = [parts["mask"] for _, parts in _members(arrays, "lesions")]
-    patients = [_patient(name, parts) for name, parts in _members(arrays, "patients")]
-    return TrainingSet(heads, brains, lesions, patients)
+    pseudo = [_labelled(name, parts) for name, parts in _members(arrays, "pseudo")]
+    return TrainingSet(heads, brains, lesions, pseudo)
 
 
 def _members(arrays: Arrays, section: str) -> Iterator[tuple[str, Arrays]]:
@@ -153,14 +144,13 @@ def _subject(name: str, parts: Arrays) -> Subject:
     return Subject(name, packed, image, brain_box(unpack(packed).tissue))
 
 
-def _patient(name: str, parts: Arrays) -> Patient:
+def _labelled(name: str, parts: Arrays) -> LabelledPatient:
     scans = {
         what.removeprefix("scan-"): (steps * parts[f"{what}/step"]).astype(np.float32)
         for what, steps in parts.items()
         if what.startswith("scan-") and not what.endswith("/step")
     }
-    masks = {what.removeprefix("mask-"): mask for what, mask in parts.items() if what.startswith("mask-")}
-    return Patient(name, scans, masks, parts["affine"])
+    return LabelledPatient(Patient(name, scans, {}, parts["affine"]), parts["labels"])
 
 
 def subjects_and_lesions(data: Path, cache: Path) -> tuple[list[Subject], list[NDArray[np.uint8]]]:
@@ -169,8 +159,3 @@ def subjects_and_lesions(data: Path, cache: Path) -> tuple[list[Subject], list[N
         return load_subjects(data, cache), load_lesions(data)
     known = unpack_training_set(data)
     return subjects_of(known), known.lesions
-
-
-def subjects_of(known: TrainingSet) -> list[Subject]:
-    """Heads, and brains within them, in the order in which ``load_subjects`` gives them."""
-    return sorted(together(known.heads, known.brains), key=lambda subject: subject.name)

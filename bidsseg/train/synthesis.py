@@ -26,7 +26,7 @@ from bidsseg.imaging.grey import normalised
 from bidsseg.labels import TISSUE
 from bidsseg.network.unet import padded_length
 from bidsseg.train.chance import Chance, upload
-from bidsseg.train.contrast import render
+from bidsseg.train.contrast import bent, render
 from bidsseg.train.data import LESION_KIND, Subject
 
 Floats64 = NDArray[np.float64]
@@ -37,6 +37,8 @@ MIDDLE_MM = 35.0
 SIDE_BIT = 1 << 5
 LESION_BITS = (LESION_KIND << 12) - (1 << 16)
 "The bits of a lesion in a packed voxel, as a signed 16-bit number."
+SLICES_ROTATION_DEG, SLICES_SCALING, SLICES_SCALING_ACROSS, SLICES_WARP_MM = 10.0, 0.08, 0.05, 1.5
+"How far thick slices of a real scan are turned, scaled and warped at most, within their planes and across."
 STRIPPED = 0.02
 "Grey value up to which a brain-extracted scan shows no brain."
 KNOWN_MM = 4
@@ -60,6 +62,8 @@ class SynthesisSettings:
     "Share of real scans shown on their own voxels, neither turned nor warped: interpolation blurs, and users' do not."
     p_synthetic: float = 0.5
     "Share of samples rendered from labels alone, once training is at full difficulty."
+    p_clinical: float = 0.15
+    "Share of samples that show a clinical scan as it is, whatever the difficulty, if there are any."
     p_head: float = 0.6
     "Share of samples that show the whole head rather than the extracted brain."
     p_swollen: float = 0.4
@@ -91,6 +95,8 @@ class Source:
     "(I, J, K) float16"
     box: NDArray[np.float64]
     "(2, 3), on the host."
+    slice_axis: int | None = None
+    whole_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,13 @@ class Material:
     def on(cls, device: torch.device, subjects: Sequence[Subject], lesions: Sequence[NDArray[np.uint8]]) -> Material:
         """Subjects and lesion masks carried to a device; on the CPU they share the memory of those given."""
         sources = [
-            Source(upload(s.packed, device), None if s.image is None else upload(s.image, device), s.box)
+            Source(
+                upload(s.packed, device),
+                None if s.image is None else upload(s.image, device),
+                s.box,
+                s.slice_axis,
+                s.whole_head,
+            )
             for s in subjects
         ]
         return cls(sources, [upload(mask, device) for mask in lesions], device)
@@ -127,28 +139,47 @@ class Sample:
 def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chance: Chance) -> Sample:
     """One random sample; ``difficulty`` runs from 0 (almost the real scans) to 1 (the full recipe)."""
     rng = chance.rng
-    real = rng.random() > recipe.p_synthetic * (0.25 + 0.75 * difficulty)
-    candidates = [source for source in material.sources if source.scan is not None or not real]
-    source = candidates[rng.integers(len(candidates))]
+    source, real = _chosen(material, recipe, difficulty, rng)
     still = real and rng.random() < recipe.p_still
-    grid = _own_voxels(source.box, recipe) if still else sampling_grid(source.box, recipe, difficulty, rng)
+    grid = _own_voxels(source.box, recipe) if still else _moved_grid(source, recipe, difficulty, rng)
     if flip := rng.random() < 0.5:
         grid = grid[:, ::-1]
     packed = gather(source.packed, upsample(grid, recipe.shape, material.device))  # (I, J, K) int16
     if flip:
         packed = torch.where(packed != 0, packed ^ SIDE_BIT, packed)
-    if material.lesions and rng.random() < recipe.p_lesions * (0.5 + 0.5 * difficulty):
+    paintable = len(material.lesions) > 0 and not source.whole_head
+    if paintable and rng.random() < recipe.p_lesions * (0.5 + 0.5 * difficulty):
         count = len(material.lesions)
         for patient in rng.choice(count, min(count, int(rng.integers(1, 4))), replace=False):
             lesion = lesions_fitted(packed, grid, source.box, material.lesions[patient])
             packed = torch.where(lesion, packed | LESION_BITS, packed)
     scan = interpolate(source.scan, grid, recipe.shape) if real and source.scan is not None else None
     if rng.random() >= recipe.p_head:  # the extracted brain
-        inside = (packed & 31) != 0 if scan is None else scan > STRIPPED
+        inside = scan > STRIPPED if scan is not None and not source.whole_head else (packed & 31) != 0
         packed = torch.where(inside, packed, 0)
-    image = render(packed, scan, recipe.p_recolour * (0.4 + 0.6 * difficulty), difficulty, chance)
-    image = _degrade(image, recipe, difficulty, chance)
+        scan = scan if scan is None else torch.where(inside, scan, 0)
+    if scan is not None and source.whole_head:
+        image = bent(scan, difficulty, rng)
+    else:
+        image = render(packed, scan, recipe.p_recolour * (0.4 + 0.6 * difficulty), difficulty, chance)
+    image = _degrade(image, recipe, difficulty, chance, source.slice_axis)
     return _finish(image, packed, recipe, difficulty, rng)
+
+
+def _chosen(material: Material, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> tuple[Source, bool]:
+    """What a sample shows, and whether with the grey values of its scan; clinical scans never without."""
+    clinical = [source for source in material.sources if source.whole_head]
+    if clinical and rng.random() < recipe.p_clinical:
+        return clinical[rng.integers(len(clinical))], True
+    real = rng.random() > recipe.p_synthetic * (0.25 + 0.75 * difficulty)
+    others = [s for s in material.sources if not s.whole_head and (s.scan is not None or not real)]
+    return others[rng.integers(len(others))], real
+
+
+def _moved_grid(source: Source, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Floats64:
+    if source.slice_axis is None:
+        return sampling_grid(source.box, recipe, difficulty, rng)
+    return grid_of_slices(source.box, source.slice_axis, recipe, difficulty, rng)
 
 
 def sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Floats64:
@@ -161,11 +192,37 @@ def sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, r
     )
     shear = np.eye(3) + rng.uniform(-0.06, 0.06, (3, 3)) * amount * (1 - np.eye(3))
     matrix = _rotation(angles) @ shear @ np.diag(scale)
-    centre = box.mean(0) + rng.uniform(-1, 1, 3) * recipe.shift_mm * amount * np.array([0.6, 1, 1])
+    centre = _shifted_centre(box, recipe, amount, rng)
     warp = rng.normal(0, 1, (3, *COARSE)) * rng.uniform(0, recipe.warp_mm) * amount
     if rng.random() < recipe.p_swollen:
         near_middle = np.exp(-(points**2).sum(0) / (2 * MIDDLE_MM**2))
         points = points * (1 - rng.uniform(-0.4, 1) * recipe.swelling * amount * near_middle)
+    return _mapped(points, matrix, centre, warp)
+
+
+def grid_of_slices(
+    box: Floats64, slice_axis: int, recipe: SynthesisSettings, difficulty: float, rng: Generator
+) -> Floats64:
+    """Like ``sampling_grid`` for thick slices, which stay slices: they are turned, scaled and warped within planes.
+
+    Across them there are only a shift and a scale, since what lies between slices is interpolated already.
+    """
+    amount = 0.3 + 0.7 * difficulty
+    angles = np.zeros(3)
+    angles[slice_axis] = np.deg2rad(rng.uniform(-1, 1) * SLICES_ROTATION_DEG) * amount
+    scaling = np.where(np.arange(3) == slice_axis, SLICES_SCALING_ACROSS, SLICES_SCALING)
+    matrix = _rotation(angles) @ np.diag(np.exp(rng.uniform(-1, 1, 3) * scaling * amount))
+    warp = rng.normal(0, 1, (3, *COARSE)) * rng.uniform(0, SLICES_WARP_MM) * amount
+    warp[slice_axis] = 0
+    return _mapped(_from_middle(recipe), matrix, _shifted_centre(box, recipe, amount, rng), warp)
+
+
+def _shifted_centre(box: Floats64, recipe: SynthesisSettings, amount: float, rng: Generator) -> Floats64:
+    centre: Floats64 = box.mean(0) + rng.uniform(-1, 1, 3) * recipe.shift_mm * amount * np.array([0.6, 1, 1])
+    return centre
+
+
+def _mapped(points: Floats64, matrix: Floats64, centre: Floats64, warp: Floats64) -> Floats64:
     grid: Floats64 = np.einsum("ab,bijk->aijk", matrix, points) + centre[:, None, None, None] + warp
     return grid
 
@@ -235,26 +292,30 @@ def lesions_fitted(packed: Tensor, grid: Floats64, box: Floats64, mask: Tensor) 
     return there & ((packed & 31) == TISSUE["white-matter"]) & ((packed >> 12) & 15 == 0)
 
 
-def _degrade(image: Tensor, recipe: SynthesisSettings, difficulty: float, chance: Chance) -> Tensor:
-    """Bias field, in-plane blur, thick slices, ghosts, noise."""
+def _degrade(
+    image: Tensor, recipe: SynthesisSettings, difficulty: float, chance: Chance, slice_axis: int | None = None
+) -> Tensor:
+    """Bias field, in-plane blur, thick slices, ghosts, noise; what has thick slices is changed within these alone."""
     rng = chance.rng
     strength = rng.uniform(0, 0.5) * (0.3 + 0.7 * difficulty)
     field = upsample(rng.normal(0, strength, (1, 3, 4, 3)), recipe.shape, image.device)  # (1, I, J, K)
     image = image * field[0].exp_()
     thick = int(rng.integers(3)) if rng.random() < recipe.p_slices * (0.2 + 0.8 * difficulty) else -1
-    for axis in range(3):
+    axes = [axis for axis in range(3) if axis != slice_axis]
+    thick = thick if slice_axis is None else -1
+    for axis in axes:
         spacing = rng.uniform(2, recipe.max_slice_mm) if axis == thick else rng.uniform(0.5, 1.0 + 0.6 * difficulty)
         if spacing > 1:
             matrix = slice_matrix(recipe.shape[axis], spacing, rng.uniform(0.6, 1.0), rng.uniform())
             image = along(upload(matrix, image.device), image, axis)
     if rng.random() < recipe.p_moved * (0.4 + 0.6 * difficulty):
-        image = _move(image, rng.uniform(0, recipe.movement_mm), rng)
+        image = _move(image, rng.uniform(0, recipe.movement_mm), rng, axes)
     return image.add_(chance.normal(image.shape), alpha=rng.uniform(0, 0.05) * (0.3 + 0.7 * difficulty))
 
 
-def _move(image: Tensor, movement_mm: float, rng: Generator) -> Tensor:
+def _move(image: Tensor, movement_mm: float, rng: Generator, axes: Sequence[int] = (0, 1, 2)) -> Tensor:
     """Ghosts of a head that changes its place some times between the lines of k-space, but not around the middle."""
-    axis = int(rng.integers(3))
+    axis = int(rng.choice(axes))
     n = image.shape[axis]
     lines = torch.fft.rfft(image, dim=axis)
     line = np.arange(lines.shape[axis])

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from bidsseg.errors import FileError, UserError
 from bidsseg.labels import TISSUE
 from bidsseg.segmentation.anatomy import Anatomy
-from bidsseg.train.data import Patient, Subject, TrainingSet, brain_box, load_patients, pack, unpack
+from bidsseg.train.data import LabelledPatient, Patient, Subject, TrainingSet, brain_box, load_patients, pack, unpack
 from bidsseg.train.packing import (
     STEP_OF_NOISE,
     noise_of,
@@ -36,11 +36,10 @@ def known() -> TrainingSet:
     packed = labels()
     box = brain_box(unpack(packed).tissue)
     scan = np.where((packed & 31) != 0, noisy / 120, 0).astype(np.float16)
-    masks = {"lesion": noisy > 108, "ventricle": noisy < 92}
-    affine = np.diag((0.9, 0.9, 6.5, 1))
-    patient = Patient("sub-01", {"FLAIR": noisy.astype(np.float32)}, masks, affine)
+    patient = Patient("sub-01", {"FLAIR": noisy.astype(np.float32)}, {}, np.diag((0.9, 0.9, 6.5, 1)))
     lesion = (noisy > 105).astype(np.uint8)
-    return TrainingSet([Subject("head", packed, None, box)], [Subject("brain", packed, scan, box)], [lesion], [patient])
+    heads, brains = [Subject("head", packed, None, box)], [Subject("brain", packed, scan, box)]
+    return TrainingSet(heads, brains, [lesion], [LabelledPatient(patient, labels(24))])
 
 
 @pytest.mark.parametrize(
@@ -66,10 +65,9 @@ def test_labels_are_exact_and_scans_change_by_less_than_their_noise(known: Train
     for before, after in zip((*known.heads, *known.brains), (*found.heads, *found.brains), strict=True):
         assert (before.name, before.packed.tolist()) == (after.name, after.packed.tolist())
         np.testing.assert_array_equal(before.box, after.box)
-    patient, copy = known.patients[0], found.patients[0]
+    np.testing.assert_array_equal(known.pseudo[0].packed, found.pseudo[0].packed)
+    patient, copy = known.pseudo[0].patient, found.pseudo[0].patient
     np.testing.assert_array_equal(patient.affine, copy.affine)
-    for name, mask in patient.masks.items():
-        np.testing.assert_array_equal(mask, copy.masks[name])
     np.testing.assert_array_equal(found.lesions[0], known.lesions[0])
     change = copy.scans["FLAIR"] - patient.scans["FLAIR"]
     assert np.abs(change).max() <= STEP_OF_NOISE / 2 * lost[-1].noise * 1.001
@@ -91,7 +89,7 @@ def test_the_same_set_gives_the_same_bytes(known: TrainingSet, tmp_path: Path) -
 def test_samples_are_made_from_heads_and_from_brains_amid_them(known: TrainingSet, tmp_path: Path) -> None:
     pack_training_set(known, tmp_path / "file")
     subjects, lesions = subjects_and_lesions(tmp_path / "file", tmp_path / "cache")
-    assert {subject.name for subject in subjects} == {"head", "brain_in_head"}
+    assert {subject.name for subject in subjects} == {"head", "brain_in_head", "sub-01_FLAIR"}
     assert len(lesions) == 1
     assert not (tmp_path / "cache").exists()
 

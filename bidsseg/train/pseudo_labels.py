@@ -1,0 +1,151 @@
+"""Labels for clinical patients: what the network says of all their contrasts, corrected by a rater's masks.
+
+Real scans of whole heads, in thick slices and with real lesions, have no complete manual labels. The network's answers
+to the contrasts of one patient are averaged, which cancels part of what each got wrong (Lee 2013, pseudo-labels). The
+rater's masks then decide where ventricles and lesions are, and the network only which of the tissues allowed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bidsseg.imaging.arrays import Box, Floats, as_float32
+from bidsseg.imaging.grid import conform
+from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
+from bidsseg.network.inference import HEAD_THRESHOLD, PredictOptions, Probabilities, infer
+from bidsseg.network.weights import Model, load_model
+from bidsseg.segmentation.anatomy import Anatomy
+from bidsseg.segmentation.decision import PARCELLATED, decide
+from bidsseg.segmentation.pipeline import prepare
+from bidsseg.train.data import LESION_KIND, LabelledPatient, Patient, load_patients, load_whole_heads, pack
+
+Mask = NDArray[np.bool_]
+
+RATED = tuple(TISSUE[name] for name in ("lateral-ventricle", "third-ventricle", "fourth-ventricle"))
+TEMPORAL_HORN = TISSUE["inferior-lateral-ventricle"]
+"Raters miss it in thick slices; so it may lie outside their ventricles."
+NO_LESION = tuple(TISSUE[name] for name in ("background", "csf", "cortex", "cerebellum-cortex"))
+"Tissues that lesions do not lie in; neither do they lie in ventricles."
+OUTER_KIND = 1
+"One kind for all that lies around the brain, which is not told apart here."
+PLANES_AT_ONCE = 16
+LEAST = 1e-6
+"Probability of what is taken where the network holds nothing of what is allowed for possible."
+
+
+def load_labelled(data: Path) -> list[LabelledPatient]:
+    """The clinical patients for training and the whole heads of a folder, labelled by the packaged model."""
+    patients = [*load_patients(data), *load_whole_heads(data)]
+    if not patients:
+        return []
+    model = load_model()
+    return [pseudo_labelled(patient, model) for patient in patients]
+
+
+def pseudo_labelled(patient: Patient, model: Model) -> LabelledPatient:
+    """Correct the bias fields of a patient's scans and label what they show together."""
+    prepared = {suffix: prepare(patient.image(suffix), bias_correction=True) for suffix in patient.scans}
+    grid = next(iter(prepared.values())).grid.along_scan
+    options = PredictOptions(gyri=True, mirror=True)
+    mean, head = None, np.zeros(grid.shape, bool)
+    for number, image in enumerate(prepared.values()):
+        found, grey = infer(conform(image, grid)[0], model, options)
+        mean = found if mean is None else averaged(mean, found, number)
+        head |= grey > HEAD_THRESHOLD
+    assert mean is not None
+    at_scan = next(iter(prepared.values()))
+    masks = {
+        name: conform(replace(at_scan, data=mask.astype(np.float32)), grid)[0] > 0.5
+        for name, mask in patient.masks.items()
+    }
+    corrected = replace(patient, scans={suffix: image.data for suffix, image in prepared.items()})
+    return LabelledPatient(corrected, decided(mean, head, masks))
+
+
+def averaged(mean: Probabilities, other: Probabilities, before: int) -> Probabilities:
+    """The mean of so many answers before and of one more, over the box that holds both.
+
+    Beyond its own box an answer is background.
+    """
+    boxes = [_box(found) for found in (mean, other)]
+    i, j, k = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(*boxes, strict=True))
+    origin = (i.start, j.start, k.start)
+    shape = (i.stop - i.start, j.stop - j.start, k.stop - k.start)
+    shares = (before / (before + 1), 1 / (before + 1))
+    inner = [tuple(slice(s.start - o, s.stop - o) for s, o in zip(box, origin, strict=True)) for box in boxes]
+
+    def together(name: str, beyond: float) -> NDArray[np.float16]:
+        parts = [getattr(found, name) for found in (mean, other)]
+        whole = np.zeros((len(parts[0]), *shape), np.float16)
+        whole[0] = beyond
+        for part, box, share in zip(parts, inner, shares, strict=True):
+            for number, (target, values) in enumerate(zip(whole, part, strict=True)):
+                change = torch.from_numpy(values) - (0 if number else beyond)  # numpy is slow with half floats
+                torch.from_numpy(target[box]).add_(change, alpha=share)
+        return whole
+
+    return Probabilities(origin, together("tissue", 1), together("right", 0.5), together("parcels", 0))
+
+
+def decided(mean: Probabilities, head: Mask, masks: Mapping[str, Mask]) -> NDArray[np.int16]:
+    """Packed labels (I, J, K) of the whole grid; ``head`` and the manual masks lie on it.
+
+    Without a mask of ventricles or of lesions, the network alone decides these.
+    """
+    tissue, side = np.zeros((2, *head.shape), np.uint8)
+    parcel = np.full(head.shape, UNKNOWN_PARCEL, np.uint8)
+    lesion = masks.get("lesion", np.zeros(head.shape, bool))
+    for there, here in _slabs(mean):
+        tissues = as_float32(mean.tissue[:, here])
+        if "ventricle" in masks:
+            _as_rated(tissues, masks["ventricle"][there], lesion[there])
+        parcels_at = partial(_of_voxels, mean.parcels[:, here])
+        found = decide(tissues, as_float32(mean.right[0, here]), parcels_at, gyri=True)
+        tissue[there], side[there] = found.tissue, found.side
+        parcel[there] = np.where(_is(PARCELLATED, found.tissue), found.parcel, UNKNOWN_PARCEL)
+    kind = np.where(head & (tissue == 0), OUTER_KIND, 0).astype(np.uint8)
+    kind[lesion & (tissue == TISSUE["white-matter"])] = LESION_KIND
+    return pack(Anatomy(tissue, side, parcel), kind)
+
+
+def _as_rated(tissues: Floats, ventricle: Mask, lesion: Mask) -> None:
+    """In place: take from probabilities (19, I, J, K) what the rater's masks rule out."""
+    rated, fluid = list(RATED), [*RATED, TEMPORAL_HORN]
+    mistaken = ~ventricle & np.isin(tissues.argmax(0), rated)
+    tissues[[0, *rated]] *= ~mistaken  # what was taken for a ventricle is some tissue, not air
+    tissues[rated] *= ventricle
+    others = np.setdiff1d(np.arange(len(tissues)), fluid)
+    tissues[others] *= ~ventricle
+    tissues[TISSUE["lateral-ventricle"]] += LEAST * ventricle
+    lesion = lesion & ~ventricle
+    tissues[[*NO_LESION, *fluid]] *= ~lesion
+    tissues[TISSUE["white-matter"]] += LEAST * lesion
+
+
+def _of_voxels(channels: NDArray[np.float16], asked: Mask) -> Floats:
+    return as_float32(channels[:, asked])
+
+
+def _is(names: tuple[str, ...], tissue: NDArray[np.uint8]) -> Mask:
+    found: Mask = np.isin(tissue, [TISSUE[name] for name in names])
+    return found
+
+
+def _slabs(found: Probabilities) -> Iterator[tuple[Box, slice]]:
+    """Some planes of the box after the other: where they lie in the grid, and along the box's first axis."""
+    i, j, k = _box(found)
+    for first in range(i.start, i.stop, PLANES_AT_ONCE):
+        last = min(first + PLANES_AT_ONCE, i.stop)
+        yield (slice(first, last), j, k), slice(first - i.start, last - i.start)
+
+
+def _box(found: Probabilities) -> Box:
+    i, j, k = (slice(o, o + n) for o, n in zip(found.origin, found.tissue.shape[1:], strict=True))
+    return i, j, k

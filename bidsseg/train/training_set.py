@@ -1,0 +1,63 @@
+"""All that a network learns from, loaded from a folder as docs/training.md describes it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from bidsseg.train.data import (
+    Subject,
+    TrainingSet,
+    load_brains,
+    load_heads,
+    load_lesions,
+    together,
+)
+from bidsseg.train.pseudo_labels import load_labelled
+
+logger = logging.getLogger(__name__)
+
+
+def load_training_set(data: Path) -> TrainingSet:
+    """All of it, with pseudo-labels by the packaged model."""
+    return TrainingSet(load_heads(data), load_brains(data), load_lesions(data), load_labelled(data))
+
+
+def subjects_of(known: TrainingSet) -> list[Subject]:
+    """Heads, brains within them and labelled patients, by name."""
+    clinical = [subject for labelled in known.pseudo for subject in labelled.subjects()]
+    return sorted((*together(known.heads, known.brains), *clinical), key=lambda subject: subject.name)
+
+
+def load_subjects(data: Path, cache: Path) -> list[Subject]:
+    """All training subjects of a folder; built once, kept in ``cache`` as .npz."""
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (cache / "complete").exists():
+        for subject in subjects_of(load_training_set(data)):
+            logger.info("prepared %s", subject.name)
+            np.savez(
+                cache / f"{subject.name}.npz",
+                packed=subject.packed,
+                image=np.zeros(0, np.float16) if subject.image is None else subject.image,
+                box=subject.box,
+                slice_axis=-1 if subject.slice_axis is None else subject.slice_axis,
+                whole_head=subject.whole_head,
+            )
+        (cache / "complete").touch()
+    return [_read(path) for path in sorted(cache.glob("*.npz"))]
+
+
+def _read(path: Path) -> Subject:
+    with np.load(path, allow_pickle=False) as stored:
+        image = stored["image"] if stored["image"].size else None
+        axis = int(stored["slice_axis"])
+        return Subject(
+            path.stem,
+            stored["packed"],
+            image,
+            stored["box"],
+            slice_axis=None if axis < 0 else axis,
+            whole_head=bool(stored["whole_head"]),
+        )
