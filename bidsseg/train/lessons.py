@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 AHEAD = 4
 "Lessons that each worker draws ahead."
-PATIENCE_S = 90
+PATIENCE_S = 60
 "How long a step waits for a lesson before the workers count as broken."
 
 

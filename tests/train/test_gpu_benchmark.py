@@ -11,7 +11,7 @@ import pytest
 from bidsseg.labels import TISSUE
 from bidsseg.network.weights import load_model
 from bidsseg.segmentation.anatomy import Anatomy
-from bidsseg.train.data import Patient, Subject, TrainingSet, brain_box, pack
+from bidsseg.train.data import LabelledPatient, Patient, Subject, TrainingSet, brain_box, pack
 from bidsseg.train.packing import pack_training_set
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
@@ -31,7 +31,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head = Subject("head", pack(Anatomy(tissue, side, parcel), kind), None, box)
     brain = Subject("brain", pack(Anatomy(tissue, side, parcel)), scan, box)
     slices = scan[:, :, ::6].astype(np.float32)
-    patient = Patient("sub-01", {"FLAIR": slices}, {"lesion": slices > 0.75}, np.diag((1.0, 1, 6, 1)))
+    patient = LabelledPatient(Patient("sub-01", {"FLAIR": slices}, {}, np.diag((1.0, 1, 6, 1))), head.packed)
     path = tmp_path_factory.mktemp("pack") / "pack.safetensors"
     pack_training_set(TrainingSet([head], [brain], [(radius < 5).astype(np.uint8)], [patient]), path)
     return path

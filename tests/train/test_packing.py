@@ -39,7 +39,8 @@ def known() -> TrainingSet:
     patient = Patient("sub-01", {"FLAIR": noisy.astype(np.float32)}, {}, np.diag((0.9, 0.9, 6.5, 1)))
     lesion = (noisy > 105).astype(np.uint8)
     heads, brains = [Subject("head", packed, None, box)], [Subject("brain", packed, scan, box)]
-    return TrainingSet(heads, brains, [lesion], [LabelledPatient(patient, labels(24))])
+    of_patient = np.pad(labels(18), ((0, 0), (0, 0), (56, 56)))  # 18 x 18 x 130 mm, as the scan
+    return TrainingSet(heads, brains, [lesion], [LabelledPatient(patient, of_patient)])
 
 
 @pytest.mark.parametrize(
