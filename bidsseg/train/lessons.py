@@ -47,7 +47,7 @@ def shared_progress(done: float) -> Synchronized[float]:
 
 
 class LessonStream(IterableDataset[Lesson]):
-    """Endless lessons; their difficulty follows ``progress``, which the training process advances."""
+    """Endless lessons; their difficulty follows ``progress``, which the training process advances, or their number."""
 
     def __init__(
         self,
@@ -67,12 +67,14 @@ class LessonStream(IterableDataset[Lesson]):
             torch.set_num_threads(1)
         for number in itertools.count(self.first + worker, step):
             chance = Chance.of((self.options.seed, number), self.material.device)
-            sample = draw(self.material, self.recipe, self.difficulty(), chance)
+            sample = draw(self.material, self.recipe, self.difficulty(number), chance)
             yield Lesson(sample.image, choose_targets(sample, self.options, chance.noise))
 
-    def difficulty(self) -> float:
-        when = (0.0, self.options.peak, 1.0)
-        return float(np.interp(self.progress.value, when, self.options.difficulty))
+    def difficulty(self, number: int) -> float:
+        """That of a lesson; where the steps are counted it does not depend on when the lesson is drawn."""
+        steps = self.options.steps
+        done = number / (steps * self.options.batch) if steps else self.progress.value
+        return float(np.interp(done, (0.0, self.options.peak, 1.0), self.options.difficulty))
 
 
 def lessons(stream: LessonStream) -> Iterator[Lesson]:

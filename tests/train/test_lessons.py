@@ -36,7 +36,7 @@ def same(one: Lesson, other: Lesson) -> bool:
 def test_a_lesson_is_the_sample_of_its_number_with_targets_drawn_from_it() -> None:
     (lesson,) = some(lessons(stream(first=3)), 1)
     chance = Chance.of((OPTIONS.seed, 3))
-    sample = draw(Material.on(CPU, [ball()], []), RECIPE, LessonStream.difficulty(stream()), chance)
+    sample = draw(Material.on(CPU, [ball()], []), RECIPE, stream().difficulty(3), chance)
     assert same(lesson, Lesson(sample.image, choose_targets(sample, OPTIONS, chance.noise)))
     assert same(lesson, lesson.copied())
 
@@ -85,3 +85,10 @@ def test_batches(sizes: list[int], size: int, alike: int, expected: list[list[in
 def test_groups_hold_one_shape_and_no_more_than_asked_for() -> None:
     groups = in_groups([of_shape(n) for n in (1, 2, 1, 1, 2)], 2)
     assert [[len(lesson.image) for lesson in group] for group in groups] == [[1, 1], [1], [2, 2]]
+
+
+@pytest.mark.parametrize(("steps", "number", "expected"), [(0, 100, 0.5), (10, 0, 0.1), (10, 10, 0.3), (10, 20, 0.5)])
+def test_difficulty_follows_the_time_or_the_lessons_number(steps: int, number: int, expected: float) -> None:
+    options = TrainOptions(steps=steps, batch=2, difficulty=(0.1, 0.3, 0.5), peak=0.5)
+    drawn = LessonStream(Material.on(CPU, [], []), RECIPE, shared_progress(1.0), options, 0)
+    assert drawn.difficulty(number) == pytest.approx(expected)
