@@ -299,5 +299,5 @@ def export(run: Run, state: State, folder: Path, earlier: Sequence[Mapping[str, 
 def final_weights(run: Run, state: State) -> dict[str, Tensor]:
     """The averaged weights, mixed with those the run started from as far as ``init_share`` says."""
     if run.weights is None:
-        return state.average
-    return {name: value.lerp(run.weights[name], run.options.init_share) for name, value in state.average.items()}
+        return {name: value.cpu() for name, value in state.average.items()}
+    return {name: value.cpu().lerp(run.weights[name].cpu(), run.options.init_share) for name, value in state.average.items()}
