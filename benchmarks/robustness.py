@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from bidsseg.evaluation import patients
 from bidsseg.evaluation.scores import compare, reference_codes
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import Image, load
@@ -76,18 +77,9 @@ def find(image: Image, model: Model) -> Segmentation:
 
 
 def between_contrasts(data: Path, model: Model) -> Iterator[str]:
-    """Difference of each lobe's volume between the contrasts of one session, in % of their mean."""
-    for session in sorted((data / "ms-clinical-bids").glob("sub-*/ses-*/anat")):
-        found = {}
-        for contrast in CONTRASTS:
-            for path in session.glob(f"*_{contrast}.nii.gz"):
-                rows = find(load(path), model).volumes("lobes")
-                found[contrast] = {row.label.name: row.volume_mm3 for row in rows}
-        for other in CONTRASTS[:2]:
-            pairs = [(a, found[other][name]) for name, a in found["FLAIR"].items() if a + found[other][name] > 0]
-            apart = [100 * abs(a - b) / ((a + b) / 2) for a, b in pairs]
-            name = session.parent.parent.name + " " + session.parent.name
-            yield f"{name}  FLAIR against {other}: median {np.median(apart):.1f} %, largest {max(apart):.1f} %"
+    """Difference of each lobe's volume between the contrasts of one session, in % of their mean; with N4."""
+    measured = patients.measure(data, model, PredictOptions("cpu"), lambda _: None, folders=("ms-clinical-bids",))
+    yield from (score.line for score in measured.contrasts)
 
 
 def heads(data: Path, contrast: str) -> list[Path]:

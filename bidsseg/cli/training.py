@@ -22,8 +22,21 @@ from bidsseg.cli.options import (
     fail,
     model_named,
 )
+from bidsseg.cli.patient_scores import evaluate_patients
 from bidsseg.errors import UserError
 from bidsseg.files import table, whole, write_text
+from bidsseg.network.card import (
+    ACCURACY_MARKS,
+    DEFAULT_MODEL,
+    QUALITY_MARKS,
+    accuracy_table,
+    add_accuracy,
+    folder_of,
+    quality_table,
+    read_card,
+    set_quality,
+    write_readme,
+)
 from bidsseg.quality.verdicts import tally
 
 
@@ -163,7 +176,14 @@ def pack(data: Path, file: Path) -> None:
     help="Multiply by a smooth gain from corner to corner; 0.25 is +-25 %.",
 )
 @click.option("--bias-correction", is_flag=True, help="Correct the bias field with N4 first.")
-@click.option("--all", "standard", is_flag=True, help="Score every condition of the model card instead.")
+@click.option(
+    "--all", "standard", is_flag=True, help="Score every condition of the model card instead, and --patients as well."
+)
+@click.option(
+    "--patients",
+    is_flag=True,
+    help="Score instead the ventricles of patients against manual masks, and their T1w and T2w against FLAIR; with N4.",
+)
 @click.option(
     "--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="Schemes to score."
 )
@@ -185,25 +205,21 @@ def pack(data: Path, file: Path) -> None:
 def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: Path | None, **chosen: Any) -> None:
     """Score a model on the held-out scans of DATA (never used for training)."""
     of_lesions, lesion_model = chosen.pop("lesions"), chosen.pop("lesion_model")
+    of_patients = chosen.pop("patients")
     if of_lesions:
         evaluate_lesions(data, chosen["model"], lesion_model, chosen["card"], readme)
         return
     from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, write_scores
     from bidsseg.evaluation.scores import evaluate as score
-    from bidsseg.network.card import (
-        ACCURACY_MARKS,
-        DEFAULT_MODEL,
-        accuracy_table,
-        add_accuracy,
-        folder_of,
-        write_readme,
-    )
     from bidsseg.network.inference import PredictOptions
     from bidsseg.train.held_out import validation_cases
 
     corrected = chosen.pop("bias_correction")
     card, model, standard = chosen.pop("card"), chosen.pop("model"), chosen.pop("standard")
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"), mirror=chosen.pop("mirror"))
+    if of_patients and not standard:
+        evaluate_patients(data, model, options, card, readme)
+        return
     found: dict[str, list[Any]] = {}
     for condition in STANDARD_CONDITIONS if standard else (Condition(**chosen),):
         cases = validation_cases(data)
@@ -217,6 +233,8 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
                 write_readme(readme, accuracy_table(measured), ACCURACY_MARKS)
     if output:
         write_scores(output, found)
+    if standard:
+        evaluate_patients(data, model, options, card, readme)
 
 
 def _print_scores(title: str, scores: list[Any]) -> None:
@@ -276,15 +294,6 @@ def calibrate(
     from bidsseg.evaluation import clinical as real
     from bidsseg.evaluation.calibration import calibrate as fit
     from bidsseg.evaluation.damage_study import Means, read_trials, run_study
-    from bidsseg.network.card import (
-        DEFAULT_MODEL,
-        QUALITY_MARKS,
-        folder_of,
-        quality_table,
-        read_card,
-        set_quality,
-        write_readme,
-    )
 
     model = chosen["model"] or DEFAULT_MODEL
     sha256 = model_named(model).card.sha256

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.evaluation.damage_study import Means, dice_by_label, in_parallel
+from bidsseg.evaluation.damage_study import Means, in_parallel
+from bidsseg.evaluation.patients import Group, agreement, groups, scan_name, ventricle_dice
 from bidsseg.imaging.image import load
-from bidsseg.labels import Codes
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess
@@ -27,11 +27,9 @@ from bidsseg.quality.evidence import Evidence, evidence_from
 from bidsseg.quality.expectation import Calibration
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.pipeline import answer, native, prepare
+from bidsseg.segmentation.result import Segmentation
 
 FOLDERS = ("ms-clinical-lesions", "ms-clinical-bids", "ms-lesions-mni", "whole-head-t1")
-VENTRICLES = (4, 5, 14, 15, 43, 44)
-Group = tuple[Path, ...]
-"Scans of one session, which may lie on one grid."
 
 
 @dataclass(frozen=True)
@@ -48,21 +46,13 @@ class ClinicalScan:
     "Mean Dice of regions with the other contrasts on the same grid."
 
 
-def groups(data: Path) -> list[Group]:
-    """The clinical scans of DATA by session; masks and label maps are none."""
-    found: dict[tuple[str, str], list[Path]] = {}
-    for folder in FOLDERS:
-        for path in sorted((data / folder).rglob("*.nii.gz")):
-            if "derivatives" not in path.parts and not path.name.endswith("_mask.nii.gz"):
-                found.setdefault((str(path.parent), path.name.split("_")[0]), []).append(path)
-    return [tuple(paths) for paths in found.values()]
-
-
 def run_clinical(means: Means, path: Path, workers: int, report: Callable[[str], None]) -> list[ClinicalScan]:
     """All clinical scans, those already in the file included; ``report`` is called with the name of each new one."""
     done = [scan for scan in read_clinical(path) if scan.weights_sha256 == means.sha256]
     known = {scan.name for scan in done}
-    left = [group for group in groups(means.data) if not {scan_name(one, means.data) for one in group} <= known]
+    left = [
+        group for group in groups(means.data, FOLDERS) if not {scan_name(one, means.data) for one in group} <= known
+    ]
     for scans in in_parallel(partial(run_group, means), left, workers):
         with path.open("a", encoding="utf-8") as handle:
             handle.writelines(json.dumps(asdict(scan)) + "\n" for scan in scans)
@@ -72,44 +62,29 @@ def run_clinical(means: Means, path: Path, workers: int, report: Callable[[str],
     return sorted(done, key=lambda scan: scan.name)
 
 
-def scan_name(path: Path, data: Path) -> str:
-    """For instance ``ms-clinical-bids/sub-01_ses-1_FLAIR``."""
-    return f"{path.relative_to(data).parts[0]}/{path.name.split('.')[0]}"
-
-
 def run_group(means: Means, group: Group) -> list[ClinicalScan]:
     """Label the scans of one session as ``bidsseg participant`` does."""
     model, options = load_model(means.model), PredictOptions(means.device, 1)
-    found: list[tuple[str, Evidence, FieldOfView, Codes, float | None]] = []
+    found: list[tuple[str, Evidence, FieldOfView, Segmentation, float | None]] = []
     for path in group:
         image = load(path)
         given = answer(prepare(image, True, 1), model, options)
-        codes = native(given, False).labels("regions")
-        of_ventricles = _ventricle_dice(means.data, path, codes)
+        labelled = native(given, False)
+        of_ventricles = ventricle_dice(means.data, path, labelled.labels("regions"))
         found.append(
-            (scan_name(path, means.data), examine(given, model, options), field_of_view(image), codes, of_ventricles)
+            (scan_name(path, means.data), examine(given, model, options), field_of_view(image), labelled, of_ventricles)
         )
     return [
-        ClinicalScan(name, means.sha256, evidence, view, dice, _agreement(codes, [other[3] for other in found]))
-        for name, evidence, view, codes, dice in found
+        ClinicalScan(name, means.sha256, evidence, view, dice, _agreement(labelled, [other[3] for other in found]))
+        for name, evidence, view, labelled, dice in found
     ]
 
 
-def _ventricle_dice(data: Path, path: Path, codes: Codes) -> float | None:
-    subject = path.name.split("_")[0]
-    folder = data / path.relative_to(data).parts[0] / "derivatives" / "manual" / subject / "anat"
-    mask = folder / f"{subject}_label-ventricle_mask.nii.gz"
-    if not mask.exists():
-        return None
-    manual, ours = load(mask).data > 0.5, np.isin(codes, VENTRICLES)
-    return round(2 * float((manual & ours).sum()) / float(manual.sum() + ours.sum()), 4)
-
-
-def _agreement(codes: Codes, all_codes: Sequence[Codes]) -> float | None:
-    others = [other for other in all_codes if other is not codes and other.shape == codes.shape]
-    if not others:
-        return None
-    return round(float(np.mean([list(dice_by_label(other, codes).values()) for other in others])), 4)
+def _agreement(found: Segmentation, all_found: Sequence[Segmentation]) -> float | None:
+    """Mean over the other contrasts on the same grid."""
+    values = [agreement(other, found) for other in all_found if other is not found]
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 4) if known else None
 
 
 def read_clinical(path: Path) -> Iterator[ClinicalScan]:

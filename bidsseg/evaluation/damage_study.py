@@ -17,10 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bidsseg.evaluation.damage import DAMAGES, NONE, Damage, damage
-from bidsseg.evaluation.scores import AXES, majority, reference_codes, simulate
+from bidsseg.evaluation.scores import AXES, dice_by_label, majority, reference_codes, simulate
 from bidsseg.evaluation.views import Axis, Contrast, View, shown
-from bidsseg.imaging.arrays import overlap
-from bidsseg.labels import FIRST_LOBAR_CODE, Codes
+from bidsseg.labels import FIRST_LOBAR_CODE
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.coverage import FieldOfView, field_of_view
@@ -176,10 +175,3 @@ def run_trial(means: Means, tried: tuple[View, Damage]) -> Trial:
             for scheme, rows in dice.items()
         }
     return Trial(view, how, means.sha256, dice, examine(found, model, options), field_of_view(image))
-
-
-def dice_by_label(reference: Codes, found: Codes) -> dict[int, float]:
-    """Dice of every label that the reference has."""
-    a, b, both = overlap(reference, found)
-    present = [int(code) for code in np.flatnonzero(a) if code]
-    return {code: round(2 * int(both[code]) / int(a[code] + b[code]), 4) for code in present}

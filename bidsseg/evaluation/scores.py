@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.imaging.arrays import Floats, along, box_around, resampling_matrix
+from bidsseg.imaging.arrays import Floats, along, box_around, overlap, resampling_matrix
 from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUE, Codes, Scheme, encode, grey_of_lobe, label_table
 from bidsseg.network.inference import PredictOptions
@@ -177,6 +177,13 @@ def compare(reference: Codes, found: Codes, image: Image, scheme: Scheme) -> lis
         name = names.get(index, str(index))
         scores.append(Score("", "", index, name, dice, hd95, float(a.sum()) * voxel, float(b.sum()) * voxel))
     return scores
+
+
+def dice_by_label(reference: Codes, found: Codes) -> dict[int, float]:
+    """Dice of every label that the reference has."""
+    a, b, both = overlap(reference, found)
+    present = [int(code) for code in np.flatnonzero(a) if code]
+    return {code: round(2 * int(both[code]) / int(a[code] + b[code]), 4) for code in present}
 
 
 def hausdorff95_mm(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_mm: NDArray[np.float64]) -> float:

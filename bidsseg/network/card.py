@@ -137,6 +137,35 @@ def quality_table(card: ModelCard) -> str:
     return "\n".join(lines)
 
 
+PATIENTS = "patients"
+"What ``about`` has of them; written by ``brainseg-cli evaluate --patients --card``."
+PATIENTS_MARKS = ("<!-- patients -->", "<!-- /patients -->")
+
+
+def patients_table(measured: dict[str, Any]) -> str:
+    """Ventricles of patients against manual masks, and contrasts against FLAIR, as two Markdown tables."""
+    lines = (
+        ["| patients | Dice of ventricles in FLAIR | mean |", "| --- | --- | --- |"] if measured["ventricles"] else []
+    )
+    for kind, dice in measured["ventricles"].items():
+        each = ", ".join(f"{name} {value:.3f}" for name, value in dice.items() if name != "mean")
+        lines.append(f"| {kind} | {each} | {dice['mean']:.3f} |")
+    sessions = measured["contrasts"]
+    contrasts = list(dict.fromkeys(name for scores in sessions.values() for name in scores))
+    if sessions:
+        head = " | ".join(f"{name} against FLAIR" for name in contrasts)
+        lines += ["", f"| session | {head} |", "| --- |" + " --- |" * len(contrasts)]
+    for session, scores in sessions.items():
+        cells = [_apart(scores[name]) if name in scores else "" for name in contrasts]
+        lines.append(f"| {session} | {' | '.join(cells)} |")
+    return "\n".join(lines).strip()
+
+
+def _apart(score: dict[str, Any]) -> str:
+    dice = "" if score["regions_dice"] is None else f" ({score['regions_dice']:.3f})"
+    return f"{score['median_percent']:.1f} %{dice}"
+
+
 def write_readme(path: Path, content: str, marks: tuple[str, str]) -> None:
     """Put a table between the marks of a Markdown file; raises ``FileError`` where there are none."""
     text = path.read_text(encoding="utf-8")
