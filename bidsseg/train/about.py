@@ -21,8 +21,20 @@ ABOUT = {
             "content": "consensus masks of 28 patients in MNI152 space",
             "licence": "CC BY 4.0",
         },
+        {
+            "name": "Clinical scans of MS patients, Tabriz cohort (Bashiri et al.), 6 of the 9 patients",
+            "content": "2D FLAIR, of three patients also T1w and T2w, with manual masks of lesions and ventricles; the "
+            "other labels are those of earlier weights",
+            "licence": "MIT",
+        },
+        {
+            "name": "Whole-head T1w (brainchop)",
+            "content": "one scan of 1 mm, with labels of earlier weights",
+            "licence": "MIT",
+        },
     ],
-    "held_out": "MICCAI 2012 subjects 1015, 1017 and 1036 were never trained on; the accuracy is measured on them.",
+    "held_out": "MICCAI 2012 subjects 1015, 1017 and 1036 and patients sub-02, sub-05 and sub-07 of the Tabriz cohort "
+    "were never trained on; the accuracy is measured on them.",
     "known_failures": [
         "Whole-head scans: temporal poles and the lowest slices of the cerebellum end raggedly, by a few millimetres "
         "too much or too little.",
@@ -30,8 +42,8 @@ ABOUT = {
         "white matter in T1w contrast alone, and misses some.",
         "A single slice is labelled far less well than a stack.",
         "White matter under large loads of dark lesions: about 3 % of the regions' Dice is lost.",
-        "Volumes of lobes differ between the contrasts of one day: by 1.5 to 4 % (median) from FLAIR to T1w and T2w, "
-        "by up to 21 % in the smallest lobes; cortex is thicker in FLAIR than in T1w, and thinnest in T2w.",
+        "Volumes of lobes differ between the contrasts of one day: by 1 to 7 % (median) from FLAIR to T1w and T2w, by up "
+        "to 30 % in the smallest lobes; cortex is thicker in FLAIR than in T1w, and thinnest in T2w.",
         "What lies around the brain still counts a little: a scan stripped by its own mask, or with another brightness "
         "of its scalp, gets another region in 1 to 4 % of the brain's voxels, in slices of 7 mm in more.",
         "FLAIR: gyri that a thick slice cuts at its edge are frayed at the vertex and beside the falx, and the white "
