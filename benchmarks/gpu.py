@@ -33,6 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import nibabel as nib
 import numpy as np
@@ -65,13 +66,13 @@ class Scale:
     """How large everything is that is measured."""
 
     batches: tuple[int, ...] = (1, 2, 4, 8)
-    compiler: str = "inductor"
     seconds: float = 4.0
     "Of training steps, for each way of training."
     scans: int = 40
     processes: int = 4
     workers: int = 4
     "Processes that draw samples beside the one that learns."
+    numbers_of_workers: tuple[int, ...] = (0, 1, 2, 4)
     agreeing_samples: int = 6
     budget_s: float = 120.0
     "No part begins later than this."
@@ -84,11 +85,11 @@ class Scale:
 
 TINY = Scale(
     batches=(1, 2),
-    compiler="",  # to start a compiler takes longer than all the rest
     seconds=0.1,
     scans=2,
     processes=1,
     workers=1,
+    numbers_of_workers=(0, 1),
     agreeing_samples=2,
     budget_s=600.0,
     head_mm=64,
@@ -115,9 +116,8 @@ class Measurement:
         self.clinical = [p.image(suffix) for p in patients for suffix in p.scans] or [self.head]
 
     def run(self, batch: int = 1, **options: Any) -> Run:
-        chosen = replace(
-            self.scale.options, hours=1e3, batch=batch, workers=self.scale.workers, warmup_steps=1, **options
-        )
+        usual = {"hours": 1e3, "batch": batch, "workers": self.scale.workers, "warmup_steps": 1}
+        chosen = replace(self.scale.options, **(usual | options))
         return Run(
             self.subjects,
             self.known.lesions,
@@ -161,16 +161,10 @@ def training(at: Measurement) -> Iterator[Row]:
     """Steps and samples a second, made and learned from, by size of the batch and by ways to run the network."""
     ways: list[dict[str, Any]] = [{"batch": batch} for batch in at.scale.batches]
     largest = at.scale.batches[-1]
-    ways += [{"batch": largest, "reproducible": False}, {"batch": largest, "channels_last": True}]
+    ways += [{"batch": largest, "alike": largest // 2, "workers": workers} for workers in at.scale.numbers_of_workers]
     for way in ways:
         yield f"training, {named(way)}", speed(at, **way)
     yield "samples made alone", samples_alone(at)
-
-
-def compiled_training(at: Measurement) -> Iterator[Row]:
-    """The same with the network compiled, which takes long at first."""
-    way = {"batch": at.scale.batches[-1], "compiler": at.scale.compiler}
-    yield f"training, {named(way)}", speed(at, warm_up=6, **way)
 
 
 def named(way: dict[str, Any]) -> str:
@@ -181,7 +175,7 @@ def speed(at: Measurement, warm_up: int = 2, **way: Any) -> str:
     """Steps a second after some to warm up, from drawing samples to the weights' update."""
     run = at.run(**way)
     options = run.options
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = options.reproducible, not options.reproducible
+    torch.backends.cudnn.deterministic = True
     state = start_or_resume(run)
     drawn = lesson_batches(run, shared_progress(0.5), 0)
     forget_memory(at.device)
@@ -238,6 +232,7 @@ def reproducibility(at: Measurement) -> Iterator[Row]:
 
 def waits(at: Measurement, run: Run) -> str:
     """The first thing in a step that waits, if any."""
+    run = replace(run, options=replace(run.options, workers=0))  # to let go of another process's memory waits, too
     state, drawn = start_or_resume(run), lesson_batches(run, shared_progress(0.5), 0)
     train_step(state, next(drawn), run.options, 0.5)
     torch.cuda.set_sync_debug_mode("error")
@@ -254,13 +249,13 @@ def waits(at: Measurement, run: Run) -> str:
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Float32 in the network, without the shortcut of tf32."""
-    usual, tf32 = inference.autocast, torch.backends.cudnn.allow_tf32
-    inference.autocast = lambda device: torch.autocast(device.type, torch.bfloat16, enabled=False)
+    tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
-        yield
+        with patch.object(inference, "autocast", lambda device: torch.autocast(device.type, enabled=False)):
+            yield
     finally:
-        inference.autocast, torch.backends.cudnn.allow_tf32 = usual, tf32
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def agreement_of_labels(at: Measurement) -> Iterator[Row]:
@@ -407,7 +402,6 @@ PARTS: tuple[Callable[[Measurement], Iterator[Row]], ...] = (
     memory_ladder,
     stages_of_predict,
     many_scans,
-    compiled_training,
 )
 
 

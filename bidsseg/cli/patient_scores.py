@@ -1,13 +1,16 @@
-"""What ``brainseg-cli evaluate --patients`` does. Heavy imports stay inside."""
+"""What ``brainseg-cli evaluate --patients`` does. For import by that command alone, since it imports what is heavy."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from bidsseg.cli.options import model_named
+from bidsseg.evaluation.patients import PatientScores, measure, measured_as_json
 from bidsseg.network.card import (
     DEFAULT_MODEL,
     PATIENTS,
@@ -17,16 +20,11 @@ from bidsseg.network.card import (
     set_about,
     write_readme,
 )
-
-if TYPE_CHECKING:
-    from bidsseg.evaluation.patients import PatientScores
-    from bidsseg.network.inference import PredictOptions
+from bidsseg.network.inference import PredictOptions
 
 
 def evaluate_patients(data: Path, model: str | None, options: PredictOptions, card: bool, readme: Path | None) -> None:
     """Print the measures on patients; write them into card and readme, which tell of them without ``--mirror``."""
-    from bidsseg.evaluation.patients import measure, measured_as_json
-
     scores = measure(data, model_named(model), options, lambda line: click.echo(line, err=True))
     measured = measured_as_json(scores)
     if not scores.ventricles and not scores.contrasts:
@@ -42,9 +40,6 @@ def evaluate_patients(data: Path, model: str | None, options: PredictOptions, ca
 
 
 def _print_scores(scores: PatientScores, measured: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     ventricles = Table("patients", "name", "Dice", title="All ventricles in FLAIR against manual masks")
     for kind, dice in measured["ventricles"].items():
         for name, value in dice.items():

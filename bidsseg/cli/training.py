@@ -22,21 +22,8 @@ from bidsseg.cli.options import (
     fail,
     model_named,
 )
-from bidsseg.cli.patient_scores import evaluate_patients
 from bidsseg.errors import UserError
 from bidsseg.files import table, whole, write_text
-from bidsseg.network.card import (
-    ACCURACY_MARKS,
-    DEFAULT_MODEL,
-    QUALITY_MARKS,
-    accuracy_table,
-    add_accuracy,
-    folder_of,
-    quality_table,
-    read_card,
-    set_quality,
-    write_readme,
-)
 from bidsseg.quality.verdicts import tally
 
 
@@ -80,15 +67,14 @@ from bidsseg.quality.verdicts import tally
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; samples are made there, too."
 )
 @click.option(
-    "--reproducible/--fastest",
-    default=True,
-    help="Make runs with one seed equal on one kind of GPU, or choose the fastest algorithms.",
+    "--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that draw samples ahead."
 )
 @click.option(
-    "--channels-last", is_flag=True, help="Use the channels-last memory layout, which may be faster on a GPU."
-)
-@click.option(
-    "--compiler", default="", help="Compile the network with this torch backend, for instance inductor; slow at first."
+    "--alike",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Samples of one shape in a batch, which a GPU takes together.",
 )
 def train(
     data: Path, out: Path, hours: float, init: str | None, picture_minutes: float, device: str, **chosen: Any
@@ -209,8 +195,17 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     if of_lesions:
         evaluate_lesions(data, chosen["model"], lesion_model, chosen["card"], readme)
         return
+    from bidsseg.cli.patient_scores import evaluate_patients
     from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, write_scores
     from bidsseg.evaluation.scores import evaluate as score
+    from bidsseg.network.card import (
+        ACCURACY_MARKS,
+        DEFAULT_MODEL,
+        accuracy_table,
+        add_accuracy,
+        folder_of,
+        write_readme,
+    )
     from bidsseg.network.inference import PredictOptions
     from bidsseg.train.held_out import validation_cases
 
@@ -289,11 +284,18 @@ def calibrate(
     Prints how well the expected Dice and the verdict do on scans, and on kinds of damage, that were left out of the
     fit; then the verdicts on the clinical scans of DATA.
     """
-    from dataclasses import replace
-
     from bidsseg.evaluation import clinical as real
     from bidsseg.evaluation.calibration import calibrate as fit
     from bidsseg.evaluation.damage_study import Means, read_trials, run_study
+    from bidsseg.network.card import (
+        DEFAULT_MODEL,
+        QUALITY_MARKS,
+        folder_of,
+        quality_table,
+        read_card,
+        set_quality,
+        write_readme,
+    )
 
     model = chosen["model"] or DEFAULT_MODEL
     sha256 = model_named(model).card.sha256

@@ -42,8 +42,8 @@ ABOUT = {
         "white matter in T1w contrast alone, and misses some.",
         "A single slice is labelled far less well than a stack.",
         "White matter under large loads of dark lesions: about 3 % of the regions' Dice is lost.",
-        "Volumes of lobes differ between the contrasts of one day: by 1 to 7 % (median) from FLAIR to T1w and T2w, by up "
-        "to 30 % in the smallest lobes; cortex is thicker in FLAIR than in T1w, and thinnest in T2w.",
+        "Volumes of lobes differ between the contrasts of one day: by 1 to 7 % (median) from FLAIR to T1w and T2w, by "
+        "up to 30 % in the smallest lobes; cortex is thicker in FLAIR than in T1w, and thinnest in T2w.",
         "What lies around the brain still counts a little: a scan stripped by its own mask, or with another brightness "
         "of its scalp, gets another region in 1 to 4 % of the brain's voxels, in slices of 7 mm in more.",
         "FLAIR: gyri that a thick slice cuts at its edge are frayed at the vertex and beside the falx, and the white "

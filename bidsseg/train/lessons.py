@@ -128,9 +128,9 @@ def batches(drawn: Iterator[Lesson], size: int, alike: int) -> Iterator[list[Les
             batch = []
 
 
-def in_groups(batch: Sequence[Lesson], most: int) -> list[list[Lesson]]:
-    """Lessons that can go through the body together, so many at most; shapes in the order in which they come first."""
+def in_groups(batch: Sequence[Lesson]) -> list[list[Lesson]]:
+    """Lessons of one shape, which go through the network together; shapes in the order in which they come first."""
     by_shape: dict[torch.Size, list[Lesson]] = {}
     for lesson in batch:
         by_shape.setdefault(lesson.image.shape, []).append(lesson)
-    return [group[n : n + most] for group in by_shape.values() for n in range(0, len(group), most)]
+    return list(by_shape.values())

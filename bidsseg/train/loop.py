@@ -39,10 +39,6 @@ from bidsseg.train.synthesis import Material, SynthesisSettings
 
 logger = logging.getLogger(__name__)
 
-BodyFeatures = tuple[Tensor, tuple[Tensor, ...]]
-Body = Callable[[Tensor], BodyFeatures]
-COMPILED_TOGETHER = 2
-"Samples of one pass through a compiled body: compiled once, for one number."
 GPU_LOG_STEPS = 10
 "A GPU's losses are read once in so many steps, because the host waits for them."
 
@@ -54,8 +50,6 @@ class State:
     net: UNet
     average: dict[str, Tensor]
     optimisers: tuple[torch.optim.Optimizer, ...]
-    body: Body
-    "The network's body as it is run, perhaps compiled; not in the checkpoint."
     step: int = 0
     seconds: float = 0.0
 
@@ -68,23 +62,9 @@ def new_state(
     net = UNet(config)
     if weights is not None:
         net.load_state_dict(weights)
-    net.to(device, memory_format=torch.channels_last_3d if options.channels_last else torch.preserve_format)  # type: ignore[call-overload]
+    net.to(device)
     average = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    return State(net, average, optimisers_for(net, options), net.body)
-
-
-def compiled(body: Body, backend: str, shape: tuple[int, int, int]) -> Body:
-    """A body that torch compiles for pairs of whole samples, and runs as it is for anything else.
-
-    Slabs come in a score of shapes, each of which would take longer to compile than it then saves.
-    """
-    fast, pair = torch.compile(body, backend=backend, dynamic=False), (COMPILED_TOGETHER, 1, *shape)
-
-    def run(volumes: Tensor) -> BodyFeatures:
-        result: BodyFeatures = (fast if volumes.shape == pair else body)(volumes)
-        return result
-
-    return run
+    return State(net, average, optimisers_for(net, options))
 
 
 def optimisers_for(net: UNet, options: TrainOptions) -> tuple[torch.optim.Optimizer, ...]:
@@ -159,8 +139,6 @@ class Run:
 def start_or_resume(run: Run) -> State:
     """The state of the output folder's checkpoint, or a new one."""
     state = new_state(run.config, run.options, run.weights, run.device)
-    if run.options.compiler:
-        state.body = compiled(state.net.body, run.options.compiler, run.recipe.shape)
     checkpoint = run.out / "checkpoint.safetensors"
     if checkpoint.exists():
         restore_state(state, checkpoint)
@@ -185,7 +163,7 @@ def train(
     """
     options = run.options
     torch.set_num_threads(options.threads)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = options.reproducible, not options.reproducible
+    torch.backends.cudnn.deterministic = True
     run.out.mkdir(parents=True, exist_ok=True)
     state = start_or_resume(run)
     progress = shared_progress(share_done(state, options))
@@ -224,14 +202,7 @@ def train_step(state: State, batch: Sequence[Lesson], options: TrainOptions, pro
     Nothing here waits for the device.
     """
     set_learning_rates(state, options, progress)
-    try:
-        parts = set_gradients(state, batch, options, progress)
-    except Exception as error:  # compilers raise many kinds, on the way forward or back
-        if state.body == state.net.body:
-            raise
-        logger.warning("cannot compile the network, going on without: %s", str(error).split("\n", 1)[0])
-        state.body = state.net.body
-        parts = set_gradients(state, batch, options, progress)
+    parts = set_gradients(state, batch, options, progress)
     update(state, options)
     return parts
 
@@ -243,10 +214,10 @@ def set_gradients(state: State, batch: Sequence[Lesson], options: TrainOptions, 
     class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent).to(device, non_blocking=True)
     state.net.zero_grad(set_to_none=True)
     found: list[dict[str, Tensor]] = []
-    for group in in_groups(batch, COMPILED_TOGETHER if options.compiler else len(batch)):
+    for group in in_groups(batch):
         images = torch.stack([lesson.image.float() for lesson in group])[:, None]  # (B, 1, I, J, K)
         with torch.autocast(device.type, torch.bfloat16):
-            features = features_of(*state.body(images))
+            features = features_of(*state.net.body(images))
             parts = losses(state.net, features, [lesson.targets for lesson in group], class_weight)
         total = torch.stack(list(parts.values())).sum() / len(batch)
         total.backward()  # type: ignore[no-untyped-call]
@@ -300,4 +271,6 @@ def final_weights(run: Run, state: State) -> dict[str, Tensor]:
     """The averaged weights, mixed with those the run started from as far as ``init_share`` says."""
     if run.weights is None:
         return {name: value.cpu() for name, value in state.average.items()}
-    return {name: value.cpu().lerp(run.weights[name].cpu(), run.options.init_share) for name, value in state.average.items()}
+    return {
+        name: value.cpu().lerp(run.weights[name].cpu(), run.options.init_share) for name, value in state.average.items()
+    }

@@ -91,13 +91,14 @@ def losses(net: UNet, features: Features, targets: Sequence[Targets], class_weig
     tissue, side, parcel = (
         torch.stack([getattr(t, name) for t in targets], 1) for name in ("tissue", "side", "parcel")
     )  # (8, B, N), (8, B, N), (8, B, M)
-    log_p = F.log_softmax(net.tissue_logits(embedded), 1).unflatten(2, (count, -1))  # (8, T, B, N)
+    log_p = F.log_softmax(net.tissue_logits(embedded), 1)
+    log_p = log_p.reshape(*log_p.shape[:2], count, -1)  # (8, T, B, N)
     on_right = net.side_logits(embedded.hidden)[:, 0].reshape(side.shape)
     has_side = ~side.isnan()
     wrong = F.binary_cross_entropy_with_logits(on_right, side.nan_to_num(0), has_side.float(), reduction="none")
     learning = _end_to_end([t.with_parcel for t in targets], tissue.shape[2])
     of_blocks = net.parcel_logits(embedded.hidden[:, learning])  # (P, B * M), which the sub-voxels share
-    log_parcel = F.log_softmax(of_blocks, 0).unflatten(1, (count, -1)).expand(len(parcel), -1, -1, -1)
+    log_parcel = F.log_softmax(of_blocks, 0).reshape(len(of_blocks), count, -1).expand(len(parcel), -1, -1, -1)
     return {
         "tissue": _cross_entropy(log_p, tissue, class_weight),
         "dice": soft_dice_loss(log_p.exp(), tissue),

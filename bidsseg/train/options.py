@@ -43,12 +43,6 @@ class TrainOptions:
     "Samples of a step."
     alike: int = 1
     "Samples of one shape that go through the network together; a part of the batch that it is a multiple of."
-    channels_last: bool = False
-    "Keep the channels of a voxel together in memory."
-    compiler: str = ""
-    "Torch's backend to compile the network's body with, such as inductor; none if empty."
-    reproducible: bool = True
-    "Have cuDNN take only algorithms that give the same result at every run, and not try which is fastest."
     checkpoint_s: float = 240.0
     seed: int = 1
     workers: int = 1
