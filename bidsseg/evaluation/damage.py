@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -18,7 +19,9 @@ SEED = 7
 CONTROL_POINTS = (4, 4, 4)
 "Control points of the bias field."
 LINES_AT_REST = 0.08
-"Share of the middle of k-space during which the head is still, so that ghosts appear but the head stays in place."
+"Share of the middle of k-space during which the head is still, so that ghosts appear and one head is seen among them."
+EDGES_CYCLES = 0.25
+"Spatial frequency, in cycles per voxel, up to which edges are told from noise."
 MOVEMENTS = 6
 "Moments at which the head moves."
 
@@ -70,7 +73,9 @@ def add_noise(data: Floats, strength: float, rng: Generator) -> Floats:
 def add_motion(data: Floats, strength: float, rng: Generator) -> Floats:
     """A head that moves between the lines of k-space: ghosts along the second axis.
 
-    ``strength`` is the standard deviation of its positions, in voxels, along the first two axes.
+    ``strength`` is the standard deviation of its positions, in voxels, along the first two axes. The picture is put
+    back to where its edges lie in the mean: that the head is seen elsewhere is no fault of its labels, and no single
+    scan could show it.
     """
     k_space = np.fft.fft2(data, axes=(0, 1))
     n_read, n_phase = data.shape[:2]
@@ -81,9 +86,22 @@ def add_motion(data: Floats, strength: float, rng: Generator) -> Floats:
     position[middle] = 0
     shift = np.zeros((n_phase, 2))
     shift[order] = position
+    shift -= _mean_place_of_edges(k_space, shift)
     turns = np.fft.fftfreq(n_read)[:, None] * shift[:, 0] + np.fft.fftfreq(n_phase) * shift[:, 1]
     ghosted: Floats = np.abs(np.fft.ifft2(k_space * np.exp(-2j * np.pi * turns)[..., None], axes=(0, 1)))
     return ghosted.astype(np.float32)
+
+
+def _mean_place_of_edges(k_space: NDArray[np.complexfloating[Any, Any]], shift: NDArray[np.float64]) -> Floats:
+    """Where edges across each of the first two axes lie, when line n of k-space (I, J, K) shows the head at shift[n].
+
+    The shift by which the picture differs least, in squares of its gradient, from the head at rest.
+    """
+    read, phase = np.fft.fftfreq(k_space.shape[0])[:, None], np.fft.fftfreq(k_space.shape[1])[None]
+    power = (np.abs(k_space) ** 2).sum(2) * (np.hypot(read, phase) < EDGES_CYCLES)  # (I, J)
+    weights = np.stack([(power * frequency**2).sum(0) for frequency in (read, phase)], 1)  # (J, 2)
+    place: Floats = (weights * shift).sum(0) / np.maximum(weights.sum(0), np.finfo(np.float64).tiny)
+    return place
 
 
 def add_bias(data: Floats, strength: float, rng: Generator) -> Floats:

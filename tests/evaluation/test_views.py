@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bidsseg.evaluation.damage import DAMAGES, KINDS, NONE, Damage, damage
+from bidsseg.evaluation.damage import DAMAGES, KINDS, NONE, Damage, _mean_place_of_edges, add_motion, damage
 from bidsseg.evaluation.views import View, with_lesions
 from bidsseg.imaging.image import at_1mm
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
@@ -79,3 +79,21 @@ def test_a_cut_takes_its_share_and_moves_the_origin() -> None:
     assert found.image.data.shape == (24, 24, 16)  # four of sixteen, and the four below them
     np.testing.assert_allclose(found.image.affine[:3, 3], (0, 0, 8))
     assert set(KINDS) >= {how.kind for how in DAMAGES}
+
+
+@pytest.mark.parametrize("place", [(0.0, 0.0), (3.0, -2.0)])
+def test_edges_lie_where_every_line_shows_them(place: tuple[float, float]) -> None:
+    k_space = np.fft.fft2(case().image.data, axes=(0, 1))
+    found = _mean_place_of_edges(k_space, np.tile(place, (24, 1)))
+    np.testing.assert_allclose(found, place, atol=1e-9)
+
+
+def test_a_moved_head_stays_where_it_was_in_the_mean() -> None:
+    """Of many movements the middle of what is bright is shifted to no side by more than they jitter it."""
+    middles = []
+    for seed in range(12):
+        seen = add_motion(case().image.data, 3.0, np.random.default_rng(seed))
+        edges = np.abs(np.diff(seen, axis=0)).sum((1, 2))  # of the cube: between 3 and 4, between 19 and 20
+        middles.append((edges * np.arange(23)).sum() / edges.sum() - 11)
+    assert abs(np.mean(middles)) < 0.5
+    assert np.abs(middles).max() < 1.5
