@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from bidsseg.evaluation import patients
 from bidsseg.evaluation.scores import compare, reference_codes
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import Image, load
@@ -60,7 +59,7 @@ MARKER_SHARE = 0.03
 "Share of the field of view that a bright marker fills."
 NECK_MM = 100
 "How much of the head and neck around a brain is in view, as far as the head's map goes."
-TILTS = ((0, 0), (0, 20), (0, 45), (1, 45), (2, 45))
+TILTS = ((0, 0), (0, 17), (0, 20), (0, 45), (1, 45), (2, 45))
 "Axes (sagittal, coronal, axial ones) and degrees by which slices are tilted."
 THICKNESSES = (1, 5)
 "Of tilted slices, mm."
@@ -74,12 +73,6 @@ VENTRICLES = [TISSUE["lateral-ventricle"], TISSUE["inferior-lateral-ventricle"]]
 
 def find(image: Image, model: Model) -> Segmentation:
     return segment(image, model, PredictOptions("cpu"))
-
-
-def between_contrasts(data: Path, model: Model) -> Iterator[str]:
-    """Difference of each lobe's volume between the contrasts of one session, in % of their mean; with N4."""
-    measured = patients.measure(data, model, PredictOptions("cpu"), lambda _: None, folders=("ms-clinical-bids",))
-    yield from (score.line for score in measured.contrasts)
 
 
 def heads(data: Path, contrast: str) -> list[Path]:
@@ -274,7 +267,6 @@ def main() -> None:
     tables = (
         ("Regions of real heads when the scalp changes", whatever_the_scalp),
         ("Grey over white matter of each lobe in real heads (! outside the range of manual labels)", grey_and_white),
-        ("Lobe volumes of one patient on one day", between_contrasts),
         ("Regions before and after painting lesions", under_lesions),
         ("Regions of held-out brains in other heads", in_other_heads),
         ("Volumes of rendered heads (these maps were trained on)", on_rendered_heads),

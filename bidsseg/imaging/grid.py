@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 SAME_SPACING = 2e-3
 "Spacings this close to 1 mm count as 1 mm: over 256 voxels that is a quarter of a voxel at the edge."
 
-TURNED_DEG = 25.0
+TURNED_DEG = 18.0
 """Angle between the scan's axes and those of the world from which a grid along the latter is used.
 
-Regions gain from some 10 degrees on, but little: at 20 degrees 0.03 of agreement with the straight scan and 0.004 of
-Dice with manual labels at 1 mm, while a turned scan takes twice the time. Slices along the anatomy, as most clinical
-ones are, are tilted by up to 22 degrees."""
+From here on the regions of a tilted scan of 1 mm would agree with those of the straight scan by less than 0.92. A scan
+that is turned takes up to twice the time; slices along the anatomy, as most clinical ones are, are tilted by up to 22
+degrees, most by less than this."""
 THIN_MM = 20
 "A thinner slab keeps its axes: a leaf that lies askew in the upright grid shows the network too little of any plane."
 LARGEST_TURNED = 64_000_000
