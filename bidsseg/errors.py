@@ -46,7 +46,7 @@ class Advice(NamedTuple):
 
 
 AMID_OTHERS = Advice("run fewer scans at once: lower --nprocs or --mem-gb", "see the traceback in the log")
-ALONE = Advice("end other programs, or use a machine with more", "this is a defect, please report it")
+ALONE = Advice("close other programs, or use a machine with more memory", "this is a defect, please report it")
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -60,7 +60,7 @@ class ScanSelection:
     @property
     def advice_on_index(self) -> str:
         """What else to do where a scan is not found; an index kept from an earlier run knows no newer files."""
-        return f"; where scans are newer than the index, remove {self.database / INDEX}" if self.database else ""
+        return f"; if scans are newer than the index, remove {self.database / INDEX}" if self.database else ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def find_scans(dataset: Path, selection: ScanSelection) -> Found:
     scans, no_scans = _anatomies(scans, selection)
     no_scans += _overlooked(dataset, selection, layout, ignored)
     scans, duplicates = _without_duplicates(scans)
-    unusable += duplicates + [(folder, "no permission to look into it; ask for access") for folder in closed]
+    unusable += duplicates + [(folder, "no permission to read this folder; ask for access") for folder in closed]
     if not scans and not unusable:
         where = f" in {some_of([f'sub-{label}' for label in selection.participants])}" if selection.participants else ""
         sessions = f", {some_of([f'ses-{label}' for label in selection.sessions])}" if selection.sessions else ""
@@ -137,7 +137,7 @@ def check_dataset(dataset: Path, selection: ScanSelection) -> None:
 
 
 def _check_description(path: Path) -> None:
-    advice = "mend it, or give --skip-bids-validation"
+    advice = "correct it, or give --skip-bids-validation"
     if not path.exists():
         raise InvalidDataset(f"{path}: no such file, so the folder is not a BIDS dataset; {advice}")
     try:
@@ -160,7 +160,7 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f'{path}: not of the form {{"t1w": {{"session": "1"}}}}; check --bids-filter-file')
     for name, value in ((name, value) for wanted in filters.values() for name, value in wanted.items()):
         if not all(map(_is_plain_value, value if isinstance(value, list) else [value])):
-            raise UserError(f"{path}: {name} is no text, whole number or list of these; check --bids-filter-file")
+            raise UserError(f"{path}: {name} is not text, a whole number or a list of these; check --bids-filter-file")
     return {name.lower(): value for name, value in filters.items()}
 
 
@@ -238,8 +238,8 @@ def _anatomies(scans: list[Scan], selection: ScanSelection) -> tuple[list[Scan],
         for scan in scans
         if "part" not in selection.filters.get(scan.suffix.lower(), {})
     }
-    advice = 'no anatomy; to segment it all the same, name its "part" in a --bids-filter-file'
-    no_anatomies = [(scan.path, f"it holds {what}, {advice}") for scan, what in held.items() if what]
+    advice = 'not anatomy; to segment it anyway, give its "part" in a --bids-filter-file'
+    no_anatomies = [(scan.path, f"it contains {what}, {advice}") for scan, what in held.items() if what]
     return [scan for scan in scans if not held.get(scan)], no_anatomies
 
 

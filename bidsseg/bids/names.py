@@ -54,7 +54,7 @@ def parse_scan(path: Path) -> Scan:
         entities.append((key, value))
     keys = [key for key, _ in entities]
     if "sub" not in keys or len(set(keys)) < len(keys):
-        raise ValueError("its name must hold every entity once, and sub-")
+        raise ValueError("its name must contain sub-, and no entity twice")
     return Scan(path, tuple(entities), suffix)
 
 

@@ -50,7 +50,7 @@ def groups_by(dataset: Path, column: str) -> Groups:
     try:
         rows = read_tsv(path)
     except FileNotFoundError:
-        raise FileError(path, "is not there", "--group-by takes its columns") from None
+        raise FileError(path, "no such file", "--group-by needs its columns") from None
     except (OSError, ValueError, csv.Error) as error:
         raise FileError(path, f"not readable as a table ({error})", "save it as tab-separated UTF-8") from error
     columns = [name for name in rows[0] if name] if rows else []

@@ -30,8 +30,8 @@ BIDSIGNORE = (
 )
 README = """Brain regions by bidsseg.
 
-The label images of each scan lie on the scan's own grid (space-orig); the seg-*_dseg.tsv tables name their labels.
-Volumes are in *_volumes.tsv, what may be wrong with a scan in *_qc.json, the methods text in logs/CITATION.md.
+The label images of each scan are on the scan's own grid (space-orig); the seg-*_dseg.tsv tables name their labels.
+Volumes are in *_volumes.tsv, possible problems of a scan in *_qc.json, and the methods text in logs/CITATION.md.
 """
 LABEL_COLUMNS = ("index", "name", "abbreviation", "color", "hemisphere", "mapping", "lobe")
 "mapping is the tissue in the standard BIDS table of labels."
@@ -98,7 +98,7 @@ def refuse_other_dataset(out: Path) -> None:
     names = [maker.get("Name") for maker in makers if isinstance(maker, dict)] if isinstance(makers, list) else []
     if NAME not in names:
         whose = ", ".join(filter(None, map(str, names))) or "somebody else"
-        raise UserError(f"{out}: holds a dataset of {whose}; choose another OUT_DIR, or give --overwrite")
+        raise UserError(f"{out}: contains a dataset of {whose}; choose another OUT_DIR, or give --overwrite")
 
 
 def _add_to_bidsignore(path: Path) -> None:
@@ -126,7 +126,8 @@ def _described(out: Path) -> dict[str, str]:
 
 def _made_from(name: str) -> str:
     if name.endswith(FUSED):
-        return f"on the grid of the {name.removesuffix(FUSED)} image with the same entities, from all of its session"
+        image = name.removesuffix(FUSED)
+        return f"on the grid of the {image} image with the same entities, from all contrasts of its session"
     return f"made from the {name} image with the same entities"
 
 

@@ -181,15 +181,15 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     heading=SELECT,
     type=FILE,
     metavar="JSON",
-    help='Select scans by BIDS entities, in the form of fMRIPrep: {"t1w": {"acquisition": "mprage"}}; null means that '
-    'the entity is absent, "*" any value.',
+    help='Select scans by BIDS entities, in the format of fMRIPrep: {"t1w": {"acquisition": "mprage"}}; null means '
+    'that the entity is absent, "*" any value.',
 )
 @option(
     "--bids-database-dir",
     heading=SELECT,
     type=FOLDER,
     metavar="DIR",
-    help="Folder for the index of the dataset, which later runs use again.",
+    help="Folder for the index of the dataset, which later runs reuse.",
 )
 @option(
     "--skip-bids-validation",
@@ -217,13 +217,13 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     show_default=True,
     callback=_once,
     metavar="SPACE...",
-    help="Grids of the label images: orig, the scan's own; 1mm, isotropic; a template's, with the scan and transforms.",
+    help="Grids of the label images: orig (the scan's own), 1mm, or a template (also writes scan and transforms).",
 )
 @option(
     "--fuse",
     heading=LABELS,
     is_flag=True,
-    help="Also segment from the averaged probabilities of a session's contrasts, on the grid of each.",
+    help="Also average the probabilities of a session's contrasts, and write these labels on the grid of each.",
 )
 @option(
     "--probseg",
@@ -235,7 +235,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--mirror",
     heading=LABELS,
     is_flag=True,
-    help="Average with the answer to the mirror image: somewhat more accurate, twice the network's time.",
+    help="Also segment the mirror image and average: somewhat more accurate, but the network takes twice as long.",
 )
 @bias_correction_option(cls=Option, heading=LABELS)
 @option("--model", heading=LABELS, metavar="NAME|DIR", help="A packaged model, or a folder with weights and card.")
@@ -254,22 +254,22 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     type=click.Choice(["given", "found", "none"]),
     default="given",
     show_default=True,
-    help="Lesions of a session: those of a mask in --derivatives if there is one, else those that the network finds in "
-    "FLAIR (given); the network's first (found); or those of masks alone (none).",
+    help="Where the lesions of a session come from. given: a mask in --derivatives, or else the network (in FLAIR); "
+    "found: the network, or else a mask; none: masks only.",
 )
 @option(
     "--lesion-pattern",
     heading=LESIONS,
     metavar="GLOB",
-    help="Pattern for the file names of the masks, if these have other names.",
+    help="Pattern for the file names of the masks, if they have other names.",
 )
 @option(
     "--lesion-threshold",
     heading=LESIONS,
     type=PROBABILITY,
     default=None,
-    help="Lowest probability that counts as lesion. Default: 0.5 in given masks; for lesions that are found, what was "
-    "chosen on validation patients.",
+    help="Lowest probability that counts as lesion. Default: 0.5 in given masks; for lesions that the network finds, "
+    "a value chosen on validation patients.",
 )
 @option(
     "--lesion-min-volume",
@@ -299,13 +299,13 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--fill",
     heading=LESIONS,
     is_flag=True,
-    help="Also write the scans with their lesions redrawn as white matter, for programs that know no lesions.",
+    help="Also write the scans with their lesions redrawn as white matter, for programs that cannot handle lesions.",
 )
 @option(
     "--group-by",
     heading=LESIONS,
     metavar="COLUMN",
-    help="Group level: also a map of lesion frequency for each value of this column of participants.tsv (at most "
+    help="Group level: also write a map of lesion frequency for each value of this column of participants.tsv (at most "
     f"{MOST_GROUPS} values).",
 )
 @option(
@@ -352,7 +352,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
 @option(
     "--overwrite", is_flag=True, help="Segment complete scans again, and replace files that others wrote or changed."
 )
-@option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@option("--dry-run", is_flag=True, help="Show what would be done, without doing it.")
 @option("--reports-only", is_flag=True, help="Only write the reports again.")
 @option(
     "--stop-on-first-crash", is_flag=True, help="Stop as soon as one scan fails, instead of continuing with the others."
@@ -372,8 +372,8 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
 def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
     """Label the brain regions of every T1w and FLAIR image of a BIDS dataset, each on its own grid.
 
-    BIDS_DIR is only read. OUT_DIR becomes a BIDS derivatives dataset. Run the same command again to continue an
-    interrupted run: complete scans are skipped.
+    Nothing is written to BIDS_DIR. OUT_DIR becomes a BIDS derivatives dataset. Run the same command again to continue
+    an interrupted run: complete scans are skipped.
     """
     from bidsseg.workflow.options import RunOptions
     from bidsseg.workflow.participant_level import run_group, run_participants
@@ -381,7 +381,7 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
     if not chosen["derivatives"]:
         refuse_idle(("lesion_pattern",), "is for lesion masks; give their folder with --derivatives")
         if chosen["lesions"] == "none":
-            refuse_idle(("fill",), "needs lesions; give masks with --derivatives, or leave --lesions none out")
+            refuse_idle(("fill",), "needs lesions; give masks with --derivatives, or leave out --lesions none")
     threads = omp_nthreads or min(DEFAULT_THREADS, chosen["nprocs"])
     options = RunOptions(omp_nthreads=threads, **chosen)
     if level == "group":

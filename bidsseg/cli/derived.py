@@ -54,7 +54,7 @@ THRESHOLD_OPTION = click.option(
 @DEVICE_OPTION
 @THREADS_OPTION
 def fill(scan: Path, mask: Path, output: Path | None, model: str | None, **chosen: Any) -> None:
-    """Redraw the lesions of MASK in SCAN as normal-appearing white matter, for programs that know no lesions.
+    """Redraw the lesions of MASK in SCAN as normal-appearing white matter, for programs that cannot handle lesions.
 
     \b
     brainseg-cli fill T1w.nii.gz --mask lesions.nii.gz -o T1w_filled.nii.gz
@@ -71,7 +71,11 @@ def fill(scan: Path, mask: Path, output: Path | None, model: str | None, **chose
 
 @click.command()
 @click.argument("scan", type=click.Path(path_type=Path))
-@click.option("--mask", type=click.Path(path_type=Path), help="Lesion mask, on the scan's grid or another: goes along.")
+@click.option(
+    "--mask",
+    type=click.Path(path_type=Path),
+    help="Lesion mask, on the scan's grid or another, which is transformed as well.",
+)
 @click.option("-o", "--output", type=OUTPUT_FOLDER, help="Folder; default: beside the scan.")
 @click.option("--seg", "scheme", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
 @THRESHOLD_OPTION
@@ -83,7 +87,7 @@ def fill(scan: Path, mask: Path, output: Path | None, model: str | None, **chose
 def normalize(
     scan: Path, mask: Path | None, output: Path | None, scheme: Scheme, model: str | None, **chosen: Any
 ) -> None:
-    """Bring SCAN, its labels and lesions to MNI152NLin2009aSym at 1 mm; with the transforms, both ways (ITK).
+    """Transform SCAN, its labels and lesions to MNI152NLin2009aSym at 1 mm; also write the transforms (ITK).
 
     \b
     brainseg-cli normalize FLAIR.nii.gz --mask lesions.nii.gz -o template/
@@ -91,7 +95,7 @@ def normalize(
     from bidsseg.workflow.derived import normalise_scan
 
     if mask is None:
-        refuse_idle(("threshold",), "is for the lesions of a mask; give --mask, or leave it out")
+        refuse_idle(("threshold",), "is for the lesions of a mask; give --mask, or leave out this option")
     request = _request(scan, mask, gyri=scheme == "gyri", **chosen)
     files, warnings = normalise_scan(request, base_of(scan, output), scheme, model_named(model))
     _warn(warnings)

@@ -182,7 +182,7 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 @click.option(
     "--mask",
     type=click.Path(path_type=Path),
-    help="Lesion mask, on the scan's grid or another. Without one lesions are found, in FLAIR.",
+    help="Lesion mask, on the scan's grid or another. Without a mask, lesions are found in FLAIR.",
 )
 @SERIES_OPTION
 @click.option("-o", "--output", type=OUTPUT_FOLDER, help="Folder for the results. Default: beside the scan.")
@@ -228,11 +228,11 @@ def _tracked(items: list[tuple[Path, Path]], quiet: bool) -> Iterable[tuple[Path
 @DEVICE_OPTION
 @THREADS_OPTION
 def lesions(scan: Path, output: Path | None, model: str | None, device: str, threads: int, **chosen: Any) -> None:
-    """Find the lesions of a FLAIR, or take those of a mask, and describe them.
+    """Find the lesions of a FLAIR scan, or take those of a mask, and describe them.
 
-    Written are regions, zones, distances and the load of each region, as tables and label images, a picture, and the
-    mask of what was found. Scan and mask are NIfTI, MGZ, NRRD, MetaImage or Analyze files, or folders with a DICOM
-    series each. Findings are no diagnosis.
+    Writes tables and label images with regions, zones, distances and the load of each region, a picture, and the mask
+    of the lesions that were found. Scan and mask are NIfTI, MGZ, NRRD, MetaImage or Analyze files, or folders with a
+    DICOM series each. Findings are not a diagnosis.
 
     \b
     brainseg-cli lesions FLAIR.nii.gz -o lesions/
@@ -243,9 +243,11 @@ def lesions(scan: Path, output: Path | None, model: str | None, device: str, thr
     from bidsseg.workflow.single_lesions import SingleLesionOptions, describe_scan
 
     if chosen["mask"] is None:
-        refuse_idle(("threshold",), "is for the lesions of a --mask; for those that are found, give --lesion-threshold")
+        refuse_idle(("threshold",), "is for the lesions of a --mask; for found lesions, give --lesion-threshold")
     else:
-        refuse_idle(("lesion_threshold", "probseg"), "is for lesions that are found; leave it, or --mask, out")
+        refuse_idle(
+            ("lesion_threshold", "probseg"), "is for lesions that the network finds; leave out this option or --mask"
+        )
     described = LesionOptions(
         **{name: chosen.pop(name) for name in ("threshold", "min_volume_mm3", "tolerance_mm", "bands_mm")}
     )

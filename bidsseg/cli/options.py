@@ -25,16 +25,18 @@ MODEL_OPTION = click.option("--model", default=None, help="Name of a packaged mo
 DEVICE_OPTION = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 OUTPUT_FOLDER = click.Path(file_okay=False, path_type=Path)
 PROBABILITY = click.FloatRange(0, 1, min_open=True)
-THREADS_OPTION = click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 takes all.")
+THREADS_OPTION = click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 uses all.")
 
 OVERWRITE_OPTION = click.option(
     "--overwrite", is_flag=True, help="Also replace files that bidsseg did not write, or that were changed since."
 )
 SERIES_OPTION = click.option(
-    "--series", metavar="UID|NUMBER", help="Of several DICOM series in a folder; without it, they are listed."
+    "--series", metavar="UID|NUMBER", help="Which of several DICOM series in a folder; without it, they are listed."
 )
 MIRROR_OPTION = click.option(
-    "--mirror", is_flag=True, help="Average with the answer to the mirror image: better, twice the network's time."
+    "--mirror",
+    is_flag=True,
+    help="Also segment the mirror image and average: more accurate, but the network takes twice as long.",
 )
 
 

@@ -67,14 +67,14 @@ from bidsseg.quality.verdicts import tally
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; samples are made there, too."
 )
 @click.option(
-    "--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that draw samples ahead."
+    "--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that prepare samples in advance."
 )
 @click.option(
     "--alike",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Samples of one shape in a batch, which a GPU takes together.",
+    help="Samples of one shape in a batch, which a GPU processes together.",
 )
 def train(
     data: Path, out: Path, hours: float, init: str | None, picture_minutes: float, device: str, **chosen: Any
@@ -269,7 +269,9 @@ def _print_scores(title: str, scores: list[Any]) -> None:
 )
 @click.option("--card/--no-card", default=True, help="Write the calibration into the model's card.")
 @click.option(
-    "--readme", type=click.Path(exists=True, path_type=Path), help="Also write how well the verdicts do into this file."
+    "--readme",
+    type=click.Path(exists=True, path_type=Path),
+    help="Also write how accurate the verdicts are into this file.",
 )
 @click.option(
     "--workers", type=click.IntRange(1), default=2, show_default=True, help="Number of processes, each with one thread."

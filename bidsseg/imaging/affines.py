@@ -150,11 +150,11 @@ def _forms(fields: Any, shape: tuple[int, int, int]) -> tuple[Forms, list[str]]:
         sform[:3] = [fields[f"srow_{axis}"] for axis in "xyz"]
         if not is_usable(sform):
             sform = None
-            warnings.append("the sform is not an affine of full rank; it was not used")
+            warnings.append("the sform is not an invertible affine; it was not used")
     if int(fields["qform_code"]) > 0:
         qform = _qform(fields)
         if qform is None:
-            warnings.append("the qform is not a rotation, or its voxel sizes are not above 0; it was not used")
+            warnings.append("the qform is not a rotation, or its voxel sizes are not positive; it was not used")
     return Forms(shape, sform, qform, sizes), warnings
 
 
@@ -188,7 +188,7 @@ def _in_mm(forms: Forms, code: int) -> tuple[Choice, float]:
     if not _holds_a_head(plain.affine, forms.shape):
         return found, factor
     warning = (
-        f"its unit is {unit}, which makes a field of view of {in_mm(_extent(found.affine, forms.shape))}; mm were taken"
+        f"its unit is {unit}, which gives a field of view of {in_mm(_extent(found.affine, forms.shape))}; mm were used"
     )
     return Choice(plain.affine, (*plain.warnings, warning)), 1.0
 
@@ -204,7 +204,7 @@ def _choose(forms: Forms) -> Choice:
     else:
         found = _where_sizes_differ(forms, sform, sizes)
     if np.array_equal(_given(sform if sform is not None else qform), np.eye(4)):
-        lost = "the header has no position or direction (an identity matrix), as where it was lost in a conversion"
+        lost = "the header has no position or direction (an identity matrix), probably lost in a conversion"
         found = Choice(found.affine, (*found.warnings, f"{lost}; voxel size, left and right are a guess"))
     return found
 
@@ -220,7 +220,7 @@ def _where_sizes_differ(forms: Forms, sform: Affine, sizes: Sizes) -> Choice:
     A sform of unit columns, or a ``pixdim`` of ones, was left so by a writer that put the sizes elsewhere alone.
     """
     own = voxel_spacing_mm(sform)
-    contradiction = f"the sform says {in_mm(own)} voxels, pixdim {in_mm(sizes)}"
+    contradiction = f"the sform gives voxels of {in_mm(own)}, pixdim {in_mm(sizes)}"
     resized = sform.copy()
     resized[:3, :3] *= sizes / own
     other = forms.qform if forms.qform is not None else resized
@@ -230,7 +230,7 @@ def _where_sizes_differ(forms: Forms, sform: Affine, sizes: Sizes) -> Choice:
     outvoted = sform_is_bare or (forms.qform is not None and not pixdim_is_bare)
     if is_usable(other) and (other_fits > fits or (other_fits == fits and outvoted)):
         return Choice(other, (f"{contradiction}; {name}",))
-    return Choice(sform, (f"{contradiction}; the sform was used, check which is right",))
+    return Choice(sform, (f"{contradiction}; the sform was used; check which one is right",))
 
 
 def _agree(one: Sizes, other: Sizes) -> bool:

@@ -39,7 +39,7 @@ NO_IMAGES = tuple(
     for root in ("1.3.10", "5.1.4.1.1.9.", "5.1.4.1.1.11.", "5.1.4.1.1.66", "5.1.4.1.1.88.", "5.1.4.1.1.104.")
 )
 "Classes that are no scans: DICOMDIR, curves, presentation states, segmentations, reports, documents."
-ADVICE = "convert it to NIfTI, for instance by dcm2niix"
+ADVICE = "convert it to NIfTI, for instance with dcm2niix"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Slices:
                 data[:, :, k] = sitk.GetArrayViewFromImage(image).reshape(shape[1], shape[0]).T
             except (RuntimeError, ValueError):
                 raise FileError(file, "a DICOM slice that is damaged, or whose compression is not supported",
-                                "copy or export it again, or convert the series by dcm2niix") from None  # fmt: skip
+                                "copy or export it again, or convert the series with dcm2niix") from None  # fmt: skip
         return data, []
 
 
@@ -133,7 +133,7 @@ def read_series(folder: Path, choice: str | None) -> Stored:
     ordered, affine = _stack(folder, chosen)
     columns, rows = ordered[0].size[:2]
     shape = checked_shape(folder, [columns, rows, len(ordered)])
-    warning = f"{unread} DICOM files hold no readable image; they were left out"
+    warning = f"{unread} DICOM files contain no readable image; they were left out"
     files = tuple(each.file for each in ordered)
     return Stored(folder, shape, placed_at(to_ras(affine), shape), Slices(files), (warning,) if unread else (), files)
 
@@ -228,11 +228,11 @@ def _chosen(folder: Path, series: list[list[Slice]], choice: str | None) -> list
             return named[0]
         found = "no" if not named else f"{len(named)} volumes in"
         raise FileError(
-            folder, f"{found} series {choice}, but {_in_words(listed)}", "choose one by its number in this list"
+            folder, f"{found} series {choice}; there are {_in_words(listed)}", "choose one by its number in this list"
         )
     if len(series) > 1:
         raise FileError(
-            folder, f"{len(series)} DICOM series: {_in_words(listed)}", "choose one by --series, by number or UID"
+            folder, f"{len(series)} DICOM series: {_in_words(listed)}", "choose one with --series, by number or UID"
         )
     return series[0]
 
@@ -262,7 +262,7 @@ def _check_single_frames(folder: Path, slices: list[Slice]) -> None:
     """Raise ``FileError`` for what is no stack of grey slices with a place each."""
     first = slices[0]
     if first.components > 1:
-        raise FileError(folder, "DICOM images in colour", "choose a series of scans")
+        raise FileError(folder, "DICOM images in colour", "choose a greyscale series")
     if first.frames > 1:
         raise FileError(folder, f"a multi-frame DICOM file ({first.frames} frames)", ADVICE)
     if "MOSAIC" in first.tags.get("0008|0008", ""):
@@ -280,7 +280,7 @@ def _stack(folder: Path, slices: list[Slice]) -> tuple[list[Slice], Affine]:
     ordered = sorted(slices, key=lambda each: float(each.position @ normal))
     positions = np.array([each.position for each in ordered])
     if any(not np.allclose(each.spacing_mm, ordered[0].spacing_mm, rtol=1e-3) for each in ordered):
-        raise FileError(folder, "slices of different pixel spacing", ADVICE)
+        raise FileError(folder, "slices with different pixel spacings", ADVICE)
     affine = np.eye(4)
     affine[:3, 0] = row * ordered[0].spacing_mm[1]
     affine[:3, 1] = column * ordered[0].spacing_mm[0]
@@ -296,17 +296,17 @@ def _step(folder: Path, first: Slice, positions: Vector, normal: Vector) -> Vect
         return normal * apart  # what is no length is refused with the affine
     gaps = np.diff(positions @ normal)
     if gaps.min() < SAME_PLACE_MM:
-        found = f"{len(positions)} slices, but several at one place: more than one volume in this series"
-        raise FileError(folder, found, "give one of them; dcm2niix separates them")
+        found = f"{len(positions)} slices, but several at one position: more than one volume in this series"
+        raise FileError(folder, found, "give only one volume; dcm2niix can separate them")
     usual = float(np.median(gaps))
     missing = int(sum(max(round(gap / usual) - 1, 0) for gap in gaps if gap > MISSING_SHARE * usual))
     if missing:
-        found = f"{missing} of {len(positions) + missing} slices missing, which are {usual:.3g} mm apart"
+        found = f"{missing} of {len(positions) + missing} slices are missing (distance of slices {usual:.3g} mm)"
         raise FileError(folder, found, "copy or export the whole series")
     step: Vector = (positions[-1] - positions[0]) / (len(positions) - 1)
     even = positions[0] + np.arange(len(positions))[:, None] * step
     if np.linalg.norm(positions - even, axis=1).max() > UNEVEN_SHARE * usual:
-        raise FileError(folder, f"slices at uneven distances, {gaps.min():.3g} to {gaps.max():.3g} mm", ADVICE)
+        raise FileError(folder, f"unevenly spaced slices, {gaps.min():.3g} to {gaps.max():.3g} mm apart", ADVICE)
     return step
 
 

@@ -83,7 +83,7 @@ def save_dicom_seg(
 
     present = [int(code) for code in np.unique(labels) if code]
     if not present:
-        raise FileError(path, "no labels to write", "look at the scan")
+        raise FileError(path, "no labels to write", "check the scan")
     numbers = np.zeros(int(labels.max()) + 1, np.uint8)
     numbers[present] = np.arange(1, len(present) + 1)
     try:
@@ -108,7 +108,7 @@ def save_dicom_seg(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FileError(scan.slices[0], f"no DICOM segmentation can refer to this series ({reason})",
-                        "leave --dicom-seg out, or export the series again") from error  # fmt: skip
+                        "leave out --dicom-seg, or export the series again") from error  # fmt: skip
     found.preamble = DICOM_MARK.ljust(128, b"\0")
     found.save_as(path, enforce_file_format=True)
 

@@ -22,13 +22,13 @@ SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
         0,
         b"/annex/objects/",
         "a git-annex pointer: the image is not downloaded",
-        "fetch it, for instance by datalad get",
+        "fetch it, for instance with datalad get",
     ),
-    (0, b"version https://git-lfs", "a Git LFS pointer: the image is not downloaded", "fetch it by git lfs pull"),
+    (0, b"version https://git-lfs", "a Git LFS pointer: the image is not downloaded", "fetch it with git lfs pull"),
     (0, b"PK\x03\x04", "a ZIP archive", "unpack it"),
-    (0, b"BZh", "compressed by bzip2", "unpack it, or compress it by gzip"),
-    (0, b"\xfd7zXZ", "compressed by xz", "unpack it, or compress it by gzip"),
-    (0, b"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it, or compress it by gzip"),
+    (0, b"BZh", "compressed with bzip2", "unpack it, or compress it with gzip"),
+    (0, b"\xfd7zXZ", "compressed with xz", "unpack it, or compress it with gzip"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it, or compress it with gzip"),
     (0, b"\x89PNG", "a PNG picture", "give the scan as NIfTI"),
     (0, b"\xff\xd8\xff", "a JPEG picture", "give the scan as NIfTI"),
     (0, b"%PDF", "a PDF", "give the scan as NIfTI"),
@@ -48,7 +48,7 @@ def read_header(path: Path, series: str | None = None) -> Stored:
 
         return _sound(read_series(path, series))
     if series is not None:
-        raise FileError(path, "a file, so there is no series to choose", "leave --series out")
+        raise FileError(path, "a file, so there is no series to choose", "leave out --series")
     named = header_file(path)
     head = head_of(named)
     if not head:
@@ -98,4 +98,4 @@ def _other_kind(head: bytes) -> tuple[str, str]:
         return "a web page, not a readable image", "download it again; a login may be needed"
     if not any(byte < 32 and byte not in b"\t\n\r" for byte in head):
         return "text, not a readable image", "check the path"
-    return "not a readable NIfTI or other image, or cut short", "copy or export it again"
+    return "not a readable NIfTI or other image, or truncated", "copy or export it again"

@@ -100,10 +100,10 @@ def load(path: Path | str, uniform_ok: bool = False, series: str | None = None) 
     data, odd = read_voxels(stored)
     bad = ~np.isfinite(data)
     if bad.any():
-        odd.append(f"{int(bad.sum())} voxels were NaN or infinite; they count as 0")
+        odd.append(f"{int(bad.sum())} voxels were NaN or infinite; they were set to 0")
         data[bad] = 0
     if not uniform_ok and data.max() == data.min():
-        raise FileError(path, f"every voxel is {data.flat[0]:g}", "check the export")
+        raise FileError(path, f"every voxel has the value {data.flat[0]:g}", "check the export")
     exponent = _exponent(data)
     if not uniform_ok and abs(exponent) > LARGEST_EXPONENT:
         data = np.ldexp(data, -exponent)

@@ -33,17 +33,17 @@ COMMAND_TAG = 3
 def read_mgh(path: Path, head: bytes) -> Stored:
     """Describe an image of which ``head`` are the first bytes, decompressed."""
     if len(head) < SIZE:
-        raise FileError(path, "a FreeSurfer MGH image that is cut short", "copy or export it again")
+        raise FileError(path, "a truncated FreeSurfer MGH image", "copy or export it again")
     _, *sizes, kind, _, is_placed = HEADER.unpack_from(head)[:8]
     shape = checked_shape(path, list(sizes))
     if kind not in TYPES:
-        raise FileError(path, f"type {kind} in its header, which no MGH scan has", "export it again")
+        raise FileError(path, f"voxel type {kind} in its header, which MGH does not define", "export it again")
     numbers = np.array(HEADER.unpack_from(head)[8:], np.float64)
     block = Block(path, np.dtype(TYPES[kind]), SIZE, has_more=True)
     if is_placed:
         return Stored(path, shape, placed_at(_affine(numbers, shape), shape), block)
     sizes_mm = np.abs(numbers[:3]) if is_usable(np.diag((*numbers[:3], 1.0))) else np.ones(3)
-    warning = "no orientation in its header; axes were taken as LIA, so left and right are a guess"
+    warning = "no orientation in its header; the axes were assumed to be LIA, so left and right are a guess"
     return Stored(path, shape, placed_at(axes_affine("LIA", sizes_mm, shape), shape, (warning,)), block)
 
 

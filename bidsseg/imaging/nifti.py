@@ -103,7 +103,7 @@ def _placed_analyze(named: Path, fields: Any, shape: Shape, orient: int) -> Plac
     axes = ANALYZE_AXES.get(orient, ANALYZE_AXES[0])
     found = placed_at(axes_affine(axes, sizes, shape), shape)
     warning = (
-        f"an Analyze image: its header does not say where left and right are; axes were taken as {axes}, "
+        f"an Analyze image: its header does not say where left and right are; the axes were assumed to be {axes}, "
         "so left and right are a guess"
     )
     return replace(found, warnings=(warning,))
@@ -127,7 +127,7 @@ def _affine_of_mat(path: Path) -> Affine | None:
 def _voxel_file(header: Path) -> Path:
     found = _sibling(header, "img")
     if found is None:
-        raise FileError(header, "its voxels are missing, the .img of the pair", "copy both files")
+        raise FileError(header, "the .img file with its voxels is missing", "copy both files")
     check_is_file(found)
     return found
 
@@ -168,7 +168,9 @@ def _dtype(path: Path, code: int, order: str) -> np.dtype[Any]:
     try:
         dtype: np.dtype[Any] = np.dtype(nib.nifti1.data_type_codes.dtype[code])
     except (KeyError, TypeError):
-        raise FileError(path, f"datatype {code} in its header, which NIfTI does not have", "export it again") from None
+        raise FileError(
+            path, f"datatype {code} in its header, which NIfTI does not define", "export it again"
+        ) from None
     if dtype.fields is not None:
         raise FileError(path, "colour (RGB) values", "give a scan with one number per voxel")
     if dtype.kind not in "iuf" or dtype.itemsize == 0:

@@ -29,11 +29,13 @@ def sound_values(data: Floats) -> tuple[Floats, tuple[str, ...]]:
     sound, framed = _without_frame(unspoilt)
     warnings = []
     if framed:
-        warnings.append(f"a frame of the value {framed[0]:g} fills {framed[1]:.0%} of it; it counts as background")
+        warnings.append(
+            f"a frame of the value {framed[0]:g} fills {framed[1]:.0%} of the image; it counts as background"
+        )
     if replaced:
         warnings.append(
-            f"{replaced:.2%} of its voxels lie far beyond all others (overflow, or a marker); "
-            "their neighbours' values were used"
+            f"{replaced:.2%} of its voxels have values far beyond all others (overflow, or a marker); "
+            "the values of their neighbours were used"
         )
     return sound, tuple(warnings)
 

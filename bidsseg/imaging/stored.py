@@ -115,7 +115,7 @@ class Block:
         size = self.file.stat().st_size
         most = {"raw": 1, "gzip": MOST_DEFLATED, "zlib": MOST_DEFLATED, "bzip2": MOST_BZIPPED}[self.packing]
         if needed > size * most * MOST_DEFLATED**layers:
-            raise EOFError(f"{size} bytes hold fewer voxels than {times(shape)}")
+            raise EOFError(f"{size} bytes are too few for {times(shape)} voxels")
 
     def _scaled(self, raw: NDArray[Any]) -> NDArray[Any]:
         plain = (self.slope, self.intercept) == (1, 0)
@@ -140,7 +140,7 @@ def check_is_there(path: Path) -> None:
             raise FileError(path, "a link that leads back to itself", "repair the link") from None
         if os.path.islink(path):
             raise FileError(
-                path, "a link to content that is not here", "fetch it, for instance by datalad get"
+                path, "a link to content that is missing", "fetch it, for instance with datalad get"
             ) from None
         if isinstance(error, PermissionError):
             raise FileError(path, "no permission to read it", "ask for access") from None
@@ -168,7 +168,7 @@ def one_line(path: Path) -> Iterator[None]:
     except PermissionError:
         raise FileError(path, "no permission to read it", "ask for access") from None
     except EOFError as error:
-        raise FileError(path, f"damaged or truncated (cut short: {error})", "copy or export it again") from error
+        raise FileError(path, f"damaged or truncated ({error})", "copy or export it again") from error
     except (OSError, zlib.error, ValueError, struct.error) as error:
         reason = str(error).rpartition("decompressing data: ")[2]
         raise FileError(path, f"damaged or truncated ({reason})", "copy or export it again") from error
@@ -182,7 +182,7 @@ def content(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         while stream.peek(2)[:2] == GZIP:
             layers += 1
             if layers > MOST_LAYERS:
-                raise ValueError("compressed again and again")
+                raise ValueError("compressed too many times")
             stream = io.BufferedReader(gzip.GzipFile(fileobj=stream, mode="rb"))
         yield stream, layers
 
@@ -201,7 +201,7 @@ def checked_shape(path: Path, sizes: list[int]) -> Shape:
     i, j, k = (*sizes, 1, 1)[:3]
     if max(i, j, k) > LONGEST_SIDE or i * j * k > MOST_VOXELS:
         raise FileError(
-            path, f"{times((i, j, k))} voxels", f"check its shape, or resample to {MOST_VOXELS:.0e} at most"
+            path, f"{times((i, j, k))} voxels", f"check its shape, or resample it to at most {MOST_VOXELS:,}"
         )
     return i, j, k
 

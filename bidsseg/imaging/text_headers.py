@@ -50,7 +50,7 @@ META_TYPES = {
     "met_char": "i1", "met_uchar": "u1", "met_short": "i2", "met_ushort": "u2", "met_int": "i4", "met_uint": "u4",
     "met_long_long": "i8", "met_ulong_long": "u8", "met_float": "f4", "met_double": "f8",
 }  # fmt: skip
-GUESS = "no orientation in its header; axes were taken as LAS, so left and right are a guess"
+GUESS = "no orientation in its header; the axes were assumed to be LAS, so left and right are a guess"
 
 
 def is_nrrd(head: bytes) -> bool:
@@ -79,7 +79,7 @@ def read_nrrd(path: Path) -> Stored:
         placed = _placed_nrrd(fields, [axis for axis in directions if axis is not None], shape)
     dtype = np.dtype(kind).newbyteorder(">" if fields.get("endian") == "big" else "<")
     if lines != 0 or skip < 0 or (skip > 0 and packing != "raw"):
-        raise FileError(path, "an NRRD image that skips a part of its voxels' file", "save it again, in one file")
+        raise FileError(path, "an NRRD image that skips a part of its data file", "save it again, in one file")
     if detached is None:
         return Stored(path, shape, placed, Block(path, dtype, end + skip, packing))
     whole_file: Packing = "raw" if packing == "gzip" else packing  # gzip around a whole file is undone in any case
@@ -95,7 +95,7 @@ def read_metaimage(path: Path) -> Stored:
         skip = int(fields.get("HeaderSize", "0"))
         placed = _placed_metaimage(path, fields, shape)
     if fields.get("ObjectType", "Image") != "Image" or not _is_true(fields, "BinaryData", "True"):
-        raise FileError(path, "a MetaImage without binary voxels", "save it as an image, binary")
+        raise FileError(path, "a MetaImage without binary voxels", "save it in binary form")
     if fields.get("ElementNumberOfChannels", "1") != "1":
         raise FileError(path, "several values per voxel", "give a scan with one number per voxel")
     named = _required(path, fields, "ElementDataFile")
@@ -132,7 +132,9 @@ def _placed_metaimage(path: Path, fields: Fields, shape: Shape) -> Placement:
     directions = [float(word) for word in matrix.split()]
     size = round(len(directions) ** 0.5)
     if len(directions) != size**2 or size not in (3, 4) or len(spacing) != size:
-        raise FileError(path, "a TransformMatrix or ElementSpacing of another size than its image", "save it again")
+        raise FileError(
+            path, "a TransformMatrix or ElementSpacing that does not fit the dimensions of its image", "save it again"
+        )
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(directions, (size, size))[:3, :3].T * spacing[:3]
     if offset is not None:
@@ -185,7 +187,7 @@ def _vectors(text: str) -> list[NDArray[np.float64] | None]:
     for word in re.findall(r"none|\([^)]*\)", text):
         numbers = [float(number) for number in word.strip("()").split(",")] if word != "none" else None
         if numbers is not None and len(numbers) != 3:
-            raise ValueError(f"{word} has not three numbers")
+            raise ValueError(f"{word} does not have three numbers")
         found.append(None if numbers is None else np.array(numbers))
     return found
 
@@ -199,7 +201,7 @@ def _required(path: Path, fields: Fields, key: str) -> str:
 def _chosen(path: Path, fields: Fields, key: str, known: dict[str, Known]) -> Known:
     value = _required(path, fields, key)
     if value.lower() not in known:
-        raise FileError(path, f"{key} {value}", "save it as numbers, one per voxel, raw or compressed by gzip")
+        raise FileError(path, f"{key} {value}", "save it as numbers, one per voxel, raw or compressed with gzip")
     return known[value.lower()]
 
 
@@ -214,7 +216,7 @@ def _first_of(fields: Fields, *keys: str) -> str | None:
 def _beside(path: Path, name: str) -> Path:
     """The file with the voxels, which must lie in the folder of its header."""
     if Path(name).name != name:
-        raise FileError(path, f"its voxels are said to be in {name}", "put them into the header's own folder")
+        raise FileError(path, f"its header refers to voxels in {name}", "put both files into one folder")
     file = path.with_name(name)
     check_is_file(file)
     return file

@@ -26,7 +26,7 @@ def compare_sessions(all_outputs: Sequence[ScanOutputs], threads: int, workers: 
     """How much the contrasts of each session agree, several sessions at once; returns a line for each failure."""
     groups = sessions_to_compare(all_outputs)
     job = partial(_compare_session, threads=threads)
-    return in_processes(job, groups, workers, "some sessions are not compared, as a process was killed")
+    return in_processes(job, groups, workers, "some sessions were not compared, because a process was killed")
 
 
 def _compare_session(group: Sequence[ScanOutputs], threads: int) -> str | None:
@@ -47,7 +47,7 @@ def report_is_stale(out: Path, subject: str) -> bool:
 
 def write_reports(out: Path, subjects: Sequence[str], workers: int, overwrite: bool = False) -> list[str]:
     """Reports and tables over time of some participants, several at once; returns a line for each that failed."""
-    killed = "some reports are missing, as a process was killed; give --reports-only to write them"
+    killed = "some reports are missing, because a process was killed; give --reports-only to write them"
     return in_processes(partial(_write_report, out, overwrite), subjects, workers, killed)
 
 

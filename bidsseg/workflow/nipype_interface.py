@@ -21,12 +21,12 @@ class SegmentRegionsInputSpec(BaseInterfaceInputSpec):  # type: ignore[misc]
     in_file = File(exists=True, mandatory=True, desc="The scan, NIfTI, of any contrast")
     out_file = File(desc="The label image, .nii or .nii.gz; default: <scan>_dseg.nii.gz in the node's folder")
     scheme = traits.Enum("regions", "lobes", "gyri", usedefault=True, desc="Division of the brain")
-    mirror = traits.Bool(False, usedefault=True, desc="Average with the answer to the mirror image")
+    mirror = traits.Bool(False, usedefault=True, desc="Also segment the mirror image and average the results")
     bias_correction = traits.Bool(BIAS_CORRECTION, usedefault=True, desc="N4 before the segmentation")
     picture = traits.Bool(True, usedefault=True, desc="Draw a mosaic of slices with the labels")
     model = traits.Str(DEFAULT_MODEL, usedefault=True, desc="Name of a packaged model, or a folder")
     device = traits.Str("auto", usedefault=True, nohash=True, desc="auto, cpu, cuda, cuda:N or mps")
-    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="CPU threads; 0 takes all")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="CPU threads; 0 uses all")
 
 
 class SegmentRegionsOutputSpec(TraitedSpec):  # type: ignore[misc]

@@ -23,7 +23,7 @@ from bidsseg.workflow.failures import record, recorded_in, unrecorded
 from bidsseg.workflow.jobs import Stage
 from bidsseg.workflow.workers import WORKER_DIED, Resources, WorkerPool
 
-JOB_DIED = "its cluster job ended without a result, most likely for want of time or memory; ask for more in sbatch_args"
+JOB_DIED = "its cluster job ended without a result, probably out of time or memory; request more in sbatch_args"
 
 
 def set_up_logging(verbose: bool) -> None:

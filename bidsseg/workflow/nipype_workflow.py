@@ -60,7 +60,9 @@ def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator
     with closing(Runner(pool, on_scan)) as runner:
         for batch in batches(jobs, size):
             if failed and how.stop_on_first_crash:
-                yield from (Outcome(job, not_done("not tried, as another scan failed"), stopped=True) for job in batch)
+                yield from (
+                    Outcome(job, not_done("not processed, because another scan failed"), stopped=True) for job in batch
+                )
                 continue
             for outcome in runner.run(batch):
                 if is_worth_another_try(outcome.failure, how):
@@ -196,7 +198,7 @@ class Runner:
         except Exception as unexpected:  # nipype's summary of the nodes that failed; each has told why
             return " ".join(str(unexpected).split())[:200]
         self.at_work = False
-        return "not finished, as another scan failed"
+        return "not finished, because another scan failed"
 
     def _config(self) -> dict[str, Any]:
         return {

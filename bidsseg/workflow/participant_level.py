@@ -187,7 +187,7 @@ def _check_folders(options: RunOptions) -> None:
     for name, folder in (("--work-dir", options.work_dir), ("--bids-database-dir", options.bids_database_dir)):
         inside = folder is not None and folder.resolve().is_relative_to(dataset)
         if folder is not None and inside and not folder.resolve().is_relative_to(out):
-            raise UserError(f"{name} {folder}: lies in the input dataset, which must not change; give another folder")
+            raise UserError(f"{name} {folder}: is in the input dataset, which must not change; give another folder")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(20, "is a file, not a folder", str(options.out_dir))
 

@@ -51,8 +51,8 @@ ODD = {
     "sub-04/anat/sub-05_FLAIR.nii.gz": "does not fit the folder sub-04/anat",
     "sub-04/ses-1/anat/sub-04_T1w.nii.gz": "does not fit the folder sub-04/ses-1/anat",
     "sub-06/sub-06_FLAIR.nii.gz": "move it to sub-06/anat",
-    "sub-07/anat/sub-07_part-phase_T1w.nii.gz": "it holds phase",
-    "sub-07/anat/sub-07_part-imag_T1w.nii.gz": "it holds the imaginary part",
+    "sub-07/anat/sub-07_part-phase_T1w.nii.gz": "it contains phase",
+    "sub-07/anat/sub-07_part-imag_T1w.nii.gz": "it contains the imaginary part",
 }
 
 
@@ -195,7 +195,7 @@ def test_a_closed_folder_is_told_and_the_others_go_on(
     )  # root may enter any
     found = find_scans(root, ScanSelection())
     assert stems(found) == ["sub-01_T1w"]
-    assert found.unusable == ((root / closed, "no permission to look into it; ask for access"),)
+    assert found.unusable == ((root / closed, "no permission to read this folder; ask for access"),)
     assert found.empty_participants == ()
 
 

@@ -32,7 +32,7 @@ def test_a_name_is_its_entities(name: str, entities: dict[str, str], suffix: str
         ("ses-1_T1w.nii.gz", "sub-"),
         ("sub-01_foo-1_T1w.nii.gz", "'foo-1' in its name is not a BIDS entity"),
         ("sub-01_final_T1w.nii.gz", "'final' in its name is not a BIDS entity"),
-        ("sub-01_sub-02_T1w.nii.gz", "once"),
+        ("sub-01_sub-02_T1w.nii.gz", "no entity twice"),
         ("sub-01_desc-n4_T1w.nii.gz", "'desc-n4' in its name is for derivatives"),
     ],
 )

@@ -41,7 +41,7 @@ def test_names_of_groups_are_letters_and_digits_and_differ(column: str, values: 
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ((), "is not there; --group-by takes its columns"),
+        ((), "no such file; --group-by needs its columns"),
         (("participant_id sex", "sub-01 F"), "has no column type; its columns are participant_id, sex"),
         (("id type", "sub-01 RR"), "has no column participant_id; its columns are id, type"),
         (("participant_id type",), "has no column participant_id; its columns are none"),

@@ -230,7 +230,7 @@ def test_another_programs_folder_is_no_output(
     (out / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "fMRIPrep"}]}')
     (out / "sub-01.html").write_text("theirs")
     assert app(root, *options) == APP_USAGE
-    assert "holds a dataset of fMRIPrep" in capsys.readouterr().err
+    assert "contains a dataset of fMRIPrep" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == ["dataset_description.json", "sub-01.html"]
 
 

@@ -61,7 +61,7 @@ def test_several_series_are_listed_in_one_line_and_one_is_chosen(tiny_model: Pat
     asked = run("predict", folder, "--model", tiny_model, *QUICK)
     assert asked.exit_code == 1
     [line] = asked.stderr.splitlines()
-    assert "1 = T1w (axial, 20 images), 2 = FLAIR (axial, 20 images); choose one by --series" in line
+    assert "1 = T1w (axial, 20 images), 2 = FLAIR (axial, 20 images); choose one with --series" in line
     for choice in ("2", "1.2.826.0.1.9"):
         out = tmp_path / f"{choice}.nii.gz"
         assert run("predict", folder, "-o", out, "--series", choice, "--model", tiny_model, *QUICK).exit_code == 0
@@ -108,7 +108,7 @@ def test_lesions_of_a_dicom_flair_with_a_mask_in_nrrd(tiny_model: Path, tmp_path
     nib.save(nib.Nifti1Image(mask, source.affine), tmp_path / "mask.nii.gz")
     sitk.WriteImage(sitk.ReadImage(str(tmp_path / "mask.nii.gz")), str(tmp_path / "mask.nrrd"))
     command = ("lesions", folder, "--mask", tmp_path / "mask.nrrd", "-o", tmp_path / "out", "--model", tiny_model)
-    assert "choose one by --series" in run(*command).stderr
+    assert "choose one with --series" in run(*command).stderr
     found = run(*command, "--series", "2", "--threads", "1")
     assert found.exit_code == 0, found.output
     rows = (tmp_path / "out" / "dicom_desc-lesions_lesions.tsv").read_text().splitlines()
@@ -144,7 +144,7 @@ def test_wrong_calls_change_nothing_and_say_so_in_one_line(
 def test_a_file_has_no_series_to_choose(tiny_model: Path, tmp_path: Path) -> None:
     found = run("predict", write_scan(tmp_path / "a.nii.gz"), "--series", "1", "--model", tiny_model, *QUICK)
     assert found.exit_code == 1
-    assert "a.nii.gz: a file, so there is no series to choose; leave --series out" in found.stderr
+    assert "a.nii.gz: a file, so there is no series to choose; leave out --series" in found.stderr
 
 
 def test_without_highdicom_advice_comes_before_any_work(

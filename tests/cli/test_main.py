@@ -48,7 +48,7 @@ def test_several_scans_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tiny_mod
     assert found.exit_code == 1
     errors = [line for line in found.stderr.splitlines() if "b.nii.gz" in line]
     assert len(errors) == 1
-    assert "cut short" in errors[0]
+    assert "damaged or truncated" in errors[0]
     assert "Traceback" not in found.output
     verdicts = tally(read_json(path)["Verdict"] for path in (tmp_path / "out").glob("*_qc.json"))
     assert found.stderr.splitlines()[-1] == f"2 done: {verdicts}; 1 failed"
@@ -339,8 +339,11 @@ def test_fill_writes_into_a_folder(tiny_model: Path, tmp_path: Path) -> None:
         ("lesions a.nii.gz --mask m.nii.gz --min-volume -1", "-1.0 is not in the range x>=0"),
         ("lesions a.nii.gz --mask m.nii.gz --tolerance -1", "-1.0 is not in the range x>=0"),
         ("lesions a.nii.gz --mask m.nii.gz --bands 0", "0.0 is not in the range x>0"),
-        ("lesions a.nii.gz --mask m.nii.gz --lesion-threshold 0.3", "--lesion-threshold is for lesions that are found"),
-        ("lesions a.nii.gz --mask m.nii.gz --probseg", "--probseg is for lesions that are found"),
+        (
+            "lesions a.nii.gz --mask m.nii.gz --lesion-threshold 0.3",
+            "--lesion-threshold is for lesions that the network finds",
+        ),
+        ("lesions a.nii.gz --mask m.nii.gz --probseg", "--probseg is for lesions that the network finds"),
         ("lesions a.nii.gz --threshold 0.3", "--threshold is for the lesions of a --mask"),
         ("lesions a.nii.gz -o m.nii.gz", "m.nii.gz' is a file"),
         ("fill a.nii.gz --mask m.nii.gz --threshold 7", "7.0 is not in the range 0<x<=1"),

@@ -61,12 +61,12 @@ MICRONS = np.diag((1e3, 1e3, 1e3, 1.0)) @ THICK
         pytest.param(header(TRUE_SIZES, None, THICK), THICK, [], id="qform alone"),
         pytest.param(
             header(TRUE_SIZES, unit_columns(THICK), THICK), THICK,
-            ["the sform says 1 x 1 x 1 mm voxels, pixdim 0.72 x 0.72 x 4 mm", "; the qform, which agrees with pixdim,"],
+            ["sform gives voxels of 1 x 1 x 1 mm, pixdim 0.72 x 0.72 x 4 mm", "; the qform, which agrees with pixdim,"],
             id="unit columns, qform agrees with pixdim",
         ),
         pytest.param(
             header(TRUE_SIZES, unit_columns(THICK)), THICK,
-            ["the sform says 1 x 1 x 1 mm voxels, pixdim 0.72 x 0.72 x 4 mm; the size in pixdim was used"],
+            ["the sform gives voxels of 1 x 1 x 1 mm, pixdim 0.72 x 0.72 x 4 mm; the size in pixdim was used"],
             id="unit columns, no qform",
         ),
         pytest.param(
@@ -79,7 +79,7 @@ MICRONS = np.diag((1e3, 1e3, 1e3, 1.0)) @ THICK
         ),
         pytest.param(
             header((0.9, 0.9, 4.0), THICK), THICK,
-            ["the sform says 0.72 x 0.72 x 4 mm voxels, pixdim 0.9 x 0.9 x 4 mm; the sform was used, check"],
+            ["the sform gives voxels of 0.72 x 0.72 x 4 mm, pixdim 0.9 x 0.9 x 4 mm; the sform was used; check"],
             id="nothing decides",
         ),
         pytest.param(
@@ -95,8 +95,10 @@ MICRONS = np.diag((1e3, 1e3, 1e3, 1.0)) @ THICK
         pytest.param(header((0.00072, 0.00072, 0.004), METRES, None, "meter"), THICK, [], id="metres"),
         pytest.param(header((720, 720, 4000), MICRONS, None, "micron"), THICK, [], id="microns"),
         pytest.param(header(TRUE_SIZES, THICK, None, "meter"), THICK, ["its unit is metre", "mm"], id="not metres"),
-        pytest.param(header(TRUE_SIZES, np.zeros((4, 4)), THICK), THICK, ["sform is not an affine"], id="sform of 0"),
-        pytest.param(header(TRUE_SIZES, THICK * np.nan, THICK), THICK, ["sform is not an affine"], id="sform of NaN"),
+        pytest.param(header(TRUE_SIZES, np.zeros((4, 4)), THICK), THICK,
+            ["not an invertible affine"], id="sform of 0"),
+        pytest.param(header(TRUE_SIZES, THICK * np.nan, THICK), THICK,
+            ["not an invertible affine"], id="sform of NaN"),
     ],
 )  # fmt: skip
 def test_what_two_agree_on_is_used_and_said(

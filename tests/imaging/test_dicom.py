@@ -105,10 +105,10 @@ def localiser(number: int, tags: Tags) -> Tags:
 @pytest.mark.parametrize(
     ("series", "says"),
     [
-        (without(4), "1 of 9 slices missing, which are 7 mm apart; copy or export the whole series"),
-        (without(2, 3, 6), "3 of 9 slices missing"),
-        (changed(4, "0020|0032", "-30\\-40\\5"), "slices at uneven distances, 5 to 9 mm; convert it to NIfTI"),
-        (changed(4, "0020|0032", "-30\\-40\\-11"), "several at one place: more than one volume in this series"),
+        (without(4), "1 of 9 slices are missing (distance of slices 7 mm); copy or export the whole series"),
+        (without(2, 3, 6), "3 of 9 slices are missing"),
+        (changed(4, "0020|0032", "-30\\-40\\5"), "unevenly spaced slices, 5 to 9 mm apart; convert it to NIfTI"),
+        (changed(4, "0020|0032", "-30\\-40\\-11"), "several at one position: more than one volume in this series"),
         (Series(change=localiser), "3 DICOM series: 1 = T1w (axial, 3 images), 2 = T1w (coronal, 3 images), 3 = T1w"),
         (every("0008|0008", "ORIGINAL\\PRIMARY\\M\\MOSAIC"), "a mosaic of slices in one DICOM image"),
     ],
@@ -139,7 +139,7 @@ def test_several_series_are_listed_and_chosen_by_number_or_uid(tmp_path: Path) -
     with pytest.raises(FileError) as caught:
         load(tmp_path)
     assert "2 DICOM series: 1 = t2 [flair]" in str(caught.value)
-    assert "2 = T1w (axial, 9 images); choose one by --series" in str(caught.value)
+    assert "2 = T1w (axial, 9 images); choose one with --series" in str(caught.value)
     assert str(caught.value).isprintable()
     for choice, values in (
         ("1", VALUES[::-1]),
@@ -183,7 +183,7 @@ def test_other_files_are_passed_over_and_damaged_ones_counted(tmp_path: Path) ->
     (tmp_path / "report.dcm").write_bytes(report)
     assert load(tmp_path).warnings == ()
     (tmp_path / "damaged.dcm").write_bytes(bytes(128) + b"DICM" + bytes(300))
-    assert load(tmp_path).warnings == ("1 DICOM files hold no readable image; they were left out",)
+    assert load(tmp_path).warnings == ("1 DICOM files contain no readable image; they were left out",)
 
 
 def test_a_slice_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -247,5 +247,5 @@ def test_size_is_decided_on_before_voxels_are_read(tmp_path: Path, monkeypatch: 
 
 def test_no_series_is_chosen_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_bytes(bytes(400))
-    with pytest.raises(FileError, match="leave --series out"):
+    with pytest.raises(FileError, match="leave out --series"):
         load(tmp_path / "a.nii", series="1")

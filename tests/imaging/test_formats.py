@@ -106,19 +106,19 @@ def test_scaling_and_what_it_has_wrong(tmp_path: Path) -> None:
         (b"NRRD0004\ntype: short\n", "a header without sizes"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page"),
         (b"\n  <html lang=en>", "a web page"),
-        (b"/annex/objects/SHA256E-s1--ab.nii.gz\n", "not downloaded; fetch it, for instance by datalad get"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "not downloaded; fetch it by git lfs pull"),
+        (b"/annex/objects/SHA256E-s1--ab.nii.gz\n", "not downloaded; fetch it, for instance with datalad get"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "not downloaded; fetch it with git lfs pull"),
         (b"PK\x03\x04 and so on", "a ZIP archive; unpack it"),
-        (struct.pack(">iiii", 1, 24, 22, 20) + bytes(50), "a FreeSurfer MGH image that is cut short"),
+        (struct.pack(">iiii", 1, 24, 22, 20) + bytes(50), "a truncated FreeSurfer MGH image"),
         (b"two lines\nof text\n", "text, not a readable image"),
         (struct.pack("<i", 348) + bytes(344), "0 dimensions in its header"),
         (bytes(range(256)) * 4, "not a readable NIfTI"),
-        (nifti()[:300], "not a readable NIfTI or other image, or cut short"),
-        (nifti()[:-1], "cut short"),
-        (nifti()[:3000], "cut short"),
+        (nifti()[:300], "not a readable NIfTI or other image, or truncated"),
+        (nifti()[:-1], "bytes are too few for"),
+        (nifti()[:3000], "bytes are too few for"),
         (gzip.compress(nifti())[:-1], "damaged or truncated"),
         (gzip.compress(nifti())[:-8], "damaged or truncated"),
-        (gzip.compress(gzip.compress(gzip.compress(nifti()))), "compressed again and again"),
+        (gzip.compress(gzip.compress(gzip.compress(nifti()))), "compressed too many times"),
         (gzip.compress(nifti()) + b"garbage", "damaged or truncated"),
         (changed(nifti(), 70, "<h", 3), "datatype 3 in its header"),
         (changed(nifti(), 70, "<h", 128), "colour (RGB) values"),
@@ -128,10 +128,10 @@ def test_scaling_and_what_it_has_wrong(tmp_path: Path) -> None:
         (changed(nifti(), 40, "<h", 1), "1 dimensions"),
         (changed(nifti(), 42, "<h", -5), "shape -5 x 31 x 24"),
         (nifti(ramp(4, 4, 4, 3)), "4D, 4 x 4 x 4 x 3; give one 3D volume"),
-        (changed(nifti(), 108, "<f", 1e9), "cut short"),
+        (changed(nifti(), 108, "<f", 1e9), "bytes are too few for"),
         (changed(changed(nifti(), 348, "<b", 1), 108, "<f", 0.0), "vox_offset 0 in its header, though extensions"),
         (changed(nifti(kind=nib.Nifti2Image), 24, "<q", 2**62), "voxels; check its shape"),
-        (changed(nifti(kind=nib.Nifti2Image), 168, "<q", 2**62), "cut short"),
+        (changed(nifti(kind=nib.Nifti2Image), 168, "<q", 2**62), "bytes are too few for"),
         (changed(nifti(kind=nib.Nifti2Image), 16, "<q", -1), "-1 dimensions"),
     ],
 )
@@ -155,7 +155,7 @@ def loop(path: Path) -> None:
     ("make", "says"),
     [
         (loop, "a link that leads back to itself"),
-        (lambda path: path.symlink_to("nowhere"), "content that is not here; fetch it, for instance by datalad get"),
+        (lambda path: path.symlink_to("nowhere"), "content that is missing; fetch it, for instance with datalad get"),
         (Path.mkdir, "a folder"),
         (os.mkfifo, "neither a file nor a folder"),
         (lambda path: path.symlink_to("/dev/zero"), "neither a file nor a folder"),
@@ -176,7 +176,7 @@ def test_a_name_that_cannot_be(name: str, tmp_path: Path) -> None:
 def test_a_header_without_its_voxels(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(VALUES, AFFINE), tmp_path / "scan.img")
     (tmp_path / "scan.img").unlink()
-    with pytest.raises(FileError, match="its voxels are missing"):
+    with pytest.raises(FileError, match="file with its voxels is missing"):
         load(tmp_path / "scan.hdr")
 
 
@@ -223,8 +223,8 @@ def described(shape: tuple[int, int, int], millimetres: float, kind: type = np.u
         ((2500, 2500, 2500), 0.1, "2500 x 2500 x 2500 voxels"),
         ((900, 900, 800), 0.2, "900 x 900 x 800 voxels"),
         ((500, 500, 500), 1, "500 x 500 x 500 mm"),
-        ((512, 512, 400), 0.5, "cut short"),  # taken for a scan, of which voxels are missing here
-        ((512, 512, 512), 0.5, "cut short"),
+        ((512, 512, 400), 0.5, "bytes are too few for"),  # taken for a scan, of which voxels are missing here
+        ((512, 512, 512), 0.5, "bytes are too few for"),
     ],
 )
 def test_memory_is_decided_on_before_anything_is_read(

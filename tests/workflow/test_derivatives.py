@@ -435,5 +435,5 @@ def test_the_dataset_of_another_program_is_left_alone(
     if whose is None:
         refuse_other_dataset(tmp_path)
         return
-    with pytest.raises(UserError, match=f"holds a dataset of {whose}"):
+    with pytest.raises(UserError, match=f"contains a dataset of {whose}"):
         refuse_other_dataset(tmp_path)
