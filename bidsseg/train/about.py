@@ -38,16 +38,16 @@ ABOUT = {
     "known_failures": [
         "Whole-head scans: temporal poles and the lowest slices of the cerebellum end raggedly, by a few millimetres "
         "too much or too little.",
-        "Ghosts of movement: the answer gets poor while the network stays sure of it; quality control sees ripples in "
-        "white matter in T1w contrast alone, and misses some.",
+        "Motion artefacts: the labels get poor while the network stays confident; quality control detects ripples in "
+        "white matter in T1w contrast only, and misses some.",
         "A single slice is labelled far less well than a stack.",
         "White matter under large loads of dark lesions: about 3 % of the regions' Dice is lost.",
         "Volumes of lobes differ between the contrasts of one day: by 1 to 7 % (median) from FLAIR to T1w and T2w, by "
         "up to 30 % in the smallest lobes; cortex is thicker in FLAIR than in T1w, and thinnest in T2w.",
-        "What lies around the brain still counts a little: a scan stripped by its own mask, or with another brightness "
-        "of its scalp, gets another region in 1 to 4 % of the brain's voxels, in slices of 7 mm in more.",
-        "FLAIR: gyri that a thick slice cuts at its edge are frayed at the vertex and beside the falx, and the white "
-        "matter of the upper cerebellum is lost to its cortex.",
+        "Tissue around the brain has a small influence: if a scan is stripped by its own mask, or its scalp is made "
+        "brighter or darker, 1 to 4 % of the brain's voxels change their region, and more in slices of 7 mm.",
+        "FLAIR: gyri that a thick slice cuts at its edge are frayed at the vertex and beside the falx, and white "
+        "matter of the upper cerebellum is labelled as its cortex.",
         "T2w: the white matter of the cerebellum spreads into its folia.",
         "Small structures (inferior lateral ventricle, accumbens, amygdala) are less certain than their neighbours.",
         "A scan stored upside down or with its axes exchanged is labelled as if it were upright; quality control names "
