@@ -23,7 +23,7 @@ from bidsseg.imaging.registration import rigid_transform
 from bidsseg.network.inference import Probabilities
 from bidsseg.segmentation.pipeline import Answer
 
-CHANNELS_AT_ONCE = 20
+VOXELS_AT_ONCE = 16_384
 Matrix = NDArray[np.float64]
 
 
@@ -77,26 +77,26 @@ def fuse(own: Contrast, others: Sequence[tuple[Contrast, Matrix]], threads: int 
         _sample(other, [axis.reshape(-1)[voxels] for axis in there])
         for (other, _), there in zip(others, indices, strict=True)
     ]
-    means = (_averaged(name, found, samples, torch.from_numpy(voxels)) for name in ("tissue", "right", "parcels"))
-    return Probabilities(found.origin, *means)
+    tissue, right, parcels = fields = [field.copy() for field in (found.tissue, found.right, found.parcels)]
+    _average([torch.from_numpy(field).flatten(1) for field in fields], samples, torch.from_numpy(voxels))
+    return Probabilities(found.origin, tissue, right, parcels)
 
 
-def _averaged(name: str, found: Probabilities, samples: Sequence[_Sample], voxels: Tensor) -> NDArray[np.float16]:
-    """The mean of a field of ``Probabilities`` (C, I, J, K) at some voxels, flat; its own values elsewhere.
+def _average(fields: Sequence[Tensor], samples: Sequence[_Sample], voxels: Tensor) -> None:
+    """Average fields (C, N) in place, at some of their voxels (M,), with samples of M points.
 
-    A few channels at a time, by torch, whose conversions from and to float16 are several times as fast as numpy's.
+    A few voxels at a time, so that a processor's cache holds all of their channels.
     """
-    result: NDArray[np.float16] = getattr(found, name).copy()
-    channels = torch.from_numpy(result).flatten(1)
-    count = 1 + sum(sample.reached for sample in samples)
-    for first in range(0, len(channels), CHANNELS_AT_ONCE):
-        some = slice(first, first + CHANNELS_AT_ONCE)
-        beyond = 1.0 if name == "tissue" and first == 0 else 0.0
-        total = channels[some].index_select(1, voxels).float()
+    sizes = [len(field) for field in fields]
+    for first in range(0, len(voxels), VOXELS_AT_ONCE):
+        some = slice(first, first + VOXELS_AT_ONCE)
+        here = voxels[some]
+        total = torch.cat([field.index_select(1, here) for field in fields]).float()
         for sample in samples:
-            total += sample.of(getattr(sample.source, name)[some], beyond)
-        channels[some].index_copy_(1, voxels, (total / count).half())
-    return result
+            total += sample.of(some).T
+        total /= 1 + sum(sample.reached[some] for sample in samples)
+        for field, mean in zip(fields, total.half().split(sizes), strict=True):
+            field.index_copy_(1, here, mean)
 
 
 def _indices(matrix: Matrix, found: Probabilities) -> list[Floats]:
@@ -120,25 +120,31 @@ def _uncertain_at(found: Probabilities, indices: Sequence[Floats]) -> NDArray[np
 class _Sample:
     """How to interpolate a contrast's probabilities at M points, trilinear."""
 
-    source: Probabilities
-    answered: Tensor
-    "(N,) voxels of its box, flat, where it says more than certain background."
+    table: Tensor
+    "(N + 1, C): all channels at the N voxels that say more than certain background, after those of all others."
     rows: Tensor
-    "(M, 8), for the corners around each point: one more than the place in ``answered``, 0 for other voxels."
+    "(M, 8), of ``table``, for the corners around each point."
     weights: Tensor
-    "(M, 8)"
+    "(M, 8), all 0 where the contrast does not reach."
     reached: Tensor
     "(M,) 1 where the contrast's field of view reaches, 0 elsewhere."
 
-    def of(self, channels: NDArray[np.float16], beyond: float) -> Tensor:
-        """(C, M) from channels (C, I, J, K), 0 where it does not reach.
+    def of(self, some: slice) -> Tensor:
+        """(m, C) at some of the points, 0 where it does not reach."""
+        weights = self.weights[some]
+        return F.embedding_bag(self.rows[some], self.table, per_sample_weights=weights, mode="sum").float()
 
-        ``beyond`` is the first channel's value where there is nothing but background; that of the others is 0.
-        """
-        table = torch.zeros((len(self.answered) + 1, len(channels)))
-        table[0, 0] = beyond
-        table[1:] = torch.from_numpy(channels).flatten(1).index_select(1, self.answered).T
-        return F.embedding_bag(self.rows, table, per_sample_weights=self.weights, mode="sum").T * self.reached
+
+def _table(found: Probabilities, answered: Tensor) -> Tensor:
+    """All channels of some voxels, (N + 1, C), voxel by voxel; the first row is certain background."""
+    fields = [torch.from_numpy(field).flatten(1) for field in (found.tissue, found.right, found.parcels)]
+    table = torch.empty((len(answered) + 1, sum(map(len, fields))), dtype=torch.float16)
+    table[0] = 0
+    table[0, 0] = 1
+    for first in range(0, len(answered), VOXELS_AT_ONCE):
+        here = answered[first : first + VOXELS_AT_ONCE]
+        table[first + 1 : first + 1 + len(here)] = torch.cat([field.index_select(1, here) for field in fields]).T
+    return table
 
 
 def _sample(contrast: Contrast, indices: Sequence[Floats]) -> _Sample:
@@ -156,10 +162,10 @@ def _sample(contrast: Contrast, indices: Sequence[Floats]) -> _Sample:
     ]
     low = [axis.astype(np.int32) for axis in inside]
     shares = [axis - below for axis, below in zip(inside, low, strict=True)]
-    rows, weights = np.empty((len(reached), 8), np.int32), np.empty((len(reached), 8), np.float32)
+    rows, weights = np.empty((len(reached), 8), np.int32), np.empty((len(reached), 8), np.float16)
     for corner, steps in enumerate(product((0, 1), repeat=3)):
         rows[:, corner] = padded[tuple(below + step for below, step in zip(low, steps, strict=True))]
         i, j, k = (share if step else 1 - share for share, step in zip(shares, steps, strict=True))
-        weights[:, corner] = i * j * k
-    arrays = (answered, rows, weights, reached.astype(np.float32))
-    return _Sample(found, *map(torch.from_numpy, arrays))
+        weights[:, corner] = i * j * k * reached
+    table = _table(found, torch.from_numpy(answered))
+    return _Sample(table, torch.from_numpy(rows), torch.from_numpy(weights), torch.from_numpy(reached))
