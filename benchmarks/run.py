@@ -5,7 +5,7 @@
 
 Without SCAN, the MNI152 T1 that nilearn ships. ``--clinical`` adds a patient's FLAIR of 19 thick slices, which
 ``bidsseg participant`` is to label within 12 s on two idle cores; DATA is the folder that docs/training.md describes.
-``--fuse`` adds the scans of one session, which ``bidsseg participant`` is to label with ``--fuse`` within 1.3 times what
+``--fuse`` adds the scans of one session, which ``bidsseg participant --fuse`` is to label within 1.3 times what
 it takes without; ANAT is a session's folder of NIfTI files with BIDS names, for instance a FLAIR and a T1w.
 The plain network has the shape of SynthSeg's (Billot et al. 2023: five levels, 24 features that double at each level,
 two convolutions a level, 33 labels) and random weights, which take the time and memory that trained ones take. Every
