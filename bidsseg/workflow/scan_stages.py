@@ -97,10 +97,10 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
             found = fuse(contrasts[own], others, job["threads"])
             source = Path(answers[own]).parent
             fused = Answer(contrasts[own].image.data, np.load(source / VOLUME), contrasts[own].grid, found)
-            alone = read_evidence(source)
+            evidence = as_sure_as(collect(found, fused.volume, fused.grid, how_sure=False), read_evidence(source))
             target = fused_folder(folder, job)
             target.mkdir(exist_ok=True)
-            _decided(job, fused, as_sure_as(collect(found, fused.volume, fused.grid), alone), target)
+            _decided(job, fused, evidence, target)
         return str(folder)
 
 
