@@ -253,10 +253,10 @@ def tallied(voxels: Voxels, scheme: Scheme, how_sure: bool) -> Tally:
     """``TALLIED`` of some voxels by code; unless asked ``how_sure`` the answer is, sums of probabilities are 0."""
     lookup, size = part_codes(scheme), _n_codes(scheme)
     codes = lookup[voxels.factors]
-    probable = inside = np.zeros(size)
+    probable, inside = np.zeros(size), np.zeros(size)
     if how_sure:
         probable = probable_voxels(voxels, lookup, size)
-        inside = np.bincount(codes, probability_of_chosen(voxels, codes, lookup), minlength=size)
+        inside += np.bincount(codes, probability_of_chosen(voxels, codes, lookup), minlength=size)
     index_sums = (np.bincount(codes, index, minlength=size) for index in voxels.indices)
     return np.stack((np.bincount(codes, minlength=size), probable, inside, *index_sums), 1)
 

@@ -64,7 +64,8 @@ def answered_in(found: Probabilities, table_in: TableIn = np.empty) -> Answered:
     table[0] = 0
     table[0, 0] = 1
     rows = torch.from_numpy(table)[1:]
-    for some, here in zip(rows.split(VOXELS_AT_ONCE), torch.from_numpy(voxels).split(VOXELS_AT_ONCE), strict=True):
+    parts = (torch.split(whole, VOXELS_AT_ONCE) for whole in (rows, torch.from_numpy(voxels)))
+    for some, here in zip(*parts, strict=True):
         some[:] = torch.cat([field.index_select(1, here) for field in fields]).T
     return Answered(found.origin, (i, j, k), (len(tissue), len(right), len(parcels)), voxels, table)
 
@@ -143,7 +144,7 @@ def _average(fields: Sequence[Tensor], voxels: Tensor, table: Tensor, rows: Tens
         for sample in samples:
             total += sample.of(some)
         total /= 1 + sum(sample.reached[some, None] for sample in samples)
-        for field, mean in zip(fields, total.half().split(sizes, 1), strict=True):
+        for field, mean in zip(fields, torch.split(total.half(), sizes, 1), strict=True):
             field.index_copy_(1, voxels[some], mean.T)
 
 
