@@ -1,9 +1,12 @@
 """Time and memory of one scan, stage by stage, and of a plain U-Net at 1 mm on the same volume.
 
     python benchmarks/run.py [SCAN] [--clinical DATA] [--threads 2] [--device cpu] [--without-plain] [--two]
+        [--fuse ANAT]
 
 Without SCAN, the MNI152 T1 that nilearn ships. ``--clinical`` adds a patient's FLAIR of 19 thick slices, which
 ``bidsseg participant`` is to label within 12 s on two idle cores; DATA is the folder that docs/training.md describes.
+``--fuse`` adds the scans of one session, which ``bidsseg participant --fuse`` is to label within 1.3 times what
+it takes without; ANAT is a session's folder of NIfTI files with BIDS names, for instance a FLAIR and a T1w.
 The plain network has the shape of SynthSeg's (Billot et al. 2023: five levels, 24 features that double at each level,
 two convolutions a level, 33 labels) and random weights, which take the time and memory that trained ones take. Every
 measurement is a process of its own, so that peaks of memory are its own.
@@ -22,7 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +37,18 @@ FEATURES, LEVELS, LABELS = 24, 5, 33
 CLINICAL_SCAN = "ms-clinical-lesions/sub-09/anat/sub-09_FLAIR.nii.gz"
 CLINICAL_SECONDS = 12.0
 "What a participant with this scan alone is to take, with N4, gyri and report, on two idle cores."
+FUSED_TIMES = 1.3
+"How many times as long a session of two contrasts is to take with ``--fuse`` at most."
 GIB = 1 << 30
+
+
+class Used(NamedTuple):
+    """What a command took, its processes together."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_gib: float
+    "Of its largest process."
 
 
 class Stages:
@@ -211,15 +225,15 @@ def measure(name: str, arguments: argparse.Namespace, dataset: Path, out: Path) 
     return result
 
 
-def wall(command: list[str]) -> tuple[float, float]:
-    """Seconds of a command, and the peak in GiB of its largest process."""
+def used_by(command: list[str]) -> Used:
+    """Run a command."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return time.perf_counter() - start, used.ru_maxrss * 1024 / GIB
+    return Used(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / GIB)
 
 
 def make_dataset(folder: Path, scan: Path | None) -> Path:
@@ -257,6 +271,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--without-plain", action="store_true", help="Leave out the plain network.")
     parser.add_argument("--two", action="store_true", help="Also time two scans after one another and at once.")
+    parser.add_argument("--fuse", type=Path, metavar="ANAT", help="Also time a session's contrasts with --fuse.")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     if "--child" in sys.argv:
         parser.add_argument("out", type=Path)
@@ -289,6 +304,8 @@ def benchmark(arguments: argparse.Namespace, folder: Path) -> None:
         print(f"  done within {CLINICAL_SECONDS:.0f} s: {done}", flush=True)
     if arguments.two:
         two_scans(dataset, out, scan)
+    if arguments.fuse:
+        fused_session(arguments, folder / "session", folder / "session-out")
     changed = measure("half", arguments, dataset, out)
     print(f"bfloat16 on the CPU changes the region of {changed['of_scan']:.3%} of the scan's voxels, ", end="")
     print(f"{changed['of_brain']:.3%} of the brain's", flush=True)
@@ -307,10 +324,10 @@ def one_scan(name: str, arguments: argparse.Namespace, dataset: Path, out: Path)
     threads, scan = str(arguments.threads), str(next(dataset.glob("sub-*/anat/*.nii.gz")))
     labels = str(dataset.with_name(f"{dataset.name}-labels.nii.gz"))
     predict = [sys.executable, "-m", "bidsseg.cli.main", "predict", scan, "-o", labels]
-    seconds, peak = wall([*predict, "--threads", threads, "--device", arguments.device])
+    seconds, _, peak = used_by([*predict, "--threads", threads, "--device", arguments.device])
     print(f"brainseg-cli predict: {seconds:.2f} s, peak {peak:.2f} GiB", flush=True)
     options = ("--omp-nthreads", threads, "--nprocs", threads, "--device", arguments.device)
-    seconds, peak = wall(bidsseg(dataset, out, *options))
+    seconds, _, peak = used_by(bidsseg(dataset, out, *options))
     print(f"bidsseg participant, one scan: {seconds:.2f} s, peak of its largest process {peak:.2f} GiB", flush=True)
     return seconds
 
@@ -319,11 +336,27 @@ def two_scans(dataset: Path, out: Path, scan: Path) -> None:
     """One CPU each, after one another and side by side."""
     second = dataset / "sub-02" / "anat" / "sub-02_T1w.nii.gz"
     second.symlink_to(scan.resolve())
-    after, beside = (wall(bidsseg(dataset, out, "--omp-nthreads", "1", "--nprocs", n))[0] for n in ("1", "2"))
+    after, beside = (used_by(bidsseg(dataset, out, "--omp-nthreads", "1", "--nprocs", n)).seconds for n in ("1", "2"))
     second.unlink()
     print(
         f"two scans, one CPU each: {after:.2f} s after one another, {beside:.2f} s at once: {after / beside:.2f} times"
     )
+
+
+def fused_session(arguments: argparse.Namespace, dataset: Path, out: Path) -> None:
+    """A session's contrasts without ``--fuse`` and, one run after the other, with it."""
+    make_dataset(dataset, None).unlink()
+    for scan in sorted(arguments.fuse.resolve().glob("*.nii.gz")):
+        (dataset / "sub-01" / "anat" / f"sub-01_{scan.name.rpartition('_')[2]}").symlink_to(scan)
+    threads = str(arguments.threads)
+    options = ("--omp-nthreads", threads, "--nprocs", threads, "--device", arguments.device)
+    alone, fused = (used_by(bidsseg(dataset, out, *options, *more)) for more in ((), ("--fuse",)))
+    for name, used in (("without", alone), ("with", fused)):
+        print(f"a session {name} --fuse: {used.seconds:.2f} s, {used.cpu_seconds:.2f} s of CPU, ", end="")
+        print(f"peak of its largest process {used.peak_gib:.2f} GiB")
+    times = fused.seconds / alone.seconds
+    print(f"  {times:.2f} times as long, {fused.cpu_seconds / alone.cpu_seconds:.2f} times the CPU; ", end="")
+    print(f"within {FUSED_TIMES} times as long: {'yes' if times <= FUSED_TIMES else 'no'}", flush=True)
 
 
 def compare(arguments: argparse.Namespace, dataset: Path, out: Path) -> None:

@@ -40,7 +40,7 @@ PLANES_AT_ONCE = 16
 HALF = 0.499
 "Half of a voxel, less rounding."
 
-SLAB_FLOATS, FEW_FLOATS = 48_000_000, 6_000_000
+SLAB_FLOATS, FEW_FLOATS = 16_000_000, 6_000_000
 "Probabilities resampled at once, and where memory is short."
 
 

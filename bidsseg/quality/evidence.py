@@ -111,14 +111,17 @@ def evidence_from(stored: dict[str, Any]) -> Evidence:
     return Evidence(**{**stored, "sums": sums})
 
 
-def collect(found: Probabilities, volume: Floats, grid: Grid) -> Evidence:
-    """The evidence of an answer for the normalised scan (I, J, K) on its 1 mm grid."""
+def collect(found: Probabilities, volume: Floats, grid: Grid, how_sure: bool = True) -> Evidence:
+    """The evidence of an answer for the normalised scan (I, J, K) on its 1 mm grid.
+
+    Unless asked ``how_sure`` the answer is, sums of probabilities are 0; ``as_sure_as`` puts others in their place.
+    """
     tissue = np.zeros(found.tissue.shape[1:], np.uint8)
     tallies: dict[Scheme, Tally] = {scheme: np.zeros((_n_codes(scheme), len(TALLIED))) for scheme in SCORED}
     for voxels in some_slices_at_a_time(found):
         tissue[voxels.indices] = voxels.factors[0]
         for scheme, tally in tallies.items():
-            tally += tallied(voxels, scheme)
+            tally += tallied(voxels, scheme, how_sure)
     solid = (tissue > 0) & ~_members(FLUID)[tissue]
     masks, origin = turned_back(np.stack((solid, _members(CEREBELLUM)[tissue])), found.origin, grid)
     faces, cerebellum = (_faces(mask, origin, grid.along_scan.shape) for mask in masks)
@@ -246,13 +249,16 @@ def _n_codes(scheme: Scheme) -> int:
     return int(part_codes(scheme).max()) + 1
 
 
-def tallied(voxels: Voxels, scheme: Scheme) -> Tally:
-    """``TALLIED`` of some voxels by code."""
+def tallied(voxels: Voxels, scheme: Scheme, how_sure: bool) -> Tally:
+    """``TALLIED`` of some voxels by code; unless asked ``how_sure`` the answer is, sums of probabilities are 0."""
     lookup, size = part_codes(scheme), _n_codes(scheme)
     codes = lookup[voxels.factors]
-    inside = np.bincount(codes, probability_of_chosen(voxels, codes, lookup), minlength=size)
+    probable, inside = np.zeros(size), np.zeros(size)
+    if how_sure:
+        probable = probable_voxels(voxels, lookup, size)
+        inside += np.bincount(codes, probability_of_chosen(voxels, codes, lookup), minlength=size)
     index_sums = (np.bincount(codes, index, minlength=size) for index in voxels.indices)
-    return np.stack((np.bincount(codes, minlength=size), probable_voxels(voxels, lookup, size), inside, *index_sums), 1)
+    return np.stack((np.bincount(codes, minlength=size), probable, inside, *index_sums), 1)
 
 
 def label_sums(tally: Tally, scheme: Scheme, origin: tuple[int, int, int]) -> dict[int, Sums]:

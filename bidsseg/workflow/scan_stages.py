@@ -17,10 +17,10 @@ from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.lesions.finding import FoundLesions, find_lesions
 from bidsseg.network.card import folder_of, read_card
-from bidsseg.network.inference import PredictOptions, Probabilities
+from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_config import Thresholds
 from bidsseg.network.lesion_model import load_lesion_model
-from bidsseg.network.lesion_net import Contrast
+from bidsseg.network.lesion_net import Contrast as LesionContrast
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess
 from bidsseg.quality.coverage import field_of_view
@@ -28,7 +28,7 @@ from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_fro
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import decide_on_native_grid
-from bidsseg.segmentation.fusion import contrast_of, fuse, register
+from bidsseg.segmentation.fusion import Answered, Contrast, answered_in, contrast_of, fuse, register
 from bidsseg.segmentation.lesion_probability import LesionAnswer, lesion_answer
 from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.segmentation.probseg import write_probabilities
@@ -39,7 +39,7 @@ from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
 CONFORMED, LESION_ANSWER = "conformed.npy", "lesions.npz"
-ANSWER = ("tissue", "right", "parcels")
+ANSWER, TABLE, VOXELS, VOLUME = "answer.json", "answer-table.npy", "answer-voxels.npy", "answer-volume.npy"
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
@@ -85,8 +85,7 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
     ``answers`` has, by scan, what ``segmentation_stage`` returned. Each pair of contrasts is registered once.
     """
     with one_line_errors(jobs[0]["scan"]):
-        kept = {scan: kept_answer(Path(path).parent) for scan, path in answers.items()}
-        contrasts = {scan: contrast_of(image, found) for scan, (image, found) in kept.items()}
+        contrasts = {scan: kept_contrast(Path(path).parent) for scan, path in answers.items()}
         transforms: dict[tuple[str, str], NDArray[np.float64]] = {}
         for job in jobs:
             own = job["scan"]
@@ -96,11 +95,12 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
                     transforms[other, own] = np.asarray(np.linalg.inv(transforms[own, other]), np.float64)
             others = [(contrasts[other], transforms[own, other]) for other in job["partners"]]
             found = fuse(contrasts[own], others, job["threads"])
-            fused = replace(kept[own][1], probabilities=found)
-            alone = read_evidence(Path(answers[own]).parent)
+            source = Path(answers[own]).parent
+            fused = Answer(contrasts[own].image.data, np.load(source / VOLUME), contrasts[own].grid, found)
+            evidence = as_sure_as(collect(found, fused.volume, fused.grid, how_sure=False), read_evidence(source))
             target = fused_folder(folder, job)
             target.mkdir(exist_ok=True)
-            _decided(job, fused, as_sure_as(collect(found, fused.volume, fused.grid), alone), target)
+            _decided(job, fused, evidence, target)
         return str(folder)
 
 
@@ -129,22 +129,24 @@ def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: 
 
 
 def keep_answer(folder: Path, corrected: str, answered: Answer) -> None:
-    """Keep what the network said of a corrected image in files of a folder."""
-    for name in ANSWER:
-        np.save(folder / f"answer-{name}.npy", getattr(answered.probabilities, name))
-    np.save(folder / "answer-volume.npy", answered.volume)
-    np.save(folder / "answer-conformed.npy", answered.conformed)
-    write_json(folder / "answer.json", {"corrected": corrected, "origin": answered.probabilities.origin})
+    """Keep what the network said of a corrected image in files of a folder, beside its ``CONFORMED``."""
+
+    def table_in(shape: tuple[int, int], kind: type[np.float16]) -> NDArray[np.float16]:
+        return np.lib.format.open_memmap(folder / TABLE, "w+", kind, shape)
+
+    listed = answered_in(answered.probabilities, table_in)
+    np.save(folder / VOXELS, listed.voxels)
+    np.save(folder / VOLUME, answered.volume)
+    about = {"origin": listed.origin, "shape": listed.shape, "sizes": listed.sizes}
+    write_json(folder / ANSWER, {"corrected": corrected, **about})
 
 
-def kept_answer(folder: Path) -> tuple[Image, Answer]:
-    """The corrected image, and what ``keep_answer`` kept; the probabilities stay in their files until they are used."""
-    about = json_content(folder / "answer.json")
-    i, j, k = about["origin"]
-    parts = [np.load(folder / f"answer-{name}.npy", mmap_mode="c") for name in ANSWER]
-    conformed, volume = (np.load(folder / f"answer-{name}.npy") for name in ("conformed", "volume"))
-    image = load(about["corrected"])
-    return image, Answer(conformed, volume, image.grid, Probabilities((i, j, k), *parts))
+def kept_contrast(folder: Path) -> Contrast:
+    """What ``keep_answer`` kept; the probabilities stay in their file until they are used."""
+    about = json_content(folder / ANSWER)
+    origin, shape, sizes = (tuple(about[name]) for name in ("origin", "shape", "sizes"))
+    listed = Answered(origin, shape, sizes, np.load(folder / VOXELS), np.load(folder / TABLE, mmap_mode="c"))
+    return contrast_of(load(about["corrected"]), np.load(folder / CONFORMED), listed)
 
 
 def keep_lesions(folder: Path, found: LesionAnswer) -> None:
@@ -160,7 +162,7 @@ def kept_lesions(folder: Path, segmentation: Segmentation, threshold: float) -> 
     """The lesions that ``keep_lesions`` kept the probabilities of; raises ``UserError`` for a scan that is no FLAIR."""
     with np.load(folder / LESION_ANSWER) as kept:
         cortex, fluid = map(float, kept["contrast"])
-        return find_lesions(LesionAnswer(kept["probability"], Contrast(cortex, fluid)), segmentation, threshold)
+        return find_lesions(LesionAnswer(kept["probability"], LesionContrast(cortex, fluid)), segmentation, threshold)
 
 
 def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:

@@ -102,6 +102,8 @@ def test_a_fused_answer_is_as_sure_as_the_scans_own() -> None:
     found = two_voxels()
     spread = replace(found, tissue=(found.tissue * np.float16(0.6) + np.float16(0.4 / len(TISSUES))))
     fused = as_sure_as(collected(spread, np.zeros((9, 9, 9), np.float32)), own)
+    grey = np.zeros((9, 9, 9), np.float32)
+    assert as_sure_as(collect(spread, grey, grid_of(grey.shape, np.eye(4)), how_sure=False), own) == fused
     for code, row in fused.sums["regions"].items():
         assert row.voxels == own.sums["regions"][code].voxels
         assert row.soft_dice == pytest.approx(own.sums["regions"][code].soft_dice if row.voxels else 0)

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUES, lobe_parts
 from bidsseg.network.inference import Probabilities
-from bidsseg.segmentation.fusion import Contrast, contrast_of, fuse
-from bidsseg.segmentation.pipeline import Answer
+from bidsseg.segmentation.fusion import Contrast, answered_in, contrast_of, fuse
 from tests.quality.test_agreement import SHAPE, labels, shift
 
 
@@ -24,7 +23,7 @@ def certain(tissue: int, origin: tuple[int, int, int] = (0, 0, 0), shape: tuple[
 
 def contrast(scan: Image, answered: Probabilities) -> Contrast:
     """A scan on the 1 mm grid, of which the network says so."""
-    return contrast_of(scan, Answer(scan.data, scan.data, scan.grid, answered))
+    return contrast_of(scan, scan.data, answered_in(answered))
 
 
 def fused(answered: Probabilities, to_other: NDArray[np.float64]) -> Probabilities:
