@@ -291,3 +291,10 @@ def to_native_axes(volume: NDArray[Any], grid: Grid) -> NDArray[Any]:
     """(I, J, K) in RAS axis order -> the scan's own axis order and directions."""
     ras = np.array([[0, 1], [1, 1], [2, 1]], float)
     return np.ascontiguousarray(apply_orientation(volume, ornt_transform(ras, grid.orientation)))
+
+
+def to_ras_order(volume: NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """A view of (I, J, K) in the scan's axes with the axes permuted and flipped to RAS."""
+    order = np.argsort(grid.orientation[:, 0])
+    flips = tuple(slice(None, None, -1 if grid.orientation[axis, 1] < 0 else 1) for axis in order)
+    return volume.transpose(order)[flips]

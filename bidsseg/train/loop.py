@@ -300,4 +300,6 @@ def final_weights(run: Run, state: State) -> dict[str, Tensor]:
     """The averaged weights, mixed with those the run started from as far as ``init_share`` says."""
     if run.weights is None:
         return {name: value.cpu() for name, value in state.average.items()}
-    return {name: value.cpu().lerp(run.weights[name].cpu(), run.options.init_share) for name, value in state.average.items()}
+    return {
+        name: value.cpu().lerp(run.weights[name].cpu(), run.options.init_share) for name, value in state.average.items()
+    }
