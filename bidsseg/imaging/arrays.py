@@ -40,7 +40,8 @@ def as_float32(values: NDArray[Any]) -> Floats:
         return values.astype(np.float32)
     import torch  # readers of tables and headers do without
 
-    converted: Floats = torch.from_numpy(np.ascontiguousarray(values)).float().numpy()
+    halves = torch.from_numpy(values if min(values.strides, default=0) >= 0 else np.ascontiguousarray(values))
+    converted: Floats = halves.to(torch.float32, memory_format=torch.contiguous_format).numpy()
     return converted
 
 
