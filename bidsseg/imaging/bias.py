@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import SimpleITK as sitk
 
-from bidsseg.imaging.arrays import Floats, along, resampling_matrix
+from bidsseg.imaging.arrays import PLANES_AT_ONCE, Floats, along, resampling_matrix
 from bidsseg.imaging.image import Image
 
-PLANES_AT_ONCE = 16
 LEAST_OF_FIELD = 1e-3
 "The least value of the field, as a share of its median: below it, only noise would be amplified."
 

@@ -18,7 +18,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
 from bidsseg.imaging.affines import voxel_spacing_mm
-from bidsseg.imaging.arrays import Box, Floats, along, as_float32, resampling_matrix, sampled
+from bidsseg.imaging.arrays import PLANES_AT_ONCE, Box, Floats, along, as_float32, resampling_matrix, sampled
 
 if TYPE_CHECKING:
     from bidsseg.imaging.image import Image
@@ -36,7 +36,6 @@ THIN_MM = 20
 "A thinner slab keeps its axes: a leaf that lies askew in the upright grid shows the network too little of any plane."
 LARGEST_TURNED = 64_000_000
 "Voxels of a turned 1 mm grid, which has to hold the corners; a scan that would need more keeps its own axes."
-PLANES_AT_ONCE = 16
 HALF = 0.499
 "Half of a voxel, less rounding."
 
