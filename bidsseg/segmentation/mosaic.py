@@ -264,7 +264,7 @@ def framed(strip: Bytes) -> Bytes:
 
 def shown_labels(codes: NDArray[np.uint16], scheme: Scheme) -> list[Label]:
     """The labels found in the scan, one for both sides of a structure."""
-    found = np.flatnonzero(np.bincount(codes.reshape(-1)))
+    found = {code for plane in codes for code in np.flatnonzero(np.bincount(plane.reshape(-1))).tolist()}
     labels = [label for label in label_table(scheme) if label.index in found]
     return list({readable_name(label.name): label for label in labels}.values())
 
