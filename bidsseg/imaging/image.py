@@ -21,7 +21,7 @@ from bidsseg.imaging.affines import (
     in_mm,
     voxel_spacing_mm,
 )
-from bidsseg.imaging.arrays import Floats, voxel_volume_mm3
+from bidsseg.imaging.arrays import Floats, first_axis_fastest, voxel_volume_mm3
 from bidsseg.imaging.formats import read_header, read_voxels
 from bidsseg.imaging.grid import Grid, grid_of
 from bidsseg.imaging.mgh import save_mgz
@@ -155,7 +155,8 @@ def save(
         if path.name.endswith(".mgz"):
             save_mgz(temporary, data, affine)
             return
-        nib.save(_nifti(data, affine, like, slope), temporary)
+        ordered = first_axis_fastest(data) if data.ndim == 3 else data
+        nib.save(_nifti(ordered, affine, like, slope), temporary)
 
 
 def nifti_bytes(data: NDArray[Any], affine: NDArray[np.float64]) -> bytes:

@@ -15,7 +15,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from scipy.io import loadmat
 
 from bidsseg.errors import FileError
 from bidsseg.imaging.affines import Affine, Placement, axes_affine, is_usable, placed_at, placement
@@ -111,6 +110,8 @@ def _placed_analyze(named: Path, fields: Any, shape: Shape, orient: int) -> Plac
 
 def _affine_of_mat(path: Path) -> Affine | None:
     """The affine in a .mat file of SPM, from voxels counted from 0; None where there is none that can be used."""
+    from scipy.io import loadmat  # a fifth of a second, for files that hardly any image has
+
     try:
         if path.stat().st_size > MOST_MAT_BYTES:
             return None

@@ -65,6 +65,8 @@ def _value_of_face(face: Floats) -> float | None:
 def _without_absurd(data: Floats) -> tuple[Floats, float]:
     """The scan with absurd values replaced by the mean of their sound neighbours, and the share of these."""
     low, high = _sound_range(data)
+    if (low, high) == (-np.inf, np.inf):
+        return data, 0.0
     sound = (data >= low) & (data <= high)
     share = 1 - float(sound.mean())
     if share == 0:
@@ -77,7 +79,7 @@ def _without_absurd(data: Floats) -> tuple[Floats, float]:
 
 def _sound_range(data: Floats) -> tuple[float, float]:
     """The lowest and the highest of the values that hang together."""
-    values = np.sort(data.reshape(-1)[:: max(1, data.size // SAMPLED)])
+    values = np.sort(data.flat[:: max(1, data.size // SAMPLED)])  # of another order of axes, reshape would copy all
     few = int(MOST_UNSOUND * values.size)
     inner = values[few : values.size - few]
     high = _end_of(values[values.size - few - 1 :], float(inner[0]))

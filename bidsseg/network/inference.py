@@ -21,7 +21,7 @@ from bidsseg.imaging.arrays import Box, Floats, box_around
 from bidsseg.imaging.grey import normalise
 from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
 from bidsseg.network.device import autocast, choose_device
-from bidsseg.network.unet import SUBVOXELS, Features, HeadInputs, UNet, padded_length
+from bidsseg.network.unet import SUBVOXELS, Features, HeadInputs, UNet, mean_of, padded_length
 from bidsseg.network.weights import Model
 
 logger = logging.getLogger(__name__)
@@ -382,7 +382,7 @@ def _heads(net: UNet, views: Sequence[HeadInputs], gyri: bool) -> tuple[Tensor, 
     """
     tissue = [net.tissue_logits(view).softmax(1) for view in views]
     right, *of_mirror_image = (net.side_logits(view.hidden).sigmoid() for view in views)
-    parcels = torch.stack([net.parcel_logits(view.hidden).softmax(0) for view in views]).mean(0)
+    parcels = mean_of([net.parcel_logits(view.hidden).softmax(0) for view in views])
     if not gyri:
         parcels = torch.from_numpy(gyri_to_parts()).to(parcels) @ parcels[:N_GYRI]
     return (

@@ -112,7 +112,7 @@ class UNet(nn.Module):
         grey = 4 * (x - 0.3)  # 0-1 to the spread of normalised features
         top = self.encoder[0](x)
         found = [self._below_top(_moved(top, n)) for n in range(passes)]
-        from_below = _mean([_moved(upward, -n) for n, (upward, _) in enumerate(found)])
+        from_below = mean_of([_moved(upward, -n) for n, (upward, _) in enumerate(found)])
         x = self.decoder[-1](from_below + top)
         filtered = F.leaky_relu(self.filters(grey), 0.01)
         fine = torch.cat((x, grey.to(x.dtype), filtered.to(x.dtype)), 1)
@@ -144,7 +144,7 @@ class UNet(nn.Module):
             context.flatten(1)[:, _coarse_blocks(blocks, features.fine.shape[1:], n)]
             for n, context in enumerate(features.contexts)
         ]
-        hidden = F.leaky_relu(_on_columns(self.hidden, fine) + _mean(context), 0.01)
+        hidden = F.leaky_relu(_on_columns(self.hidden, fine) + mean_of(context), 0.01)
         seen = fine[self.config.widths[0] :].float().reshape(-1, SUBVOXELS, len(blocks))
         return HeadInputs(hidden, torch.cat((seen, seen[:1].square())))
 
@@ -189,7 +189,8 @@ def _doubled(x: Tensor, finer: Tensor) -> Tensor:
     return F.interpolate(x, size=finer.shape[2:], mode="nearest")
 
 
-def _mean(tensors: Sequence[Tensor]) -> Tensor:
+def mean_of(tensors: Sequence[Tensor]) -> Tensor:
+    """The mean of tensors of one shape; of a single one, itself."""
     return torch.stack(list(tensors)).mean(0) if len(tensors) > 1 else tensors[0]
 
 

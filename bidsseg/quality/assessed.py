@@ -37,9 +37,8 @@ def answer_and_assess(
     scan: Image, model: Model, options: PredictOptions, bias_correction: bool
 ) -> tuple[Answer, AssessedScan]:
     """The same, with what the network said, for who has more to ask of it."""
-    prepared = prepare(scan, bias_correction, options.threads or 2)
-    given = answer(prepared, model, options)
+    given = answer(prepare(scan, bias_correction, options.threads or 2), model, options)
     evidence, found = examine(given, model, options), native(given, options.gyri)
     assessment = assess(evidence, field_of_view(scan), calibration_from(model.card.quality))
     attached = replace(found, scan=scan, assessment=assessment)
-    return given, AssessedScan(attached, evidence, assessment, prepared.warnings)
+    return given, AssessedScan(attached, evidence, assessment, given.warnings)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
+from bidsseg.imaging.grid import to_ras_order
 from bidsseg.imaging.image import Image
 from bidsseg.lesions.records import LesionReport
 from bidsseg.lesions.zones import ZONES
@@ -32,7 +33,6 @@ from bidsseg.segmentation.mosaic import (
     scene_of,
     side_by_side,
     slice_name,
-    to_ras_order,
     write_png,
 )
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import along, box_around, resampling_matrix
-from bidsseg.imaging.grid import Grid, restored
+from bidsseg.imaging.grid import Grid, restored, to_ras_order
 from bidsseg.imaging.image import Image, nifti_bytes
-from bidsseg.segmentation.mosaic import grey_levels, to_ras_order, widened
+from bidsseg.segmentation.mosaic import widened, window_of
 
 HIGHEST_CODE = 2**15 - 1
 ENTIRE = (slice(None), slice(None), slice(None))
@@ -89,7 +89,8 @@ def _pack(
     axes = [shown_axis(side, float(mm), finest_mm) for side, mm in zip(box, grid.spacing_mm, strict=True)]
     shown = {name: _nearest(codes, axes) for name, codes in ordered.items()}
     resampled = _resampled(volume, axes, grid)
-    grey = grey_levels(resampled, next(iter(shown.values())), ENTIRE) // step * step
+    window = window_of(resampled, next(iter(shown.values())), ENTIRE)
+    grey = window.levels(resampled) // step * step
     rows, codes_of_row = rows_and_codes(shown)
     affine = shown_affine(axes, grid)
     i, j, k = (axis.spacing_mm for axis in axes)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_native_axes
+from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_ras_order
 from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, first_gyri, gyri_to_parts, lobe_parts, part_of_gyrus
 from bidsseg.network.inference import Probabilities
 from bidsseg.segmentation.result import Segmentation
@@ -30,10 +30,9 @@ class Decision(NamedTuple):
 
 def decide_on_native_grid(found: Probabilities, grid: Grid, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:
     """Decide every voxel on the scan's own grid, from probabilities resampled to it, ``max_floats`` at a time."""
-    shape = grid.canonical_shape
-    whole = Decision(
-        np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.float16)
-    )
+    types = (np.uint8, np.uint8, np.uint8, np.float16)
+    stored = Decision(*(np.zeros(grid.native_shape, dtype) for dtype in types))
+    whole = Decision(*(to_ras_order(volume, grid) for volume in stored))
     channels = len(found.tissue) + len(found.right) + len(found.parcels)
     for slab in slabs(found.tissue.shape[1:], found.origin, grid, channels, max_floats):
         decided = decide(slab.of(found.tissue), slab.of(found.right)[0], partial(slab.of, found.parcels), gyri)
@@ -42,12 +41,12 @@ def decide_on_native_grid(found: Probabilities, grid: Grid, gyri: bool, max_floa
         whole.parcel[slab.window] = decided.parcel
         whole.confidence[slab.window] = decided.confidence
     return Segmentation(
-        to_native_axes(whole.tissue, grid),
-        to_native_axes(whole.side, grid),
-        to_native_axes(whole.parcel, grid),
+        stored.tissue,
+        stored.side,
+        stored.parcel,
         grid.native_affine,
         gyri,
-        confidence=to_native_axes(whole.confidence, grid),
+        confidence=stored.confidence,
         edge_fraction=edge_fraction(whole.tissue),
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from bidsseg.authorship import SOFTWARE
 from bidsseg.files import whole
-from bidsseg.imaging.arrays import Box, box_around
-from bidsseg.imaging.grid import Grid
+from bidsseg.imaging.arrays import Box, Floats, box_around
+from bidsseg.imaging.grid import Grid, to_ras_order
 from bidsseg.imaging.image import Image
 from bidsseg.labels import Label, Scheme, label_table
 
@@ -57,11 +57,26 @@ class View:
 VIEWS = (View(2, 0, 1, "L", "R"), View(1, 0, 2, "L", "R"), View(0, 1, 2, "P", "A"))
 
 
+class Window(NamedTuple):
+    """Grey values that are shown as different."""
+
+    low: float
+    "Shown as nearly black."
+    width: float
+    "From there to what is shown as nearly white."
+
+    def levels(self, values: Floats) -> Bytes:
+        """0-255; there is head room, so that what is brighter than the brain still differs from it."""
+        levels: Bytes = np.clip((values - self.low) / self.width * 225 + 15, 0, 255).astype(np.uint8)
+        return levels
+
+
 @dataclass(frozen=True)
 class Scene:
     """A scan and its labels in RAS axis order, with the box to show."""
 
-    grey: Bytes
+    scan: Floats
+    window: Window
     codes: NDArray[np.uint16]
     grid: Grid
     box: Box
@@ -110,15 +125,10 @@ def scene_of(image: Image, codes: NDArray[np.uint16], scheme: Scheme) -> Scene:
     ordered = to_ras_order(codes, grid)
     labelled = box_around(ordered > 0)
     box = widened(labelled, ordered.shape, grid.spacing_mm)
-    grey = grey_levels(to_ras_order(image.data, grid), ordered, box)
-    return Scene(grey, ordered, grid, box, labelled, color_table(scheme, int(codes.max())))
-
-
-def to_ras_order(volume: NDArray[Any], grid: Grid) -> NDArray[Any]:
-    """A view of (I, J, K) in the scan's axes with the axes permuted and flipped to RAS."""
-    order = np.argsort(grid.orientation[:, 0])
-    flips = tuple(slice(None, None, -1 if grid.orientation[axis, 1] < 0 else 1) for axis in order)
-    return volume.transpose(order)[flips]
+    scan = to_ras_order(image.data, grid)
+    return Scene(
+        scan, window_of(scan, ordered, box), ordered, grid, box, labelled, color_table(scheme, int(codes.max()))
+    )
 
 
 def widened(box: Box, shape: tuple[int, ...], spacing_mm: NDArray[np.float64]) -> Box:
@@ -131,17 +141,13 @@ def widened(box: Box, shape: tuple[int, ...], spacing_mm: NDArray[np.float64]) -
     return i, j, k
 
 
-def grey_levels(volume: NDArray[np.float32], codes: NDArray[np.uint16], box: Box) -> Bytes:
-    """0-255 in the box, with the contrast of the labelled brain, or of the whole scan where nothing is labelled."""
+def window_of(volume: Floats, codes: NDArray[np.uint16], box: Box) -> Window:
+    """The contrast of the labelled brain in the box, or of the whole scan where nothing is labelled."""
     counted = volume[box][codes[box] > 0]
     if counted.size < 100 or counted.min() == counted.max():
         counted = volume[volume > volume.min()] if volume.min() < volume.max() else volume.reshape(-1)
     low, high = np.percentile(counted[:: max(1, counted.size // 200_000)], (0.5, 99.7))
-    width = float(high - low) or 1.0
-    levels = np.zeros(volume.shape, np.uint8)  # the rest would cost twice as much as the box
-    # head room: what is brighter than the brain still differs from it
-    levels[box] = np.clip((volume[box] - low) / width * 225 + 15, 0, 255)
-    return levels
+    return Window(low, float(high - low) or 1.0)
 
 
 def color_table(scheme: Scheme, highest: int) -> Bytes:
@@ -192,7 +198,7 @@ def plane(volume: NDArray[Any], scene: Scene, view: View, index: int) -> NDArray
 
 def grey_tile(scene: Scene, view: View, index: int) -> Bytes:
     """(height, width, 3) of the plain slice."""
-    picture = Pillow.fromarray(plane(scene.grey, scene, view, index))
+    picture = Pillow.fromarray(scene.window.levels(plane(scene.scan, scene, view, index)))
     smooth = np.asarray(picture.resize(scene.tile_size(view), Pillow.Resampling.BICUBIC))
     return np.repeat(smooth[..., None], 3, axis=-1)
 
@@ -258,7 +264,7 @@ def framed(strip: Bytes) -> Bytes:
 
 def shown_labels(codes: NDArray[np.uint16], scheme: Scheme) -> list[Label]:
     """The labels found in the scan, one for both sides of a structure."""
-    found = np.flatnonzero(np.bincount(codes.reshape(-1)))
+    found = {code for plane in codes for code in np.flatnonzero(np.bincount(plane.reshape(-1))).tolist()}
     labels = [label for label in label_table(scheme) if label.index in found]
     return list({readable_name(label.name): label for label in labels}.values())
 

@@ -29,6 +29,8 @@ class Answer:
     "(I, J, K): the same as the network saw it, 0-1."
     grid: Grid
     probabilities: Probabilities
+    warnings: tuple[str, ...] = ()
+    "Those of the prepared scan."
 
 
 def prepare(image: Image, bias_correction: bool, threads: int = 1) -> Image:
@@ -47,8 +49,10 @@ def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
     if options.threads:
         torch.set_num_threads(options.threads)
     conformed, grid = conform(image)
+    warnings = image.warnings
+    del image  # it may be large, and not every caller needs it any more
     probabilities, volume = infer(conformed, model, options)
-    return Answer(conformed, volume, grid, probabilities)
+    return Answer(conformed, volume, grid, probabilities, warnings)
 
 
 def native(found: Answer, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:
@@ -58,5 +62,4 @@ def native(found: Answer, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmenta
 
 def segment(image: Image, model: Model, options: PredictOptions, bias_correction: bool = False) -> Segmentation:
     """Label every voxel of a scan, on the scan's own grid."""
-    prepared = prepare(image, bias_correction, options.threads or 1)
-    return native(answer(prepared, model, options), options.gyri)
+    return native(answer(prepare(image, bias_correction, options.threads or 1), model, options), options.gyri)

@@ -45,12 +45,14 @@ def volumes_of(
     codes: Codes, confidence: NDArray[np.floating[Any]], voxel_volume_mm3: float, scheme: Scheme
 ) -> tuple[Volume, ...]:
     """The volume of every label of a scheme, also of those not found, from codes and confidence, both (I, J, K)."""
-    found = codes > 0
-    inside, confident = codes[found], confidence[found]
     size = max(label.index for label in label_table(scheme)) + 1
-    counts = np.bincount(inside, minlength=size)
-    sums = np.bincount(inside, confident.astype(np.float64), minlength=size)
-    total = max(len(inside), 1)
+    counts, sums = np.zeros(size, np.int64), np.zeros(size)
+    for plane, sure in zip(codes, confidence, strict=True):  # all at once would be many times the codes' memory
+        found = plane > 0
+        inside = plane[found]
+        counts += np.bincount(inside, minlength=size)
+        sums += np.bincount(inside, sure[found], minlength=size)
+    total = max(int(counts.sum()), 1)
     rows = []
     for label in label_table(scheme):
         n = int(counts[label.index])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ from bidsseg.workflow.workers import MEMORY_GB, Resources, WorkerPool
 ROOT = "bidsseg"
 SCANS_PER_WORKER = 16
 "In one batch: enough that waiting for a batch's last scan costs little."
+POLL_SECONDS = 0.05
+"How long a step that has ended waits for the next one, at most."
 FUSION_GB = 2.0
 "More, for a scan whose probabilities are averaged with others'."
 OnScan = Callable[[str, bool], None]
@@ -183,6 +186,7 @@ class Runner:
         """Run a workflow; returns what to say of nodes that did not end and did not fail."""
         workflow.config = self._config()
         self.at_work = True
+        gc.freeze()  # nipype collects garbage before every step; it need not look at all modules each time
         try:
             if not self.how.plugin:
                 plugin = MultiProcInPool(self.pool, self.scratch, self._status)
@@ -206,7 +210,7 @@ class Runner:
                 "crashdump_dir": str(self.scratch),
                 "crashfile_format": "txt",
                 "create_report": False,
-                "poll_sleep_duration": 0.2,
+                "poll_sleep_duration": POLL_SECONDS,
                 "remove_unnecessary_outputs": False,  # steps leave more than the one file that nipype knows
                 "stop_on_first_crash": self.how.stop_on_first_crash,
             }

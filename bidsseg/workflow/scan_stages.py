@@ -69,8 +69,8 @@ def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str
         recipe = job["recipe"]
         scratch = folder if job["low_memory"] else None
         options = PredictOptions(job["device"], job["threads"], "gyri" in recipe["schemes"], recipe["mirror"], scratch)
-        image, model = load(corrected), load_model(job["model"])
-        of_scan = answer(image, model, options)
+        model = load_model(job["model"])
+        of_scan = answer(load(corrected), model, options)
         evidence = examine(of_scan, model, options)
         if job["keep_answer"]:
             keep_answer(folder, corrected, of_scan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,14 +86,18 @@ def label_scan(scan: Path, target: Path, model: Model, options: SingleScanOption
 def _write(options: SingleScanOptions, target: Path, scan: Image, found: AssessedScan, quality: dict[str, Any]) -> None:
     """Write all of ``SingleScanOptions.files_of``, or none."""
     segmentation, scheme, files = found.segmentation, options.scheme, options.files_of(target)
+    labels = segmentation.labels(scheme)
     remove_temporaries(leftovers_of(files))
     with all_whole(files) as (mask, volumes, quality_json, *others, label_image):
-        save(mask, segmentation.brain_mask.astype(np.uint8), scan.affine, scan)
-        write_volumes(volumes, {scheme: segmentation.volumes(scheme)}, found.assessment.expected)
-        write_json(quality_json, quality)
-        if options.picture:
-            mosaic(others.pop(0), scan, segmentation.labels(scheme), scheme)
-        for path in others:
-            maker = Maker(SOFTWARE, __version__, quality["Model"], scheme)
-            save_dicom_seg(path, segmentation.labels(scheme), scan, segments_of(scheme), maker)
-        segmentation.save(label_image, scheme)
+        with ThreadPoolExecutor(options.threads or None) as pool:  # compression takes most of the time
+            written = [pool.submit(segmentation.save, label_image, scheme)]
+            if options.picture:
+                written.append(pool.submit(mosaic, others.pop(0), scan, labels, scheme))
+            written.append(pool.submit(save, mask, segmentation.brain_mask.astype(np.uint8), scan.affine, scan))
+            write_volumes(volumes, {scheme: segmentation.volumes(scheme)}, found.assessment.expected)
+            write_json(quality_json, quality)
+            for path in others:
+                maker = Maker(SOFTWARE, __version__, quality["Model"], scheme)
+                save_dicom_seg(path, labels, scan, segments_of(scheme), maker)
+        for done in written:
+            done.result()

@@ -1,9 +1,9 @@
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
-from bidsseg.imaging.arrays import along, as_float32, box_around, resampling_matrix
+from bidsseg.imaging.arrays import along, as_float32, box_around, first_axis_fastest, resampling_matrix
 from tests.phantoms import ramp
 
 
@@ -52,3 +52,20 @@ def test_as_float32_keeps_values(values: Any) -> None:
     found = as_float32(given)
     assert found.dtype == np.float32
     assert found.tolist() == given.astype(float).tolist()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(37, 5, 4), (3, 2, 1)])
+def test_the_order_in_memory_changes_no_voxel(shape: tuple[int, int, int], order: Literal["C", "F"]) -> None:
+    volume = np.arange(np.prod(shape)).reshape(shape, order=order)
+    ordered = first_axis_fastest(volume)
+    assert ordered.flags.f_contiguous
+    np.testing.assert_array_equal(ordered, volume)
+
+
+def test_as_float32_takes_any_view() -> None:
+    halves = np.arange(24).reshape(2, 3, 4).astype(np.float16)
+    for view in (halves[:, 1:, ::2], halves.transpose(2, 0, 1), halves[:, ::-1]):
+        found = as_float32(view)
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, view)

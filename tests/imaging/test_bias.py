@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
-from bidsseg.imaging.bias import correct_bias
+from bidsseg.imaging.bias import _shrunk, correct_bias
 from tests.phantoms import image
 
 
@@ -24,3 +25,17 @@ def test_the_unit_of_grey_values_does_not_matter(scale: float) -> None:
     affine = np.diag((4.0, 4.0, 4.0, 1.0))
     plain, scaled = (correct_bias(image(data * np.float32(factor), affine)).data for factor in (1, scale))
     np.testing.assert_allclose(scaled / scale, plain, atol=0.02 * plain.max())
+
+
+@pytest.mark.parametrize("shape", [(32, 33, 19), (17, 24, 4)])
+@pytest.mark.parametrize("spacing_mm", [(1.0, 0.9, 0.7), (0.45, 0.488281, 6.0), (0.5, 0.86, 1.2)])
+def test_shrinking_takes_the_voxels_that_itk_takes(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
+) -> None:
+    data = np.random.default_rng(0).random(shape, np.float32)
+    factors = [max(1, min(int(4 // mm), n // 4)) for mm, n in zip(spacing_mm, shape, strict=True)]
+    whole = sitk.GetImageFromArray((data - data.min()).T.copy())
+    whole.SetSpacing(spacing_mm)
+    expected, found = sitk.Shrink(whole, factors), _shrunk(data, data.min(), spacing_mm, factors)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(expected))
+    assert (found.GetOrigin(), found.GetSpacing()) == (expected.GetOrigin(), expected.GetSpacing())
