@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.image import Image
 from bidsseg.labels import FLUID, TISSUE
 from bidsseg.lesions.options import ROUNDED_DOWN
 from bidsseg.segmentation.lesion_probability import LesionAnswer
@@ -27,18 +28,49 @@ DARK_CORTEX, DARK_FLUID = -1.5, -2.0
 FLAIRs have cortex at -0.4 to 2.5 and fluid below -3.6, T1w cortex below -2.8, T2w fluid above 10."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FoundLesions:
-    """The lesions that the network found in a scan, on its own grid."""
+    """The lesions that the network found in a scan, on its own grid. A finding, not a diagnosis.
+
+    Examples
+    --------
+    >>> import bidsseg
+    >>> scan = bidsseg.load_image("sub-02_FLAIR.nii.gz")
+    >>> found = bidsseg.find_lesions(scan)
+    >>> least, most = found.load_range_ml
+    >>> least <= found.load_ml <= most
+    True
+    >>> bool((found.probability[found.mask] >= found.threshold).all())
+    True
+    """
 
     mask: NDArray[np.bool_]
     "(I, J, K)"
     probability: Floats
     "(I, J, K), 0-1."
+    segmentation: Segmentation
+    "Of the same scan."
     threshold: float
+    "Probability from which a voxel is lesion."
     load_ml: float
+    "Volume of the mask."
     load_range_ml: tuple[float, float]
     "The load at thresholds ``DOUBT`` higher and lower: by how much it depends on what is still called a lesion."
+
+    def image(self, scan: Image) -> Image:
+        """The mask as an image on the grid of the scan, for ``describe_lesions``.
+
+        Parameters
+        ----------
+        scan : Image
+            The scan that the lesions were found in.
+
+        Returns
+        -------
+        Image
+            1 in lesions and 0 elsewhere.
+        """
+        return Image(self.mask.astype(np.float32), scan.affine, scan.header)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -61,7 +93,7 @@ def find_lesions(found: LesionAnswer, segmentation: Segmentation, threshold: flo
         for level in (threshold, min(threshold + DOUBT, 1.0), max(threshold - DOUBT, 0.01))
     ]
     load, least, most = (float(mask.sum()) * segmentation.voxel_volume_mm3 / 1000 for mask in masks)
-    return FoundLesions(masks[0], found.probability, threshold, load, (least, most))
+    return FoundLesions(masks[0], found.probability, segmentation, threshold, load, (least, most))
 
 
 def why_unfit(found: LesionAnswer) -> str | None:

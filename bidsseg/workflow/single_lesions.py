@@ -76,7 +76,8 @@ def describe_scan(scan: Path, base: Path, model: Model, options: SingleLesionOpt
         image = load(scan, series=options.series)
         network = None if given else load_lesion_model()
         segmentation, found, assessment = _segment(image, model, network, options)
-    about, mask = (options.mask, given) if options.mask and given else (scan, _as_image(image, found))
+    about, mask = options.mask or scan, found.image(image) if found else given
+    assert mask is not None  # it is given, or found
     with one_line_errors(str(about), ALONE):
         report = lesion_features(image, mask, segmentation, options.described, is_probability(about.name))
     with one_line_errors(str(scan), ALONE):
@@ -108,11 +109,6 @@ def _segment(
         return segmentation, find_lesions(probable, segmentation, threshold), assessment
     except UserError as error:
         raise UserError("; ".join([str(error), *image.warnings])) from error  # the header may be the cause
-
-
-def _as_image(image: Image, found: FoundLesions | None) -> Image:
-    assert found is not None  # where no mask is given
-    return Image(found.mask.astype(np.float32), image.affine, image.header)
 
 
 def _write(
