@@ -180,8 +180,8 @@ def find_lesions(
     loaded = model if isinstance(model, Model) else load_model(model)
     answered, judged = answer_and_assess(scan, loaded, PredictOptions(device, threads), bias_correction)
     network = load_lesion_model()
-    least = network.card.thresholds.of(scan.spacing_mm) if threshold is None else threshold
-    return finding.find_lesions(lesion_answer(answered, network, device), judged.segmentation, least)
+    least, error = network.card.decided_by(scan.spacing_mm, threshold)
+    return finding.find_lesions(lesion_answer(answered, network, device), judged.segmentation, least, error)
 
 
 def describe_lesions(

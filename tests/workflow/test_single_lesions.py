@@ -46,12 +46,16 @@ def test_bright_balls_are_found_and_described(t1w: Image, tmp_path: Path) -> Non
     assert len(set(np.unique(lesions[found])) - {0}) >= 3
     assert (found & ~ndimage.binary_dilation(balls, iterations=2)).sum() < 0.2 * found.sum()
     probability = load(files.probabilities).data
-    threshold = read_lesion_card(folder_of(LESION_MODEL)).thresholds.thick
+    card = read_lesion_card(folder_of(LESION_MODEL))
+    threshold = card.thresholds.thick
     assert (probability[found] >= threshold - 1e-3).all()
     about = read_json(files.mask.with_name("sub-02_FLAIR_label-lesion_mask.json"))
     least, most = about["LesionLoadRangeMl"]
     assert about["Threshold"] == threshold
     assert least <= about["LesionLoadMl"] <= most
+    error = card.load_errors.thick.of(about["LesionLoadMl"]) if card.load_errors else None
+    assert about.get("LesionLoadExpectedErrorMl") == (None if error is None else pytest.approx(error, abs=1e-3))
+    assert described.expected_error_ml == (None if error is None else pytest.approx(error, abs=1e-3))
 
 
 def test_a_t1w_is_refused_in_one_line(t1w: Image, tmp_path: Path) -> None:
