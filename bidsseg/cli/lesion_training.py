@@ -72,13 +72,14 @@ def evaluate_lesions(data: Path, model: str | None, lesion_model: Path | None, c
     """What ``brainseg-cli evaluate --lesions`` does."""
     from dataclasses import replace
 
-    from bidsseg.evaluation.lesion_scores import measure, measured_as_json
+    from bidsseg.evaluation.lesion_measures import measure, measured_as_json
     from bidsseg.network.card import folder_of, write_readme
     from bidsseg.network.lesion_model import load_lesion_model
 
     folder = folder_of(lesion_model or LESION_MODEL)
     measured = measure(data, model_named(model), load_lesion_model(folder), click.echo)
-    evaluated = replace(read_lesion_card(folder), accuracy=measured_as_json(measured))
+    accuracy, errors = measured_as_json(measured), measured.load_errors
+    evaluated = replace(read_lesion_card(folder), accuracy=accuracy, load_errors=errors)
     click.echo(lesion_table(evaluated))
     if card:
         write_lesion_card(folder, evaluated)
