@@ -83,11 +83,6 @@ class View:
 
 def shown(view: View, data: Path) -> Case:
     """The view's scan and labels at 1 mm, before it is cut into slices; the same view gives the same scan."""
-    return shown_with_lesions(view, data)[0]
-
-
-def shown_with_lesions(view: View, data: Path) -> tuple[Case, NDArray[np.bool_]]:
-    """The same, and the voxels (I, J, K) that are lesion."""
     rng = np.random.default_rng([view.seed, sum(map(ord, view.anatomy))])
     subject = _subject(view, data)
     packed = subject.packed
@@ -98,8 +93,7 @@ def shown_with_lesions(view: View, data: Path) -> tuple[Case, NDArray[np.bool_]]
     if not view.head:
         brain = _own_brain(subject, anatomy)
         grey = np.where(brain, grey, 0)
-    lesion: NDArray[np.bool_] = (packed >> 12 & 15) == LESION_KIND
-    return Case(view.anatomy, at_1mm(np.clip(1000 * grey, 0, None)), anatomy), lesion
+    return Case(view.anatomy, at_1mm(np.clip(1000 * grey, 0, None)), anatomy)
 
 
 def _own_brain(subject: Subject, anatomy: Anatomy) -> NDArray[np.bool_]:
