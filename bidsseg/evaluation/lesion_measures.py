@@ -1,7 +1,7 @@
 """All that the card says of a lesion network, from patients and brains that it never learned from.
 
-Patients against their manual masks, beside a rule of one line; other contrasts than FLAIR; brains without lesions;
-lesion loads of painted scans; and patients who are scanned again without a change.
+Patients against their manual masks, beside a rule of one line, and by how much their loads are missed; other contrasts
+than FLAIR; brains without lesions; and patients who are scanned again without a change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from nilearn.datasets import load_mni152_template
 
-from bidsseg.evaluation.lesion_load import ComparedLoad, load_errors, painted_scans, validation
+from bidsseg.evaluation.lesion_load import ComparedLoad, load_errors, validation
 from bidsseg.evaluation.lesion_rescan import false_changes
 from bidsseg.evaluation.lesion_scores import (
     LesionScore,
@@ -54,16 +54,15 @@ class LesionMeasures:
     "Of other contrasts."
     lesion_free_ml: dict[str, float] = field(default_factory=dict)
     "What was found in brains of healthy people."
-    painted: list[ComparedLoad] = field(default_factory=list)
 
     @property
     def load_errors(self) -> LoadErrors:
         """What is expected of loads that the network finds."""
-        return load_errors(self.painted, self.patients)
+        return load_errors(self.patients)
 
 
 def measure(data: Path, model: Model, lesion_model: LesionModel, told: Told) -> LesionMeasures:
-    """Find lesions in the validation patients of DATA, in brains without any, and in painted ones."""
+    """Find lesions in the validation patients of DATA, and in brains without any."""
     measured = LesionMeasures()
     _measure_patients(measured, data, model, lesion_model, told)
     _measure_other_contrasts(measured, data, model, lesion_model, told)
@@ -71,11 +70,6 @@ def measure(data: Path, model: Model, lesion_model: LesionModel, told: Told) -> 
         mask = found_in(image, model, lesion_model).mask(lesion_model.card.thresholds.of(image.spacing_mm))
         measured.lesion_free_ml[name] = float(mask.sum()) * image.voxel_volume_mm3 / 1000
         told(f"{name}: {measured.lesion_free_ml[name]:.2f} mL found where there are no lesions")
-    for name, image, lesion in painted_scans(data):
-        mask = found_in(image, model, lesion_model).mask(lesion_model.card.thresholds.of(image.spacing_mm))
-        score = compare(mask, lesion, image.voxel_volume_mm3)
-        measured.painted.append(_load(name, image, score))
-        told(f"{name}: {score.found_ml:.2f} mL found of {score.manual_ml:.2f}, Dice {score.dice:.3f}")
     return measured
 
 
@@ -90,12 +84,13 @@ def _measure_patients(
             (measured.rule, rule_of_one_line(scan.image, found.segmentation)),
         ):
             scores[scan.name] = compare(mask, scan.manual, scan.image.voxel_volume_mm3)
-        measured.patients.append(_load(scan.name, scan.image, measured.network[scan.name]))
+        score = measured.network[scan.name]
+        slice_mm = float(max(scan.image.spacing_mm))
+        measured.patients.append(ComparedLoad(scan.name, slice_mm, score.found_ml, score.manual_ml))
         measured.again[scan.name] = false_changes(scan.image, found, model, lesion_model)
-        dice = measured.network[scan.name].dice, measured.rule[scan.name].dice
         changes = measured.again[scan.name]
         told(
-            f"{scan.name}: Dice {dice[0]:.3f}, by the rule {dice[1]:.3f}; "
+            f"{scan.name}: Dice {score.dice:.3f}, by the rule {measured.rule[scan.name].dice:.3f}; "
             f"scanned again {changes['new']} lesions new, {changes['vanished']} vanished"
         )
 
@@ -110,10 +105,6 @@ def _measure_other_contrasts(
             mask = found_in(scan.image, model, lesion_model).mask(threshold)
             scores[scan.name] = compare(mask, scan.manual, scan.image.voxel_volume_mm3)
             told(f"{scan.name}, {contrast}: Dice {scores[scan.name].dice:.3f}, not offered")
-
-
-def _load(name: str, image: Image, score: LesionScore) -> ComparedLoad:
-    return ComparedLoad(name, float(max(image.spacing_mm)), score.found_ml, score.manual_ml)
 
 
 def measured_as_json(measured: LesionMeasures) -> dict[str, Any]:
@@ -131,7 +122,7 @@ def measured_as_json(measured: LesionMeasures) -> dict[str, Any]:
             for contrast, scores in measured.not_offered.items()
         },
         "lesion-free brains, mL found": {name: round(ml, 3) for name, ml in measured.lesion_free_ml.items()},
-        "lesion load": validation(measured.painted, measured.patients),
+        "lesion load": validation(measured.patients),
         "scanned again without a change": measured.again,
     }
 

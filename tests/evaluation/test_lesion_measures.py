@@ -15,31 +15,32 @@ from bidsseg.imaging.image import at_1mm
 from bidsseg.network.lesion_card import LesionCard, lesion_table, read_lesion_card, write_lesion_card
 from bidsseg.network.lesion_config import LesionNetConfig, LoadError, LoadErrors
 
-PAINTED = [
-    *(ComparedLoad("thick", 6.0, ml, ml + 0.2 + 0.1 * ml) for ml in (0.0, 1.0, 5.0, 20.0)),
-    *(ComparedLoad("thin", 1.0, ml, ml - 0.05 * ml) for ml in (1.0, 5.0, 20.0)),
+PATIENTS = [
+    ComparedLoad("a", 6.0, 10.0, 12.1),  # 2 mL and the floor too little: a fifth
+    ComparedLoad("b", 6.0, 5.0, 2.9),  # 2 mL and the floor too much: two fifths
+    ComparedLoad("c", 1.0, 1.0, 1.6),  # half of it, and the floor
 ]
-"In thick slices 0.2 mL and a tenth too little are found, in thin ones a twentieth too much."
 
 
-def test_errors_are_those_of_painted_scans_where_patients_have_no_larger_ones() -> None:
-    errors = load_errors(PAINTED, [ComparedLoad("p", 6.0, 10.0, 10.0)])
-    assert errors.thick == pytest.approx(LoadError(0.2, 0.1), abs=1e-3)
-    assert errors.thin == pytest.approx(LoadError(FLOOR_ML, 0.05), abs=1e-3)
-    assert errors.of([1, 1, 6.0]).of(10.0) == pytest.approx(1.2, abs=0.01)
+def test_the_share_is_the_mean_of_patients_with_slices_alike() -> None:
+    errors = load_errors(PATIENTS)
+    assert errors.thick == pytest.approx(LoadError(FLOOR_ML, 0.3))
+    assert errors.thin == pytest.approx(LoadError(FLOOR_ML, 0.5))
+    assert errors.of([1, 1, 6.0]).of(10.0) == pytest.approx(3.1)
 
 
-def test_errors_grow_to_those_in_patients() -> None:
-    patients = [ComparedLoad("p", 6.0, 10.0, 13.6)]  # three times the 1.2 of painted scans
-    assert load_errors(PAINTED, patients).thick == pytest.approx(LoadError(0.6, 0.3), abs=2e-3)
+def test_where_no_patient_tells_all_of_the_load_is_doubtful() -> None:
+    assert load_errors(PATIENTS[:2]).thin == (FLOOR_ML, 1.0)
 
 
 def test_each_patient_is_judged_by_the_others() -> None:
-    patients = [ComparedLoad("near", 6.0, 10.0, 11.2), ComparedLoad("far", 6.0, 10.0, 13.6)]
-    told = validation(PAINTED, patients)
+    told = validation(PATIENTS)
     ratios = told["error in patients over the expected one, each left out"]
-    assert ratios == pytest.approx({"near": 1 / 3, "far": 3.0}, abs=0.01)
-    assert told["patients within twice the expected error"] == 1
+    assert ratios == pytest.approx({"a": 2.1 / 4.1, "b": 2.1 / 1.1, "c": 0.6 / 1.1}, abs=0.01)
+    assert told["patients within twice the expected error"] == 3
+    assert (
+        validation([PATIENTS[0], ComparedLoad("far", 6.0, 10.0, 20.0)])["patients within twice the expected error"] == 1
+    )
 
 
 def measures() -> LesionMeasures:
@@ -51,7 +52,6 @@ def measures() -> LesionMeasures:
         {"sub-02": {"new": 1, "vanished": 0}},
         {"T1w": {"sub-07": LesionScore(0.1, 10, 0.2, 30, 9.0, 4.0)}},
         {"sub-1": 0.1},
-        PAINTED,
     )
 
 
