@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "Assessment",
+    "FoundLesions",
     "Image",
     "LesionReport",
     "Segmentation",
     "describe_lesions",
+    "find_lesions",
     "label_table",
     "load_image",
     "load_model",
@@ -22,10 +24,12 @@ __all__ = [
 if TYPE_CHECKING:
     from bidsseg.api import (
         Assessment,
+        FoundLesions,
         Image,
         LesionReport,
         Segmentation,
         describe_lesions,
+        find_lesions,
         label_table,
         load_image,
         load_model,

@@ -1,4 +1,4 @@
-"""The Python interface: read a scan, label its brain regions, describe its lesions.
+"""The Python interface: read a scan, label its brain regions, find and describe its lesions.
 
 Examples
 --------
@@ -19,16 +19,20 @@ from pathlib import Path
 from bidsseg.imaging.image import Image as Image
 from bidsseg.imaging.image import load
 from bidsseg.labels import label_table as label_table
+from bidsseg.lesions import finding
 from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.finding import FoundLesions as FoundLesions
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.records import LesionReport as LesionReport
 from bidsseg.network.card import DEFAULT_MODEL
 from bidsseg.network.inference import PredictOptions
+from bidsseg.network.lesion_model import load_lesion_model
 from bidsseg.network.weights import Model
 from bidsseg.network.weights import load_model as load_model
-from bidsseg.quality.assessed import segment_and_assess
+from bidsseg.quality.assessed import answer_and_assess, segment_and_assess
 from bidsseg.quality.assessment import Assessment as Assessment
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
+from bidsseg.segmentation.lesion_probability import lesion_answer
 from bidsseg.segmentation.result import Segmentation as Segmentation
 
 
@@ -117,6 +121,67 @@ def segment(
     loaded = model if isinstance(model, Model) else load_model(model)
     options = PredictOptions(device, threads, gyri, mirror)
     return segment_and_assess(scan, loaded, options, bias_correction).segmentation
+
+
+def find_lesions(
+    scan: Image,
+    *,
+    threshold: float | None = None,
+    bias_correction: bool = BIAS_CORRECTION,
+    device: str = "auto",
+    threads: int = 0,
+    model: Model | Path | str = DEFAULT_MODEL,
+) -> FoundLesions:
+    """Find the lesions of a FLAIR, on its own grid; its regions are labelled on the way.
+
+    Parameters
+    ----------
+    scan : Image
+        What ``load_image`` returned for a FLAIR.
+    threshold : float, optional
+        Probability from which a voxel is lesion; the default is the packaged network's, for thick slices or thin ones.
+    bias_correction : bool, default: True
+        Correct the bias field with N4 first, as ``bidsseg participant`` does.
+    device : str, default: "auto"
+        auto, cpu, cuda, cuda:N or mps.
+    threads : int, default: 0
+        CPU threads; 0 takes all. It holds for the whole process.
+    model : Model or path-like, default: "anycontrast"
+        The model of regions: what ``load_model`` returned, or what it takes.
+
+    Returns
+    -------
+    FoundLesions
+        Mask, probabilities, load in mL, and the ``segmentation`` of the scan with its verdict.
+
+    Raises
+    ------
+    bidsseg.errors.UserError
+        If the scan is not fit to show lesions, because it is no FLAIR; if the device does not exist, or the model
+        cannot be read.
+
+    Examples
+    --------
+    >>> import bidsseg
+    >>> scan = bidsseg.load_image("sub-02_FLAIR.nii.gz")
+    >>> found = bidsseg.find_lesions(scan)
+    >>> found.mask.shape == found.probability.shape == scan.data.shape
+    True
+    >>> report = bidsseg.describe_lesions(scan, found.image(scan), found.segmentation)
+    >>> len(report.lesions) > 0
+    True
+
+    A scan of another contrast is refused:
+
+    >>> bidsseg.find_lesions(bidsseg.load_image("sub-02_T1w.nii.gz"))
+    Traceback (most recent call last):
+    bidsseg.errors.UserError: no lesions looked for: white matter is brighter than cortex, as in T1w; ...
+    """
+    loaded = model if isinstance(model, Model) else load_model(model)
+    answered, judged = answer_and_assess(scan, loaded, PredictOptions(device, threads), bias_correction)
+    network = load_lesion_model()
+    least, error = network.card.decided_by(scan.spacing_mm, threshold)
+    return finding.find_lesions(lesion_answer(answered, network, device), judged.segmentation, least, error)
 
 
 def describe_lesions(

@@ -35,7 +35,9 @@ def test_all_public_names_are_there_and_documented() -> None:
         bidsseg.nothing_of_this_name  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["describe_lesions", "label_table", "load_image", "load_model", "segment"])
+@pytest.mark.parametrize(
+    "name", ["describe_lesions", "find_lesions", "label_table", "load_image", "load_model", "segment"]
+)
 def test_functions_have_all_sections(name: str) -> None:
     text = inspect.getdoc(getattr(bidsseg, name)) or ""
     for section in ("Parameters", "Returns", "Examples"):

@@ -55,6 +55,8 @@ class OutputSettings:
     "Of the network that finds lesions; empty where none are to be found."
     lesion_thresholds: tuple[float, float] = (0.5, 0.5)
     "Probability from which it calls a voxel lesion, in thick and in thin slices."
+    lesion_load_errors: tuple[tuple[float, float], ...] = ()
+    "Expected error of its loads, in thick and in thin slices: mL, and share of the load; empty where not known."
 
     def finds_lesions_in(self, scan: Scan) -> bool:
         """Lesions are found in FLAIR alone."""

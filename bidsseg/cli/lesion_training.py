@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -17,6 +18,8 @@ from bidsseg.network.lesion_card import (
     write_lesion_card,
 )
 
+TRAINING_LOG = "training_log.csv"
+
 
 @click.command("train-lesions")
 @click.argument("data", type=EXISTING_FOLDER)
@@ -27,7 +30,7 @@ from bidsseg.network.lesion_card import (
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="CPU threads.")
 @MODEL_OPTION
 def train_lesions(data: Path, out: Path, painted: int, model: str | None, **chosen: Any) -> None:
-    """Train the lesion network on DATA (see docs/training.md); OUT/lesion-model gets weights and card.
+    """Train the lesion network on DATA (see docs/training.md); OUT/lesion-model gets weights, card and training log.
 
     Scans are labelled by the model of regions first, and kept in OUT/cache for the next time. The threshold is chosen
     on the validation patients, and stands in the card.
@@ -44,11 +47,10 @@ def train_lesions(data: Path, out: Path, painted: int, model: str | None, **chos
 
     options, regions, config = LesionTrainOptions(**chosen), model_named(model), LesionNetConfig()
     given = examples(data, regions, out / "cache", painted, click.echo)
-    weights = train(
-        given, options, lambda step, done, loss: click.echo(f"step {step}, {done:.0%}: loss {loss:.4f}"), config
-    )
     folder = out / "lesion-model"
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / TRAINING_LOG).open("w", encoding="utf-8") as log:
+        weights = train(given, options, partial(_log_step, log), config)
     card = LesionCard(folder.name, __version__, config, "", about={"training": about_training(given, options)})
     save_lesion_model(folder, weights, card)
     trained = load_lesion_model(folder)
@@ -57,17 +59,27 @@ def train_lesions(data: Path, out: Path, painted: int, model: str | None, **chos
     click.echo(f"{folder}: thresholds {thresholds.thick:g} and {thresholds.thin:g}")
 
 
+def _log_step(log: TextIO, step: int, done: float, loss: float) -> None:
+    """A row of the training log, its head before the first one; the same on the terminal."""
+    if not log.tell():
+        log.write("step,progress,loss\n")
+    log.write(f"{step},{done:.4f},{loss:.4f}\n")
+    log.flush()  # a run that is cut keeps what it has
+    click.echo(f"step {step}, {done:.0%}: loss {loss:.4f}")
+
+
 def evaluate_lesions(data: Path, model: str | None, lesion_model: Path | None, card: bool, readme: Path | None) -> None:
     """What ``brainseg-cli evaluate --lesions`` does."""
     from dataclasses import replace
 
-    from bidsseg.evaluation.lesion_scores import measure, measured_as_json
+    from bidsseg.evaluation.lesion_measures import measure, measured_as_json
     from bidsseg.network.card import folder_of, write_readme
     from bidsseg.network.lesion_model import load_lesion_model
 
     folder = folder_of(lesion_model or LESION_MODEL)
     measured = measure(data, model_named(model), load_lesion_model(folder), click.echo)
-    evaluated = replace(read_lesion_card(folder), accuracy=measured_as_json(measured))
+    accuracy, errors = measured_as_json(measured), measured.load_errors
+    evaluated = replace(read_lesion_card(folder), accuracy=accuracy, load_errors=errors)
     click.echo(lesion_table(evaluated))
     if card:
         write_lesion_card(folder, evaluated)

@@ -238,7 +238,7 @@ def lesions(scan: Path, output: Path | None, model: str | None, device: str, thr
     brainseg-cli lesions FLAIR.nii.gz -o lesions/
     brainseg-cli lesions FLAIR.nii.gz --mask mask.nii.gz -o lesions/ --bands 3 --bands 10
     """
-    from bidsseg.lesions.records import findings
+    from bidsseg.lesions.records import findings, load_in_words
     from bidsseg.network.inference import PredictOptions
     from bidsseg.workflow.single_lesions import SingleLesionOptions, describe_scan
 
@@ -262,7 +262,8 @@ def lesions(scan: Path, output: Path | None, model: str | None, device: str, thr
         click.echo(plain(f"warning: {path}: {warning}"), err=True)
     click.echo(plain(f"{scan}: {found.verdict}"), err=True)
     load_ml = sum(lesion.volume_mm3 for lesion in found.report.lesions) / 1000
-    click.echo(f"{len(found.report.lesions)} lesions, {load_ml:.2f} mL; {findings(found.report.lesions, described)}")
+    load = load_in_words(load_ml, found.expected_error_ml)
+    click.echo(f"{len(found.report.lesions)} lesions, {load}; {findings(found.report.lesions, described)}")
     for path in found.files:
         click.echo(plain(str(path)))
 

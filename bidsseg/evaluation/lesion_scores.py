@@ -1,4 +1,4 @@
-"""How well lesions are found: against manual masks of patients who never trained, and on brains without any.
+"""How well a mask of found lesions agrees with a manual one, of patients who never trained.
 
 Beside the network stands a rule of one line, so that anyone can see what the network adds: brighter than the median of
 cortex plus two robust standard deviations, inside white matter, three voxels or more together.
@@ -6,17 +6,15 @@ cortex plus two robust standard deviations, inside white matter, three voxels or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bidsseg.evaluation.scores import recolour
-from bidsseg.imaging.image import Image, at_1mm, load
+from bidsseg.imaging.image import Image, load
 from bidsseg.labels import TISSUE
 from bidsseg.lesions.finding import LEAST_MM3, LEAST_VOXELS, lesion_mask, of_size
 from bidsseg.network.inference import PredictOptions
@@ -27,7 +25,6 @@ from bidsseg.segmentation.lesion_probability import LesionAnswer, lesion_answer
 from bidsseg.segmentation.pipeline import answer, native, prepare
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.train.data import VALIDATION_MASK, VALIDATION_PATIENTS
-from bidsseg.train.held_out import validation_cases
 
 Mask = NDArray[np.bool_]
 TOUCHING = np.ones((3, 3, 3))
@@ -155,59 +152,6 @@ def summary(scores: Sequence[LesionScore]) -> dict[str, float]:
         "volume_error_median": round(float(np.median([abs(score.volume_error) for score in scores])), 3),
         "volume_correlation": round(float(np.corrcoef(found, manual)[0, 1]), 3) if several else np.nan,
     }
-
-
-@dataclass(frozen=True)
-class LesionMeasures:
-    """All that the card says of a lesion model."""
-
-    network: dict[str, LesionScore]
-    "By scan."
-    rule: dict[str, LesionScore]
-    "The same of the rule of one line."
-    lesion_free_ml: dict[str, float]
-    "What was found in brains of healthy people."
-
-
-def measure(data: Path, model: Model, lesion_model: LesionModel, told: Callable[[str], None]) -> LesionMeasures:
-    """Find lesions in the validation patients of DATA, and in brains without any."""
-    network: dict[str, LesionScore] = {}
-    rule: dict[str, LesionScore] = {}
-    free: dict[str, float] = {}
-    for scan in masked_scans(data):
-        found = found_in(scan.image, model, lesion_model)
-        threshold = lesion_model.card.thresholds.of(scan.image.spacing_mm)
-        for scores, mask in (
-            (network, found.mask(threshold)),
-            (rule, rule_of_one_line(scan.image, found.segmentation)),
-        ):
-            scores[scan.name] = compare(mask, scan.manual, scan.image.voxel_volume_mm3)
-        told(f"{scan.name}: Dice {network[scan.name].dice:.3f}, by the rule {rule[scan.name].dice:.3f}")
-    for name, image in lesion_free(data):
-        mask = found_in(image, model, lesion_model).mask(lesion_model.card.thresholds.of(image.spacing_mm))
-        free[name] = float(mask.sum()) * image.voxel_volume_mm3 / 1000
-        told(f"{name}: {free[name]:.2f} mL found where there are no lesions")
-    return LesionMeasures(network, rule, free)
-
-
-def measured_as_json(measured: LesionMeasures) -> dict[str, Any]:
-    """For the card."""
-    clinical = [name for name in measured.network if name != VALIDATION_MASK]
-    return {
-        "validation patients": {name: as_row(score) for name, score in measured.network.items()},
-        "rule of one line": {name: as_row(score) for name, score in measured.rule.items()},
-        "mean": summary([*measured.network.values()]),
-        "mean of the rule": summary([*measured.rule.values()]),
-        "mean of 2D FLAIR": summary([measured.network[name] for name in clinical]),
-        "mean of 2D FLAIR, rule": summary([measured.rule[name] for name in clinical]),
-        "lesion-free brains, mL found": {name: round(ml, 3) for name, ml in measured.lesion_free_ml.items()},
-    }
-
-
-def lesion_free(data: Path) -> Iterator[tuple[str, Image]]:
-    """Brains of healthy people in the contrast of FLAIR, which has no lesions."""
-    for case in validation_cases(data):
-        yield case.name, at_1mm(recolour(case, "flair"))
 
 
 def as_row(score: LesionScore) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,14 @@ from scipy import ndimage
 
 from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.image import Image
 from bidsseg.labels import FLUID, TISSUE
 from bidsseg.lesions.options import ROUNDED_DOWN
 from bidsseg.segmentation.lesion_probability import LesionAnswer
 from bidsseg.segmentation.result import Segmentation
+
+if TYPE_CHECKING:
+    from bidsseg.network.lesion_config import LoadError
 
 LEAST_VOXELS, LEAST_MM3 = 3, 14.0
 "A finding has at least so many voxels and this volume, that of a ball 3 mm across; smaller ones are noise mostly."
@@ -27,33 +31,73 @@ DARK_CORTEX, DARK_FLUID = -1.5, -2.0
 FLAIRs have cortex at -0.4 to 2.5 and fluid below -3.6, T1w cortex below -2.8, T2w fluid above 10."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FoundLesions:
-    """The lesions that the network found in a scan, on its own grid."""
+    """The lesions that the network found in a scan, on its own grid. A finding, not a diagnosis.
+
+    Examples
+    --------
+    >>> import bidsseg
+    >>> scan = bidsseg.load_image("sub-02_FLAIR.nii.gz")
+    >>> found = bidsseg.find_lesions(scan)
+    >>> least, most = found.load_range_ml
+    >>> least <= found.load_ml <= most
+    True
+    >>> bool((found.probability[found.mask] >= found.threshold).all())
+    True
+    """
 
     mask: NDArray[np.bool_]
     "(I, J, K)"
     probability: Floats
     "(I, J, K), 0-1."
+    segmentation: Segmentation
+    "Of the same scan."
     threshold: float
+    "Probability from which a voxel is lesion."
     load_ml: float
+    "Volume of the mask."
     load_range_ml: tuple[float, float]
     "The load at thresholds ``DOUBT`` higher and lower: by how much it depends on what is still called a lesion."
+    expected_error_ml: float | None = None
+    "Mean difference of such a load from the truth, by the network's card; unknown at a threshold of the user's own."
+
+    def image(self, scan: Image) -> Image:
+        """The mask as an image on the grid of the scan, for ``describe_lesions``.
+
+        Parameters
+        ----------
+        scan : Image
+            The scan that the lesions were found in.
+
+        Returns
+        -------
+        Image
+            1 in lesions and 0 elsewhere.
+        """
+        return Image(self.mask.astype(np.float32), scan.affine, scan.header)
 
     @property
     def about(self) -> dict[str, Any]:
         """Fields of the sidecars of mask and probabilities."""
+        error = self.expected_error_ml
         return {
             "Threshold": self.threshold,
             "MinimumVolumeMm3": LEAST_MM3,
             "MinimumVoxels": LEAST_VOXELS,
             "LesionLoadMl": round(self.load_ml, 3),
             "LesionLoadRangeMl": [round(ml, 3) for ml in self.load_range_ml],
+            **({} if error is None else {"LesionLoadExpectedErrorMl": round(error, 3)}),
         }
 
 
-def find_lesions(found: LesionAnswer, segmentation: Segmentation, threshold: float) -> FoundLesions:
-    """The lesions of a scan; raises ``UserError`` where it is not fit to show any."""
+def find_lesions(
+    found: LesionAnswer, segmentation: Segmentation, threshold: float, error: LoadError | None = None
+) -> FoundLesions:
+    """The lesions of a scan; raises ``UserError`` where it is not fit to show any.
+
+    ``error`` is that of loads found in such scans at this threshold, where it was measured.
+    """
     if reason := why_unfit(found):
         raise UserError(f"no lesions looked for: {reason}")
     masks = [
@@ -61,7 +105,8 @@ def find_lesions(found: LesionAnswer, segmentation: Segmentation, threshold: flo
         for level in (threshold, min(threshold + DOUBT, 1.0), max(threshold - DOUBT, 0.01))
     ]
     load, least, most = (float(mask.sum()) * segmentation.voxel_volume_mm3 / 1000 for mask in masks)
-    return FoundLesions(masks[0], found.probability, threshold, load, (least, most))
+    expected = error.of(load) if error else None
+    return FoundLesions(masks[0], found.probability, segmentation, threshold, load, (least, most), expected)
 
 
 def why_unfit(found: LesionAnswer) -> str | None:

@@ -18,6 +18,12 @@ GIVEN, FOUND = "mask", "network"
 "Where the lesions of a summary come from."
 
 
+def load_in_words(load_ml: float, expected_error_ml: float | None) -> str:
+    """A lesion load with its expected error, where this is known."""
+    error = "" if expected_error_ml is None else f" (expected error {expected_error_ml:.2f} mL)"
+    return f"{load_ml:.2f} mL{error}"
+
+
 @dataclass(frozen=True)
 class Lesion:
     """One lesion."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bidsseg.errors import FileError
 from bidsseg.files import json_content, write_text
-from bidsseg.network.lesion_config import LesionNetConfig, Thresholds
+from bidsseg.network.lesion_config import LesionNetConfig, LoadError, LoadErrors, Thresholds
 
 LESION_MODEL = "flair-lesions"
 WIDEST = 256
@@ -26,11 +27,20 @@ class LesionCard:
     "Of weights.safetensors."
     thresholds: Thresholds = field(default_factory=Thresholds)
     "Chosen on validation patients."
+    load_errors: LoadErrors | None = None
+    "Written by ``brainseg-cli evaluate --lesions --card``; not known before."
     licence: str = "CC-BY-NC-4.0"
     about: dict[str, Any] = field(default_factory=dict)
     "Training data, intended use, known failures."
     accuracy: dict[str, Any] = field(default_factory=dict)
     "Written by ``brainseg-cli evaluate --lesions --card``."
+
+    def decided_by(self, spacing_mm: Iterable[float], asked: float | None) -> tuple[float, LoadError | None]:
+        """The threshold for a scan, and the error of loads at it: of a threshold that the user asks for, none."""
+        if asked is not None:
+            return asked, None
+        spacing = tuple(spacing_mm)
+        return self.thresholds.of(spacing), self.load_errors.of(spacing) if self.load_errors else None
 
 
 def read_lesion_card(folder: Path) -> LesionCard:
@@ -43,6 +53,7 @@ def read_lesion_card(folder: Path) -> LesionCard:
                 **content,
                 "architecture": LesionNetConfig(**content["architecture"]),
                 "thresholds": Thresholds(*map(float, content["thresholds"])),
+                "load_errors": LoadErrors.read(content.get("load_errors")),
             }
         )
         sizes = asdict(card.architecture).values()
@@ -77,4 +88,24 @@ def lesion_table(card: LesionCard) -> str:
         )
     free = accuracy["lesion-free brains, mL found"]
     lines += ["", f"In {len(free)} brains without lesions, shown as FLAIR: at most {max(free.values()):.2f} mL found."]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_more_lines(card)])
+
+
+def _more_lines(card: LesionCard) -> list[str]:
+    """What cards of earlier versions do not tell."""
+    accuracy, lines = card.accuracy, []
+    if again := accuracy.get("scanned again without a change"):
+        new = ", ".join(f"{changes['new']} in {name}" for name, changes in again.items())
+        lines += ["", f"Scanned again without a change, lesions called new: {new}."]
+    for contrast, scores in accuracy.get("not offered", {}).items():
+        dice = ", ".join(f"{row['dice']:.2f} ({name})" for name, row in scores.items())
+        lines += ["", f"In {contrast}, which is not offered: Dice {dice}."]
+    if card.load_errors:
+        thick, thin = (f"{error.floor_ml:.2f} mL + {error.share:.0%} of it" for error in card.load_errors)
+        within = accuracy["lesion load"]["patients within twice the expected error"]
+        lines += [
+            "",
+            f"Expected error of a load: {thick} in thick slices, {thin} in thin ones; each patient left out, ",
+        ]
+        lines[-1] += f"{within} of {len(accuracy['validation patients'])} patients are within twice that."
+    return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,5 +28,34 @@ class Thresholds(NamedTuple):
     thin: float = 0.5
 
     def of(self, spacing_mm: Iterable[float]) -> float:
+        """That of a scan with these distances of voxels."""
+        return self.thick if max(spacing_mm) >= THICK_MM else self.thin
+
+
+class LoadError(NamedTuple):
+    """By how much a lesion load is expected to miss the truth, mean of absolute differences."""
+
+    floor_ml: float
+    "Where no lesion is found."
+    share: float
+    "Of the load that is found, on top of the floor."
+
+    def of(self, load_ml: float) -> float:
+        """In mL, of a scan with this load."""
+        return self.floor_ml + self.share * load_ml
+
+
+class LoadErrors(NamedTuple):
+    """The same by the slices of the scan, as ``Thresholds`` are."""
+
+    thick: LoadError
+    thin: LoadError
+
+    @classmethod
+    def read(cls, stored: Sequence[Sequence[float]] | None) -> LoadErrors | None:
+        """What JSON keeps of them."""
+        return cls(*(LoadError(*map(float, pair)) for pair in stored)) if stored else None
+
+    def of(self, spacing_mm: Iterable[float]) -> LoadError:
         """That of a scan with these distances of voxels."""
         return self.thick if max(spacing_mm) >= THICK_MM else self.thin

@@ -15,7 +15,7 @@ from bidsseg.bids.outputs import LesionOutputs, ParticipantOutputs
 from bidsseg.bids.session_order import in_time
 from bidsseg.files import read_json, read_tsv
 from bidsseg.lesions.changes import STATUSES
-from bidsseg.lesions.records import FOUND
+from bidsseg.lesions.records import FOUND, load_in_words
 from bidsseg.lesions.zones import MCDONALD_SITES, ZONES
 from bidsseg.report.lesion_mosaic import ZONE_COLORS
 
@@ -194,7 +194,9 @@ def _found(content: Mapping[str, Any]) -> str:
     told = f"found by the network, threshold {content.get('LesionThreshold', '?')}"
     try:
         least, most = map(float, content["LesionLoadRangeMl"])
-        return f"{told}; load {float(content['LesionLoadMl']):.1f} mL, {least:.1f} to {most:.1f} at other thresholds"
+        error = content.get("LesionLoadExpectedErrorMl")
+        load = load_in_words(float(content["LesionLoadMl"]), None if error is None else float(error))
+        return f"{told}; load {load}, {least:.2f} to {most:.2f} at other thresholds"
     except (KeyError, TypeError, ValueError):
         return told
 

@@ -18,6 +18,9 @@ from bidsseg.network.lesion_config import LesionNetConfig
 from bidsseg.network.lesion_net import SCALES, LesionNet, each_voxel
 from bidsseg.train.lesion_examples import Examples, LesionExample
 
+LOG_STEPS = 20
+"Steps between two rows of the training log."
+
 
 @dataclass(frozen=True)
 class LesionTrainOptions:
@@ -78,7 +81,7 @@ def train_lesions(
 ) -> dict[str, Tensor]:
     """Train for so many minutes; returns the average of the weights.
 
-    ``told`` gets step, share of the time that has passed and the mean loss since the last time, twenty times in all.
+    ``told`` gets step, share of the time that has passed and the mean loss since the last time, every ``LOG_STEPS``.
     """
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
@@ -89,7 +92,7 @@ def train_lesions(
     )
     average = {name: value.clone() for name, value in net.state_dict().items()}
     pools = [[places_of(example) for example in pool] for pool in (given.patients, given.painted)]
-    begun, step, next_told = time.monotonic(), 0, 0.05
+    begun, step = time.monotonic(), 0
     recent: list[float] = []
     while (done := _share_done(time.monotonic() - begun, step, options)) < 1:
         rate = (
@@ -105,9 +108,9 @@ def train_lesions(
         torch._foreach_lerp_(list(average.values()), list(net.state_dict().values()), 1 - decay)
         recent.append(loss.item())
         step += 1
-        if done > next_told:
+        if step % LOG_STEPS == 0:
             told(step, done, float(np.mean(recent)))
-            recent, next_told = [], next_told + 0.05
+            recent = []
     return average
 
 

@@ -220,7 +220,7 @@ def _about_finding(outputs: ScanOutputs, mask: str) -> dict[str, Any]:
     if Path(mask) != outputs.lesion_mask:
         return {"LesionsFrom": GIVEN}
     about = read_json(sidecar_of(outputs.lesion_mask))
-    kept = ("LesionWeightsSHA256", "LesionLoadMl", "LesionLoadRangeMl")
+    kept = ("LesionWeightsSHA256", "LesionLoadMl", "LesionLoadRangeMl", "LesionLoadExpectedErrorMl")
     found = {"LesionsFrom": FOUND, "LesionThreshold": about.get("Threshold")}
     return {**found, **{key: about[key] for key in kept if key in about}}
 

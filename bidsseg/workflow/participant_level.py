@@ -172,9 +172,16 @@ def recipe_of(options: RunOptions) -> OutputSettings:
     if not options.finds_lesions:
         return settings
     lesion_card = read_lesion_card(folder_of(LESION_MODEL))
+    settings = replace(settings, lesion_weights_sha256=lesion_card.sha256)
     asked = options.lesion_threshold
-    thresholds = (lesion_card.thresholds.thick, lesion_card.thresholds.thin) if asked is None else (asked, asked)
-    return replace(settings, lesion_weights_sha256=lesion_card.sha256, lesion_thresholds=thresholds)
+    if asked is not None:
+        return replace(settings, lesion_thresholds=(asked, asked))
+    thresholds, errors = lesion_card.thresholds, lesion_card.load_errors or ()
+    return replace(
+        settings,
+        lesion_thresholds=(thresholds.thick, thresholds.thin),
+        lesion_load_errors=tuple(map(tuple, errors)),
+    )
 
 
 def _check_folders(options: RunOptions) -> None:

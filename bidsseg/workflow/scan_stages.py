@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsseg.bids.outputs import OutputSettings
 from bidsseg.errors import UserError, one_line_errors
 from bidsseg.files import json_content, write_json
 from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
@@ -18,7 +19,7 @@ from bidsseg.imaging.image import Image, load, save
 from bidsseg.lesions.finding import FoundLesions, find_lesions
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions
-from bidsseg.network.lesion_config import Thresholds
+from bidsseg.network.lesion_config import LoadErrors, Thresholds
 from bidsseg.network.lesion_model import load_lesion_model
 from bidsseg.network.lesion_net import Contrast as LesionContrast
 from bidsseg.network.weights import load_model
@@ -158,11 +159,16 @@ def keep_lesions(folder: Path, found: LesionAnswer) -> None:
     )
 
 
-def kept_lesions(folder: Path, segmentation: Segmentation, threshold: float) -> FoundLesions:
+def kept_lesions(
+    folder: Path, segmentation: Segmentation, recipe: OutputSettings, spacing_mm: Iterable[float]
+) -> FoundLesions:
     """The lesions that ``keep_lesions`` kept the probabilities of; raises ``UserError`` for a scan that is no FLAIR."""
+    spacing = tuple(spacing_mm)
+    errors = LoadErrors.read(recipe.lesion_load_errors)
+    decided = Thresholds(*recipe.lesion_thresholds).of(spacing), errors.of(spacing) if errors else None
     with np.load(folder / LESION_ANSWER) as kept:
         cortex, fluid = map(float, kept["contrast"])
-        return find_lesions(LesionAnswer(kept["probability"], LesionContrast(cortex, fluid)), segmentation, threshold)
+        return find_lesions(LesionAnswer(kept["probability"], LesionContrast(cortex, fluid)), segmentation, *decided)
 
 
 def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
@@ -183,8 +189,7 @@ def output_stage(job: dict[str, Any], corrected: str, segmentation: str) -> str:
         lesions = None
         if work.finds_lesions:
             try:
-                threshold = Thresholds(*recipe.lesion_thresholds).of(image.spacing_mm)
-                lesions = kept_lesions(folder, answers["orig"], threshold)
+                lesions = kept_lesions(folder, answers["orig"], recipe, image.spacing_mm)
             except UserError as error:
                 image = replace(image, warnings=(*image.warnings, str(error)))
         result = ScanResult(image, answers["orig"], conformed, answers.get("1mm"), probabilities, judged, lesions)

@@ -60,6 +60,8 @@ class DescribedLesions:
     files: list[Path]
     warnings: list[tuple[Path, str]]
     "With the file that each is about."
+    expected_error_ml: float | None = None
+    "Of the load that was found."
 
 
 def describe_scan(scan: Path, base: Path, model: Model, options: SingleLesionOptions) -> DescribedLesions:
@@ -76,16 +78,16 @@ def describe_scan(scan: Path, base: Path, model: Model, options: SingleLesionOpt
         image = load(scan, series=options.series)
         network = None if given else load_lesion_model()
         segmentation, found, assessment = _segment(image, model, network, options)
-    about, mask = (options.mask, given) if options.mask and given else (scan, _as_image(image, found))
+    about, mask = options.mask or scan, found.image(image) if found else given
+    assert mask is not None  # it is given, or found
     with one_line_errors(str(about), ALONE):
         report = lesion_features(image, mask, segmentation, options.described, is_probability(about.name))
     with one_line_errors(str(scan), ALONE):
         _write(files, image, report, found, network)
     of_mask = [*(given.warnings if given else ()), *report.warnings]
     warnings = [*((scan, text) for text in image.warnings), *((about, text) for text in of_mask)]
-    return DescribedLesions(
-        report, in_words(dict(zip(KEYS, (assessment.verdict, list(assessment.reasons)), strict=True))), files, warnings
-    )
+    verdict = in_words(dict(zip(KEYS, (assessment.verdict, list(assessment.reasons)), strict=True)))
+    return DescribedLesions(report, verdict, files, warnings, found.expected_error_ml if found else None)
 
 
 def _files(base: Path, options: SingleLesionOptions) -> list[Path]:
@@ -102,17 +104,12 @@ def _segment(
     segmentation, assessment = judged.segmentation, judged.assessment
     if network is None:
         return segmentation, None, assessment
-    threshold = options.found_threshold or network.card.thresholds.of(image.spacing_mm)
+    threshold, error = network.card.decided_by(image.spacing_mm, options.found_threshold)
     probable = lesion_answer(answered, network, options.predicting.device)
     try:
-        return segmentation, find_lesions(probable, segmentation, threshold), assessment
-    except UserError as error:
-        raise UserError("; ".join([str(error), *image.warnings])) from error  # the header may be the cause
-
-
-def _as_image(image: Image, found: FoundLesions | None) -> Image:
-    assert found is not None  # where no mask is given
-    return Image(found.mask.astype(np.float32), image.affine, image.header)
+        return segmentation, find_lesions(probable, segmentation, threshold, error), assessment
+    except UserError as unfit:
+        raise UserError("; ".join([str(unfit), *image.warnings])) from unfit  # the header may be the cause
 
 
 def _write(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bidsseg.evaluation.lesion_scores import LesionMeasures, LesionScore, compare, measured_as_json, rule_of_one_line
+from bidsseg.evaluation.lesion_scores import compare, rule_of_one_line
 from bidsseg.imaging.image import at_1mm
 from bidsseg.labels import TISSUE
-from bidsseg.network.lesion_card import LesionCard, lesion_table
-from bidsseg.network.lesion_config import LesionNetConfig
 from bidsseg.segmentation.result import Segmentation
 
 
@@ -46,14 +44,3 @@ def test_the_rule_marks_what_is_brighter_than_cortex_in_white_matter() -> None:
     data[10:] = np.where(data[10:] < 150, 90, data[10:])
     mask = rule_of_one_line(at_1mm(data), segmentation)
     assert np.argwhere(mask).tolist() == [[15, 5, 5], [15, 6, 5], [15, 7, 5]]
-
-
-def test_the_card_has_every_scan_beside_the_rule() -> None:
-    score, rule = LesionScore(0.7, 10, 0.8, 2, 5.0, 4.0), LesionScore(0.5, 10, 0.6, 9, 6.0, 4.0)
-    measured = LesionMeasures(
-        {"sub-02": score, "patient07": score}, {"sub-02": rule, "patient07": rule}, {"sub-1": 0.1}
-    )
-    card = LesionCard("small", "0", LesionNetConfig(), "", accuracy=measured_as_json(measured))
-    assert "| sub-02 | 0.70 (0.50) | 80% of 10 | 2 | 5.0 | 4.0 |" in lesion_table(card)
-    assert "at most 0.10 mL" in lesion_table(card)
-    assert card.accuracy["mean of 2D FLAIR"]["dice"] == 0.7

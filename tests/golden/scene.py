@@ -10,7 +10,7 @@ import csv
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from bidsseg.cli.bids_app import run
 from bidsseg.cli.demo import make_dataset
 from bidsseg.cli.exit_codes import EXIT_OK
 from bidsseg.imaging.image import Image, load, save
-from bidsseg.labels import Codes
+from bidsseg.labels import Codes, label_table
 
 EXPECTED = Path(__file__).parent / "expected"
 SUBJECT = "02"
@@ -81,6 +81,18 @@ def expected() -> Outcome:
     """What was found when the expectations were made."""
     names = (EXPECTED / "names.txt").read_text(encoding="utf-8").splitlines()
     return Outcome(np.load(EXPECTED / "labels.npz")["labels"], _rows(EXPECTED / "lesions.tsv"), names)
+
+
+def flair_of(scan: Image) -> Image:
+    """Dark fluid, bright grey and middling white matter, as in FLAIR, with noise and the balls of the golden scene."""
+    codes = expected().labels
+    names = {label.index: label.name for label in label_table("regions")}
+    tissue = [np.isin(codes, [code for code, name in names.items() if part in name]) for part in ("ctx", "White")]
+    grey, white = (float(np.median(scan.data[where])) for where in tissue)
+    levels = ([0.0, 0.35 * grey, grey, white, 1.3 * white], [0.0, 15.0, 85.0, 62.0, 50.0])
+    flair = np.interp(scan.data, *levels) + np.random.default_rng(0).normal(0, 1.5, scan.data.shape) * (codes > 0)
+    balls = lesion_mask(scan) > 0
+    return replace(scan, data=np.where(balls, 130.0, flair).astype(np.float32))
 
 
 def regenerate() -> None:

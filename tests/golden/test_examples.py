@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from doctest import DocTestFinder, DocTestRunner
+from doctest import ELLIPSIS, DocTestFinder, DocTestRunner
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import pytest
 import bidsseg
 from bidsseg import api
 from bidsseg.cli.bids_app import DEFAULT_THREADS, available_cpus
-from tests.golden.scene import SUBJECT, Outcome
+from bidsseg.imaging.image import save
+from tests.golden.scene import SUBJECT, Outcome, flair_of
 
 NAMES = (
     f"data/sub-{SUBJECT}/anat/sub-{SUBJECT}_T1w.nii.gz",
@@ -31,6 +32,8 @@ def folder(golden: Path, found: Outcome, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("examples")
     for name in NAMES:
         shutil.copy(golden / name, folder)
+    flair = flair_of(bidsseg.load_image(golden / NAMES[0]))
+    save(folder / f"sub-{SUBJECT}_FLAIR.nii.gz", flair.data, flair.affine)
     return folder
 
 
@@ -54,7 +57,7 @@ def test_examples(name: str, folder: Path, segment: Segment, monkeypatch: pytest
     documented: Any = api if name == "api" else getattr(bidsseg, name)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(api, "segment", segment)
-    runner = DocTestRunner()
+    runner = DocTestRunner(optionflags=ELLIPSIS)
     for test in DocTestFinder(recurse=False).find(documented, name):
         assert runner.run(test).failed == 0
 

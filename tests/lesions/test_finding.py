@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from bidsseg.labels import TISSUE
-from bidsseg.lesions.finding import lesion_mask, why_unfit
+from bidsseg.lesions.finding import find_lesions, lesion_mask, why_unfit
+from bidsseg.lesions.records import load_in_words
+from bidsseg.network.lesion_config import LoadError
 from bidsseg.network.lesion_net import Contrast
 from bidsseg.segmentation.lesion_probability import LesionAnswer
 from bidsseg.segmentation.result import Segmentation
@@ -68,3 +70,17 @@ def test_voxels_that_share_a_corner_are_one_lesion() -> None:
 def test_a_scan_that_is_no_flair_is_told(cortex: float, fluid: float, words: str | None) -> None:
     told = why_unfit(LesionAnswer(np.zeros((1, 1, 1), np.float32), Contrast(cortex, fluid)))
     assert told is None if words is None else words in str(told)
+
+
+@pytest.mark.parametrize(("error", "known"), [(LoadError(0.5, 0.25), {"LesionLoadExpectedErrorMl": 2.5}), (None, {})])
+def test_a_load_has_its_expected_error_where_this_is_known(error: LoadError | None, known: dict[str, float]) -> None:
+    probability = np.ones((20, 20, 20), np.float32)
+    answer = LesionAnswer(probability, Contrast(0.0, -5.0))
+    about = find_lesions(answer, white_matter(probability.shape, (1, 1, 1)), 0.5, error).about
+    assert about["LesionLoadMl"] == 8.0
+    assert {key: value for key, value in about.items() if "Expected" in key} == known
+
+
+@pytest.mark.parametrize(("error", "words"), [(1.934, "10.79 mL (expected error 1.93 mL)"), (None, "10.79 mL")])
+def test_a_load_in_words(error: float | None, words: str) -> None:
+    assert load_in_words(10.79, error) == words

@@ -21,7 +21,7 @@ def session(
 
 @pytest.mark.parametrize(
     ("other", "expected"),
-    [(0.45, 27), (0.36, 27), (0.34, 0), (0.0, 0)],
+    [(0.45, 27), (0.07, 27), (0.06, 0), (0.0, 0)],
 )
 def test_what_another_session_shows_counts_from_a_lower_probability(other: float, expected: int) -> None:
     sure, faint = decide_together([session(0.8), session(other)], THRESHOLD)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bidsseg.cli.lesion_training import _log_step
 from bidsseg.network.lesion_config import LesionNetConfig
 from bidsseg.network.lesion_net import GROUPS
 from bidsseg.network.weights import load_model
@@ -107,3 +108,10 @@ def test_a_short_training_finds_the_bright_cube() -> None:
     weights = train_lesions(given, options, lambda step, done, loss: losses.append(loss), LesionNetConfig(8, 8))
     assert len(weights) > 5
     assert losses[-1] < losses[0]
+
+
+def test_the_log_has_a_head_and_a_row_for_every_step_told(tmp_path: Path) -> None:
+    with (tmp_path / "log.csv").open("w") as log:
+        for step in (20, 40):
+            _log_step(log, step, step / 80, 1 / step)
+    assert (tmp_path / "log.csv").read_text() == "step,progress,loss\n20,0.2500,0.0500\n40,0.5000,0.0250\n"

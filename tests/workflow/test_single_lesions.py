@@ -14,13 +14,12 @@ from bidsseg.cli.demo import make_dataset
 from bidsseg.errors import UserError
 from bidsseg.files import read_json
 from bidsseg.imaging.image import Image, load, save
-from bidsseg.labels import label_table
 from bidsseg.network.card import folder_of
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_card import LESION_MODEL, read_lesion_card
 from bidsseg.network.weights import load_model
 from bidsseg.workflow.single_lesions import SingleLesionOptions, describe_scan
-from tests.golden.scene import expected, lesion_mask
+from tests.golden.scene import flair_of, lesion_mask
 
 OPTIONS = SingleLesionOptions(predicting=PredictOptions("cpu"), bias_correction=False, probseg=True)
 
@@ -30,18 +29,6 @@ def t1w(tmp_path_factory: pytest.TempPathFactory) -> Image:
     root = tmp_path_factory.mktemp("demo") / "data"
     make_dataset(root)
     return load(root / "sub-02" / "anat" / "sub-02_T1w.nii.gz")
-
-
-def flair_of(scan: Image) -> Image:
-    """Dark fluid, bright grey and middling white matter, as in FLAIR, with noise and the balls of the golden scene."""
-    codes = expected().labels
-    names = {label.index: label.name for label in label_table("regions")}
-    tissue = [np.isin(codes, [code for code, name in names.items() if part in name]) for part in ("ctx", "White")]
-    grey, white = (float(np.median(scan.data[where])) for where in tissue)
-    levels = ([0.0, 0.35 * grey, grey, white, 1.3 * white], [0.0, 15.0, 85.0, 62.0, 50.0])
-    flair = np.interp(scan.data, *levels) + np.random.default_rng(0).normal(0, 1.5, scan.data.shape) * (codes > 0)
-    balls = lesion_mask(scan) > 0
-    return replace(scan, data=np.where(balls, 130.0, flair).astype(np.float32))
 
 
 def test_bright_balls_are_found_and_described(t1w: Image, tmp_path: Path) -> None:
@@ -59,12 +46,16 @@ def test_bright_balls_are_found_and_described(t1w: Image, tmp_path: Path) -> Non
     assert len(set(np.unique(lesions[found])) - {0}) >= 3
     assert (found & ~ndimage.binary_dilation(balls, iterations=2)).sum() < 0.2 * found.sum()
     probability = load(files.probabilities).data
-    threshold = read_lesion_card(folder_of(LESION_MODEL)).thresholds.thick
+    card = read_lesion_card(folder_of(LESION_MODEL))
+    threshold = card.thresholds.thick
     assert (probability[found] >= threshold - 1e-3).all()
     about = read_json(files.mask.with_name("sub-02_FLAIR_label-lesion_mask.json"))
     least, most = about["LesionLoadRangeMl"]
     assert about["Threshold"] == threshold
     assert least <= about["LesionLoadMl"] <= most
+    error = card.load_errors.thick.of(about["LesionLoadMl"]) if card.load_errors else None
+    assert about.get("LesionLoadExpectedErrorMl") == (None if error is None else pytest.approx(error, abs=1e-3))
+    assert described.expected_error_ml == (None if error is None else pytest.approx(error, abs=1e-3))
 
 
 def test_a_t1w_is_refused_in_one_line(t1w: Image, tmp_path: Path) -> None:
