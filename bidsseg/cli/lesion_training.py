@@ -10,11 +10,7 @@ import click
 
 from bidsseg.cli.options import EXISTING_FOLDER, MODEL_OPTION, model_named
 from bidsseg.network.lesion_card import (
-    LESION_MARKS,
-    LESION_MODEL,
     LesionCard,
-    lesion_table,
-    read_lesion_card,
     write_lesion_card,
 )
 
@@ -66,22 +62,3 @@ def _log_step(log: TextIO, step: int, done: float, loss: float) -> None:
     log.write(f"{step},{done:.4f},{loss:.4f}\n")
     log.flush()  # a run that is cut keeps what it has
     click.echo(f"step {step}, {done:.0%}: loss {loss:.4f}")
-
-
-def evaluate_lesions(data: Path, model: str | None, lesion_model: Path | None, card: bool, readme: Path | None) -> None:
-    """What ``brainseg-cli evaluate --lesions`` does."""
-    from dataclasses import replace
-
-    from bidsseg.evaluation.lesion_measures import measure, measured_as_json
-    from bidsseg.network.card import folder_of, write_readme
-    from bidsseg.network.lesion_model import load_lesion_model
-
-    folder = folder_of(lesion_model or LESION_MODEL)
-    measured = measure(data, model_named(model), load_lesion_model(folder), click.echo)
-    accuracy, errors = measured_as_json(measured), measured.load_errors
-    evaluated = replace(read_lesion_card(folder), accuracy=accuracy, load_errors=errors)
-    click.echo(lesion_table(evaluated))
-    if card:
-        write_lesion_card(folder, evaluated)
-    if readme:
-        write_readme(readme, lesion_table(evaluated), LESION_MARKS)

@@ -12,7 +12,6 @@ import click
 
 import bidsseg
 from bidsseg.cli.exit_codes import CLI_USAGE
-from bidsseg.cli.lesion_training import evaluate_lesions
 from bidsseg.cli.options import (
     DEVICE_OPTION,
     EXISTING_FOLDER,
@@ -192,10 +191,11 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     """Score a model on the held-out scans of DATA (never used for training)."""
     of_lesions, lesion_model = chosen.pop("lesions"), chosen.pop("lesion_model")
     of_patients = chosen.pop("patients")
+    from bidsseg.cli.scores import evaluate_lesions, evaluate_patients
+
     if of_lesions:
         evaluate_lesions(data, chosen["model"], lesion_model, chosen["card"], readme)
         return
-    from bidsseg.cli.patient_scores import evaluate_patients
     from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, summary, write_scores
     from bidsseg.evaluation.scores import evaluate as score
     from bidsseg.network.card import (

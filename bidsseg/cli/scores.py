@@ -1,7 +1,8 @@
-"""What ``brainseg-cli evaluate --patients`` does. For import by that command alone, since it imports what is heavy."""
+"""What ``brainseg-cli evaluate`` does with ``--patients`` and ``--lesions``; imported by that command alone: it is heavy."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bidsseg.cli.options import model_named
+from bidsseg.evaluation import lesion_measures
 from bidsseg.evaluation.patients import PatientScores, measure, measured_as_json
 from bidsseg.network.card import (
     DEFAULT_MODEL,
@@ -21,6 +23,8 @@ from bidsseg.network.card import (
     write_readme,
 )
 from bidsseg.network.inference import PredictOptions
+from bidsseg.network.lesion_card import LESION_MARKS, LESION_MODEL, lesion_table, read_lesion_card, write_lesion_card
+from bidsseg.network.lesion_model import load_lesion_model
 
 
 def evaluate_patients(data: Path, model: str | None, options: PredictOptions, card: bool, readme: Path | None) -> None:
@@ -37,6 +41,19 @@ def evaluate_patients(data: Path, model: str | None, options: PredictOptions, ca
         set_about(folder_of(model or DEFAULT_MODEL), PATIENTS, measured)
     if readme:
         write_readme(readme, patients_table(measured), PATIENTS_MARKS)
+
+
+def evaluate_lesions(data: Path, model: str | None, lesion_model: Path | None, card: bool, readme: Path | None) -> None:
+    """What ``brainseg-cli evaluate --lesions`` does."""
+    folder = folder_of(lesion_model or LESION_MODEL)
+    measured = lesion_measures.measure(data, model_named(model), load_lesion_model(folder), click.echo)
+    accuracy, errors = lesion_measures.measured_as_json(measured), measured.load_errors
+    evaluated = replace(read_lesion_card(folder), accuracy=accuracy, load_errors=errors)
+    click.echo(lesion_table(evaluated))
+    if card:
+        write_lesion_card(folder, evaluated)
+    if readme:
+        write_readme(readme, lesion_table(evaluated), LESION_MARKS)
 
 
 def _print_scores(scores: PatientScores, measured: dict[str, Any]) -> None:
