@@ -1,4 +1,4 @@
-"""What ``brainseg-cli evaluate`` does with ``--patients`` and ``--lesions``; imported by that command alone: it is heavy."""
+"""``brainseg-cli evaluate`` with ``--patients`` and with ``--lesions``; heavy, so imported by that command alone."""
 
 from __future__ import annotations
 
