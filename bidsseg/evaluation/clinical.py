@@ -48,18 +48,19 @@ class ClinicalScan:
 
 def run_clinical(means: Means, path: Path, workers: int, report: Callable[[str], None]) -> list[ClinicalScan]:
     """All clinical scans, those already in the file included; ``report`` is called with the name of each new one."""
-    done = [scan for scan in read_clinical(path) if scan.weights_sha256 == means.sha256]
-    known = {scan.name for scan in done}
+    done = {scan.name: scan for scan in read_clinical(path) if scan.weights_sha256 == means.sha256}
     left = [
-        group for group in groups(means.data, FOLDERS) if not {scan_name(one, means.data) for one in group} <= known
+        group
+        for group in groups(means.data, FOLDERS)
+        if not {scan_name(one, means.data) for one in group} <= done.keys()
     ]
     for scans in in_parallel(partial(run_group, means), left, workers):
         with path.open("a", encoding="utf-8") as handle:
             handle.writelines(json.dumps(asdict(scan)) + "\n" for scan in scans)
         for scan in scans:
             report(scan.name)
-        done += scans
-    return sorted(done, key=lambda scan: scan.name)
+        done |= {scan.name: scan for scan in scans}
+    return sorted(done.values(), key=lambda scan: scan.name)
 
 
 def run_group(means: Means, group: Group) -> list[ClinicalScan]:

@@ -74,20 +74,14 @@ def scan_name(path: Path, data: Path) -> str:
     return f"{path.relative_to(data).parts[0]}/{path.name.split('.')[0]}"
 
 
-def measure(
-    data: Path,
-    model: Model,
-    options: PredictOptions,
-    told: Callable[[str], None],
-    folders: Sequence[str] = FOLDERS,
-) -> PatientScores:
-    """Label the patients' scans in these folders of DATA as ``predict`` does; ``told`` is called for each session."""
+def measure(data: Path, model: Model, options: PredictOptions, told: Callable[[str], None]) -> PatientScores:
+    """Label the patients' scans in ``FOLDERS`` of DATA as ``predict`` does; ``told`` is called for each session."""
     ventricles: dict[str, float] = {}
     contrasts: list[ContrastScore] = []
-    for folder in folders:
+    for folder in FOLDERS:
         if not (data / folder).is_dir():
             told(f"{data / folder}: no such folder; its patients are left out")
-    for group in groups(data, folders):
+    for group in groups(data, FOLDERS):
         session = scan_name(group[0], data).rpartition("_")[0]
         scans = {path.name.split(".")[0].rpartition("_")[2]: path for path in group}
         found = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -33,7 +34,7 @@ def correct_bias(image: Image, threads: int = 1) -> Image:
     n4.SetMaximumNumberOfIterations([30, 20, 10])
     n4.Execute(small, sitk.OtsuThreshold(small, 0, 1))
     flat = _divided(image.data, darkest, n4.GetLogBiasFieldAsImage(small), spacing_mm)
-    return Image(flat, image.affine, image.header, image.warnings)
+    return replace(image, data=flat)
 
 
 def _shrunk(data: Floats, darkest: np.float32, spacing_mm: Sequence[float], factors: Sequence[int]) -> sitk.Image:

@@ -103,9 +103,7 @@ def _more_lines(card: LesionCard) -> list[str]:
     if card.load_errors:
         thick, thin = (f"{error.floor_ml:.2f} mL + {error.share:.0%} of it" for error in card.load_errors)
         within = accuracy["lesion load"]["patients within twice the expected error"]
-        lines += [
-            "",
-            f"Expected error of a load: {thick} in thick slices, {thin} in thin ones; each patient left out, ",
-        ]
-        lines[-1] += f"{within} of {len(accuracy['validation patients'])} patients are within twice that."
+        expected = f"Expected error of a load: {thick} in thick slices, {thin} in thin ones"
+        count = len(accuracy["validation patients"])
+        lines += ["", f"{expected}; each patient left out, {within} of {count} patients are within twice that."]
     return lines

@@ -42,7 +42,7 @@ class TrainOptions:
     batch: int = 1
     "Samples of a step."
     alike: int = 1
-    "Samples of one shape that go through the network together; a part of the batch that it is a multiple of."
+    "Samples of one shape that go through the network together. Batches are filled up to a multiple of it."
     checkpoint_s: float = 240.0
     seed: int = 1
     workers: int = 1

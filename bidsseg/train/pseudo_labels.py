@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bidsseg.imaging.arrays import Box, Floats, as_float32
+from bidsseg.imaging.arrays import PLANES_AT_ONCE, Box, Floats, as_float32
 from bidsseg.imaging.grid import conform
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
 from bidsseg.network.inference import HEAD_THRESHOLD, PredictOptions, Probabilities, infer
@@ -35,7 +35,6 @@ NO_LESION = tuple(TISSUE[name] for name in ("background", "csf", "cortex", "cere
 "Tissues that lesions do not lie in; neither do they lie in ventricles."
 OUTER_KIND = 1
 "One kind for all that lies around the brain, which is not told apart here."
-PLANES_AT_ONCE = 16
 LEAST = 1e-6
 "Probability of what is taken where the network holds nothing of what is allowed for possible."
 
