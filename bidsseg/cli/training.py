@@ -94,6 +94,9 @@ def train(
     given = {name: value for name, value in chosen.items() if value is not None}
     options = TrainOptions(hours=hours, **given)
     start = None
+    if options.batch % options.alike:
+        fail(UserError(f"--alike {options.alike}: --batch {options.batch} is no multiple of it; choose one that is"))
+        sys.exit(CLI_USAGE)
     if options.init_share and not init:
         fail(UserError("--init-share: there are no weights to mix with; give --init MODEL, or leave it out"))
         sys.exit(CLI_USAGE)

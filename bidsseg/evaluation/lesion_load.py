@@ -36,8 +36,9 @@ class ComparedLoad:
 
 def load_errors(patients: Sequence[ComparedLoad]) -> LoadErrors:
     """The mean share by which loads were missed, for scans in thick and in thin slices."""
-    thick = [load for load in patients if load.slice_mm >= THICK_MM]
-    return LoadErrors(_of(thick), _of([load for load in patients if load not in thick]))
+    return LoadErrors(
+        _of([load for load in patients if _is_thick(load)]), _of([load for load in patients if not _is_thick(load)])
+    )
 
 
 def _of(loads: Sequence[ComparedLoad]) -> LoadError:
@@ -47,12 +48,20 @@ def _of(loads: Sequence[ComparedLoad]) -> LoadError:
 
 
 def validation(patients: Sequence[ComparedLoad]) -> dict[str, Any]:
-    """How the error in each patient compares with what the others let expect, for the card."""
+    """How the error in each patient compares with what the others in such slices let expect, for the card.
+
+    A patient without any others tells nothing, and is left out.
+    """
     ratios = {}
     for one in patients:
-        others = load_errors([other for other in patients if other is not one])
-        ratios[one.name] = round(one.error_ml / others.of([one.slice_mm]).of(one.found_ml), 2)
+        others = [load for load in patients if load is not one and _is_thick(load) == _is_thick(one)]
+        if others:
+            ratios[one.name] = round(one.error_ml / _of(others).of(one.found_ml), 2)
     return {
         "error in patients over the expected one, each left out": ratios,
         "patients within twice the expected error": sum(ratio <= 2 for ratio in ratios.values()),
     }
+
+
+def _is_thick(load: ComparedLoad) -> bool:
+    return load.slice_mm >= THICK_MM

@@ -102,8 +102,12 @@ def _more_lines(card: LesionCard) -> list[str]:
         lines += ["", f"In {contrast}, which is not offered: Dice {dice}."]
     if card.load_errors:
         thick, thin = (f"{error.floor_ml:.2f} mL + {error.share:.0%} of it" for error in card.load_errors)
-        within = accuracy["lesion load"]["patients within twice the expected error"]
+        load = accuracy["lesion load"]
+        within = load["patients within twice the expected error"]
+        count = len(load["error in patients over the expected one, each left out"])
         expected = f"Expected error of a load: {thick} in thick slices, {thin} in thin ones"
-        count = len(accuracy["validation patients"])
-        lines += ["", f"{expected}; each patient left out, {within} of {count} patients are within twice that."]
+        lines += [
+            "",
+            f"{expected}; told by the others in such slices, {within} of {count} patients are within twice that.",
+        ]
     return lines

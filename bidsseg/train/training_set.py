@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bidsseg.network.card import DEFAULT_MODEL, folder_of, read_card
 from bidsseg.train.data import (
     Subject,
     TrainingSet,
@@ -18,6 +19,9 @@ from bidsseg.train.data import (
 from bidsseg.train.pseudo_labels import load_labelled
 
 logger = logging.getLogger(__name__)
+
+FORMAT = 2
+"Of the cache: another one is made anew."
 
 
 def load_training_set(data: Path) -> TrainingSet:
@@ -32,21 +36,28 @@ def subjects_of(known: TrainingSet) -> list[Subject]:
 
 
 def load_subjects(data: Path, cache: Path) -> list[Subject]:
-    """All training subjects of a folder; built once, kept in ``cache`` as .npz."""
+    """All training subjects of a folder; built once for it and for the packaged weights, kept in ``cache`` as .npz."""
     cache.mkdir(parents=True, exist_ok=True)
-    if not (cache / "complete").exists():
+    made, made_from = cache / "complete", f"{FORMAT}\n{data.resolve()}\n{read_card(folder_of(DEFAULT_MODEL)).sha256}\n"
+    if not made.exists() or made.read_text(encoding="utf-8") != made_from:
+        for old in (made, *cache.glob("*.npz")):
+            old.unlink(missing_ok=True)
         for subject in subjects_of(load_training_set(data)):
             logger.info("prepared %s", subject.name)
-            np.savez(
-                cache / f"{subject.name}.npz",
-                packed=subject.packed,
-                image=np.zeros(0, np.float16) if subject.image is None else subject.image,
-                box=subject.box,
-                slice_axis=-1 if subject.slice_axis is None else subject.slice_axis,
-                whole_head=subject.whole_head,
-            )
-        (cache / "complete").touch()
+            _write(cache / f"{subject.name}.npz", subject)
+        made.write_text(made_from, encoding="utf-8")
     return [_read(path) for path in sorted(cache.glob("*.npz"))]
+
+
+def _write(path: Path, subject: Subject) -> None:
+    np.savez(
+        path,
+        packed=subject.packed,
+        image=np.zeros(0, np.float16) if subject.image is None else subject.image,
+        box=subject.box,
+        slice_axis=-1 if subject.slice_axis is None else subject.slice_axis,
+        whole_head=subject.whole_head,
+    )
 
 
 def _read(path: Path) -> Subject:

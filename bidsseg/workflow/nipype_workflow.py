@@ -186,6 +186,7 @@ class Runner:
         """Run a workflow; returns what to say of nodes that did not end and did not fail."""
         workflow.config = self._config()
         self.at_work = True
+        gc.collect()
         gc.freeze()  # nipype collects garbage before every step; it need not look at all modules each time
         try:
             if not self.how.plugin:
@@ -201,6 +202,8 @@ class Runner:
             return named(unexpected)
         except Exception as unexpected:  # nipype's summary of the nodes that failed; each has told why
             return " ".join(str(unexpected).split())[:200]
+        finally:
+            gc.unfreeze()
         self.at_work = False
         return "not finished, because another scan failed"
 

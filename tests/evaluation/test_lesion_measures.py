@@ -36,8 +36,8 @@ def test_where_no_patient_tells_all_of_the_load_is_doubtful() -> None:
 def test_each_patient_is_judged_by_the_others() -> None:
     told = validation(PATIENTS)
     ratios = told["error in patients over the expected one, each left out"]
-    assert ratios == pytest.approx({"a": 2.1 / 4.1, "b": 2.1 / 1.1, "c": 0.6 / 1.1}, abs=0.01)
-    assert told["patients within twice the expected error"] == 3
+    assert ratios == pytest.approx({"a": 2.1 / 4.1, "b": 2.1 / 1.1}, abs=0.01)  # c has no others in thin slices
+    assert told["patients within twice the expected error"] == 2
     assert (
         validation([PATIENTS[0], ComparedLoad("far", 6.0, 10.0, 20.0)])["patients within twice the expected error"] == 1
     )

@@ -53,9 +53,10 @@ def test_bright_balls_are_found_and_described(t1w: Image, tmp_path: Path) -> Non
     least, most = about["LesionLoadRangeMl"]
     assert about["Threshold"] == threshold
     assert least <= about["LesionLoadMl"] <= most
-    error = card.load_errors.thick.of(about["LesionLoadMl"]) if card.load_errors else None
-    assert about.get("LesionLoadExpectedErrorMl") == (None if error is None else pytest.approx(error, abs=1e-3))
-    assert described.expected_error_ml == (None if error is None else pytest.approx(error, abs=1e-3))
+    assert card.load_errors
+    error = card.load_errors.thick.of(about["LesionLoadMl"])
+    assert about["LesionLoadExpectedErrorMl"] == pytest.approx(error, abs=1e-3)
+    assert described.expected_error_ml == pytest.approx(error, abs=1e-3)
 
 
 def test_a_t1w_is_refused_in_one_line(t1w: Image, tmp_path: Path) -> None:
