@@ -106,8 +106,6 @@ def _more_lines(card: LesionCard) -> list[str]:
         within = load["patients within twice the expected error"]
         count = len(load["error in patients over the expected one, each left out"])
         expected = f"Expected error of a load: {thick} in thick slices, {thin} in thin ones"
-        lines += [
-            "",
-            f"{expected}; told by the others in such slices, {within} of {count} patients are within twice that.",
-        ]
+        checked = f"of {count} patients with others in such slices, {within} are within twice what these let expect"
+        lines += ["", f"{expected}; {checked}."]
     return lines

@@ -180,7 +180,7 @@ def recipe_of(options: RunOptions) -> OutputSettings:
     return replace(
         settings,
         lesion_thresholds=(thresholds.thick, thresholds.thin),
-        lesion_load_errors=tuple(map(tuple, errors)),
+        lesion_load_errors=tuple((error.floor_ml, error.share) for error in errors),
     )
 
 
