@@ -34,8 +34,10 @@ def normalised(image: Tensor, inside: Tensor | None = None) -> Tensor:
         of_inside = _span(some, inside.reshape(-1)[::step])
         several = of_inside[1] > of_inside[0]
         low, high = (torch.where(several, one, other) for one, other in zip(of_inside, (low, high), strict=True))
-    scaled = (image - low).div_(high - low).clamp_(0, 1)
-    return torch.where(high > low, scaled, (image > darkest).float())
+    one_value = high <= low
+    low = torch.where(one_value, darkest, low)
+    width = torch.where(one_value, torch.finfo(image.dtype).tiny, high - low)  # all that is brighter is then 1
+    return (image - low).div_(width).clamp_(0, 1)
 
 
 def _span(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
