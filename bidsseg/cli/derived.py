@@ -15,6 +15,7 @@ from bidsseg.cli.options import (
     PROBABILITY,
     SERIES_OPTION,
     THREADS_OPTION,
+    Decorated,
     base_of,
     image_name,
     model_named,
@@ -36,6 +37,14 @@ THRESHOLD_OPTION = click.option(
 )
 
 
+def with_labels_and_mask(command: Decorated) -> Decorated:
+    """The options of a command that labels a scan and reads a mask of its lesions."""
+    shared = (THRESHOLD_OPTION, SERIES_OPTION, OVERWRITE_OPTION, MODEL_OPTION, DEVICE_OPTION, THREADS_OPTION)
+    for option in reversed(shared):  # the last decorator that is applied comes first in the help
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("scan", type=click.Path(path_type=Path))
 @click.option(
@@ -47,12 +56,7 @@ THRESHOLD_OPTION = click.option(
     type=click.Path(path_type=Path),
     help="File, or folder for <scan>_filled.nii.gz. Default: beside the scan.",
 )
-@THRESHOLD_OPTION
-@SERIES_OPTION
-@OVERWRITE_OPTION
-@MODEL_OPTION
-@DEVICE_OPTION
-@THREADS_OPTION
+@with_labels_and_mask
 def fill(scan: Path, mask: Path, output: Path | None, model: str | None, **chosen: Any) -> None:
     """Redraw the lesions of MASK in SCAN as normal-appearing white matter, for programs that cannot handle lesions.
 
@@ -78,12 +82,7 @@ def fill(scan: Path, mask: Path, output: Path | None, model: str | None, **chose
 )
 @click.option("-o", "--output", type=OUTPUT_FOLDER, help="Folder; default: beside the scan.")
 @click.option("--seg", "scheme", type=click.Choice(["regions", "lobes", "gyri"]), default="regions", show_default=True)
-@THRESHOLD_OPTION
-@SERIES_OPTION
-@OVERWRITE_OPTION
-@MODEL_OPTION
-@DEVICE_OPTION
-@THREADS_OPTION
+@with_labels_and_mask
 def normalize(
     scan: Path, mask: Path | None, output: Path | None, scheme: Scheme, model: str | None, **chosen: Any
 ) -> None:
