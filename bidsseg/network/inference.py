@@ -6,7 +6,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bidsseg.files import reserve
 from bidsseg.imaging.arrays import Box, Floats, box_around
+from bidsseg.imaging.blocks import SIDE, blocks_along, blocks_of
 from bidsseg.imaging.grey import normalise
 from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
 from bidsseg.network.device import autocast, choose_device
@@ -84,7 +85,26 @@ class Probabilities:
     right: NDArray[np.float16]
     "(1, I, J, K): on the right rather than the left."
     parcels: NDArray[np.float16]
-    "(lobe parts, I, J, K), or (N_PARCELS, I, J, K) with gyri."
+    """(I/2, J/2, K/2, lobe parts), rounded up, or (..., N_PARCELS) with gyri: of the blocks of 2 mm that the network
+    answers for, the first of which begins with the box's first voxel; see ``imaging.blocks``."""
+
+    @property
+    def box(self) -> Box:
+        """On the 1 mm grid."""
+        i, j, k = (slice(o, o + n) for o, n in zip(self.origin, self.tissue.shape[1:], strict=True))
+        return i, j, k
+
+    def within(self, box: Box) -> tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.float16]]:
+        """Views of tissue, right and parcels in a box of the 1 mm grid, which begins with a block of the own box."""
+        i, j, k = (slice(s.start - o, s.stop - o) for s, o in zip(box, self.origin, strict=True))
+        return self.tissue[:, i, j, k], self.right[:, i, j, k], self.parcels[blocks_of((i, j, k))]
+
+
+def background(origin: tuple[int, int, int], shape: tuple[int, int, int], n_parcels: int) -> Probabilities:
+    """No brain anywhere in a box."""
+    tissue, right = (np.zeros((n, *shape), np.float16) for n in (len(TISSUES), 1))
+    tissue[0] = 1
+    return Probabilities(origin, tissue, right, np.zeros((*blocks_along(shape), n_parcels), np.float16))
 
 
 def infer(volume: Floats, model: Model, options: PredictOptions) -> tuple[Probabilities, Floats]:
@@ -125,13 +145,14 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
             if _size(look.box_of(box_around(look.near), volume.shape)) > SETTLED * _size(seen):
                 break
         window = box_around(look.near)
-        channels = _heads_near_brain(net, look.features, look.near, window, options)
+        *of_voxels, parcels = _heads_near_brain(net, look.features, look.near, window, options)
     box = look.box_of(window, volume.shape)
     padded = look.origin + [2 * s.start for s in window]  # where the channels begin, perhaps beyond the volume
     inside = [slice(s.start - first, s.stop - first) for s, first in zip(box, padded, strict=True)]
-    tissue, right, parcels = (channel[(slice(None), *inside)] for channel in channels)
+    tissue, right = (channel[(slice(None), *inside)] for channel in of_voxels)
     clean_islands(tissue)
-    return Probabilities((box[0].start, box[1].start, box[2].start), tissue, right, parcels), grey
+    origin = (box[0].start, box[1].start, box[2].start)
+    return Probabilities(origin, tissue, right, parcels[blocks_of(inside)]), grey
 
 
 def coarse_look(volume: Floats, model: Model, options: PredictOptions) -> Floats:
@@ -216,30 +237,36 @@ def _in_halves(
     """Two halves of the longest axis one after the other, each with ``HALVES_OVERLAP_MM`` of the other in view."""
     axis = int(np.argmax(volume.shape))
     n = volume.shape[axis]
-    whole = [
-        np.zeros((count, *volume.shape), np.float16)
-        for count in (len(TISSUES), 1, N_PARCELS if options.gyri else len(lobe_parts()))
-    ]
-    whole[0][0] = 1
+    i, j, k = volume.shape
+    whole = background((0, 0, 0), (i, j, k), N_PARCELS if options.gyri else len(lobe_parts()))
     grey = np.empty_like(volume)
-    for first, last in ((0, n // 2), (n // 2, n)):
+    middle = n // (2 * SIDE) * SIDE  # no block lies in both halves
+    for first, last in ((0, middle), (middle, n)):
         start = max(0, first - HALVES_OVERLAP_MM)
-        seen = _along_axis(axis, start, min(n, last + HALVES_OVERLAP_MM))
-        kept = _along_axis(axis, first, last)
-        found, grey_seen = _whole(device, volume[seen], model, options)
-        inner = _along_axis(axis, first - start, last - start)
-        grey[kept] = grey_seen[inner]
-        for target, part in zip(whole, (found.tissue, found.right, found.parcels), strict=True):
-            everywhere = np.zeros((len(part), *volume[seen].shape), np.float16)
-            everywhere[:] = target[(slice(None), *seen)]
-            box = tuple(slice(o, o + m) for o, m in zip(found.origin, part.shape[1:], strict=True))
-            everywhere[(slice(None), *box)] = part
-            target[(slice(None), *kept)] = everywhere[(slice(None), *inner)]
-    return Probabilities((0, 0, 0), whole[0], whole[1], whole[2]), grey
+        found, grey_seen = _whole(
+            device, volume[_part(volume.shape, axis, start, min(n, last + HALVES_OVERLAP_MM))], model, options
+        )
+        kept = _part(volume.shape, axis, first, last)
+        grey[kept] = grey_seen[_part(volume.shape, axis, first - start, last - start)]
+        i, j, k = (o + start * (a == axis) for a, o in enumerate(found.origin))
+        found = replace(found, origin=(i, j, k))
+        both = _common(found.box, kept)
+        for target, values in zip(whole.within(both), found.within(both), strict=True):
+            target[:] = values
+    return whole, grey
 
 
-def _along_axis(axis: int, first: int, last: int) -> Box:
-    i, j, k = (slice(first, last) if a == axis else slice(None) for a in range(3))
+def _common(one: Box, other: Box) -> Box:
+    """What two boxes of a volume share; without voxels where that is nothing."""
+    i, j, k = (
+        slice(low := max(a.start, b.start), max(low, min(a.stop, b.stop))) for a, b in zip(one, other, strict=True)
+    )
+    return i, j, k
+
+
+def _part(shape: tuple[int, ...], axis: int, first: int, last: int) -> Box:
+    """Of a volume, some planes along an axis."""
+    i, j, k = (slice(first, last) if a == axis else slice(0, n) for a, n in enumerate(shape))
     return i, j, k
 
 
@@ -312,12 +339,12 @@ def _heads_near_brain(
     Features are the scan's, and its mirror image's where that is to be averaged with.
 
     Each chunk of answers goes straight to its voxels: there are no second copies, since these are most of the memory.
-    Parcels are answered for blocks, and interpolated between them.
+    Parcels stay at blocks (i, j, k, C).
     """
     inside = torch.from_numpy(np.ascontiguousarray(near[window]))
     everywhere = torch.arange(features[0].n_blocks).reshape(features[0].fine.shape[1:])
     blocks = [(everywhere.flip(0) if mirrored else everywhere)[window][inside] for mirrored in range(len(features))]
-    shape = [2 * n for n in inside.shape]
+    shape = [SIDE * n for n in inside.shape]
     voxels = torch.arange(math.prod(shape)).reshape(shape)
     first = voxels[::2, ::2, ::2][inside]
     to_subvoxels = voxels[:2, :2, :2].flatten().tolist()  # in the order of ``space_to_depth``
@@ -326,7 +353,7 @@ def _heads_near_brain(
     )
     tissue[0] = 1
     n_parcels = net.config.n_parcels if options.gyri else len(lobe_parts())
-    parcels = torch.zeros((n_parcels, inside.numel()), dtype=torch.float16)
+    parcels = torch.zeros((inside.numel(), n_parcels), dtype=torch.float16)
     numbers = torch.nonzero(inside.flatten())[:, 0]
     for some in torch.split(torch.arange(len(first)), BLOCKS_AT_ONCE) if len(first) else ():
         asked = (there[some].to(features[0].fine.device) for there in blocks)
@@ -335,35 +362,9 @@ def _heads_near_brain(
         for output, values in zip((tissue, right), of_subvoxels, strict=True):
             for step, subvoxel in zip(to_subvoxels, values.to(torch.float16).cpu(), strict=True):
                 output.index_copy_(1, first[some] + step, subvoxel)
-        parcels.index_copy_(1, numbers[some], of_blocks.to(torch.float16).cpu())
+        parcels.index_copy_(0, numbers[some], of_blocks.to(torch.float16).cpu().T)
     whole = [output.numpy().reshape(len(output), *shape) for output in (tissue, right)]
-    return [*whole, _between_blocks(parcels.reshape(-1, *inside.shape), options.scratch)]
-
-
-def _between_blocks(of_blocks: Tensor, scratch: Path | None) -> NDArray[np.float16]:
-    """(C, i, j, k) on the 2 mm grid -> (C, 2i, 2j, 2k), trilinear."""
-    shape = [2 * n for n in of_blocks.shape[1:]]
-    result = _zeros((len(of_blocks), math.prod(shape)), scratch).reshape(-1, *shape)
-    for channel, coarse in zip(torch.from_numpy(result), of_blocks, strict=True):
-        fine = coarse.float()
-        for axis in (2, 1, 0):
-            fine = _double_along(fine, axis)
-        channel.copy_(fine)
-    return result
-
-
-def _double_along(coarse: Tensor, axis: int) -> Tensor:
-    """Twice the samples along an axis, linear: each gets 3/4 of its block and 1/4 of the nearer neighbour.
-
-    Several times as fast as ``torch.nn.functional.interpolate`` for one channel after the other.
-    """
-    n = coarse.shape[axis]
-    fine = coarse.new_empty([*coarse.shape[: axis + 1], 2, *coarse.shape[axis + 1 :]])
-    for half, (first, neighbour, end) in enumerate(((1, 0, 0), (0, 1, n - 1))):
-        samples = torch.mul(coarse, 0.75, out=fine.select(axis + 1, half))
-        samples.narrow(axis, first, n - 1).add_(coarse.narrow(axis, neighbour, n - 1), alpha=0.25)
-        samples.select(axis, end).add_(coarse.select(axis, end), alpha=0.25)
-    return fine.flatten(axis, axis + 1)
+    return [*whole, parcels.numpy().reshape(*inside.shape, n_parcels)]
 
 
 def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:

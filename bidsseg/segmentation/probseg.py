@@ -43,9 +43,11 @@ def write_probabilities(
     canonical = path.with_suffix(".canonical.npy")
     labels = len(label_table(scheme))
     whole = _memory_map(canonical, (labels, *grid.canonical_shape))
-    kinds = (found.tissue, found.right, found.parcels)
-    for slab in slabs(found.tissue.shape[1:], found.origin, grid, sum(map(len, kinds)) + labels, max_floats):
-        channels = np.concatenate([slab.of(kind) for kind in kinds])
+    n_channels = len(found.tissue) + len(found.right) + found.parcels.shape[-1]
+    for slab in slabs(found.tissue.shape[1:], found.origin, grid, n_channels + labels, max_floats):
+        tissue, right = slab.of(found.tissue), slab.of(found.right)
+        parcels = slab.of_blocks(found.parcels, np.ones(right.shape[1:], bool)).reshape(-1, *right.shape[1:])
+        channels = np.concatenate((tissue, right, parcels))
         whole[(slice(None), *slab.window)] = np.rint(FULL * label_probabilities(channels, scheme))
     native = _memory_map(path, (labels, *grid.native_shape))
     for row in range(labels):
