@@ -54,7 +54,7 @@ def at_places(blocks: NDArray[Any], matrices: Sequence[Floats], where: NDArray[n
 
     along_first, *others = matrices
     rows, weights = map(torch.from_numpy, _gathering(*others))
-    result = torch.empty((blocks.shape[-1], np.count_nonzero(where)))
+    result = torch.empty((blocks.shape[-1], int(np.count_nonzero(where))))
     done = 0
     for shares, asked in zip(along_first, where.reshape(len(where), -1), strict=True):
         places = torch.from_numpy(np.flatnonzero(asked))

@@ -11,7 +11,8 @@ from tests.imaging.test_upright import rotated
 
 
 def test_voxels_get_most_of_their_own_block() -> None:
-    expected = [[1, 0, 0], [0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0.75, 0.25], [0, 0.25, 0.75], [0, 0, 1]]
+    rows = [[1, 0, 0], [0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0.75, 0.25], [0, 0.25, 0.75], [0, 0, 1]]
+    expected = np.array(rows)
     np.testing.assert_allclose(between_blocks(6, 3), expected)
     np.testing.assert_allclose(between_blocks(5, 3), expected[:5])
 
@@ -72,6 +73,6 @@ def test_a_slope_across_blocks_is_the_same_slope_on_the_scan(
             :3, 3
         ].reshape(3, 1, 1, 1)
         deep = np.all([(b > o + 4) & (b < o + n - 5) for b, o, n in zip(box, origin, shape, strict=True)], 0)
-        inner += np.count_nonzero(deep)
+        inner += int(np.count_nonzero(deep))
         np.testing.assert_allclose(found[:, deep], expected[:, deep], atol=2e-2)
     assert inner > 100
