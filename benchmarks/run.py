@@ -204,7 +204,7 @@ def head_of(dataset: Path) -> NDArray[np.float32]:
     from bidsseg.imaging.grey import normalise
     from bidsseg.imaging.grid import conform
     from bidsseg.imaging.image import load
-    from bidsseg.network.inference import HEAD_THRESHOLD
+    from bidsseg.network.looks import HEAD_THRESHOLD
 
     volume = normalise(conform(load(next(dataset.glob("sub-*/anat/*.nii.gz"))))[0])
     cropped: NDArray[np.float32] = volume[box_around(volume > HEAD_THRESHOLD)]

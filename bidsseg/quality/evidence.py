@@ -29,7 +29,7 @@ from bidsseg.labels import (
 )
 
 if TYPE_CHECKING:
-    from bidsseg.network.inference import Probabilities
+    from bidsseg.network.probabilities import Probabilities
 
 Indices = NDArray[np.intp]
 Tally = NDArray[np.float64]

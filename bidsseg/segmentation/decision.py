@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_ras_order
 from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, first_gyri, gyri_to_parts, lobe_parts, part_of_gyrus
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.result import Segmentation
 
 PARCELLATED = (*LOBAR_TISSUES, "cerebellum-cortex")

@@ -22,7 +22,7 @@ from bidsseg.imaging.blocks import TO_BLOCKS, blocks_along
 from bidsseg.imaging.grid import Grid
 from bidsseg.imaging.image import Image
 from bidsseg.imaging.registration import rigid_transform
-from bidsseg.network.inference import Probabilities, background
+from bidsseg.network.probabilities import Probabilities, background
 
 PLACES_AT_ONCE = 16_384
 Matrix = NDArray[np.float64]

@@ -11,7 +11,7 @@ from bidsseg.files import reserve
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_native_axes
 from bidsseg.labels import N_PARCELS, TISSUES, Scheme, code_lookup, label_table, part_codes
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 
 FULL = 255
 "Stored for a probability of 1."

@@ -20,7 +20,9 @@ from bidsseg.imaging.arrays import PLANES_AT_ONCE, Box, Floats, as_float32
 from bidsseg.imaging.blocks import at_voxels
 from bidsseg.imaging.grid import conform
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
-from bidsseg.network.inference import HEAD_THRESHOLD, PredictOptions, Probabilities, background, infer
+from bidsseg.network.inference import PredictOptions, infer
+from bidsseg.network.looks import HEAD_THRESHOLD
+from bidsseg.network.probabilities import Probabilities, background
 from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.segmentation.decision import PARCELLATED, decide

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.grid import grid_of
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, Scheme, label_table, lobe_parts
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from, step, unevenness
 from bidsseg.segmentation.probseg import label_probabilities, write_probabilities
 

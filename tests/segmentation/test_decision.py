@@ -4,7 +4,7 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.grid import grid_of
 from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri, lobe_parts, part_of_gyrus
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.decision import Decision, decide, decide_on_native_grid, edge_fraction
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}

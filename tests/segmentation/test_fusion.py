@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.blocks import blocks_along
 from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUES, lobe_parts
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.fusion import Contrast, answered_in, contrast_of, fuse
 from tests.quality.test_agreement import SHAPE, labels, shift
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.blocks import blocks_along
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, UNKNOWN_PARCEL
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import LESION_KIND, LabelledPatient, Patient, Subject, TrainingSet, pack, unpack
