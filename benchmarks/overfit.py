@@ -77,7 +77,7 @@ def learn(config: UNetConfig, options: TrainOptions, sample: Sample) -> tuple[St
     state, generator = new_state(config, options), torch.Generator().manual_seed(1)
     started = time.monotonic()
     for step in range(options.steps):
-        lesson = Lesson(sample.image, choose_targets(sample, options, generator))
+        lesson = Lesson(0, sample.image, choose_targets(sample, options, generator))
         parts = train_step(state, [lesson], options, step / options.steps)
         state.step += 1
         if step % 20 == 19:

@@ -26,9 +26,10 @@ from bidsseg.train.data import (
     into_head,
     pack,
 )
-from bidsseg.train.lessons import Lesson, LessonStream, in_groups, shared_progress
+from bidsseg.train.lessons import Lesson, LessonStream, Place, shared_progress
 from bidsseg.train.loop import (
     Run,
+    State,
     export,
     final_weights,
     new_state,
@@ -39,6 +40,7 @@ from bidsseg.train.loop import (
 )
 from bidsseg.train.losses import IGNORE, _cross_entropy, _pick, choose_targets, class_weights, losses, soft_dice_loss
 from bidsseg.train.options import TrainOptions
+from bidsseg.train.shapes import in_groups
 from bidsseg.train.synthesis import (
     MNI_BRAIN_BOX,
     SLICE_MM,
@@ -389,10 +391,10 @@ def test_losses_are_torchs_own() -> None:
 def test_a_step_on_samples_of_several_shapes_is_the_mean_of_their_own() -> None:
     recipe = replace(RECIPE, p_cropped=1.0)
     options = TrainOptions(brain_blocks=300, outer_blocks=50, any_blocks=50, lesion_blocks=10, parcel_blocks=100)
-    stream = LessonStream(material(), recipe, shared_progress(0.5), options, 0)
+    stream = LessonStream(material(), recipe, shared_progress(0.5), options, Place())
     drawn = list(itertools.islice(stream, 5))
     drawn.append(drawn[0])
-    groups = in_groups(drawn)
+    groups = in_groups(drawn, lambda lesson: lesson.shape)
     assert 1 < len(groups) < len(drawn)
     in_order = [lesson for group in groups for lesson in group]
     state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
@@ -415,7 +417,7 @@ def test_no_number_is_read_back_while_samples_are_made_and_learned_from() -> Non
     state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
     made_from = material(half_a_head_of_lesions())
     with FakeTensorMode(allow_non_fake_inputs=True):
-        drawn = list(itertools.islice(LessonStream(made_from, EVERYTHING, shared_progress(1.0), options, 0), 20))
+        drawn = list(itertools.islice(LessonStream(made_from, EVERYTHING, shared_progress(1.0), options, Place()), 20))
         parts = set_gradients(state, drawn[:3], options, 0.5)
         update(state, options)
         with pytest.raises(DataDependentOutputException):
@@ -479,6 +481,40 @@ def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
     assert training["steps"] == 10 + again.step
     assert 1.5 <= training["hours"] < 1.6
     assert [run["steps"] for run in training["runs"]] == [10, again.step]
+
+
+def test_a_resumed_training_is_the_one_that_went_through(tmp_path: Path) -> None:
+    """Though lessons wait for their like when it is interrupted."""
+    options = TrainOptions(
+        steps=6,
+        batch=4,
+        alike=2,
+        checkpoint_s=0,
+        workers=0,
+        threads=1,
+        brain_blocks=100,
+        outer_blocks=20,
+        any_blocks=20,
+        parcel_blocks=20,
+    )
+    recipe = replace(RECIPE, p_cropped=1.0)
+    run = Run([ball()], [], tmp_path / "through", UNetConfig(widths=(4, 4), head_width=8), recipe, options)
+    whole, waited = train(run), 0
+
+    def interrupted(state: State) -> None:
+        nonlocal waited
+        waited = len(state.place.waiting)
+        if state.step == 3:
+            raise KeyboardInterrupt
+
+    again = replace(run, out=tmp_path / "interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        train(again, on_save=interrupted)
+    assert waited > 0
+    resumed = train(again)
+    assert resumed.place == whole.place
+    for name, value in whole.net.state_dict().items():
+        assert torch.equal(value, resumed.net.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 3.0), (0.25, 2.5), (1.0, 1.0)])
