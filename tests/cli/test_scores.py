@@ -1,16 +1,22 @@
-"""``brainseg-cli evaluate --patients``, with a tiny model."""
+"""What ``brainseg-cli evaluate`` measures, with a tiny model."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from bidsseg.cli import scores
 from bidsseg.cli.main import main
+from bidsseg.labels import TISSUE
 from bidsseg.network.card import PATIENTS, read_card
+from bidsseg.segmentation.anatomy import Anatomy
+from bidsseg.train.held_out import Case
 from tests.conftest import write_scan
+from tests.phantoms import head
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -35,3 +41,22 @@ def test_without_patients_the_card_stays(tmp_path: Path, tiny_model: Path) -> No
     result = CliRunner().invoke(main, ["evaluate", str(tmp_path), "--patients", "--card", "--model", str(model)])
     assert (result.exit_code, result.stderr.count("no such folder")) == (0, 2)
     assert (model / "card.json").read_bytes() == before
+
+
+def test_scores_of_scans_go_to_table_card_and_readme(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, readme, output = shutil.copytree(tiny_model, tmp_path / "model"), tmp_path / "README.md", tmp_path / "t.tsv"
+    readme.write_text("<!-- accuracy -->\n<!-- /accuracy -->\n", encoding="utf-8")
+    tissue = np.full((32, 32, 32), TISSUE["putamen"], np.uint8)
+    anatomy = Anatomy(tissue, np.zeros_like(tissue), np.zeros_like(tissue))
+    scan = head(tissue.shape, np.eye(4))
+    monkeypatch.setattr(scores, "validation_cases", lambda data: iter([Case("cube", scan, anatomy)]))
+    command = ["evaluate", str(tmp_path), "--seg", "regions", "--gain", "0.25", "-o", str(output), "--card"]
+    result = CliRunner().invoke(main, [*command, "--readme", str(readme), "--model", str(model), "--threads", "1"])
+    assert result.exit_code == 0, result.stderr
+    (condition,) = read_card(model).accuracy
+    assert "25" in condition
+    assert list(read_card(model).accuracy[condition]) == ["regions"]
+    assert condition in readme.read_text(encoding="utf-8")
+    assert condition in output.read_text(encoding="utf-8")
