@@ -23,14 +23,15 @@ from tests.phantoms import head
 def test_patients_are_measured_and_what_is_missing_is_named(tmp_path: Path, tiny_model: Path, mirror: bool) -> None:
     model, readme = shutil.copytree(tiny_model, tmp_path / "model"), tmp_path / "README.md"
     readme.write_text("<!-- patients -->\n<!-- /patients -->\n", encoding="utf-8")
-    for contrast in ("FLAIR", "T1w"):
+    for contrast in ("FLAIR", "acq-2_FLAIR", "T1w"):
         write_scan(tmp_path / "ms-clinical-bids" / "sub-01" / "ses-1" / "anat" / f"sub-01_ses-1_{contrast}.nii.gz")
     command = ["evaluate", str(tmp_path), "--patients", "--card", "--readme", str(readme), "--model", str(model)]
     result = CliRunner().invoke(main, [*command, "--threads", "1", *["--mirror"] * mirror])
     assert result.exit_code == 0
     assert f"{tmp_path / 'ms-clinical-lesions'}: no such folder" in result.stderr
-    row = "| ms-clinical-bids/sub-01_ses-1 | 0.0 % (1.000) |"  # the two scans are the same
-    assert (row in readme.read_text(encoding="utf-8")) is not mirror
+    for flair in ("", "_acq-2"):
+        row = f"| ms-clinical-bids/sub-01_ses-1{flair} | 0.0 % (1.000) |"  # the scans are the same
+        assert (row in readme.read_text(encoding="utf-8")) is not mirror
     assert (PATIENTS in read_card(model).about) is not mirror
     assert ("not written into card or readme" in result.stderr) is mirror
 
