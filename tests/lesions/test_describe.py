@@ -20,10 +20,11 @@ from bidsseg.imaging.image import Image, load
 from bidsseg.labels import TISSUE
 from bidsseg.lesions.correction import correct_under_lesions
 from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.loads import lesion_loads
 from bidsseg.lesions.masks import is_probability, read_labels
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.records import Lesion, LesionReport, findings
-from bidsseg.lesions.tables import lesion_loads, regions_with_lesions, summary, write_lesions
+from bidsseg.lesions.tables import regions_with_lesions, summary, write_lesions
 from bidsseg.lesions.zones import Cubes, zone_of
 from bidsseg.segmentation.anatomy import Anatomy
 from tests.lesion_phantom import Bounds, Spacing, affine_of, ball, boxes, brain, image

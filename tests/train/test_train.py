@@ -14,18 +14,9 @@ from bidsseg.network.config import UNetConfig
 from bidsseg.network.weights import load_model
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import CPU, Chance
+from bidsseg.train.coded_labels import anatomy_from_aseg, anatomy_from_braincolor
 from bidsseg.train.contrast import FATTY, N_CLASSES, Mixture, _palette, remap
-from bidsseg.train.data import (
-    LESION_KIND,
-    VALIDATION_SUBJECTS,
-    Subject,
-    anatomy_from_aseg,
-    anatomy_from_braincolor,
-    brain_box,
-    brain_folders,
-    into_head,
-    pack,
-)
+from bidsseg.train.data import LESION_KIND, VALIDATION_SUBJECTS, Subject, brain_box, brain_folders, into_head, pack
 from bidsseg.train.lessons import Lesson, LessonStream, Place, shared_progress
 from bidsseg.train.loop import (
     Run,
