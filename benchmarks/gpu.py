@@ -52,9 +52,9 @@ from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.lessons import Place, shared_progress
 from bidsseg.train.loop import Run, State, export, lesson_batches, new_state, start_or_resume, train, train_step
-from bidsseg.train.options import TrainOptions
+from bidsseg.train.options import SynthesisSettings, TrainOptions
 from bidsseg.train.packing import unpack_training_set
-from bidsseg.train.synthesis import Material, SynthesisSettings, draw
+from bidsseg.train.synthesis import Material, draw
 from bidsseg.train.training_set import subjects_of
 
 MIB = 1 << 20

@@ -45,7 +45,8 @@ from bidsseg.train.data import (
     load_whole_head,
 )
 from bidsseg.train.held_out import Case, validation_cases
-from bidsseg.train.synthesis import MNI_BRAIN_BOX, Material, SynthesisSettings, draw
+from bidsseg.train.options import SynthesisSettings
+from bidsseg.train.synthesis import MNI_BRAIN_BOX, Material, draw
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 BLACK_HOLE = 0.65

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from bidsseg.train.chance import Chance
 from bidsseg.train.losses import Targets, choose_targets
-from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Material, SynthesisSettings, draw
+from bidsseg.train.options import SynthesisSettings, TrainOptions
+from bidsseg.train.synthesis import Material, draw
 
 logger = logging.getLogger(__name__)
 

@@ -34,9 +34,9 @@ from bidsseg.train.data import Subject
 from bidsseg.train.lessons import Batch, Lesson, LessonStream, Place, batches, lessons, shared_progress
 from bidsseg.train.losses import TISSUE_FREQUENCIES, class_weights, losses
 from bidsseg.train.muon import Muon
-from bidsseg.train.options import TrainOptions
+from bidsseg.train.options import SynthesisSettings, TrainOptions
 from bidsseg.train.shapes import in_groups
-from bidsseg.train.synthesis import Material, SynthesisSettings
+from bidsseg.train.synthesis import Material
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from bidsseg.train import lessons as room
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.lessons import Lesson, LessonStream, Place, batches, lessons, shared_progress
 from bidsseg.train.losses import choose_targets
-from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Material, SynthesisSettings, draw
+from bidsseg.train.options import SynthesisSettings, TrainOptions
+from bidsseg.train.synthesis import Material, draw
 from tests.train.test_train import ball
 
 RECIPE = SynthesisSettings((32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)

@@ -30,23 +30,10 @@ from bidsseg.train.loop import (
     update,
 )
 from bidsseg.train.losses import IGNORE, _cross_entropy, _pick, choose_targets, class_weights, losses, soft_dice_loss
-from bidsseg.train.options import TrainOptions
+from bidsseg.train.options import SynthesisSettings, TrainOptions
+from bidsseg.train.sampling_grids import gather, own_voxels, sampling_grid, upsample
 from bidsseg.train.shapes import in_groups
-from bidsseg.train.synthesis import (
-    MNI_BRAIN_BOX,
-    SLICE_MM,
-    Material,
-    Sample,
-    SynthesisSettings,
-    _move,
-    _normalised,
-    _own_voxels,
-    draw,
-    gather,
-    sampling_grid,
-    slice_matrix,
-    upsample,
-)
+from bidsseg.train.synthesis import MNI_BRAIN_BOX, SLICE_MM, Material, Sample, _move, _normalised, draw, slice_matrix
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
 RECIPE = SynthesisSettings(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
@@ -283,7 +270,7 @@ def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
 @pytest.mark.parametrize(("size", "first"), [(40, 4), (41, 5)])
 def test_a_still_scan_keeps_its_own_voxels(size: int, first: int) -> None:
     subject = ball(size)
-    grid = upsample(_own_voxels(subject.box, RECIPE), RECIPE.shape, CPU)
+    grid = upsample(own_voxels(subject.box, RECIPE), RECIPE.shape, CPU)
     still = gather(torch.from_numpy(subject.packed), grid)
     expected = subject.packed[(slice(first, first + 32),) * 3]
     np.testing.assert_array_equal(still.numpy(), expected)
