@@ -110,8 +110,10 @@ def _refuse_idle_of(standard: bool, of_patients: bool, of_lesions: bool, in_slic
     if standard:
         refuse_idle(OF_SCANS, "changes nothing of --all, which has its own conditions; leave out one of the two")
     elif of_patients:
-        others = ("bias_correction", "schemes", "output")
-        refuse_idle((*OF_SCANS, *others), "changes nothing of --patients; leave out one of the two")
+        refuse_idle(
+            (*OF_SCANS, "bias_correction", "schemes", "output"),
+            "changes nothing of --patients; leave out one of the two",
+        )
     elif not in_slices:
         refuse_idle(("axis",), "is for slices; give --simulate-slices or --slices as well, or leave this out")
 

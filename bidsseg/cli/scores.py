@@ -19,7 +19,6 @@ from bidsseg.evaluation.clinical import ClinicalScan
 from bidsseg.evaluation.patients import PatientScores, measure, measured_as_json
 from bidsseg.evaluation.scores import Condition, Score, label_means, summary
 from bidsseg.evaluation.scores import evaluate as score
-from bidsseg.labels import Scheme
 from bidsseg.network.card import (
     ACCURACY_MARKS,
     DEFAULT_MODEL,
@@ -56,7 +55,7 @@ class Judged:
 
 
 def evaluate_scans(
-    judged: Judged, conditions: Sequence[Condition], schemes: Sequence[Scheme], options: PredictOptions, corrected: bool
+    judged: Judged, conditions: Sequence[Condition], schemes: tuple[str, ...], options: PredictOptions, corrected: bool
 ) -> dict[str, list[Score]]:
     """Print the scores of the held-out scans under each condition; they come back by its name."""
     found: dict[str, list[Score]] = {}

@@ -105,8 +105,9 @@ def _is_below_air(data: Floats, value: float, darkest: float, brightest: float) 
 def _flatness(area: NDArray[np.bool_]) -> float:
     """Share of the neighbours of its voxels, inside the volume, that belong to it."""
     along = [np.moveaxis(area, axis, 0) for axis in range(3)]
-    equal = sum(2 * np.count_nonzero(one[1:] & one[:-1]) for one in along)
-    return equal / max(1, 6 * np.count_nonzero(area) - sum(np.count_nonzero(face) for face in _faces(area)))
+    equal = sum(2 * int(np.count_nonzero(one[1:] & one[:-1])) for one in along)
+    at_border = sum(int(np.count_nonzero(face)) for face in _faces(area))
+    return equal / max(1, 6 * int(np.count_nonzero(area)) - at_border)
 
 
 def _faces(volume: NDArray[Any]) -> list[NDArray[Any]]:

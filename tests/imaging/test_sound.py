@@ -23,7 +23,7 @@ def head(seed: int = 0) -> Floats:
 def turned(degrees: float, axis: tuple[int, int, int] = (0, 0, 1)) -> Bools:
     """What of the head's field of view is empty after it was turned about its middle."""
     shape = np.array(head().shape)
-    places = np.indices(shape).reshape(3, -1) - (shape[:, None] - 1) / 2
+    places = np.indices(head().shape).reshape(3, -1) - (shape[:, None] - 1) / 2
     direction = np.array(axis) / np.linalg.norm(axis)
     before = Rotation.from_rotvec(np.radians(degrees) * direction).apply(places.T)
     return np.asarray((np.abs(before) > shape / 2).any(1).reshape(shape))
