@@ -12,18 +12,11 @@ from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import LESION_KIND, LabelledPatient, Patient, Subject, TrainingSet, pack, unpack
+from bidsseg.train.options import SynthesisSettings
 from bidsseg.train.packing import pack_training_set, unpack_training_set
 from bidsseg.train.pseudo_labels import OUTER_KIND, averaged, decided
-from bidsseg.train.synthesis import (
-    Material,
-    SynthesisSettings,
-    _chosen,
-    _degrade,
-    draw,
-    grid_of_slices,
-    sampling_grid,
-    upsample,
-)
+from bidsseg.train.sampling_grids import grid_of_slices, sampling_grid, upsample
+from bidsseg.train.synthesis import Material, _chosen, _degrade, draw
 from bidsseg.train.training_set import load_subjects, subjects_of
 
 RECIPE = SynthesisSettings(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
