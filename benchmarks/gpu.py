@@ -41,7 +41,7 @@ import torch
 
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image, load
-from bidsseg.network import inference
+from bidsseg.network import looks
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.weights import load_model, save_model
@@ -252,7 +252,7 @@ def full_precision() -> Iterator[None]:
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
-        with patch.object(inference, "autocast", lambda device: torch.autocast(device.type, enabled=False)):
+        with patch.object(looks, "autocast", lambda device: torch.autocast(device.type, enabled=False)):
             yield
     finally:
         torch.backends.cudnn.allow_tf32 = tf32
