@@ -1,0 +1,38 @@
+"""Labels a scan by registered atlases; run by ``peers.py`` with the Python of an environment that has antspyx.
+
+    python peers_ants.py SCAN OUT ATLAS...
+
+Each ATLAS is a folder with ``T1w.nii.gz`` and ``labels.nii.gz``. One atlas gives its labels as they are carried over;
+several are joined as in antspyx's example of ``joint_label_fusion``, with its defaults.
+"""
+
+import sys
+
+import ants
+import numpy as np
+
+
+def main(scan: str, out: str, atlases: list[str]) -> None:
+    target = ants.image_read(scan)
+    images, labels = [], []
+    for atlas in atlases:
+        image, own_labels = (ants.image_read(f"{atlas}/{name}.nii.gz") for name in ("T1w", "labels"))
+        found = ants.registration(fixed=target, moving=image, type_of_transform="SyN")
+        images.append(ants.iMath(found["warpedmovout"], "Normalize"))
+        labels.append(ants.apply_transforms(target, own_labels, found["fwdtransforms"], interpolator="genericLabel"))
+        print(atlas, "registered", flush=True)
+    ants.image_write(labels[0] if len(labels) == 1 else joined(target, images, labels), out)
+
+
+def joined(target: ants.ANTsImage, images: list[ants.ANTsImage], labels: list[ants.ANTsImage]) -> ants.ANTsImage:
+    """By joint label fusion, within the voxels of the scan that are not 0; labels are numbered through meanwhile."""
+    codes = np.unique(np.concatenate([np.unique(image.numpy()) for image in labels]))
+    numbered = [image.new_image_like(np.searchsorted(codes, image.numpy()).astype(np.float32)) for image in labels]
+    inside = target.new_image_like((target.numpy() > 0).astype(np.float32))
+    normalised = ants.iMath(target, "Normalize")
+    found = ants.joint_label_fusion(normalised, inside, images, label_list=numbered)["segmentation"]
+    return found.new_image_like(codes[np.rint(found.numpy()).astype(int)].astype(np.float32))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
