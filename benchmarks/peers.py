@@ -8,9 +8,9 @@ and the FLAIR of a validation patient. WORK keeps the labels of every tool, and 
 scan and tool: what was measured is not measured again, so the command may be stopped and go on later. A tool that
 cannot be installed or fails is kept in the table with its reason.
 
-Prints what is complete: Dice of the labels that all tools have, and of all that each has, over the scans that all of them
-labelled, seconds and memory. ``--write`` puts this into docs/peers.md. ``peer_labels.tsv`` says which label of the other
-tools is which structure.
+Prints Dice of the labels that all tools have, and of all that each has, then seconds and memory, over the scans that
+all tools labelled. ``--write`` puts this into docs/peers.md. ``peer_labels.tsv`` says which label of the other tools is
+which structure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bidsseg import __version__
 from bidsseg.evaluation.patients import MASKED, VENTRICLES, ventricle_dice
 from bidsseg.evaluation.scores import AXES, Condition, dice_by_label, majority, reference_codes, simulate
 from bidsseg.files import NA, read_tsv, table, write_text
-from bidsseg.imaging.image import is_same_grid, load, save
+from bidsseg.imaging.image import is_same_grid, read_geometry, save
 from bidsseg.labels import LOBAR_TISSUES, MIDLINE_TISSUES, Codes, label_table, structures_of
 from bidsseg.network.card import write_readme
 from bidsseg.train.data import brain_folders
@@ -99,7 +99,8 @@ class Job:
     programs: Path
     "Of its environment."
     threads: int
-    atlases: tuple[Path, ...]
+    data: Path
+    work: Path
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def run_samseg(job: Job) -> list[str]:
 
 def run_ants(job: Job, atlases: int) -> list[str]:
     command = [str(job.programs / "python"), str(HERE / "peers_ants.py"), str(job.scan)]
-    return [*command, str(job.folder / "labels.nii.gz"), *map(str, job.atlases[:atlases])]
+    return [*command, str(job.folder / "labels.nii.gz"), *map(str, atlas_folders(job.data, job.work, atlases))]
 
 
 def run_brainchop(job: Job) -> list[str]:
@@ -245,9 +246,9 @@ def dice_by_name(
 
 
 def all_scans(data: Path) -> list[Scan]:
-    """Cheapest first."""
+    """The clinical scan, then brain by brain, thick slices first, which take the least time."""
     subjects = [folder.name for folder in brain_folders(data, validation=True)]
-    slices = [Scan(f"{name}-{mm}mm", name, mm) for mm in sorted(SLICES_MM, reverse=True) for name in subjects]
+    slices = [Scan(f"{name}-{mm}mm", name, mm) for name in subjects for mm in sorted(SLICES_MM, reverse=True)]
     return [Scan(f"{PATIENT}-FLAIR", PATIENT, 0), *slices]
 
 
@@ -269,17 +270,17 @@ def truth_path(scan: Scan, work: Path) -> Path:
     return work / "scans" / f"{scan.name}_labels.nii.gz"
 
 
-def atlas_folders(data: Path, work: Path) -> tuple[Path, ...]:
+def atlas_folders(data: Path, work: Path, atlases: int) -> list[Path]:
     """The first training brains and their labels in the scheme *regions*."""
     made = []
-    for folder in brain_folders(data, validation=False)[:SEVERAL]:
+    for folder in brain_folders(data, validation=False)[:atlases]:
         atlas = work / "atlases" / folder.name
         if not (atlas / "T1w.nii.gz").exists():
             case = case_in(folder)
             save(atlas / "labels.nii.gz", reference_codes(case.anatomy, "regions"), case.image.affine)
             save(atlas / "T1w.nii.gz", case.image.data, case.image.affine)
         made.append(atlas)
-    return tuple(made)
+    return made
 
 
 def last_line(text: str) -> str:
@@ -319,7 +320,7 @@ def attempt(tool: Tool, scan: Scan, data: Path, work: Path, threads: int) -> Row
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     contrast = path.name.split(".")[0].rpartition("_")[2]
-    command = tool.command(Job(path, contrast, folder, programs, threads, atlas_folders(data, work)))
+    command = tool.command(Job(path, contrast, folder, programs, threads, data, work))
     try:
         with (folder / "log.txt").open("wb") as log:
             used: Used = used_by(command, log)
@@ -334,9 +335,9 @@ def attempt(tool: Tool, scan: Scan, data: Path, work: Path, threads: int) -> Row
 def labels_of(tool: Tool, scan: Scan, data: Path, work: Path) -> NDArray[np.int64]:
     """A tool's own labels on the scan's grid; raises ``OSError`` without them, ``ValueError`` on another grid."""
     image = nib.load(job_folder(tool, scan, work) / tool.output)
-    grid = load(scan_path(scan, data, work))
-    if not is_same_grid((image.shape, image.affine), (grid.data.shape, grid.affine)):
-        raise ValueError(f"labels of shape {image.shape} are not on the grid of the scan, {grid.data.shape}")
+    grid = read_geometry(scan_path(scan, data, work))
+    if grid is None or not is_same_grid((image.shape, image.affine), grid):
+        raise ValueError(f"labels of shape {image.shape} are not on the grid of the scan")
     return np.asarray(image.dataobj).astype(np.int64)
 
 
@@ -347,20 +348,6 @@ def read_rows(path: Path) -> list[Row]:
         Row(*(row[name] for name in TEXTS), *(float("nan" if row[name] == NA else row[name]) for name in COSTS))
         for row in rows
     ]
-
-
-def measure(tools: Sequence[Tool], scans: Sequence[Scan], data: Path, work: Path, threads: int) -> None:
-    """Add what is missing to ``measured.tsv``; what could not be measured is tried again."""
-    path = work / "measured.tsv"
-    for scan, tool in ((scan, tool) for scan in scans for tool in tools):
-        rows = read_rows(path)
-        known = [row for row in rows if (row.tool, row.scan, row.version) == (tool.name, scan.name, tool.version)]
-        if any(row.outcome == MEASURED for row in known):
-            continue
-        row = attempt(tool, scan, data, work, threads)
-        kept = [old for old in rows if (old.tool, old.scan) != (tool.name, scan.name)]
-        write_text(path, table((*TEXTS, *COSTS), [*map(astuple, kept), astuple(row)]))
-        print(f"{scan.name}, {tool.name}: {row.outcome} {row.reason}{row.cpu_seconds:.0f} s of CPU", flush=True)
 
 
 @dataclass(frozen=True)
@@ -406,6 +393,19 @@ class Results:
     def mean_cost(self, tool: Tool, slice_mm: int, cost: str) -> float:
         rows = [self.row(tool, scan) for scan in self.scans(slice_mm)]
         return float(np.mean([getattr(row, cost) for row in rows])) if rows else float("nan")
+
+
+def measure(tools: Sequence[Tool], scans: Sequence[Scan], data: Path, work: Path, threads: int) -> None:
+    """Add what is missing to ``measured.tsv``; what could not be measured is tried again."""
+    path = work / "measured.tsv"
+    for scan, tool in ((scan, tool) for scan in scans for tool in tools):
+        if Results(tuple(read_rows(path)), data, work).row(tool, scan):
+            continue
+        row = attempt(tool, scan, data, work, threads)
+        kept = [old for old in read_rows(path) if (old.tool, old.scan) != (tool.name, scan.name)]
+        write_text(path, table((*TEXTS, *COSTS), [*map(astuple, kept), astuple(row)]))
+        said = row.reason or f"{row.cpu_seconds:.0f} s of CPU"
+        print(f"{scan.name}, {tool.name}: {row.outcome}, {said}", flush=True)
 
 
 def cell(value: float, digits: int) -> str:
