@@ -234,7 +234,8 @@ def merged(codes: NDArray[np.integer], tool: Tool, level: Level, names: Sequence
     for code, place in places(tool).items():
         if place.name(level) in names:
             lookup[code] = 1 + names.index(place.name(level))
-    return lookup[codes]
+    found: Codes = lookup[codes]
+    return found
 
 
 def dice_by_name(
@@ -345,7 +346,10 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of ``measured.tsv``; none where it is not there."""
     rows = read_tsv(path) if path.exists() else []
     return [
-        Row(*(row[name] for name in TEXTS), *(float("nan" if row[name] == NA else row[name]) for name in COSTS))
+        Row(
+            **{name: row[name] for name in TEXTS},
+            **{name: float("nan" if row[name] == NA else row[name]) for name in COSTS},  # type: ignore[arg-type]
+        )
         for row in rows
     ]
 
@@ -458,7 +462,7 @@ def structure_table(results: Results) -> str:
     tools = results.tools()
     level, shared = common(tools)
     by_tool = {(tool, mm): results.dice(tool, mm, level, shared) for tool in tools for mm in SLICES_MM}
-    structures = {name.removeprefix("L ").removeprefix("R "): [] for name in shared}
+    structures = list(dict.fromkeys(name.removeprefix("L ").removeprefix("R ") for name in shared))
     rows = []
     for structure in structures:
         sides = {f"L {structure}", f"R {structure}", structure}

@@ -25,13 +25,16 @@ def main(scan: str, out: str, atlases: list[str]) -> None:
 
 
 def joined(target: ants.ANTsImage, images: list[ants.ANTsImage], labels: list[ants.ANTsImage]) -> ants.ANTsImage:
-    """By joint label fusion, within the voxels of the scan that are not 0; labels are numbered through meanwhile."""
+    """By joint label fusion, within the voxels of the scan that are not 0.
+
+    Labels are numbered from 1 meanwhile, background included: what is numbered 0 would get the label of a neighbour.
+    """
     codes = np.unique(np.concatenate([np.unique(image.numpy()) for image in labels]))
-    numbered = [image.new_image_like(np.searchsorted(codes, image.numpy()).astype(np.float32)) for image in labels]
+    numbered = [image.new_image_like(np.searchsorted(codes, image.numpy()) + np.float32(1)) for image in labels]
     inside = target.new_image_like((target.numpy() > 0).astype(np.float32))
     normalised = ants.iMath(target, "Normalize")
     found = ants.joint_label_fusion(normalised, inside, images, label_list=numbered)["segmentation"]
-    return found.new_image_like(codes[np.rint(found.numpy()).astype(int)].astype(np.float32))
+    return found.new_image_like(np.concatenate([[0], codes])[np.rint(found.numpy()).astype(int)].astype(np.float32))
 
 
 if __name__ == "__main__":
