@@ -372,14 +372,19 @@ class Results:
         return [tool for tool in TOOLS if any(self.row(tool, scan) for scan in all_scans(self.data))]
 
     def scans(self, slice_mm: int) -> list[Scan]:
-        """Those of this kind that all these tools labelled."""
+        """Those of this kind that all tools labelled which labelled one of this kind."""
         kind = [scan for scan in all_scans(self.data) if scan.slice_mm == slice_mm]
-        return [scan for scan in kind if all(self.row(tool, scan) for tool in self.tools())]
+        tools = [tool for tool in TOOLS if any(self.row(tool, scan) for scan in kind)]
+        return [scan for scan in kind if tools and all(self.row(tool, scan) for tool in tools)]
+
+    def scans_of(self, tool: Tool, slice_mm: int) -> list[Scan]:
+        """The same, none for a tool that labelled none of this kind."""
+        return [scan for scan in self.scans(slice_mm) if self.row(tool, scan)]
 
     def dice(self, tool: Tool, slice_mm: int, level: Level, names: Sequence[str]) -> dict[str, float]:
         """Mean over the scans of each name that their manual labels have."""
         by_name: dict[str, list[float]] = {}
-        for scan in self.scans(slice_mm):
+        for scan in self.scans_of(tool, slice_mm):
             reference = np.asarray(nib.load(truth_path(scan, self.work)).dataobj).astype(np.uint16)
             found = labels_of(tool, scan, self.data, self.work)
             for name, dice in dice_by_name(reference, found, tool, level, names).items():
@@ -395,7 +400,7 @@ class Results:
         return float("nan") if dice is None else dice
 
     def mean_cost(self, tool: Tool, slice_mm: int, cost: str) -> float:
-        rows = [self.row(tool, scan) for scan in self.scans(slice_mm)]
+        rows = [self.row(tool, scan) for scan in self.scans_of(tool, slice_mm)]
         return float(np.mean([getattr(row, cost) for row in rows])) if rows else float("nan")
 
 
@@ -434,7 +439,9 @@ def accuracy_table(results: Results) -> str:
         cells = [mean(results.dice(tool, mm, level, shared)) for mm in SLICES_MM]
         of_own = [results.dice(tool, mm, tool.level, own) for mm in SLICES_MM]
         cells += [f"{mean(dice)} (of {len(dice)})" if dice else "" for dice in of_own]
-        rows.append([tool.name, *cells, ", ".join(cell(results.ventricles(tool, s), 3) for s in results.scans(0))])
+        rows.append(
+            [tool.name, *cells, ", ".join(cell(results.ventricles(tool, s), 3) for s in results.scans_of(tool, 0))]
+        )
     return markdown(head, rows)
 
 
@@ -492,7 +499,7 @@ def report(results: Results, threads: int) -> str:
     scans = [scan.name for mm in (*SLICES_MM, 0) for scan in results.scans(mm)]
     of_each = "one thread" if threads == 1 else f"{threads} threads"
     where = f"On {os.cpu_count()} CPU cores, each tool with {of_each}. Scans: {', '.join(scans)}."
-    parts = (settings_table, accuracy_table, cost_table, structure_table)
+    parts = (settings_table, accuracy_table, cost_table, structure_table) if results.tools() else (settings_table,)
     return "\n\n".join([where, *(part(results) for part in parts)])
 
 

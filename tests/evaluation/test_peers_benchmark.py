@@ -133,3 +133,11 @@ def test_what_was_measured_is_kept_and_what_failed_is_tried_again(peers: ModuleT
     assert "labels.nii.gz" in rows["silent"].reason
     assert rows["copies"].cpu_seconds > 0
     assert rows["copies"].peak_gib > 0
+
+
+def test_a_tool_that_failed_is_in_the_table_with_its_reason(peers: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "miccai2012-train" / "sub-1015").mkdir(parents=True)
+    row = peers.Row("brainchop", "sub-1015-1mm", tool(peers, "brainchop").version, "failed", "weights are out of reach")
+    text = peers.report(peers.Results((row,), tmp_path, tmp_path), 1)
+    assert "failed: `weights are out of reach`" in text
+    assert text.count("not tried") == len(peers.TOOLS) - 1
