@@ -191,7 +191,7 @@ TOOLS = (
         "regions",
         "labels.nii.gz",
         lambda job: run_ants(job, SEVERAL),
-        f"the same with the first {SEVERAL} training brains, then `ants.joint_label_fusion`, all with their defaults",
+        f"the same with the first {SEVERAL} training brains, then `ants.joint_label_fusion(usecor=True)`",
         True,
     ),
     Tool(
