@@ -20,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
@@ -285,8 +286,9 @@ def atlas_folders(data: Path, work: Path, atlases: int) -> list[Path]:
 
 
 def last_line(text: str) -> str:
+    """Where programs say what went wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no message"
+    return textwrap.shorten(lines[-1].replace("|", "/"), 160, placeholder=" ...") if lines else "no message"
 
 
 def environment(tool: Tool, work: Path) -> Path:
