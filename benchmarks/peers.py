@@ -346,13 +346,16 @@ def labels_of(tool: Tool, scan: Scan, data: Path, work: Path) -> NDArray[np.int6
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of ``measured.tsv``; none where it is not there."""
-    rows = read_tsv(path) if path.exists() else []
     return [
         Row(
-            **{name: row[name] for name in TEXTS},
-            **{name: float("nan" if row[name] == NA else row[name]) for name in COSTS},  # type: ignore[arg-type]
+            row["tool"],
+            row["scan"],
+            row["version"],
+            row["outcome"],
+            "" if row["reason"] == NA else row["reason"],
+            *(float("nan" if row[name] == NA else row[name]) for name in COSTS),
         )
-        for row in rows
+        for row in (read_tsv(path) if path.exists() else [])
     ]
 
 
