@@ -368,8 +368,10 @@ class Results:
     work: Path
 
     def row(self, tool: Tool, scan: Scan) -> Row | None:
-        """The measurement of this version of the tool."""
+        """The measurement of this version of the tool; none where its labels are no longer there."""
         wanted = (tool.name, scan.name, tool.version, MEASURED)
+        if not (job_folder(tool, scan, self.work) / tool.output).exists():
+            return None
         return next((row for row in self.rows if (row.tool, row.scan, row.version, row.outcome) == wanted), None)
 
     def tools(self) -> list[Tool]:
@@ -492,7 +494,7 @@ def settings_table(results: Results) -> str:
             tool.name,
             f"`{tool.version}`",
             tool.settings,
-            MEASURED if tool in tools else failures.get(tool.name, "not tried"),
+            MEASURED if tool in tools else failures.get(tool.name, "not measured yet"),
         )
         for tool in TOOLS
     ]

@@ -133,6 +133,9 @@ def test_what_was_measured_is_kept_and_what_failed_is_tried_again(peers: ModuleT
     assert "labels.nii.gz" in rows["silent"].reason
     assert rows["copies"].cpu_seconds > 0
     assert rows["copies"].peak_gib > 0
+    (peers.job_folder(copies, scan, work) / copies.output).unlink()
+    peers.measure([copies], [scan], data, work, 1)
+    assert Counter(tries.read_text())["c"] == 2
 
 
 def test_a_tool_that_failed_is_in_the_table_with_its_reason(peers: ModuleType, tmp_path: Path) -> None:
@@ -140,4 +143,4 @@ def test_a_tool_that_failed_is_in_the_table_with_its_reason(peers: ModuleType, t
     row = peers.Row("brainchop", "sub-1015-1mm", tool(peers, "brainchop").version, "failed", "weights are out of reach")
     text = peers.report(peers.Results((row,), tmp_path, tmp_path), 1)
     assert "failed: `weights are out of reach`" in text
-    assert text.count("not tried") == len(peers.TOOLS) - 1
+    assert text.count("not measured yet") == len(peers.TOOLS) - 1
