@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -227,10 +227,10 @@ def measure(name: str, arguments: argparse.Namespace, dataset: Path, out: Path) 
     return result
 
 
-def used_by(command: list[str]) -> Used:
-    """Run a command."""
+def used_by(command: list[str], output: int | IO[bytes] = subprocess.DEVNULL) -> Used:
+    """Run a command; ``output`` gets what it prints, errors included."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
