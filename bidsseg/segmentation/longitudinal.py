@@ -38,8 +38,8 @@ COARSE = 4
 "Voxels along the side of a coarse one, on which local means are taken."
 LOCAL_MM = 8.0
 "Standard deviation of the surroundings that grey values of tissues are taken from."
-PURE = 8
-"Power of a probability that weighs a voxel in them: those at borders are mixed."
+SQUARINGS = 3
+"Of a probability, for the weight of a voxel in them: those at borders are mixed."
 BORDER_MM = 2.0
 "Standard deviation of G: borders are as wide in a scan, and opposite sides of a structure lie further apart."
 NOISE = 0.04
@@ -82,8 +82,7 @@ def _tell_apart(tissue: NDArray[np.float16], greys: Sequence[Floats]) -> None:
     all sessions that the mean was taken over.
     """
     border = tissue.max(0) < CERTAIN
-    weights = _coarse_each(tissue, None)
-    told = [_told(tissue, border, weights, grey) for grey in greys]
+    told = [_told(tissue, border, grey) for grey in greys]
     seen = np.stack([np.isfinite(grey[border]) for grey in greys])
     changes = [np.where(here, change, 0) for change, here in zip(told, seen, strict=True)]
     apart = np.where(seen[0], changes[0] - np.sum(changes, 0) / np.maximum(seen.sum(0), 1), 0)
@@ -91,35 +90,41 @@ def _tell_apart(tissue: NDArray[np.float16], greys: Sequence[Floats]) -> None:
     tissue[:, border] = probable / probable.sum(0)
 
 
-def _told(tissue: NDArray[np.float16], border: NDArray[np.bool_], weights: Tensor, grey: Floats) -> Floats:
+def _told(tissue: NDArray[np.float16], border: NDArray[np.bool_], grey: Floats) -> Floats:
     """(C, N): by how much the grey values of one session change mean probabilities at the N voxels of borders."""
-    grey = np.where(np.isfinite(grey), grey, 0)
     expected, squares = np.zeros(border.shape, np.float32), np.zeros(border.shape, np.float32)
     levels = np.empty((len(tissue), np.count_nonzero(border)), np.float32)
-    for probable, coarse, level in zip(tissue, _local_means(tissue, weights, grey), levels, strict=True):
+    for probable, coarse, level in zip(tissue, _local_means(tissue, grey), levels, strict=True):
         fine, share = _fine(coarse, border.shape), as_float32(probable)
         expected += share * fine
         squares += share * fine**2
         level[:] = fine[border]
     off, variance = (
         ndimage.gaussian_filter(volume, BORDER_MM)[border]
-        for volume in (grey - expected, (squares - expected**2).clip(0))
+        for volume in (np.nan_to_num(grey - expected), (squares - expected**2).clip(0))
     )
     return as_float32(tissue[:, border]) * (levels - expected[border]) * (off / (variance + NOISE**2))
 
 
-def _local_means(tissue: NDArray[np.float16], weights: Tensor, grey: Floats) -> Tensor:
+def _local_means(tissue: NDArray[np.float16], grey: Floats) -> Tensor:
     """(C, i, j, k), coarse: the grey value of each tissue around each place; far from it, that of all of it."""
-    sums = _coarse_each(tissue, grey)
+    seen = np.isfinite(grey)
+    known = np.where(seen, grey, 0)
+    weights, sums = [], []
+    for probable in tissue:
+        weight = as_float32(probable) * seen
+        for _ in range(SQUARINGS):
+            weight *= weight
+        weights.append(_coarse(weight))
+        sums.append(_coarse(weight * known))
+    return _local(torch.stack(sums), torch.stack(weights))
+
+
+def _local(sums: Tensor, weights: Tensor) -> Tensor:
+    """Means around each place of weighted sums, both (C, i, j, k)."""
     overall = (sums.sum((1, 2, 3)) / weights.sum((1, 2, 3)).clamp(min=1e-6))[:, None, None, None]
     sigma, little = LOCAL_MM / COARSE, 1e-3
     return (smoothed(sums, sigma) + little * overall) / (smoothed(weights, sigma) + little)
-
-
-def _coarse_each(tissue: NDArray[np.float16], grey: Floats | None) -> Tensor:
-    """(C, i, j, k): weights of pure voxels, times grey values where given; one channel at a time, to save memory."""
-    pure = (as_float32(probable) ** PURE for probable in tissue)
-    return torch.stack([_coarse(one if grey is None else one * grey) for one in pure])
 
 
 def _coarse(volume: Floats) -> Tensor:
