@@ -82,8 +82,8 @@ class Job:
 def job_for(outputs: ScanOutputs, recipe: OutputSettings, model: str, **how: Any) -> Job:
     """``how`` are the remaining fields of the job."""
     paths = str(outputs.scan.path), str(outputs.dataset), str(outputs.out)
-    more = {"partners": [str(path) for path in outputs.partners], "others": [str(path) for path in outputs.others]}
-    return Job(*paths, model, asdict(recipe), **more, **how)
+    partners, others = ([str(path) for path in together] for together in (outputs.partners, outputs.others))
+    return Job(*paths, model, asdict(recipe), partners=partners, others=others, **how)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sessions segmented together by the BIDS App: who with whom, what the results say of it, and what one failure leaves."""
+"""Sessions segmented together by the BIDS App: who with whom, what the results say of it, what one failure leaves."""
 
 from __future__ import annotations
 
