@@ -47,8 +47,8 @@ def widened(data: Floats, structure: NDArray[np.bool_], share: float) -> Floats:
     places, before = np.indices(structure.shape, np.float32), structure.astype(np.float32)
     low, high = 0.0, 2.0 * share
     for _ in range(HALVINGS):
-        middle = np.float32((low + high) / 2)
-        after = ndimage.map_coordinates(before, places - middle * outwards, order=1)
+        middle = (low + high) / 2
+        after = ndimage.map_coordinates(before, places - np.float32(middle) * outwards, order=1)
         low, high = (middle, high) if after.sum() < (1 + share) * before.sum() else (low, middle)
     wider: Floats = ndimage.map_coordinates(data, places - np.float32(low) * outwards, order=3).clip(0)
     return wider

@@ -60,11 +60,17 @@ def test_what_the_network_alone_sees_is_averaged() -> None:
     assert border(other, one) == pytest.approx(11.5, abs=0.02)
 
 
-@pytest.mark.parametrize("moved", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize("moved", [0.2, 0.4])
 def test_what_the_grey_values_see_stays(moved: float) -> None:
     one, other = session(11.5, 11.5), session(11.5, 11.5 + moved)
     assert border(other, one) - border(one, other) == pytest.approx(moved, rel=0.25)
     assert border(other, one) + border(one, other) == pytest.approx(23, abs=0.1)
+
+
+@pytest.mark.parametrize("moved", [0.3, 1.0, 4.0])
+def test_most_of_a_change_that_both_see_stays(moved: float) -> None:
+    one, other = session(11.5, 11.5), session(11.5 + moved, 11.5 + moved)
+    assert 0.7 * moved < border(other, one) - border(one, other) < 1.05 * moved
 
 
 def test_sessions_may_have_grey_values_of_other_scales() -> None:
