@@ -7,12 +7,13 @@ tissues a grey value between theirs tells how much of the voxel each of them has
 values change. For any number of tissues of mean probabilities m and local grey values c, a session whose grey values
 are I has
 
-    m + m (c - m.c) G(I - m.c) / (G(Var) + s^2),    Var = m.c^2 - (m.c)^2,
+    m + m (c - m.c) G(I - m.c) G(Var) / (G(Var)^2 + s^4),    Var = m.c^2 - (m.c)^2,
 
 with G the mean over a few mm: the borders within them move until they account for the grey values there, be they as
 sharp in the answers as in the scan or sharper. Of the second term, each session gets what differs from the mean over
-sessions. What all have in common cancels out; so do scales of grey values, since each session has its own c. Where
-tissues have hardly any contrast, s lets the mean stand.
+sessions, and the more of it the further the borders around have moved together: noise moves them here and there. What
+all sessions have in common cancels out; so do scales of grey values, since each session has its own c. Where tissues
+have hardly any contrast, s lets the mean stand.
 """
 
 from __future__ import annotations
@@ -40,14 +41,16 @@ LOCAL_MM = 8.0
 "Standard deviation of the surroundings that grey values of tissues are taken from."
 SQUARINGS = 3
 "Of a probability, for the weight of a voxel in them: those at borders are mixed."
-BORDER_MM = 1.2
+BORDER_MM = 1.5
 "Standard deviation of G: borders in a scan are about as wide, and opposite sides of most structures lie further apart."
-NOISE = 0.1
-"""s, of a scale on which the brain's grey values span 0-1.
-
-``benchmarks/longitudinal.py`` measures what it trades: with less, volumes vary more where nothing has changed; with
-more, less is left of a true change.
-"""
+NOISE = 0.05
+"s, of a scale on which the brain's grey values span 0-1."
+SMALL_MOVE = 0.1
+"""A common move of borders of which about half is believed, in shares of how far answers blur them. What scans differ
+by without a change is mostly smaller, and a change moves all of the border around a structure."""
+BELIEVED = 1.25
+"""What the believed share tends to, if it were not for 1, its bound. ``benchmarks/longitudinal.py`` measures what these
+numbers trade: steadiness without a change for what is left of a true change."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def _tell_apart(tissue: NDArray[np.float16], greys: Sequence[Floats]) -> None:
     seen = np.stack([np.isfinite(grey[border]) for grey in greys])
     changes = [np.where(here, change, 0) for change, here in zip(told, seen, strict=True)]
     apart = np.where(seen[0], changes[0] - np.sum(changes, 0) / np.maximum(seen.sum(0), 1), 0)
-    probable = (as_float32(tissue[:, border]) + apart).clip(0)
+    mean = as_float32(tissue[:, border])
+    probable = (mean + _trust(mean, apart, border) * apart).clip(0)
     tissue[:, border] = probable / probable.sum(0)
 
 
@@ -107,8 +111,33 @@ def _told(tissue: NDArray[np.float16], border: NDArray[np.bool_], grey: Floats) 
         ndimage.gaussian_filter(volume, BORDER_MM)[border]
         for volume in (np.nan_to_num(grey - expected), (squares - expected**2).clip(0))
     )
-    change: Floats = as_float32(tissue[:, border]) * (levels - expected[border]) * (off / (variance + NOISE**2))
+    change: Floats = (
+        as_float32(tissue[:, border]) * (levels - expected[border]) * (off * variance / (variance**2 + NOISE**4))
+    )
     return change
+
+
+def _trust(mean: Floats, apart: Floats, border: NDArray[np.bool_]) -> Floats:
+    """(N,): how much of a difference is taken, from how far the borders around have moved together.
+
+    That is told by the more moved of the two likeliest tissues of a voxel.
+    """
+    likeliest = np.argpartition(mean, -2, 0)[-2:]
+    most = np.zeros(mean.shape[1], np.float32)
+    volume = np.zeros(border.shape, np.float32)
+    for tissue, (share, change) in enumerate(zip(mean, apart, strict=True)):
+        here = (likeliest == tissue).any(0)
+        if not here.any():
+            continue
+        parts = []
+        for values in (change, share * (1 - share)):
+            volume[border] = values
+            parts.append(_coarse(volume))
+        moved, room = smoothed(torch.stack(parts), LOCAL_MM / COARSE)
+        squares = (moved / (room + 1e-4)) ** 2
+        trusted = _fine((BELIEVED * squares / (squares + SMALL_MOVE**2)).clamp(max=1), border.shape)[border]
+        most = np.where(here, np.maximum(most, trusted), most)
+    return most
 
 
 def _local_means(tissue: NDArray[np.float16], grey: Floats) -> Tensor:
