@@ -50,11 +50,11 @@ from bidsseg.segmentation.mosaic import mosaic
 from bidsseg.segmentation.pipeline import prepare, segment
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
-from bidsseg.train.lessons import shared_progress
+from bidsseg.train.lessons import Place, shared_progress
 from bidsseg.train.loop import Run, State, export, lesson_batches, new_state, start_or_resume, train, train_step
-from bidsseg.train.options import TrainOptions
+from bidsseg.train.options import SynthesisSettings, TrainOptions
 from bidsseg.train.packing import unpack_training_set
-from bidsseg.train.synthesis import Material, SynthesisSettings, draw
+from bidsseg.train.synthesis import Material, draw
 from bidsseg.train.training_set import subjects_of
 
 MIB = 1 << 20
@@ -177,11 +177,11 @@ def speed(at: Measurement, warm_up: int = 2, **way: Any) -> str:
     options = run.options
     torch.backends.cudnn.deterministic = True
     state = start_or_resume(run)
-    drawn = lesson_batches(run, shared_progress(0.5), 0)
+    drawn = lesson_batches(run, shared_progress(0.5), Place())
     forget_memory(at.device)
     started = finished = warmed = time.perf_counter()
     for step in itertools.count():
-        train_step(state, next(drawn), options, 0.5)
+        train_step(state, next(drawn).lessons, options, 0.5)
         if step < warm_up:
             started = warmed = waited(at.device)
         finished = time.perf_counter() if step % 4 else waited(at.device)
@@ -195,11 +195,11 @@ def speed(at: Measurement, warm_up: int = 2, **way: Any) -> str:
 
 def samples_alone(at: Measurement) -> str:
     """Samples a second without learning from them."""
-    samples = lesson_batches(at.run(batch=8), shared_progress(0.5), 0)
+    samples = lesson_batches(at.run(batch=8), shared_progress(0.5), Place())
     next(samples)
     started, drawn = waited(at.device), 0
     while time.perf_counter() - started < at.scale.seconds / 2:
-        drawn += len(next(samples))
+        drawn += len(next(samples).lessons)
         waited(at.device)
     return f"{drawn / (time.perf_counter() - started):.1f} samples/s"
 
@@ -233,11 +233,11 @@ def reproducibility(at: Measurement) -> Iterator[Row]:
 def waits(at: Measurement, run: Run) -> str:
     """The first thing in a step that waits, if any."""
     run = replace(run, options=replace(run.options, workers=0))  # to let go of another process's memory waits, too
-    state, drawn = start_or_resume(run), lesson_batches(run, shared_progress(0.5), 0)
-    train_step(state, next(drawn), run.options, 0.5)
+    state, drawn = start_or_resume(run), lesson_batches(run, shared_progress(0.5), Place())
+    train_step(state, next(drawn).lessons, run.options, 0.5)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(state, next(drawn), run.options, 0.5)
+        train_step(state, next(drawn).lessons, run.options, 0.5)
     except RuntimeError as error:
         ours = [call for call in traceback.extract_tb(error.__traceback__) if "bidsseg" in call.filename]
         return f"in {ours[-1].name}, line {ours[-1].lineno}" if ours else str(error)

@@ -42,10 +42,10 @@ from bidsseg.imaging.arrays import box_around
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.labels import TISSUE, TISSUES
 from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.loads import lesion_loads
 from bidsseg.lesions.measures import at_pieces
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.records import Lesion, LesionReport, Part
-from bidsseg.lesions.tables import lesion_loads
 from bidsseg.lesions.zones import DEEP_WHITE, JUXTACORTICAL, PERIVENTRICULAR, ZONES, Cubes, zone_by_voxel, zone_of
 from bidsseg.network.card import DEFAULT_MODEL
 from bidsseg.network.inference import PredictOptions

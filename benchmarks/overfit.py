@@ -28,8 +28,8 @@ from bidsseg.train.held_out import Case, case_in
 from bidsseg.train.lessons import Lesson
 from bidsseg.train.loop import State, new_state, train_step
 from bidsseg.train.losses import choose_targets
-from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Material, Sample, SynthesisSettings, draw
+from bidsseg.train.options import SynthesisSettings, TrainOptions
+from bidsseg.train.synthesis import Material, Sample, draw
 
 STILL = SynthesisSettings(
     p_synthetic=0, p_still=1, p_head=0, p_recolour=0, p_lesions=0, p_moved=0, p_slices=0, p_cropped=0
@@ -77,7 +77,7 @@ def learn(config: UNetConfig, options: TrainOptions, sample: Sample) -> tuple[St
     state, generator = new_state(config, options), torch.Generator().manual_seed(1)
     started = time.monotonic()
     for step in range(options.steps):
-        lesson = Lesson(sample.image, choose_targets(sample, options, generator))
+        lesson = Lesson(0, sample.image, choose_targets(sample, options, generator))
         parts = train_step(state, [lesson], options, step / options.steps)
         state.step += 1
         if step % 20 == 19:

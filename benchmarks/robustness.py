@@ -1,4 +1,4 @@
-"""What the card doesn't show: what scalps, contrasts, tilted slices, lesions and whole heads do to labels and volumes.
+"""What the card doesn't show: what scalps, contrasts, slices, lesions, heads and frames do to labels and volumes.
 
     python benchmarks/robustness.py DATA [--card] [--only NUMBER...]
 
@@ -45,7 +45,8 @@ from bidsseg.train.data import (
     load_whole_head,
 )
 from bidsseg.train.held_out import Case, validation_cases
-from bidsseg.train.synthesis import MNI_BRAIN_BOX, Material, SynthesisSettings, draw
+from bidsseg.train.options import SynthesisSettings
+from bidsseg.train.synthesis import MNI_BRAIN_BOX, Material, draw
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 BLACK_HOLE = 0.65
@@ -255,6 +256,39 @@ def rendered(head: Subject, model: Model, seed: int) -> tuple[NDArray[np.int16],
     return (sample.packed & 31).numpy(), find(image, model).tissue
 
 
+def in_frames(data: Path, model: Model) -> Iterator[str]:
+    """Share of the brain's voxels that keep their region, with N4, when a frame or absurd values are added.
+
+    Frames are held against one of the scan's own darkest value: another field of view alone moves the 1 mm grid.
+    """
+    for path in (heads(data, "FLAIR")[-1], heads(data, "T1w")[0]):
+        image = load(path)
+
+        def regions(changed: NDArray[np.float32]) -> NDArray[np.uint16]:
+            scan = replace(image, data=changed)  # noqa: B023, called before the next scan
+            return segment(scan, model, PredictOptions("cpu"), bias_correction=True).labels("regions")
+
+        darkest, brightest = float(image.data.min()), float(image.data.max())
+        frame = [(n // 10, n // 10) for n in image.data.shape[:2]] + [(0, 0)]
+        values = {
+            "white": brightest,
+            "grey": (darkest + brightest) / 2,
+            "a fifth of the range below air": darkest - (brightest - darkest) / 5,
+            "-32768": -32768,
+            "65535": 65535,
+        }
+        sound, framed = regions(image.data), regions(np.pad(image.data, frame, constant_values=darkest))
+        kept = {
+            f"frame of {name}": (regions(np.pad(image.data, frame, constant_values=value)) == framed)[framed > 0]
+            for name, value in values.items()
+        }
+        hit = np.random.default_rng(0).random(image.data.shape)
+        for share, value in product((0.01, 0.05), (-32768, 65535)):
+            spoilt = np.where(hit < share, np.float32(value), image.data)
+            kept[f"{share:.0%} at {value}"] = (regions(spoilt) == sound)[sound > 0]
+        yield f"{path.name.split('.')[0]}: " + ", ".join(f"{name} {same.mean():.3f}" for name, same in kept.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path)
@@ -271,6 +305,7 @@ def main() -> None:
         ("Regions of held-out brains in other heads", in_other_heads),
         ("Volumes of rendered heads (these maps were trained on)", on_rendered_heads),
         ("Regions of tilted slices against those of the upright scan", in_tilted_slices),
+        ("Regions of real heads with a frame around them (a third of the image), or with absurd values", in_frames),
     )
     for title, table in (tables[n - 1] for n in options.only or range(1, 1 + len(tables))):
         print(f"\n{title}")

@@ -6,7 +6,9 @@
 Without SCAN, the MNI152 T1 that nilearn ships. ``--clinical`` adds a patient's FLAIR of 19 thick slices, which
 ``bidsseg participant`` is to label within 12 s on two idle cores; DATA is the folder that docs/training.md describes.
 ``--fuse`` adds the scans of one session, which ``bidsseg participant --fuse`` is to label within 1.3 times what
-it takes without; ANAT is a session's folder of NIfTI files with BIDS names, for instance a FLAIR and a T1w.
+it takes without; ANAT is a session's folder with one NIfTI file per contrast, named by BIDS, for instance a FLAIR and
+a T1w.
+
 The plain network has the shape of SynthSeg's (Billot et al. 2023: five levels, 24 features that double at each level,
 two convolutions a level, 33 labels) and random weights, which take the time and memory that trained ones take. Every
 measurement is a process of its own, so that peaks of memory are its own.
@@ -204,7 +206,7 @@ def head_of(dataset: Path) -> NDArray[np.float32]:
     from bidsseg.imaging.grey import normalise
     from bidsseg.imaging.grid import conform
     from bidsseg.imaging.image import load
-    from bidsseg.network.inference import HEAD_THRESHOLD
+    from bidsseg.network.looks import HEAD_THRESHOLD
 
     volume = normalise(conform(load(next(dataset.glob("sub-*/anat/*.nii.gz"))))[0])
     cropped: NDArray[np.float32] = volume[box_around(volume > HEAD_THRESHOLD)]
@@ -271,7 +273,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--without-plain", action="store_true", help="Leave out the plain network.")
     parser.add_argument("--two", action="store_true", help="Also time two scans after one another and at once.")
-    parser.add_argument("--fuse", type=Path, metavar="ANAT", help="Also time a session's contrasts with --fuse.")
+    parser.add_argument(
+        "--fuse", type=one_scan_per_contrast, metavar="ANAT", help="Also time a session's contrasts with --fuse."
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     if "--child" in sys.argv:
         parser.add_argument("out", type=Path)
@@ -343,11 +347,25 @@ def two_scans(dataset: Path, out: Path, scan: Path) -> None:
     )
 
 
+def one_scan_per_contrast(folder: str) -> dict[str, Path]:
+    """The scans of a session's folder by contrast, for instance T1w."""
+    scans: dict[str, Path] = {}
+    for scan in sorted(Path(folder).resolve().glob("*.nii.gz")):
+        contrast = scan.name.split(".")[0].rpartition("_")[2]
+        if contrast in scans:
+            names = " and ".join(sorted((scans[contrast].name, scan.name)))
+            raise argparse.ArgumentTypeError(f"{folder}: one scan per contrast is fused, and it has {names}")
+        scans[contrast] = scan
+    if len(scans) < 2:
+        raise argparse.ArgumentTypeError(f"{folder}: has no two scans (*_<contrast>.nii.gz) to fuse")
+    return scans
+
+
 def fused_session(arguments: argparse.Namespace, dataset: Path, out: Path) -> None:
     """A session's contrasts without ``--fuse`` and, one run after the other, with it."""
     make_dataset(dataset, None).unlink()
-    for scan in sorted(arguments.fuse.resolve().glob("*.nii.gz")):
-        (dataset / "sub-01" / "anat" / f"sub-01_{scan.name.rpartition('_')[2]}").symlink_to(scan)
+    for contrast, scan in arguments.fuse.items():
+        (dataset / "sub-01" / "anat" / f"sub-01_{contrast}.nii.gz").symlink_to(scan)
     threads = str(arguments.threads)
     options = ("--omp-nthreads", threads, "--nprocs", threads, "--device", arguments.device)
     alone, fused = (used_by(bidsseg(dataset, out, *options, *more)) for more in ((), ("--fuse",)))

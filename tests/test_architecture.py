@@ -126,6 +126,7 @@ def test_nothing_but_its_commands_and_evaluation_imports_training() -> None:
     users = {name for name in MODULES if any(of.startswith("train") for of in ours(name))}
     assert {name for name in users if room(name) not in ("train", "evaluation")} <= {
         "cli.training",
+        "cli.scores",
         "cli.lesion_training",
     }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bidsseg import __version__
-from bidsseg.cli import derived, lesion_training, training
+from bidsseg.cli import derived, evaluating, lesion_training, training
 from bidsseg.cli.exit_codes import CLI_USAGE, EXIT_SOME_FAILED
 from bidsseg.cli.options import (
     DEVICE_OPTION,
@@ -283,8 +283,8 @@ for command in (
     derived.normalize,
     training.train,
     training.pack,
-    training.evaluate,
-    training.calibrate,
+    evaluating.evaluate,
+    evaluating.calibrate,
     training.reference,
 ):
     main.add_command(command)

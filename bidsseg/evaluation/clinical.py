@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bidsseg.evaluation.damage_study import Means, in_parallel
+from bidsseg.evaluation.damage_study import Means, append_lines, in_parallel
 from bidsseg.evaluation.patients import Group, agreement, groups, scan_name, ventricle_dice
 from bidsseg.imaging.image import load
 from bidsseg.network.inference import PredictOptions
@@ -55,8 +55,7 @@ def run_clinical(means: Means, path: Path, workers: int, report: Callable[[str],
         if not {scan_name(one, means.data) for one in group} <= done.keys()
     ]
     for scans in in_parallel(partial(run_group, means), left, workers):
-        with path.open("a", encoding="utf-8") as handle:
-            handle.writelines(json.dumps(asdict(scan)) + "\n" for scan in scans)
+        append_lines(path, (json.dumps(asdict(scan)) for scan in scans))
         for scan in scans:
             report(scan.name)
         done |= {scan.name: scan for scan in scans}

@@ -6,7 +6,8 @@ One line of JSON per segmentation, appended as it comes, so that a study that wa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -118,11 +119,20 @@ def run_study(means: Means, path: Path, workers: int, report: Callable[[Trial], 
     known = {(trial.view, trial.damage): trial for trial in read_trials(path) if trial.weights_sha256 == means.sha256}
     trials = [known[one] for one in tried if one in known]
     for trial in in_parallel(partial(run_trial, means), [one for one in tried if one not in known], workers):
-        with path.open("a", encoding="utf-8") as handle:
-            handle.write(trial.as_line() + "\n")
+        append_lines(path, [trial.as_line()])
         report(trial)
         trials.append(trial)
     return trials
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Add lines to a file; one that an interrupted run left incomplete is ended first, so that it joins no other."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
+        file.writelines(f"{line}\n".encode() for line in lines)
 
 
 def in_parallel(work: Callable[[One], Done], items: Sequence[One], workers: int) -> Iterator[Done]:

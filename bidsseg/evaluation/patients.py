@@ -55,7 +55,7 @@ class PatientScores:
     """All that the card says of patients."""
 
     ventricles: dict[str, float]
-    "Dice with the manual mask of all ventricles, by patient."
+    "Dice with the manual mask of all ventricles, by patient, and session if there is one."
     contrasts: tuple[ContrastScore, ...]
 
 
@@ -77,40 +77,44 @@ def scan_name(path: Path, data: Path) -> str:
 def measure(data: Path, model: Model, options: PredictOptions, told: Callable[[str], None]) -> PatientScores:
     """Label the patients' scans in ``FOLDERS`` of DATA as ``predict`` does; ``told`` is called for each session."""
     ventricles: dict[str, float] = {}
-    contrasts: list[ContrastScore] = []
+    compared: list[ContrastScore] = []
     for folder in FOLDERS:
         if not (data / folder).is_dir():
             told(f"{data / folder}: no such folder; its patients are left out")
     for group in groups(data, FOLDERS):
-        session = scan_name(group[0], data).rpartition("_")[0]
-        scans = {path.name.split(".")[0].rpartition("_")[2]: path for path in group}
-        found = {
-            contrast: segment(load(path), model, options, bias_correction=True)
-            for contrast, path in scans.items()
-            if contrast in (FLAIR, *OTHERS)
-        }
-        if FLAIR not in found:
-            told(f"{session}: has no FLAIR; left out")
+        flairs, others = (told_apart(group, contrasts) for contrasts in ((FLAIR,), OTHERS))
+        if not flairs:
+            told(f"{scan_name(group[0], data).rpartition('_')[0]}: has no FLAIR; left out")
             continue
-        told(f"{session}: {', '.join(found)}")
-        dice = ventricle_dice(data, scans[FLAIR], found[FLAIR].labels("regions"))
-        if dice is not None:
-            ventricles[scans[FLAIR].name.split("_")[0]] = dice
-        contrasts += against_flair(session, found)
-    return PatientScores(ventricles, tuple(contrasts))
+        found = {
+            name: segment(load(path), model, options, bias_correction=True) for name, path in (flairs | others).items()
+        }
+        for name, path in flairs.items():
+            session = scan_name(path, data).rpartition("_")[0]
+            told(f"{session}: {', '.join((FLAIR, *others))}")
+            dice = ventricle_dice(data, path, found[name].labels("regions"))
+            if dice is not None:
+                ventricles[session.partition("/")[2]] = dice
+            compared += against_flair(session, found[name], {other: found[other] for other in others})
+    return PatientScores(ventricles, tuple(compared))
 
 
-def against_flair(session: str, found: Mapping[str, Segmentation]) -> list[ContrastScore]:
-    """Every other contrast of a session against its FLAIR."""
+def told_apart(group: Group, contrasts: Sequence[str]) -> dict[str, Path]:
+    """The scans of a session in these contrasts, by contrast; by what else their names say where one has several."""
+    scans: dict[str, Path] = {}
+    for contrast in contrasts:
+        of_contrast = [path for path in group if path.name.split(".")[0].rpartition("_")[2] == contrast]
+        for path in of_contrast:
+            said = [part for part in path.name.split(".")[0].split("_") if not part.startswith(("sub-", "ses-"))]
+            scans["_".join(said) if len(of_contrast) > 1 else contrast] = path
+    return scans
+
+
+def against_flair(session: str, flair: Segmentation, others: Mapping[str, Segmentation]) -> list[ContrastScore]:
+    """Other scans of a session against a FLAIR of it."""
     return [
-        ContrastScore(
-            session,
-            contrast,
-            *_apart(volumes_of_lobes(found[FLAIR]), volumes_of_lobes(found[contrast])),
-            agreement(found[FLAIR], found[contrast]),
-        )
-        for contrast in OTHERS
-        if contrast in found
+        ContrastScore(session, name, *_apart(volumes_of_lobes(flair), volumes_of_lobes(other)), agreement(flair, other))
+        for name, other in others.items()
     ]
 
 
@@ -126,13 +130,18 @@ def _apart(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
 
 
 def ventricle_dice(data: Path, path: Path, codes: Codes) -> float | None:
-    """Dice of all ventricles together, of the regions (I, J, K) of a scan of DATA; none without a manual mask."""
+    """Dice of all ventricles together, of the regions (I, J, K) of a scan of DATA.
+
+    None without a manual mask of the patient, or where it was drawn on another grid.
+    """
     subject = path.name.split("_")[0]
     folder = data / path.relative_to(data).parts[0] / "derivatives" / "manual" / subject / "anat"
     mask = folder / f"{subject}_label-ventricle_mask.nii.gz"
     if not mask.exists():
         return None
     manual, ours = load(mask).data > 0.5, np.isin(codes, VENTRICLES)
+    if manual.shape != ours.shape:  # drawn on another scan of the patient
+        return None
     return round(2 * float((manual & ours).sum()) / float(manual.sum() + ours.sum()), 4)
 
 
@@ -147,8 +156,8 @@ def agreement(reference: Segmentation, found: Segmentation) -> float | None:
 
 def measured_as_json(measured: PatientScores) -> dict[str, Any]:
     """For the card."""
-    kept = {name: dice for name, dice in measured.ventricles.items() if name in VALIDATION_PATIENTS}
-    shown = {name: dice for name, dice in measured.ventricles.items() if name not in VALIDATION_PATIENTS}
+    kept = {name: dice for name, dice in measured.ventricles.items() if name.split("_")[0] in VALIDATION_PATIENTS}
+    shown = {name: dice for name, dice in measured.ventricles.items() if name not in kept}
     sessions: dict[str, dict[str, Any]] = {}
     for score in measured.contrasts:
         sessions.setdefault(score.session, {})[score.contrast] = {

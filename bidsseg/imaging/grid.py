@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.affines import voxel_spacing_mm
 from bidsseg.imaging.arrays import PLANES_AT_ONCE, Box, Floats, along, as_float32, resampling_matrix, sampled
+from bidsseg.imaging.blocks import TO_BLOCKS, at_places, between_blocks
 
 if TYPE_CHECKING:
     from bidsseg.imaging.image import Image
@@ -203,10 +204,24 @@ class Slab:
         part: Floats = channels[:, self.used] if self.turn is None else self._turned(channels, self.turn, where)
         if where is not None and all(matrix is None for matrix in self.matrices):
             return as_float32(part[:, where])
-        part = as_float32(part)
+        part = self._resampled(as_float32(part))
+        return part if where is None else part[:, where]
+
+    def of_blocks(self, blocks: NDArray[Any], where: NDArray[np.bool_]) -> Floats:
+        """Resample the blocks (i, j, k, C) of a box, see ``imaging.blocks``: (C, N) of the N voxels asked for."""
+        if self.turn is not None:
+            return self._resampled(self._turned(np.moveaxis(blocks, -1, 0), TO_BLOCKS @ self.turn, where))[:, where]
+        voxels = (self.used.stop, *self.shape[1:])
+        finer = [between_blocks(n, of_axis) for n, of_axis in zip(voxels, blocks.shape, strict=False)]
+        finer[0] = finer[0][self.used]
+        pairs = zip(self.matrices, finer, strict=True)
+        return at_places(blocks, [fine if matrix is None else matrix @ fine for matrix, fine in pairs], where)
+
+    def _resampled(self, part: Floats) -> Floats:
+        """What is used of some channels, by the matrices."""
         for axis in (2, 1, 0):
             part = along(self.matrices[axis], part, axis)
-        return part if where is None else part[:, where]
+        return part
 
     def _needed_for(self, where: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which voxels of what is used have a part in those of the slab that are asked for."""

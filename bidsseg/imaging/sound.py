@@ -12,8 +12,17 @@ from bidsseg.imaging.arrays import SAMPLED, Floats
 
 MOST_UNSOUND = 0.06
 "Share of the voxels at either end that may be absurd; more of them are taken for part of the scan."
-FRAMED_SHARE = 0.5
-"Share of a face of the volume that a frame fills at least."
+LEAST_FRAME = 0.01
+"Share of the volume that a frame fills at least."
+CRUMB = 0.01
+"Of the largest piece of an area."
+PARTS = 8
+FLAT = 0.75
+"Share of equal neighbours from which equal voxels are an even area: among values of noise it is about their frequency."
+FAR_BELOW = 0.05
+"Of the range of all other values: a dark frame that is nearer to them does no harm."
+OWN_AIR = 0.1
+"Share of the other values that is air, where a scan shows any."
 BEYOND_MEASURE = 1000
 "Times the range of all other values."
 
@@ -21,45 +30,88 @@ BEYOND_MEASURE = 1000
 def sound_values(data: Floats) -> tuple[Floats, tuple[str, ...]]:
     """The scan (I, J, K) with frames made dark and absurd values replaced by their neighbours', and what was done.
 
-    A frame is one value that fills half of a face of the volume and what hangs together with it; it becomes the darkest
-    of the other values. Absurd are a few per cent of the values that
-    lie far beyond all others, and close together.
+    A frame is what a program put around the scan: an even area that holds half of the volume's corners, as that of
+    every scan does that was padded on one side, or turned, or given another background; or else half of its border. It
+    becomes as dark as the darkest of the other values. Absurd are a few per cent of the values that lie far beyond all
+    others, and close together.
     """
-    unspoilt, replaced = _without_absurd(data)
-    sound, framed = _without_frame(unspoilt)
-    warnings = []
-    if framed:
-        warnings.append(
-            f"a frame of the value {framed[0]:g} fills {framed[1]:.0%} of the image; it counts as background"
-        )
-    if replaced:
-        warnings.append(
-            f"{replaced:.2%} of its voxels have values far beyond all others (overflow, or a marker); "
-            "the values of their neighbours were used"
-        )
-    return sound, tuple(warnings)
+    sound, replaced = _without_absurd(data)
+    framed = []
+    for value in _values_of_border(sound):
+        sound, share = _without_frame(sound, value)
+        if share:
+            framed.append(f"a frame of the value {value:g} fills {share:.0%} of the image; it counts as background")
+    if not replaced:
+        return sound, tuple(framed)
+    absurd = (
+        f"{replaced:.2%} of its voxels have values far beyond all others (overflow, or a marker); "
+        "the values of their neighbours were used"
+    )
+    return sound, (*framed, absurd)
 
 
-def _without_frame(data: Floats) -> tuple[Floats, tuple[float, float] | None]:
-    """The scan without its frame, and the frame's value and share; a frame of the darkest value needs no change."""
-    darkest = float(data.min())
-    for value in {_value_of_face(face) for face in _faces(data)} - {None, darkest}:
-        pieces, _ = ndimage.label(data == value)
-        touching = np.unique(np.concatenate([np.unique(face) for face in _faces(pieces)]))
-        frame = np.isin(pieces, touching[touching > 0])
-        if not frame.all():
-            return np.where(frame, data[~frame].min(), data), (float(data[frame][0]), float(frame.mean()))
-    return data, None
+def _values_of_border(data: Floats) -> list[float]:
+    """The values that half of the corners have, and that of most of the border.
+
+    Saturated tissue may fill a face of the volume, but not these. Half of the corners of a turned and shifted field of
+    view always lie outside the old one, since of two opposite corners one is moved outwards.
+    """
+    corners, counts = np.unique(data[np.ix_((0, -1), (0, -1), (0, -1))], return_counts=True)
+    border = np.concatenate([face.reshape(-1) for face in _faces(data)])
+    middle = np.partition(border, border.size // 2)[border.size // 2]
+    often = [middle] if (border == middle).mean() > 0.5 else []
+    return sorted({float(value) for value in (*corners[counts >= 4], *often)})
+
+
+def _without_frame(data: Floats, value: float) -> tuple[Floats, float]:
+    """The scan without the frame of this value, and the frame's share; 0 where it is none or need not change."""
+    others = data != value
+    darkest, brightest = float(data.min(where=others, initial=np.inf)), float(data.max(where=others, initial=-np.inf))
+    if value < darkest and not _is_below_air(data, value, darkest, brightest):
+        return data, 0.0
+    frame, large = _at_the_border(~others)
+    share = float(frame.mean())
+    if share < LEAST_FRAME or _flatness(large) < FLAT:
+        return data, 0.0
+    if value < darkest:
+        return np.maximum(data, np.float32(darkest)), share
+    return np.where(frame, data.min(where=~frame, initial=np.inf), data), share
+
+
+def _at_the_border(area: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Its pieces that touch the border of the volume, and those of them that are no crumbs of noise."""
+    pieces, last = ndimage.label(area)
+    touching = np.unique(np.concatenate([np.unique(face) for face in _faces(pieces)]))
+    parts = np.array_split(pieces, PARTS)  # counting makes a copy of twice the size
+    sizes = sum((np.bincount(part.reshape(-1), minlength=last + 1) for part in parts), np.zeros(last + 1, np.int64))
+    at_border = np.isin(np.arange(last + 1), touching[touching > 0])
+    large = at_border & (sizes > CRUMB * sizes[1:].max(initial=0))
+    return at_border[pieces], large[pieces]
+
+
+def _is_below_air(data: Floats, value: float, darkest: float, brightest: float) -> bool:
+    """Whether the darkest value lies below all others, as a scanner or the stripping of a skull never leaves it.
+
+    The others are then a scan with its own air, whose spread is less than half the distance to it. Those of a stripped
+    brain spread more: some of its fluid is about as dark as what was put around it.
+    """
+    some = data.flat[:: max(1, data.size // SAMPLED)]
+    if not (some > value).any():
+        return False
+    air = float(np.quantile(some[some > value], OWN_AIR))
+    return darkest - value > max(2 * (air - darkest), FAR_BELOW * (brightest - darkest))
+
+
+def _flatness(area: NDArray[np.bool_]) -> float:
+    """Share of the neighbours of its voxels, inside the volume, that belong to it."""
+    along = [np.moveaxis(area, axis, 0) for axis in range(3)]
+    equal = sum(2 * int(np.count_nonzero(one[1:] & one[:-1])) for one in along)
+    at_border = sum(int(np.count_nonzero(face)) for face in _faces(area))
+    return equal / max(1, 6 * int(np.count_nonzero(area)) - at_border)
 
 
 def _faces(volume: NDArray[Any]) -> list[NDArray[Any]]:
     return [volume[(slice(None),) * axis + (end,)] for axis in range(3) for end in (0, -1)]
-
-
-def _value_of_face(face: Floats) -> float | None:
-    """The value that most of a face has, if any."""
-    middle = float(np.partition(face, face.size // 2, None)[face.size // 2])
-    return middle if (face == middle).mean() > FRAMED_SHARE else None
 
 
 def _without_absurd(data: Floats) -> tuple[Floats, float]:

@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from bidsseg.imaging.grid import Grid
-from bidsseg.lesions.masks import LesionComponents, Reals, apply, is_inside, look_up
+from bidsseg.lesions.components import LesionComponents, Reals, apply, is_inside, look_up
 from bidsseg.lesions.options import ROUNDED_DOWN
 from bidsseg.lesions.records import Lesion
 from bidsseg.lesions.tables import region_names, write_table

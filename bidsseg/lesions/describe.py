@@ -12,19 +12,17 @@ from numpy.typing import NDArray
 
 from bidsseg.errors import UserError
 from bidsseg.imaging.image import Image, is_same_grid
-from bidsseg.lesions.correction import correct_under_lesions
-from bidsseg.lesions.masks import (
+from bidsseg.lesions.components import (
     Ints,
     LesionComponents,
-    MaskLabels,
     apply,
     is_inside,
     label_components,
-    mismatches,
     on_scan_grid,
     pieces_of,
-    read_labels,
 )
+from bidsseg.lesions.correction import correct_under_lesions
+from bidsseg.lesions.masks import MaskLabels, mismatches, read_labels
 from bidsseg.lesions.measures import Walls, at_pieces, cubes_of, measured, measured_parts
 from bidsseg.lesions.options import ROUNDED_DOWN, LesionOptions
 from bidsseg.lesions.parts import part_at, split

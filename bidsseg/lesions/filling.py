@@ -20,8 +20,9 @@ from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Floats, along, box_around
 from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUE
+from bidsseg.lesions.components import is_thick
 from bidsseg.lesions.describe import on_segmentation
-from bidsseg.lesions.masks import is_thick, mismatches
+from bidsseg.lesions.masks import mismatches
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.segmentation.anatomy import Anatomy
 

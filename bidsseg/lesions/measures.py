@@ -17,7 +17,7 @@ from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image
 from bidsseg.labels import code_lookup
-from bidsseg.lesions.masks import NEIGHBOURS, Ints, LesionComponents, Reals, apply, look_up
+from bidsseg.lesions.components import NEIGHBOURS, Ints, LesionComponents, Reals, apply, look_up
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.parts import part_at
 from bidsseg.lesions.records import Lesion, Part, Pieces

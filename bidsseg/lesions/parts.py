@@ -20,7 +20,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from bidsseg.imaging.affines import voxel_spacing_mm
-from bidsseg.lesions.masks import Ints, LesionComponents, Reals, apply, is_thick, look_up
+from bidsseg.lesions.components import Ints, LesionComponents, Reals, apply, is_thick, look_up
 from bidsseg.lesions.options import LesionOptions
 
 FAR_MM = 1e4

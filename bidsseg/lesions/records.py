@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.lesions.masks import LesionComponents, MaskKind, Reals
+from bidsseg.lesions.components import LesionComponents, Reals
+from bidsseg.lesions.masks import MaskKind
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.zones import MCDONALD_SITES, Cubes
 from bidsseg.segmentation.anatomy import Anatomy

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.lesions.masks import Reals, apply, is_inside
+from bidsseg.lesions.components import Reals, apply, is_inside
 
 FAINT = 1 / 8
 """Share of the threshold from which a voxel counts where another session has a lesion. Of normal white matter 1 to 3 %

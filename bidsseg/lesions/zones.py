@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.labels import LOBE_GROUP_OF_TISSUE, TISSUE, TISSUES
-from bidsseg.lesions.masks import Reals
+from bidsseg.lesions.components import Reals
 from bidsseg.lesions.options import LesionOptions
 
 PERIVENTRICULAR, JUXTACORTICAL, INFRATENTORIAL = "periventricular", "juxtacortical", "infratentorial"

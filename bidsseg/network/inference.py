@@ -3,58 +3,35 @@
 from __future__ import annotations
 
 import logging
-import math
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
-from bidsseg.files import reserve
 from bidsseg.imaging.arrays import Box, Floats, box_around
+from bidsseg.imaging.blocks import SIDE, blocks_of
 from bidsseg.imaging.grey import normalise
-from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, gyri_to_parts, lobe_parts
-from bidsseg.network.device import autocast, choose_device
-from bidsseg.network.unet import SUBVOXELS, Features, HeadInputs, UNet, mean_of, padded_length
+from bidsseg.labels import N_PARCELS, lobe_parts
+from bidsseg.network.device import choose_device
+from bidsseg.network.heads import heads_near_brain
+from bidsseg.network.looks import coarse_look_at, head_in, is_squeezed, large_pieces, look_at, next_view, size_of
+from bidsseg.network.probabilities import Probabilities, background
 from bidsseg.network.weights import Model
 
 logger = logging.getLogger(__name__)
 
-HEAD_THRESHOLD = 0.08
-"Normalised grey value above which a voxel may belong to the head."
-HEAD_MARGIN_MM = 6
-BRAIN_MARGIN_MM = 12
-"Width of CSF around the brain: what lies farther off is background."
 HALVES_OVERLAP_MM = 32
-BLOCKS_AT_ONCE = 32_768
 PASSES = 2
 "How often the network's coarser levels see the scan."
 MORE_LOOKS = 4
 "After the first, at most."
 SETTLED = 0.8
 "Share of what was looked at that is found again, beyond which another look would change little."
-LOOK_MM = 4
-"Between the places where a first look asks what is there."
-SQUEEZED = 0.8
-"Brightest grey value of the brain below which the first look may have mistaken some of its border."
-ALIGNED = 4
-"""Boxes begin at multiples of so many voxels: what the network makes of a border depends on how it falls on the blocks
-of its levels, and a box that begins elsewhere by a voxel would change labels."""
 BRIDGE_MM = 2
 "What hangs on the brain by less than twice this is no part of it."
-ISLAND_SHARE = 0.1
-"Smaller pieces, against the largest, are no brain."
-MOST_BRAIN_MM3 = 2.2e6
-"No head holds more; what is taken for more is a brain of a wrong voxel size, or with noise around it, or noise alone."
-SURE_OF_NOISE = 0.5
-"""Of the most likely tissue, mean over what was taken for brain: in noise alone it is 0.38 to 0.45, in brains amid
-noise of 0.4 of their brightest grey value 0.64 and more."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +48,6 @@ class PredictOptions:
     "Average with the answer to the mirror image: somewhat better, twice the network's time."
     scratch: Path | None = None
     "A folder to keep probabilities in files of, where memory is short; None keeps them in memory."
-
-
-@dataclass(frozen=True)
-class Probabilities:
-    """What the network says about a box of the 1 mm grid; float16, every probability 0-1."""
-
-    origin: tuple[int, int, int]
-    "The box's first voxel."
-    tissue: NDArray[np.float16]
-    "(19, I, J, K)"
-    right: NDArray[np.float16]
-    "(1, I, J, K): on the right rather than the left."
-    parcels: NDArray[np.float16]
-    "(lobe parts, I, J, K), or (N_PARCELS, I, J, K) with gyri."
 
 
 def infer(volume: Floats, model: Model, options: PredictOptions) -> tuple[Probabilities, Floats]:
@@ -115,99 +78,33 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     net = model.net.to(device)
     with torch.inference_mode():
         grey = normalise(volume)
-        look = _look(net, grey, box_around(grey > HEAD_THRESHOLD, HEAD_MARGIN_MM), options.mirror, passes=1)
-        if _is_squeezed(grey, look):
-            look = _look(net, *_next_view(volume, look), options.mirror, passes=1)
+        look = look_at(net, grey, head_in(grey), options.mirror, passes=1)
+        if is_squeezed(grey, look):
+            look = look_at(net, *next_view(volume, look), options.mirror, passes=1)
         for _ in range(MORE_LOOKS):
-            grey, seen = _next_view(volume, look)
+            grey, seen = next_view(volume, look)
             del look
-            look = _look(net, grey, seen, options.mirror, PASSES)
-            if _size(look.box_of(box_around(look.near), volume.shape)) > SETTLED * _size(seen):
+            look = look_at(net, grey, seen, options.mirror, PASSES)
+            if size_of(look.box_of(box_around(look.near), volume.shape)) > SETTLED * size_of(seen):
                 break
         window = box_around(look.near)
-        channels = _heads_near_brain(net, look.features, look.near, window, options)
+        *of_voxels, parcels = heads_near_brain(net, look.features, look.near, window, options.gyri, options.scratch)
     box = look.box_of(window, volume.shape)
     padded = look.origin + [2 * s.start for s in window]  # where the channels begin, perhaps beyond the volume
     inside = [slice(s.start - first, s.stop - first) for s, first in zip(box, padded, strict=True)]
-    tissue, right, parcels = (channel[(slice(None), *inside)] for channel in channels)
+    tissue, right = (channel[(slice(None), *inside)] for channel in of_voxels)
     clean_islands(tissue)
-    return Probabilities((box[0].start, box[1].start, box[2].start), tissue, right, parcels), grey
+    origin = (box[0].start, box[1].start, box[2].start)
+    return Probabilities(origin, tissue, right, parcels[blocks_of(inside)]), grey
 
 
 def coarse_look(volume: Floats, model: Model, options: PredictOptions) -> Floats:
     """A first look alone: tissue probabilities (19, i, j, k), ``LOOK_MM`` apart, of the head in a normalised volume."""
-    try:
-        return _coarse(choose_device(options.device), volume, model)
-    except torch.cuda.OutOfMemoryError:
-        return _coarse(torch.device("cpu"), volume, model)
-
-
-def _coarse(device: torch.device, volume: Floats, model: Model) -> Floats:
-    net = model.net.to(device)
-    padded, _ = _pad(volume, box_around(volume > HEAD_THRESHOLD, HEAD_MARGIN_MM), net.config.multiple)
     with torch.inference_mode():
-        with autocast(device):
-            features = net.features(torch.from_numpy(padded).to(device)[None, None])
-        return _coarse_tissue(net, features)
-
-
-def _next_view(volume: Floats, look: _Look) -> tuple[Floats, Box]:
-    """What the look after this one sees: grey values that span those of the brain, and the box of what is near it."""
-    return normalise(volume, look.brain_in(volume.shape)), look.box_of(box_around(look.near), volume.shape)
-
-
-def _is_squeezed(grey: Floats, look: _Look) -> bool:
-    """Whether something outside the brain, a bright scalp mostly, takes much of the scale of 0-1."""
-    inside = grey[look.brain_in(grey.shape)]
-    return inside.size > 0 and float(np.percentile(inside, 99.5)) < SQUEEZED
-
-
-def _size(box: Box) -> int:
-    return math.prod(side.stop - side.start for side in box)
-
-
-class _Look(NamedTuple):
-    """What the network's body makes of a box."""
-
-    features: list[Features]
-    "Features of the box, and of its mirror image if asked for."
-    brain: NDArray[np.bool_]
-    "(I/4, J/4, K/4), rounded up: ``find_brain``."
-    near: NDArray[np.bool_]
-    "(I/2, J/2, K/2): blocks near it."
-    origin: NDArray[np.int64]
-    "The padded box's first voxel in the volume, negative where the padding reaches beyond."
-
-    def box_of(self, blocks: Box, shape: tuple[int, ...]) -> Box:
-        """A box of blocks in voxels of the volume, without what lies in the padding."""
-        i, j, k = (
-            slice(max(0, first + 2 * s.start), min(n, first + 2 * s.stop))
-            for first, s, n in zip(self.origin.tolist(), blocks, shape, strict=True)
-        )
-        return i, j, k
-
-    def brain_in(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """The brain as a mask (I, J, K) of the volume, in steps of 4 mm."""
-        mask = np.zeros(shape, bool)
-        fine = self.brain.repeat(4, 0).repeat(4, 1).repeat(4, 2)
-        pairs = [
-            (slice(max(0, first), max(0, min(size, first + n))), slice(max(0, -first), max(0, size - first)))
-            for first, n, size in zip(self.origin.tolist(), fine.shape, shape, strict=True)
-        ]
-        mask[tuple(there for there, _ in pairs)] = fine[tuple(here for _, here in pairs)]
-        return mask
-
-
-def _look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Look:
-    padded, before = _pad(volume, box, net.config.multiple)
-    device = net.hidden.weight.device
-    scan = torch.from_numpy(padded).to(device)[None, None]
-    with autocast(device):
-        features = [net.features(seen, passes) for seen in ((scan, scan.flip(2)) if mirror else (scan,))]
-    brain, near = zip(*(find_brain(net, of_view) for of_view in features), strict=True)
-    for mirrored in near[1:]:
-        near[0][:] |= mirrored[::-1]
-    return _Look(features, brain[0], near[0], np.array([s.start for s in box]) - before)
+        try:
+            return coarse_look_at(model.net.to(choose_device(options.device)), volume)
+        except torch.cuda.OutOfMemoryError:
+            return coarse_look_at(model.net.to("cpu"), volume)
 
 
 def _in_halves(
@@ -216,188 +113,37 @@ def _in_halves(
     """Two halves of the longest axis one after the other, each with ``HALVES_OVERLAP_MM`` of the other in view."""
     axis = int(np.argmax(volume.shape))
     n = volume.shape[axis]
-    whole = [
-        np.zeros((count, *volume.shape), np.float16)
-        for count in (len(TISSUES), 1, N_PARCELS if options.gyri else len(lobe_parts()))
-    ]
-    whole[0][0] = 1
+    i, j, k = volume.shape
+    whole = background((0, 0, 0), (i, j, k), N_PARCELS if options.gyri else len(lobe_parts()))
     grey = np.empty_like(volume)
-    for first, last in ((0, n // 2), (n // 2, n)):
+    middle = n // (2 * SIDE) * SIDE  # no block lies in both halves
+    for first, last in ((0, middle), (middle, n)):
         start = max(0, first - HALVES_OVERLAP_MM)
-        seen = _along_axis(axis, start, min(n, last + HALVES_OVERLAP_MM))
-        kept = _along_axis(axis, first, last)
-        found, grey_seen = _whole(device, volume[seen], model, options)
-        inner = _along_axis(axis, first - start, last - start)
-        grey[kept] = grey_seen[inner]
-        for target, part in zip(whole, (found.tissue, found.right, found.parcels), strict=True):
-            everywhere = np.zeros((len(part), *volume[seen].shape), np.float16)
-            everywhere[:] = target[(slice(None), *seen)]
-            box = tuple(slice(o, o + m) for o, m in zip(found.origin, part.shape[1:], strict=True))
-            everywhere[(slice(None), *box)] = part
-            target[(slice(None), *kept)] = everywhere[(slice(None), *inner)]
-    return Probabilities((0, 0, 0), whole[0], whole[1], whole[2]), grey
+        found, grey_seen = _whole(
+            device, volume[_part(volume.shape, axis, start, min(n, last + HALVES_OVERLAP_MM))], model, options
+        )
+        kept = _part(volume.shape, axis, first, last)
+        grey[kept] = grey_seen[_part(volume.shape, axis, first - start, last - start)]
+        i, j, k = (o + start * (a == axis) for a, o in enumerate(found.origin))
+        found = replace(found, origin=(i, j, k))
+        both = _common(found.box, kept)
+        for target, values in zip(whole.within(both), found.within(both), strict=True):
+            target[:] = values
+    return whole, grey
 
 
-def _along_axis(axis: int, first: int, last: int) -> Box:
-    i, j, k = (slice(first, last) if a == axis else slice(None) for a in range(3))
+def _common(one: Box, other: Box) -> Box:
+    """What two boxes of a volume share; without voxels where that is nothing."""
+    i, j, k = (
+        slice(low := max(a.start, b.start), max(low, min(a.stop, b.stop))) for a, b in zip(one, other, strict=True)
+    )
     return i, j, k
 
 
-def _pad(volume: Floats, box: Box, multiple: int) -> tuple[Floats, NDArray[np.int64]]:
-    """A box of the volume padded with zeros to sides that the network divides, as evenly as alignment lets.
-
-    Returns it with the number of zeros before it along each axis.
-    """
-    pads = []
-    for side in box:
-        n = side.stop - side.start
-        shift = side.start % ALIGNED
-        total = padded_length(n + shift, multiple) - n
-        even = max(0, total // 2 - shift) // ALIGNED * ALIGNED + shift
-        pads.append((even, total - even))
-    return np.pad(volume[box], pads), np.array([before for before, _ in pads])
-
-
-def find_brain(net: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Where the brain is, from asking every eighth block: (I/4, J/4, K/4), and blocks (I/2, J/2, K/2) near it.
-
-    Near is within about ``BRAIN_MARGIN_MM``. The rest is background, which saves most of the heads' time, and pieces
-    too small to be brain are left out. Noise that fills the image is no brain: labels strewn over all of it would help
-    nobody, and cost every later step twice the time of a good scan's.
-    """
-    tissue = _coarse_tissue(net, features)
-    # CSF is no sign of brain: dark air looks like it.
-    brain = _large_pieces(tissue[[0, TISSUE["csf"]]].sum(0) < 0.5)
-    if np.count_nonzero(brain) * LOOK_MM**3 > MOST_BRAIN_MM3 and tissue.max(0)[brain].mean() < SURE_OF_NOISE:
-        brain[:] = False
-    grown = (
-        ndimage.binary_dilation(brain, np.ones((3, 3, 3)), iterations=BRAIN_MARGIN_MM // 4) if brain.any() else brain
-    )
-    return brain, grown.repeat(2, 0).repeat(2, 1).repeat(2, 2)
-
-
-def _coarse_tissue(net: UNet, features: Features) -> Floats:
-    """Tissue probabilities (19, i, j, k) of every eighth block, ``LOOK_MM`` apart."""
-    shape = features.fine.shape[1:]
-    blocks = torch.arange(features.n_blocks, device=features.fine.device).reshape(shape)[::2, ::2, ::2]
-    found = [
-        net.tissue_logits(net.embed(features, some)).softmax(1).mean(0).cpu()
-        for some in torch.split(blocks.flatten(), BLOCKS_AT_ONCE)
-    ]
-    tissue: Floats = torch.cat(found, 1).reshape(-1, *blocks.shape).detach().numpy()
-    return tissue
-
-
-def _large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What remains of a mask without the pieces smaller than ``ISLAND_SHARE`` of the largest.
-
-    Not the largest alone, because a scan may show the brain in two parts.
-    """
-    components, _ = ndimage.label(mask)
-    sizes = np.bincount(components.reshape(-1))
-    sizes[0] = 0
-    large: NDArray[np.bool_] = (sizes >= max(1, ISLAND_SHARE * sizes.max()))[components] & mask
-    return large
-
-
-def _heads_near_brain(
-    net: UNet,
-    features: Sequence[Features],
-    near: NDArray[np.bool_],
-    window: tuple[slice, ...],
-    options: PredictOptions,
-) -> list[NDArray[np.float16]]:
-    """Tissue, side and parcel probabilities (C, I, J, K) of a window of blocks.
-
-    Features are the scan's, and its mirror image's where that is to be averaged with.
-
-    Each chunk of answers goes straight to its voxels: there are no second copies, since these are most of the memory.
-    Parcels are answered for blocks, and interpolated between them.
-    """
-    inside = torch.from_numpy(np.ascontiguousarray(near[window]))
-    everywhere = torch.arange(features[0].n_blocks).reshape(features[0].fine.shape[1:])
-    blocks = [(everywhere.flip(0) if mirrored else everywhere)[window][inside] for mirrored in range(len(features))]
-    shape = [2 * n for n in inside.shape]
-    voxels = torch.arange(math.prod(shape)).reshape(shape)
-    first = voxels[::2, ::2, ::2][inside]
-    to_subvoxels = voxels[:2, :2, :2].flatten().tolist()  # in the order of ``space_to_depth``
-    tissue, right = (
-        torch.from_numpy(_zeros((size, voxels.numel()), options.scratch)) for size in (net.config.n_tissues, 1)
-    )
-    tissue[0] = 1
-    n_parcels = net.config.n_parcels if options.gyri else len(lobe_parts())
-    parcels = torch.zeros((n_parcels, inside.numel()), dtype=torch.float16)
-    numbers = torch.nonzero(inside.flatten())[:, 0]
-    for some in torch.split(torch.arange(len(first)), BLOCKS_AT_ONCE) if len(first) else ():
-        asked = (there[some].to(features[0].fine.device) for there in blocks)
-        views = [net.embed(seen, these) for seen, these in zip(features, asked, strict=True)]
-        *of_subvoxels, of_blocks = _heads(net, views, options.gyri)
-        for output, values in zip((tissue, right), of_subvoxels, strict=True):
-            for step, subvoxel in zip(to_subvoxels, values.to(torch.float16).cpu(), strict=True):
-                output.index_copy_(1, first[some] + step, subvoxel)
-        parcels.index_copy_(1, numbers[some], of_blocks.to(torch.float16).cpu())
-    whole = [output.numpy().reshape(len(output), *shape) for output in (tissue, right)]
-    return [*whole, _between_blocks(parcels.reshape(-1, *inside.shape), options.scratch)]
-
-
-def _between_blocks(of_blocks: Tensor, scratch: Path | None) -> NDArray[np.float16]:
-    """(C, i, j, k) on the 2 mm grid -> (C, 2i, 2j, 2k), trilinear."""
-    shape = [2 * n for n in of_blocks.shape[1:]]
-    result = _zeros((len(of_blocks), math.prod(shape)), scratch).reshape(-1, *shape)
-    for channel, coarse in zip(torch.from_numpy(result), of_blocks, strict=True):
-        fine = coarse.float()
-        for axis in (2, 1, 0):
-            fine = _double_along(fine, axis)
-        channel.copy_(fine)
-    return result
-
-
-def _double_along(coarse: Tensor, axis: int) -> Tensor:
-    """Twice the samples along an axis, linear: each gets 3/4 of its block and 1/4 of the nearer neighbour.
-
-    Several times as fast as ``torch.nn.functional.interpolate`` for one channel after the other.
-    """
-    n = coarse.shape[axis]
-    fine = coarse.new_empty([*coarse.shape[: axis + 1], 2, *coarse.shape[axis + 1 :]])
-    for half, (first, neighbour, end) in enumerate(((1, 0, 0), (0, 1, n - 1))):
-        samples = torch.mul(coarse, 0.75, out=fine.select(axis + 1, half))
-        samples.narrow(axis, first, n - 1).add_(coarse.narrow(axis, neighbour, n - 1), alpha=0.25)
-        samples.select(axis, end).add_(coarse.select(axis, end), alpha=0.25)
-    return fine.flatten(axis, axis + 1)
-
-
-def _zeros(shape: tuple[int, int], scratch: Path | None) -> NDArray[np.float16]:
-    """In memory, or in an unnamed file."""
-    if scratch is None:
-        return np.zeros(shape, np.float16)
-    with tempfile.TemporaryFile(dir=scratch) as file:  # lives as long as the mapping
-        reserve(file, math.prod(shape) * np.dtype(np.float16).itemsize, scratch)
-        return np.memmap(file, np.float16, "w+", shape=shape)
-
-
-def _heads(net: UNet, views: Sequence[HeadInputs], gyri: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Probabilities of tissue (8, tissues, N), of the right side (8, 1, N) and of parcels (parcels, N) at N blocks.
-
-    They are the mean over the views of the blocks: the scan's, and its mirror image's if given.
-    """
-    tissue = [net.tissue_logits(view).softmax(1) for view in views]
-    right, *of_mirror_image = (net.side_logits(view.hidden).sigmoid() for view in views)
-    parcels = mean_of([net.parcel_logits(view.hidden).softmax(0) for view in views])
-    if not gyri:
-        parcels = torch.from_numpy(gyri_to_parts()).to(parcels) @ parcels[:N_GYRI]
-    return (
-        _average_with_mirror(tissue),
-        _average_with_mirror([right, *(1 - other for other in of_mirror_image)]),
-        parcels,
-    )
-
-
-def _average_with_mirror(answers: Sequence[Tensor]) -> Tensor:
-    """Of (8, classes, N): the scan's alone, or with the mirror image's, whose sub-voxels lie the other way round."""
-    own, *mirrored = answers
-    for other in mirrored:
-        own = (own + other.roll(SUBVOXELS // 2, 0)) / 2  # their first axis is the slowest
-    return own
+def _part(shape: tuple[int, ...], axis: int, first: int, last: int) -> Box:
+    """Of a volume, some planes along an axis."""
+    i, j, k = (slice(first, last) if a == axis else slice(0, n) for a, n in enumerate(shape))
+    return i, j, k
 
 
 def clean_islands(tissue: NDArray[np.float16]) -> None:
@@ -410,7 +156,7 @@ def clean_islands(tissue: NDArray[np.float16]) -> None:
     core = ndimage.binary_erosion(brain, iterations=BRIDGE_MM, border_value=1)
     if not core.any():
         return
-    solid = _large_pieces(core)
+    solid = large_pieces(core)
     kept = ndimage.binary_dilation(solid, iterations=BRIDGE_MM + 2, mask=brain)
     island = brain & ~kept
     tissue[:, island] = 0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.imaging.arrays import Floats, as_float32, box_around
+from bidsseg.imaging.blocks import at_voxels
 from bidsseg.imaging.grid import Grid, turned_back
 from bidsseg.labels import (
     FLUID,
@@ -28,7 +29,7 @@ from bidsseg.labels import (
 )
 
 if TYPE_CHECKING:
-    from bidsseg.network.inference import Probabilities
+    from bidsseg.network.probabilities import Probabilities
 
 Indices = NDArray[np.intp]
 Tally = NDArray[np.float64]
@@ -125,7 +126,7 @@ def collect(found: Probabilities, volume: Floats, grid: Grid, how_sure: bool = T
     solid = (tissue > 0) & ~_members(FLUID)[tissue]
     masks, origin = turned_back(np.stack((solid, _members(CEREBELLUM)[tissue])), found.origin, grid)
     faces, cerebellum = (_faces(mask, origin, grid.along_scan.shape) for mask in masks)
-    seen = _inside(volume, found)
+    seen = volume[found.box]
     return Evidence(
         {scheme: label_sums(tally, scheme, found.origin) for scheme, tally in tallies.items()},
         float(np.count_nonzero(tissue)),
@@ -136,12 +137,6 @@ def collect(found: Probabilities, volume: Floats, grid: Grid, how_sure: bool = T
         step(seen, tissue, "lateral-ventricle", "white-matter"),
         round(float((seen[tissue == 0] > DARK).mean()), 4) if (tissue == 0).any() else 0.0,
     )
-
-
-def _inside(volume: Floats, found: Probabilities) -> Floats:
-    """The box of the probabilities out of the 1 mm grid."""
-    i, j, k = (slice(o, o + n) for o, n in zip(found.origin, found.tissue.shape[1:], strict=True))
-    return volume[i, j, k]
 
 
 def unevenness(volume: Floats, tissue: NDArray[np.uint8]) -> tuple[float, float]:
@@ -216,13 +211,14 @@ class Voxels(NamedTuple):
 
 def some_slices_at_a_time(found: Probabilities) -> Iterator[Voxels]:
     """The voxels of the box that may be brain; few at once, since all of them would fill the memory anew."""
+    parts = _lobe_parts(found.parcels)
     for first in range(0, found.tissue.shape[1], SLICES_AT_ONCE):
         slices = slice(first, first + SLICES_AT_ONCE)
         maybe = found.tissue[0, slices] < np.float16(1 - LEAST)
         here = np.flatnonzero(maybe)
         tissue = as_float32(_picked(found.tissue[:, slices], here))
         right = as_float32(_picked(found.right[:, slices], here))[0]
-        part = _lobe_parts(_picked(found.parcels[:, slices], here))
+        part = at_voxels(parts, found.tissue.shape[1:], slices, maybe)
         i, j, k = np.unravel_index(here, maybe.shape)
         factors = (tissue.argmax(0), (right > 0.5).astype(np.intp), part.argmax(0))
         yield Voxels(tissue, np.stack((1 - right, right)), part, factors, (i + first, j, k))
@@ -233,11 +229,12 @@ def _picked(channels: NDArray[np.float16], here: Indices) -> NDArray[np.float16]
     return channels.reshape(len(channels), -1).take(here, 1)
 
 
-def _lobe_parts(parcels: NDArray[np.float16]) -> Floats:
-    """(lobe parts, N) from as many channels, or from those of gyri and of the vermis' lobules, which have no lobe."""
-    if len(parcels) == len(lobe_parts()):
-        return as_float32(parcels)
-    return gyri_to_parts() @ as_float32(parcels[:N_GYRI])
+def _lobe_parts(parcels: NDArray[np.float16]) -> NDArray[np.floating[Any]]:
+    """(i, j, k, lobe parts) from as many channels, or from those of gyri and of the vermis' lobules, without a lobe."""
+    if parcels.shape[-1] == len(lobe_parts()):
+        return parcels
+    summed: Floats = as_float32(parcels[..., :N_GYRI]) @ gyri_to_parts().T
+    return summed
 
 
 def _members(names: Sequence[str]) -> NDArray[np.bool_]:

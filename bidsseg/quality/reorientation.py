@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import Floats, along, resampling_matrix
 from bidsseg.labels import FLUID, TISSUES
-from bidsseg.network.inference import LOOK_MM, PredictOptions, Probabilities, coarse_look
+from bidsseg.network.inference import PredictOptions, coarse_look
+from bidsseg.network.looks import LOOK_MM
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.network.weights import Model
 from bidsseg.quality.coverage import SHORTEST_MM
 from bidsseg.quality.evidence import Evidence

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_ras_order
 from bidsseg.labels import LOBAR_TISSUES, N_GYRI, TISSUE, first_gyri, gyri_to_parts, lobe_parts, part_of_gyrus
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.result import Segmentation
 
 PARCELLATED = (*LOBAR_TISSUES, "cerebellum-cortex")
@@ -33,9 +33,9 @@ def decide_on_native_grid(found: Probabilities, grid: Grid, gyri: bool, max_floa
     types = (np.uint8, np.uint8, np.uint8, np.float16)
     stored = Decision(*(np.zeros(grid.native_shape, dtype) for dtype in types))
     whole = Decision(*(to_ras_order(volume, grid) for volume in stored))
-    channels = len(found.tissue) + len(found.right) + len(found.parcels)
+    channels = len(found.tissue) + len(found.right) + found.parcels.shape[-1]
     for slab in slabs(found.tissue.shape[1:], found.origin, grid, channels, max_floats):
-        decided = decide(slab.of(found.tissue), slab.of(found.right)[0], partial(slab.of, found.parcels), gyri)
+        decided = decide(slab.of(found.tissue), slab.of(found.right)[0], partial(slab.of_blocks, found.parcels), gyri)
         whole.tissue[slab.window] = decided.tissue
         whole.side[slab.window] = decided.side
         whole.parcel[slab.window] = decided.parcel

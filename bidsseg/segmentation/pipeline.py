@@ -13,7 +13,8 @@ from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid, conform
 from bidsseg.imaging.image import Image
 from bidsseg.imaging.sound import sound_values
-from bidsseg.network.inference import PredictOptions, Probabilities, infer
+from bidsseg.network.inference import PredictOptions, infer
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.network.weights import Model
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.result import Segmentation

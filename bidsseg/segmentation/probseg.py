@@ -11,7 +11,7 @@ from bidsseg.files import reserve
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_native_axes
 from bidsseg.labels import N_PARCELS, TISSUES, Scheme, code_lookup, label_table, part_codes
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 
 FULL = 255
 "Stored for a probability of 1."
@@ -43,9 +43,11 @@ def write_probabilities(
     canonical = path.with_suffix(".canonical.npy")
     labels = len(label_table(scheme))
     whole = _memory_map(canonical, (labels, *grid.canonical_shape))
-    kinds = (found.tissue, found.right, found.parcels)
-    for slab in slabs(found.tissue.shape[1:], found.origin, grid, sum(map(len, kinds)) + labels, max_floats):
-        channels = np.concatenate([slab.of(kind) for kind in kinds])
+    n_channels = len(found.tissue) + len(found.right) + found.parcels.shape[-1]
+    for slab in slabs(found.tissue.shape[1:], found.origin, grid, n_channels + labels, max_floats):
+        tissue, right = slab.of(found.tissue), slab.of(found.right)
+        parcels = slab.of_blocks(found.parcels, np.ones(right.shape[1:], bool)).reshape(-1, *right.shape[1:])
+        channels = np.concatenate((tissue, right, parcels))
         whole[(slice(None), *slab.window)] = np.rint(FULL * label_probabilities(channels, scheme))
     native = _memory_map(path, (labels, *grid.native_shape))
     for row in range(labels):

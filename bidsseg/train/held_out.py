@@ -10,7 +10,8 @@ import numpy as np
 
 from bidsseg.imaging.image import Image, load
 from bidsseg.segmentation.anatomy import Anatomy
-from bidsseg.train.data import anatomy_from_braincolor, brain_folders, load_ras
+from bidsseg.train.coded_labels import anatomy_from_braincolor
+from bidsseg.train.data import brain_folders, load_ras
 
 
 @dataclass(frozen=True)

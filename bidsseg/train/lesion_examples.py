@@ -28,7 +28,8 @@ from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import VALIDATION_MASK, Patient, load_brains, load_heads, load_lesions, load_patients
 from bidsseg.train.lesion_painting import painted_flair
-from bidsseg.train.synthesis import Material, SynthesisSettings
+from bidsseg.train.options import SynthesisSettings
+from bidsseg.train.synthesis import Material
 
 SUFFIX = "FLAIR"
 

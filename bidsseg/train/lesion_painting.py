@@ -20,19 +20,9 @@ from bidsseg.labels import TISSUE
 from bidsseg.train.chance import Chance, upload
 from bidsseg.train.contrast import Mixture, render
 from bidsseg.train.data import LESION_KIND
-from bidsseg.train.synthesis import (
-    SIDE_BIT,
-    STRIPPED,
-    Material,
-    Source,
-    SynthesisSettings,
-    gather,
-    interpolate,
-    lesions_fitted,
-    sampling_grid,
-    slice_matrix,
-    upsample,
-)
+from bidsseg.train.options import SynthesisSettings
+from bidsseg.train.sampling_grids import gather, interpolate, sampling_grid, upsample
+from bidsseg.train.synthesis import SIDE_BIT, STRIPPED, Material, Source, lesions_fitted, slice_matrix
 
 FLAIR = Mixture(1.0, (("FLAIR", 1.0),), (0.3, 0.7, 0.0))
 DIFFICULTY = 0.6

@@ -6,9 +6,10 @@ import ctypes
 import itertools
 import logging
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from bidsseg.train.chance import Chance
 from bidsseg.train.losses import Targets, choose_targets
-from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Material, SynthesisSettings, draw
+from bidsseg.train.options import SynthesisSettings, TrainOptions
+from bidsseg.train.synthesis import Material, draw
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +33,41 @@ PATIENCE_S = 60
 class Lesson:
     """One sample as a step sees it."""
 
+    number: int
+    "Its number among all of a seed."
     image: Tensor
     "float16 (I, J, K)"
     targets: Targets
 
+    @property
+    def shape(self) -> torch.Size:
+        return self.image.shape
+
     def copied(self) -> Lesson:
         """A copy of its own: what another process made stays in that process's memory, which it needs for the next."""
-        return Lesson(self.image.clone(), Targets(*(part.clone() for part in vars(self.targets).values())))
+        targets = Targets(*(part.clone() for part in vars(self.targets).values()))
+        return Lesson(self.number, self.image.clone(), targets)
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a training has come among its lessons."""
+
+    first: int = 0
+    "No lesson from this number on was drawn."
+    waiting: tuple[int, ...] = ()
+    "The numbers of lessons that were drawn and wait for their like."
+
+    def numbers(self) -> Iterator[int]:
+        """Of the lessons to draw from here on."""
+        return itertools.chain(self.waiting, itertools.count(self.first))
+
+
+class Batch(NamedTuple):
+    """What a step learns from, and the place after it."""
+
+    lessons: list[Lesson]
+    after: Place
 
 
 def shared_progress(done: float) -> Synchronized[float]:
@@ -55,20 +84,21 @@ class LessonStream(IterableDataset[Lesson]):
         recipe: SynthesisSettings,
         progress: Synchronized[float],
         options: TrainOptions,
-        first: int,
+        place: Place,
     ) -> None:
         self.material, self.recipe, self.progress = material, recipe, progress
-        self.options, self.first = options, first
+        self.options, self.place = options, place
+        self.skipped = 0
 
     def __iter__(self) -> Iterator[Lesson]:
         info = torch.utils.data.get_worker_info()
         worker, step = (0, 1) if info is None else (info.id, info.num_workers)
         if info is not None:
             torch.set_num_threads(1)
-        for number in itertools.count(self.first + worker, step):
+        for number in itertools.islice(self.place.numbers(), self.skipped + worker, None, step):
             chance = Chance.of((self.options.seed, number), self.material.device)
             sample = draw(self.material, self.recipe, self.difficulty(number), chance)
-            yield Lesson(sample.image, choose_targets(sample, self.options, chance.noise))
+            yield Lesson(number, sample.image, choose_targets(sample, self.options, chance.noise))
 
     def difficulty(self, number: int) -> float:
         """That of a lesson; where the steps are counted it does not depend on when the lesson is drawn."""
@@ -88,17 +118,26 @@ def _shared_on_gpu(stream: LessonStream) -> Iterator[Lesson]:
     """What processes beside this one draw on the same GPU.
 
     To start the many small steps of a sample takes a CPU core longer than the GPU needs for them. Where processes
-    cannot share the GPU, a warning says so and this process draws.
+    cannot share the GPU, end or lack memory, a warning says so and this process draws. What else a worker raises is an
+    error of the program or of its data, and ends the training.
     """
-    number = stream.first
     try:
         for lesson in _drawn(stream, stream.options.workers, "spawn", PATIENCE_S):  # a fork cannot use CUDA
             yield lesson.copied()
-            number += 1
-    except (RuntimeError, OSError) as error:
+            stream.skipped += 1
+    except (RuntimeError, OSError, MemoryError) as error:
+        if _was_raised_while_drawing(error):
+            raise
         logger.warning("worker processes cannot draw on the GPU, going on without: %s", str(error).split("\n", 1)[0])
-    stream.first = number
     yield from stream
+
+
+def _was_raised_while_drawing(error: Exception) -> bool:
+    """Whether a worker raised it; ``DataLoader`` puts these words before it, and none before its own errors.
+
+    Memory is no matter of what is drawn: the worker's share of it may be too small, where one process has enough.
+    """
+    return str(error).startswith("Caught ") and not isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
 
 
 def _drawn(stream: LessonStream, workers: int, start: str | None = None, patience_s: float = 0) -> Iterator[Lesson]:
@@ -113,24 +152,21 @@ def _drawn(stream: LessonStream, workers: int, start: str | None = None, patienc
     yield from loader
 
 
-def batches(drawn: Iterator[Lesson], size: int, alike: int) -> Iterator[list[Lesson]]:
-    """Lessons in batches, ``alike`` of one shape together: those that wait for their like come in a later batch."""
-    waiting: dict[torch.Size, list[Lesson]] = {}
+def batches(drawn: Iterator[Lesson], size: int, alike: int, place: Place) -> Iterator[Batch]:
+    """Lessons from a place on, ``alike`` of one shape together; those that wait for their like come later."""
+    first, unlearned = place.first, dict.fromkeys(place.waiting)
+    waiting: list[Lesson] = []
     batch: list[Lesson] = []
     for lesson in drawn:
-        group = waiting.setdefault(lesson.image.shape, [])
-        group.append(lesson)
+        first, unlearned[lesson.number] = max(first, lesson.number + 1), None
+        waiting.append(lesson)
+        group = [other for other in waiting if other.shape == lesson.shape]
         if len(group) < alike:
             continue
-        batch += waiting.pop(lesson.image.shape)
+        waiting = [other for other in waiting if other.shape != lesson.shape]
+        batch += group
         if len(batch) >= size:
-            yield batch
+            for learned in batch:
+                del unlearned[learned.number]
+            yield Batch(batch, Place(first, tuple(unlearned)))
             batch = []
-
-
-def in_groups(batch: Sequence[Lesson]) -> list[list[Lesson]]:
-    """Lessons of one shape, which go through the network together; shapes in the order in which they come first."""
-    by_shape: dict[torch.Size, list[Lesson]] = {}
-    for lesson in batch:
-        by_shape.setdefault(lesson.image.shape, []).append(lesson)
-    return list(by_shape.values())

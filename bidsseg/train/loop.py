@@ -31,11 +31,12 @@ from bidsseg.network.weights import save_model
 from bidsseg.train.about import ABOUT
 from bidsseg.train.chance import CPU
 from bidsseg.train.data import Subject
-from bidsseg.train.lessons import Lesson, LessonStream, batches, in_groups, lessons, shared_progress
+from bidsseg.train.lessons import Batch, Lesson, LessonStream, Place, batches, lessons, shared_progress
 from bidsseg.train.losses import TISSUE_FREQUENCIES, class_weights, losses
 from bidsseg.train.muon import Muon
-from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Material, SynthesisSettings
+from bidsseg.train.options import SynthesisSettings, TrainOptions
+from bidsseg.train.shapes import in_groups
+from bidsseg.train.synthesis import Material
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class State:
     optimisers: tuple[torch.optim.Optimizer, ...]
     step: int = 0
     seconds: float = 0.0
+    place: Place = field(default_factory=Place)
 
 
 def new_state(
@@ -83,7 +85,8 @@ def save_state(state: State, folder: Path) -> None:
         for number, slots in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{which}.{number}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
     temporary = folder / "checkpoint.tmp"
-    meta = {"step": str(state.step), "seconds": str(state.seconds)}
+    waiting = " ".join(map(str, state.place.waiting))
+    meta = {"step": str(state.step), "seconds": str(state.seconds), "first": str(state.place.first), "waiting": waiting}
     save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, meta)
     temporary.replace(folder / "checkpoint.safetensors")
 
@@ -104,6 +107,8 @@ def restore_state(state: State, path: Path) -> None:
                 stored["state"].setdefault(int(number), {})[slot] = value
         optimiser.load_state_dict(stored)
     state.step, state.seconds = int(meta["step"]), float(meta["seconds"])
+    # older checkpoints do not say it; their training begins its lessons anew
+    state.place = Place(int(meta.get("first", 0)), tuple(map(int, meta.get("waiting", "").split())))
 
 
 def schedule(options: TrainOptions, step: int, progress: float) -> float:
@@ -167,11 +172,12 @@ def train(
     run.out.mkdir(parents=True, exist_ok=True)
     state = start_or_resume(run)
     progress = shared_progress(share_done(state, options))
-    learned_from = lesson_batches(run, progress, state.step)
+    learned_from = lesson_batches(run, progress, state.place)
     last_save = last = time.monotonic()
     while (done := float(progress.value)) < 1:
-        parts = train_step(state, next(learned_from), options, done)
-        now = time.monotonic()
+        batch = next(learned_from)
+        parts = train_step(state, batch.lessons, options, done)
+        now, state.place = time.monotonic(), batch.after
         state.seconds, last, state.step = state.seconds + now - last, now, state.step + 1
         progress.value = share_done(state, options)
         if run.device.type == "cpu" or state.step % GPU_LOG_STEPS == 0:
@@ -188,12 +194,12 @@ def train(
     return state
 
 
-def lesson_batches(run: Run, progress: Synchronized[float], steps_done: int) -> Iterator[list[Lesson]]:
-    """What each step learns from."""
+def lesson_batches(run: Run, progress: Synchronized[float], place: Place) -> Iterator[Batch]:
+    """What each step learns from, from a place on."""
     options = run.options
     material = Material.on(run.device, run.subjects, run.lesions)
-    stream = LessonStream(material, run.recipe, progress, options, steps_done * options.batch)
-    return batches(lessons(stream), options.batch, options.alike)
+    stream = LessonStream(material, run.recipe, progress, options, place)
+    return batches(lessons(stream), options.batch, options.alike, place)
 
 
 def train_step(state: State, batch: Sequence[Lesson], options: TrainOptions, progress: float) -> dict[str, Tensor]:
@@ -214,7 +220,7 @@ def set_gradients(state: State, batch: Sequence[Lesson], options: TrainOptions, 
     class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent).to(device, non_blocking=True)
     state.net.zero_grad(set_to_none=True)
     found: list[dict[str, Tensor]] = []
-    for group in in_groups(batch):
+    for group in in_groups(batch, lambda lesson: lesson.shape):
         images = torch.stack([lesson.image.float() for lesson in group])[:, None]  # (B, 1, I, J, K)
         with torch.autocast(device.type, torch.bfloat16):
             features = features_of(*state.net.body(images))

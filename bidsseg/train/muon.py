@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from bidsseg.train.shapes import in_groups
+
 # Coefficients of the quintic iteration given by Jordan et al.: singular values end between about 0.7 and 1.2.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -26,7 +28,7 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             learning = [weight for weight in group["params"] if weight.grad is not None]
-            for weights in _of_one_shape(learning):
+            for weights in in_groups(learning, lambda weight: weight.flatten(1).shape):
                 self._update(weights, group["lr"], group["momentum"])
 
     def _update(self, weights: Sequence[Tensor], lr: float, momentum: float) -> None:
@@ -44,13 +46,6 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(weight)
         state["momentum"].lerp_(weight.grad, 1 - momentum)
         return weight.grad.lerp(state["momentum"], momentum)
-
-
-def _of_one_shape(weights: Iterable[Tensor]) -> list[list[Tensor]]:
-    by_shape: dict[torch.Size, list[Tensor]] = {}
-    for weight in weights:
-        by_shape.setdefault(weight.flatten(1).shape, []).append(weight)
-    return list(by_shape.values())
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Everything that shapes a training run."""
+"""Everything that shapes a training run, and the samples that it learns from."""
 
 from __future__ import annotations
 
@@ -48,3 +48,39 @@ class TrainOptions:
     workers: int = 1
     "Processes that draw samples ahead; 0 draws them in the training process."
     threads: int = 2
+
+
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """How far samples stray from the real scans; every probability and amplitude is scaled by ``difficulty``."""
+
+    shape: tuple[int, int, int] = (160, 192, 160)
+    rotation_deg: float = 16.0
+    scaling: float = 0.16
+    shift_mm: float = 12.0
+    warp_mm: float = 5.0
+    p_still: float = 0.15
+    "Share of real scans shown on their own voxels, neither turned nor warped: interpolation blurs, and users' do not."
+    p_synthetic: float = 0.5
+    "Share of samples rendered from labels alone, once training is at full difficulty."
+    p_clinical: float = 0.15
+    "Share of samples that show a clinical scan as it is, whatever the difficulty, if there are any."
+    p_head: float = 0.6
+    "Share of samples that show the whole head rather than the extracted brain."
+    p_swollen: float = 0.4
+    "Share of samples whose middle, and the ventricles with it, is widened or narrowed."
+    swelling: float = 0.4
+    p_recolour: float = 0.85
+    "Share of real scans that get another contrast, by tissue, by grey value or by inversion."
+    p_lesions: float = 0.5
+    p_moved: float = 0.15
+    "Share of samples with the ghosts of a head that moved."
+    movement_mm: float = 6.0
+    p_slices: float = 0.6
+    max_slice_mm: float = 8.0
+    p_cropped: float = 0.4
+    "Share of samples that show a slab of the head; its width is drawn on a log scale down to one thick slice."
+    p_first_look: float = 0.2
+    "Share of samples with the grey values of the whole image, as the look that finds the brain sees them."
+    multiple: int = 16
+    "The network's: slabs are padded to it, as at inference."

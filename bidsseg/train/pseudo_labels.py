@@ -17,9 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import PLANES_AT_ONCE, Box, Floats, as_float32
+from bidsseg.imaging.blocks import at_voxels
 from bidsseg.imaging.grid import conform
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
-from bidsseg.network.inference import HEAD_THRESHOLD, PredictOptions, Probabilities, infer
+from bidsseg.network.inference import PredictOptions, infer
+from bidsseg.network.looks import HEAD_THRESHOLD
+from bidsseg.network.probabilities import Probabilities, background
 from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.segmentation.decision import PARCELLATED, decide
@@ -73,24 +76,22 @@ def averaged(mean: Probabilities, other: Probabilities, before: int) -> Probabil
 
     Beyond its own box an answer is background.
     """
-    boxes = [_box(found) for found in (mean, other)]
-    i, j, k = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(*boxes, strict=True))
-    origin = (i.start, j.start, k.start)
+    i, j, k = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(mean.box, other.box, strict=True))
     shape = (i.stop - i.start, j.stop - j.start, k.stop - k.start)
-    shares = (before / (before + 1), 1 / (before + 1))
-    inner = [tuple(slice(s.start - o, s.stop - o) for s, o in zip(box, origin, strict=True)) for box in boxes]
+    result = background((i.start, j.start, k.start), shape, mean.parcels.shape[-1])
+    result.right[:] = 0.5
+    for found, share in ((mean, before / (before + 1)), (other, 1 / (before + 1))):
+        tissue, right, parcels = result.within(found.box)
+        _count_in(tissue[:1], found.tissue[:1], share, beyond=1)
+        _count_in(tissue[1:], found.tissue[1:], share, beyond=0)
+        _count_in(right, found.right, share, beyond=0.5)
+        _count_in(parcels, found.parcels, share, beyond=0)
+    return result
 
-    def together(name: str, beyond: float) -> NDArray[np.float16]:
-        parts = [getattr(found, name) for found in (mean, other)]
-        whole = np.zeros((len(parts[0]), *shape), np.float16)
-        whole[0] = beyond
-        for part, box, share in zip(parts, inner, shares, strict=True):
-            for number, (target, values) in enumerate(zip(whole, part, strict=True)):
-                change = torch.from_numpy(values) - (0 if number else beyond)  # numpy is slow with half floats
-                torch.from_numpy(target[box]).add_(change, alpha=share)
-        return whole
 
-    return Probabilities(origin, together("tissue", 1), together("right", 0.5), together("parcels", 0))
+def _count_in(mean: NDArray[np.float16], values: NDArray[np.float16], share: float, beyond: float) -> None:
+    """In place: count values into a mean that has taken them for ``beyond`` so far."""
+    torch.from_numpy(mean).add_(torch.from_numpy(values) - beyond, alpha=share)  # numpy is slow with half floats
 
 
 def decided(mean: Probabilities, head: Mask, masks: Mapping[str, Mask]) -> NDArray[np.int16]:
@@ -105,7 +106,7 @@ def decided(mean: Probabilities, head: Mask, masks: Mapping[str, Mask]) -> NDArr
         tissues = as_float32(mean.tissue[:, here])
         if "ventricle" in masks:
             _as_rated(tissues, masks["ventricle"][there], lesion[there])
-        parcels_at = partial(_of_voxels, mean.parcels[:, here])
+        parcels_at = partial(at_voxels, mean.parcels, mean.tissue.shape[1:], here)
         found = decide(tissues, as_float32(mean.right[0, here]), parcels_at, gyri=True)
         tissue[there], side[there] = found.tissue, found.side
         parcel[there] = np.where(_is(PARCELLATED, found.tissue), found.parcel, UNKNOWN_PARCEL)
@@ -128,10 +129,6 @@ def _as_rated(tissues: Floats, ventricle: Mask, lesion: Mask) -> None:
     tissues[TISSUE["white-matter"]] += LEAST * lesion
 
 
-def _of_voxels(channels: NDArray[np.float16], asked: Mask) -> Floats:
-    return as_float32(channels[:, asked])
-
-
 def _is(names: tuple[str, ...], tissue: NDArray[np.uint8]) -> Mask:
     found: Mask = np.isin(tissue, [TISSUE[name] for name in names])
     return found
@@ -139,12 +136,7 @@ def _is(names: tuple[str, ...], tissue: NDArray[np.uint8]) -> Mask:
 
 def _slabs(found: Probabilities) -> Iterator[tuple[Box, slice]]:
     """Some planes of the box after the other: where they lie in the grid, and along the box's first axis."""
-    i, j, k = _box(found)
+    i, j, k = found.box
     for first in range(i.start, i.stop, PLANES_AT_ONCE):
         last = min(first + PLANES_AT_ONCE, i.stop)
         yield (slice(first, last), j, k), slice(first - i.start, last - i.start)
-
-
-def _box(found: Probabilities) -> Box:
-    i, j, k = (slice(o, o + n) for o, n in zip(found.origin, found.tissue.shape[1:], strict=True))
-    return i, j, k

@@ -28,17 +28,20 @@ from bidsseg.network.unet import padded_length
 from bidsseg.train.chance import Chance, upload
 from bidsseg.train.contrast import bent, render
 from bidsseg.train.data import LESION_KIND, Subject
+from bidsseg.train.options import SynthesisSettings
+from bidsseg.train.sampling_grids import (
+    Floats64,
+    gather,
+    grid_of_slices,
+    interpolate,
+    own_voxels,
+    sampling_grid,
+    upsample,
+)
 
-Floats64 = NDArray[np.float64]
-
-COARSE = (6, 7, 6)
-MIDDLE_MM = 35.0
-"Width of the part of the head that swells; about the reach of the lateral ventricles."
 SIDE_BIT = 1 << 5
 LESION_BITS = (LESION_KIND << 12) - (1 << 16)
 "The bits of a lesion in a packed voxel, as a signed 16-bit number."
-SLICES_ROTATION_DEG, SLICES_SCALING, SLICES_SCALING_ACROSS, SLICES_WARP_MM = 10.0, 0.08, 0.05, 1.5
-"How far thick slices of a real scan are turned, scaled and warped at most, within their planes and across."
 STRIPPED = 0.02
 "Grey value up to which a brain-extracted scan shows no brain."
 KNOWN_MM = 4
@@ -47,42 +50,6 @@ SLICE_MM = 8
 "A slab no wider than this is one slice."
 MNI_BRAIN_BOX = np.array([[28.0, 29.0, 17.0], [154.0, 188.0, 142.0]])
 "First and last voxel of the brain in the 182x218x182 MNI152 grid, RAS; places the lesion masks."
-
-
-@dataclass(frozen=True)
-class SynthesisSettings:
-    """How far samples stray from the real scans; every probability and amplitude is scaled by ``difficulty``."""
-
-    shape: tuple[int, int, int] = (160, 192, 160)
-    rotation_deg: float = 16.0
-    scaling: float = 0.16
-    shift_mm: float = 12.0
-    warp_mm: float = 5.0
-    p_still: float = 0.15
-    "Share of real scans shown on their own voxels, neither turned nor warped: interpolation blurs, and users' do not."
-    p_synthetic: float = 0.5
-    "Share of samples rendered from labels alone, once training is at full difficulty."
-    p_clinical: float = 0.15
-    "Share of samples that show a clinical scan as it is, whatever the difficulty, if there are any."
-    p_head: float = 0.6
-    "Share of samples that show the whole head rather than the extracted brain."
-    p_swollen: float = 0.4
-    "Share of samples whose middle, and the ventricles with it, is widened or narrowed."
-    swelling: float = 0.4
-    p_recolour: float = 0.85
-    "Share of real scans that get another contrast, by tissue, by grey value or by inversion."
-    p_lesions: float = 0.5
-    p_moved: float = 0.15
-    "Share of samples with the ghosts of a head that moved."
-    movement_mm: float = 6.0
-    p_slices: float = 0.6
-    max_slice_mm: float = 8.0
-    p_cropped: float = 0.4
-    "Share of samples that show a slab of the head; its width is drawn on a log scale down to one thick slice."
-    p_first_look: float = 0.2
-    "Share of samples with the grey values of the whole image, as the look that finds the brain sees them."
-    multiple: int = 16
-    "The network's: slabs are padded to it, as at inference."
 
 
 @dataclass(frozen=True)
@@ -141,7 +108,7 @@ def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chanc
     rng = chance.rng
     source, real = _chosen(material, recipe, difficulty, rng)
     still = real and rng.random() < recipe.p_still
-    grid = _own_voxels(source.box, recipe) if still else _moved_grid(source, recipe, difficulty, rng)
+    grid = own_voxels(source.box, recipe) if still else _moved_grid(source, recipe, difficulty, rng)
     if flip := rng.random() < 0.5:
         grid = grid[:, ::-1]
     packed = gather(source.packed, upsample(grid, recipe.shape, material.device))  # (I, J, K) int16
@@ -180,103 +147,6 @@ def _moved_grid(source: Source, recipe: SynthesisSettings, difficulty: float, rn
     if source.slice_axis is None:
         return sampling_grid(source.box, recipe, difficulty, rng)
     return grid_of_slices(source.box, source.slice_axis, recipe, difficulty, rng)
-
-
-def sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Floats64:
-    """Coarse map (3, *COARSE) from output voxels to source voxels: a random affine and a random smooth warp."""
-    amount = 0.3 + 0.7 * difficulty
-    points = _from_middle(recipe)
-    angles = np.deg2rad(rng.uniform(-1, 1, 3) * recipe.rotation_deg * amount)
-    scale = np.exp(
-        rng.uniform(-1, 1, 3) * recipe.scaling * 0.5 * amount + rng.uniform(-1, 1) * recipe.scaling * 0.7 * amount
-    )
-    shear = np.eye(3) + rng.uniform(-0.06, 0.06, (3, 3)) * amount * (1 - np.eye(3))
-    matrix = _rotation(angles) @ shear @ np.diag(scale)
-    centre = _shifted_centre(box, recipe, amount, rng)
-    warp = rng.normal(0, 1, (3, *COARSE)) * rng.uniform(0, recipe.warp_mm) * amount
-    if rng.random() < recipe.p_swollen:
-        near_middle = np.exp(-(points**2).sum(0) / (2 * MIDDLE_MM**2))
-        points = points * (1 - rng.uniform(-0.4, 1) * recipe.swelling * amount * near_middle)
-    return _mapped(points, matrix, centre, warp)
-
-
-def grid_of_slices(
-    box: Floats64, slice_axis: int, recipe: SynthesisSettings, difficulty: float, rng: Generator
-) -> Floats64:
-    """Like ``sampling_grid`` for thick slices, which stay slices: they are turned, scaled and warped within planes.
-
-    Across them there are only a shift and a scale, since what lies between slices is interpolated already.
-    """
-    amount = 0.3 + 0.7 * difficulty
-    angles = np.zeros(3)
-    angles[slice_axis] = np.deg2rad(rng.uniform(-1, 1) * SLICES_ROTATION_DEG) * amount
-    scaling = np.where(np.arange(3) == slice_axis, SLICES_SCALING_ACROSS, SLICES_SCALING)
-    matrix = _rotation(angles) @ np.diag(np.exp(rng.uniform(-1, 1, 3) * scaling * amount))
-    warp = rng.normal(0, 1, (3, *COARSE)) * rng.uniform(0, SLICES_WARP_MM) * amount
-    warp[slice_axis] = 0
-    return _mapped(_from_middle(recipe), matrix, _shifted_centre(box, recipe, amount, rng), warp)
-
-
-def _shifted_centre(box: Floats64, recipe: SynthesisSettings, amount: float, rng: Generator) -> Floats64:
-    centre: Floats64 = box.mean(0) + rng.uniform(-1, 1, 3) * recipe.shift_mm * amount * np.array([0.6, 1, 1])
-    return centre
-
-
-def _mapped(points: Floats64, matrix: Floats64, centre: Floats64, warp: Floats64) -> Floats64:
-    grid: Floats64 = np.einsum("ab,bijk->aijk", matrix, points) + centre[:, None, None, None] + warp
-    return grid
-
-
-def _own_voxels(box: Floats64, recipe: SynthesisSettings) -> Floats64:
-    """The map that moves the brain's box to the middle of the output by whole voxels; like ``sampling_grid``."""
-    half_voxel = (np.array(recipe.shape) - 1) / 2 % 1
-    centre = np.floor(box.mean(0)) + half_voxel
-    grid: Floats64 = _from_middle(recipe) + centre[:, None, None, None]
-    return grid
-
-
-def _from_middle(recipe: SynthesisSettings) -> Floats64:
-    """(3, *COARSE): mm from the middle of the output."""
-    axes = [np.linspace(-(n - 1) / 2, (n - 1) / 2, c) for n, c in zip(recipe.shape, COARSE, strict=True)]
-    return np.stack(np.meshgrid(*axes, indexing="ij"))
-
-
-def _rotation(angles: Floats64) -> Floats64:
-    (ca, cb, cc), (sa, sb, sc) = np.cos(angles), np.sin(angles)
-    about_i = np.array([[1, 0, 0], [0, ca, -sa], [0, sa, ca]])
-    about_j = np.array([[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]])
-    about_k = np.array([[cc, -sc, 0], [sc, cc, 0], [0, 0, 1]])
-    rotation: Floats64 = about_i @ about_j @ about_k
-    return rotation
-
-
-def upsample(coarse: Floats64, shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """(C, i, j, k) on the host -> float32 (C, I, J, K) there, trilinear with aligned corners: affine maps stay exact.
-
-    One matrix per axis takes a third of the time of ``torch.nn.functional.interpolate``.
-    """
-    fine = upload(coarse.astype(np.float32), device)
-    for axis, (n, size) in enumerate(zip(shape, coarse.shape[1:], strict=True)):
-        matrix = resampling_matrix(np.linspace(0, size - 1, n), size, 1.0)
-        fine = along(upload(matrix, device), fine, axis)
-    return fine
-
-
-def gather(volume: Tensor, coordinates: Tensor) -> Tensor:
-    """Nearest neighbours; outside the volume the border counts, which is air in training subjects."""
-    flat = coordinates.new_zeros(coordinates.shape[1:], dtype=torch.int32)
-    for axis, size in enumerate(volume.shape):
-        index = coordinates[axis].add(0.5).to(torch.int32).clamp_(0, size - 1)
-        flat = flat.mul_(size).add_(index)
-    return volume.reshape(-1)[flat.reshape(-1)].reshape(flat.shape)
-
-
-def interpolate(scan: Tensor, grid: Floats64, shape: tuple[int, int, int]) -> Tensor:
-    """Trilinear; a scan (I, J, K) where a coarse map (3, i, j, k) of its voxels says, on a grid of this shape."""
-    unit = grid * (2 / (np.array(scan.shape) - 1))[:, None, None, None] - 1
-    where = upsample(unit[::-1], shape, scan.device).permute(1, 2, 3, 0)[None]  # grid_sample wants the last axis first
-    volume = scan.float()[None, None]
-    return F.grid_sample(volume, where, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0]
 
 
 def lesions_fitted(packed: Tensor, grid: Floats64, box: Floats64, mask: Tensor) -> Tensor:

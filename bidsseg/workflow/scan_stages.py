@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bidsseg.bids.outputs import OutputSettings
 from bidsseg.errors import UserError, one_line_errors
 from bidsseg.files import json_content, write_json
+from bidsseg.imaging.blocks import blocks_along
 from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.lesions.finding import FoundLesions, find_lesions
@@ -29,7 +30,7 @@ from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_fro
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import decide_on_native_grid
-from bidsseg.segmentation.fusion import Answered, Contrast, answered_in, contrast_of, fuse, register
+from bidsseg.segmentation.fusion import Answered, Contrast, Listed, answered_in, contrast_of, fuse, register
 from bidsseg.segmentation.lesion_probability import LesionAnswer, lesion_answer
 from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.segmentation.probseg import write_probabilities
@@ -40,7 +41,7 @@ from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
 CONFORMED, LESION_ANSWER = "conformed.npy", "lesions.npz"
-ANSWER, TABLE, VOXELS, VOLUME = "answer.json", "answer-table.npy", "answer-voxels.npy", "answer-volume.npy"
+ANSWER, VOLUME, TABLE, PLACES = "answer.json", "answer-volume.npy", "answer-{}-table.npy", "answer-{}-places.npy"
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
@@ -132,22 +133,23 @@ def decide(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: Pa
 def keep_answer(folder: Path, corrected: str, answered: Answer) -> None:
     """Keep what the network said of a corrected image in files of a folder, beside its ``CONFORMED``."""
 
-    def table_in(shape: tuple[int, int], kind: type[np.float16]) -> NDArray[np.float16]:
-        return np.lib.format.open_memmap(folder / TABLE, "w+", kind, shape)
-
-    listed = answered_in(answered.probabilities, table_in)
-    np.save(folder / VOXELS, listed.voxels)
+    listed = answered_in(answered.probabilities)
+    for name, kind in (("voxels", listed.voxels), ("blocks", listed.blocks)):
+        np.save(folder / PLACES.format(name), kind.places)
+        np.save(folder / TABLE.format(name), kind.table)
     np.save(folder / VOLUME, answered.volume)
-    about = {"origin": listed.origin, "shape": listed.shape, "sizes": listed.sizes}
-    write_json(folder / ANSWER, {"corrected": corrected, **about})
+    write_json(folder / ANSWER, {"corrected": corrected, "origin": listed.origin, "shape": listed.voxels.shape})
 
 
 def kept_contrast(folder: Path) -> Contrast:
-    """What ``keep_answer`` kept; the probabilities stay in their file until they are used."""
+    """What ``keep_answer`` kept; the probabilities stay in their files until they are used."""
     about = json_content(folder / ANSWER)
-    origin, shape, sizes = (tuple(about[name]) for name in ("origin", "shape", "sizes"))
-    listed = Answered(origin, shape, sizes, np.load(folder / VOXELS), np.load(folder / TABLE, mmap_mode="c"))
-    return contrast_of(load(about["corrected"]), np.load(folder / CONFORMED), listed)
+    origin, shape = (tuple(about[name]) for name in ("origin", "shape"))
+    voxels, blocks = (
+        Listed(box, np.load(folder / PLACES.format(name)), np.load(folder / TABLE.format(name), mmap_mode="c"))
+        for name, box in (("voxels", shape), ("blocks", blocks_along(shape)))
+    )
+    return contrast_of(load(about["corrected"]), np.load(folder / CONFORMED), Answered(origin, voxels, blocks))
 
 
 def keep_lesions(folder: Path, found: LesionAnswer) -> None:

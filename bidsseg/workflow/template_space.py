@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.deformation import Deformation
 from bidsseg.imaging.image import in_mni, save
 from bidsseg.imaging.transforms import resampled, write_transforms
-from bidsseg.lesions.masks import LesionComponents
+from bidsseg.lesions.components import LesionComponents
 from bidsseg.segmentation.template import InTemplate, to_template
 from bidsseg.segmentation.template_labels import template
 

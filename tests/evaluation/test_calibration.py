@@ -23,7 +23,7 @@ from bidsseg.evaluation.calibration import (
     same_scan_or_kind,
 )
 from bidsseg.evaluation.damage import NONE, Damage
-from bidsseg.evaluation.damage_study import Trial, in_parallel, read_trials
+from bidsseg.evaluation.damage_study import Trial, append_lines, in_parallel, read_trials
 from bidsseg.evaluation.views import View
 from bidsseg.network.card import QUALITY_MARKS, read_card
 from bidsseg.quality.assessment import Assessment
@@ -88,6 +88,25 @@ def test_trials_survive_their_file(tmp_path: Path) -> None:
     path.write_text("\n".join([*(one.as_line() for one in TRIALS), "{cut short"]))
     assert list(read_trials(path)) == TRIALS
     assert list(read_trials(tmp_path / "none.jsonl")) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(None, "new\n"), ("", "new\n"), ("old\n", "old\nnew\n"), ("old\n{to", "old\n{to\nnew\n")],
+)
+def test_a_new_line_joins_none_that_was_cut_short(tmp_path: Path, before: str | None, after: str) -> None:
+    path = tmp_path / "trials.jsonl"
+    if before is not None:
+        path.write_text(before)
+    append_lines(path, ["new"])
+    assert path.read_text() == after
+
+
+def test_a_trial_after_one_that_was_cut_short_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    path.write_text(TRIALS[0].as_line()[:-9])
+    append_lines(path, [TRIALS[1].as_line()])
+    assert list(read_trials(path)) == [TRIALS[1]]
 
 
 def test_work_in_parallel_comes_back() -> None:

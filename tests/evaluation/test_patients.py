@@ -17,6 +17,7 @@ from bidsseg.evaluation.patients import (
     groups,
     measured_as_json,
     scan_name,
+    told_apart,
     ventricle_dice,
 )
 from bidsseg.labels import LEFT, TISSUE
@@ -64,8 +65,25 @@ def test_scans_of_a_session_go_together_and_masks_are_none(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("names", "flairs", "others"),
+    [
+        (["FLAIR", "T1w", "T2w"], ["FLAIR"], ["T1w", "T2w"]),
+        (["acq-3D_FLAIR", "run-1_T1w", "PDw"], ["FLAIR"], ["T1w"]),
+        (["FLAIR", "acq-3D_FLAIR", "T1w"], ["FLAIR", "acq-3D_FLAIR"], ["T1w"]),
+        (["run-1_T1w", "run-2_T1w"], [], ["run-1_T1w", "run-2_T1w"]),
+    ],
+)
+def test_scans_of_one_contrast_are_told_apart(names: list[str], flairs: list[str], others: list[str]) -> None:
+    group = tuple(Path("anat") / f"sub-1_ses-2_{name}.nii.gz" for name in names)
+    assert [*told_apart(group, ("FLAIR",))] == flairs
+    found = told_apart(group, ("T1w", "T2w"))
+    assert [*found] == others
+    assert len({*found.values(), *told_apart(group, ("FLAIR",)).values()}) == len(flairs) + len(others)
+
+
 def test_contrasts_are_held_against_flair() -> None:
-    scores = against_flair("sub-1", {"FLAIR": labelled(3), "T1w": labelled(5), "T2w": labelled(3, shift_mm=1)})
+    scores = against_flair("sub-1", labelled(3), {"T1w": labelled(5), "T2w": labelled(3, shift_mm=1)})
     # Deep grey 300 and 500 mm3, half of their mean apart; the brainstem is the same.
     assert scores[0] == ContrastScore("sub-1", "T1w", 25.0, 50.0, (0.75 + 1) / 2)
     assert scores[1] == ContrastScore("sub-1", "T2w", 0.0, 0.0, None)
@@ -104,6 +122,7 @@ def test_all_ventricles_together_are_held_against_the_mask(
     nib.save(nib.Nifti1Image(mask, 15 * np.eye(4)), folder / "sub-1_label-ventricle_mask.nii.gz")
     scans = [tmp_path / "patients" / name / "anat" / f"{name}_FLAIR.nii.gz" for name in ("sub-1", "sub-2")]
     assert [ventricle_dice(tmp_path, scan, codes) for scan in scans] == [dice, None]
+    assert ventricle_dice(tmp_path, scans[0], codes[1:]) is None  # the mask was drawn on another grid
 
 
 def test_the_card_keeps_validation_patients_apart() -> None:

@@ -21,8 +21,8 @@ from bidsseg.lesions.changes import (
     status_of,
     write_changes,
 )
+from bidsseg.lesions.components import apply, look_up
 from bidsseg.lesions.describe import lesion_features
-from bidsseg.lesions.masks import apply, look_up
 from bidsseg.lesions.records import LesionReport
 from bidsseg.segmentation.anatomy import Anatomy
 from tests.lesion_phantom import Bounds, Spacing, affine_of, boxes, brain, image

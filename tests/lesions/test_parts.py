@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from bidsseg.lesions.describe import lesion_features
+from bidsseg.lesions.loads import lesion_loads
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.lesions.records import LesionReport
-from bidsseg.lesions.tables import lesion_loads, part_rows
+from bidsseg.lesions.tables import part_rows
 from bidsseg.lesions.zones import ZONES, zone_by_voxel
 from tests.lesion_phantom import Bounds, Spacing, affine_of, ball, boxes, brain, image
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bidsseg.lesions.masks import Reals
+from bidsseg.lesions.components import Reals
 from bidsseg.lesions.together import SessionLesions, decide_together
 
 THRESHOLD = 0.5

@@ -8,23 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import bidsseg.network.inference
+import bidsseg.network.looks
 from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Box, Floats
 from bidsseg.labels import TISSUE, TISSUES, lobe_parts
-from bidsseg.network.config import UNetConfig
 from bidsseg.network.device import choose_device
-from bidsseg.network.inference import (
-    ALIGNED,
-    PASSES,
-    PredictOptions,
-    Probabilities,
-    _heads_near_brain,
-    _Look,
-    _pad,
-    clean_islands,
-    find_brain,
-    infer,
-)
+from bidsseg.network.inference import PASSES, PredictOptions, clean_islands, infer
+from bidsseg.network.looks import Look
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.network.unet import Features, UNet, padded_length
 from bidsseg.network.weights import load_model
 from bidsseg.segmentation.pipeline import segment
@@ -97,33 +88,18 @@ def test_halves_join_where_each_saw_enough(tiny_model: Path, monkeypatch: pytest
     def voxelwise(device: torch.device, volume: Floats, *rest: object) -> tuple[Probabilities, Floats]:
         tissue = np.zeros((len(TISSUES), *volume.shape), np.float16)
         tissue[1] = volume
-        parcels = np.stack([volume[2:]] * len(lobe_parts())).astype(np.float16)
+        parcels = np.stack([volume[2::2, ::2, ::2]] * len(lobe_parts()), -1).astype(np.float16)
         return Probabilities((2, 0, 0), tissue[:, 2:], volume[None, 2:].astype(np.float16), parcels), 2 * volume
 
     monkeypatch.setattr(bidsseg.network.inference, "_whole", voxelwise)
-    volume = np.random.default_rng(0).random((100, 6, 5)).astype(np.float32)
+    volume = np.random.default_rng(0).random((102, 6, 5)).astype(np.float32)  # a block must not be cut at 51
     found, grey = bidsseg.network.inference._in_halves(
         torch.device("cpu"), volume, load_model(tiny_model), PredictOptions()
     )
     np.testing.assert_array_equal(found.tissue[1, 2:], volume[2:].astype(np.float16))
-    np.testing.assert_array_equal(found.parcels[0, 2:], volume[2:].astype(np.float16))
+    np.testing.assert_array_equal(found.parcels[1:, ..., 0], volume[2::2, ::2, ::2].astype(np.float16))
     np.testing.assert_array_equal(grey, 2 * volume)
     assert found.tissue[0, 0].min() == 1  # what neither half answered for is background
-
-
-def blocky(brain: NDArray[np.bool_]) -> tuple[UNet, Features]:
-    """A network whose tissue head copies its only feature: brain where the mask of 2 mm blocks says so."""
-    net = UNet(UNetConfig(widths=(1, 1), head_width=1))
-    with torch.no_grad():
-        for layer in (net.hidden, net.tissue_head):
-            layer.weight.zero_()
-            layer.bias.zero_()
-        net.hidden.weight[0, 0] = 1
-        net.tissue_head.weight.view(8, len(TISSUES), 1)[:, 0] = -9
-        net.tissue_head.bias.view(8, len(TISSUES))[:, 0] = 6
-    fine = torch.zeros(1 + 8 * (1 + net.config.n_filters), *brain.shape)
-    fine[0] = torch.from_numpy(brain)
-    return net, Features(fine, (torch.zeros(1, *(n // 2 for n in brain.shape)),))
 
 
 @pytest.mark.parametrize("scalp", [1.5, 4.0])
@@ -136,7 +112,7 @@ def test_the_second_look_has_the_grey_values_of_the_brain(
     inside = np.zeros(volume.shape, bool)
     inside[24:72, 24:72, 24:72] = True
     volume[24:72, 24:72, 24:72] = np.linspace(0.5, 1, 48, dtype=np.float32)[:, None, None]
-    monkeypatch.setattr(bidsseg.network.inference._Look, "brain_in", lambda look, shape: inside)
+    monkeypatch.setattr(Look, "brain_in", lambda look, shape: inside)
     _, grey = infer(volume, load_model(tiny_model), PredictOptions("cpu", 1))
     assert grey[inside].min() == 0
     assert grey[inside].max() == 1
@@ -144,50 +120,9 @@ def test_the_second_look_has_the_grey_values_of_the_brain(
     assert grey[10:20, 10:20, 10:20].min() == 1
 
 
-@pytest.mark.parametrize("origin", [(0, 0, 0), (-3, 5, 40)])
-def test_a_look_says_where_its_brain_lies_in_the_volume(origin: tuple[int, int, int]) -> None:
-    """A block of 4 mm at place 2 of the look lies 8 voxels beyond the look's first voxel."""
-    brain = np.zeros((6, 6, 6), bool)
-    brain[2, 2, 2] = True
-    found = _Look([], brain, brain, np.array(origin)).brain_in((50, 50, 50))
-    expected = np.zeros((50, 50, 50), bool)
-    i, j, k = (first + 8 for first in origin)
-    expected[i : i + 4, j : j + 4, k : k + 4] = True
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_heads_are_asked_near_the_brain_alone() -> None:
-    brain = np.zeros((40, 40, 40), bool)
-    brain[14:26, 14:26, 14:26] = True
-    island = brain.copy()
-    island[36:38, 36:38, 36:38] = True
-    found, near = find_brain(*blocky(island))
-    np.testing.assert_array_equal(found, brain[::2, ::2, ::2])
-    assert near.shape == brain.shape
-    assert near[8:32, 8:32, 8:32].all()  # 12 mm are 6 blocks
-    assert near.sum() == 24**3  # the island is too small to be brain
-    assert not any(mask.any() for mask in find_brain(*blocky(np.zeros((8, 8, 8), bool))))
-
-
-@pytest.mark.parametrize(
-    ("most_mm3", "sure", "found"),
-    [(12**3, 0.99, False), (12**3 * 8, 0.99, True), (12**3, 0.0, True)],
-    ids=["large and unsure", "of a brain's size", "large and sure"],
-)
-def test_noise_that_fills_the_image_is_no_brain(
-    most_mm3: float, sure: float, found: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A brain of 24 mm a side, of whose tissue the network is about 0.05 sure, as it bears all alike."""
-    monkeypatch.setattr(bidsseg.network.inference, "MOST_BRAIN_MM3", most_mm3)
-    monkeypatch.setattr(bidsseg.network.inference, "SURE_OF_NOISE", sure)
-    brain = np.zeros((40, 40, 40), bool)
-    brain[14:26, 14:26, 14:26] = True
-    assert all(mask.any() == found for mask in find_brain(*blocky(brain)))
-
-
 def test_a_volume_without_brain_is_background(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bidsseg.network.inference, "MOST_BRAIN_MM3", -1.0)
-    monkeypatch.setattr(bidsseg.network.inference, "SURE_OF_NOISE", 1.01)
+    monkeypatch.setattr(bidsseg.network.looks, "MOST_BRAIN_MM3", -1.0)
+    monkeypatch.setattr(bidsseg.network.looks, "SURE_OF_NOISE", 1.01)
     noise = np.random.default_rng(0).random((48, 40, 32), np.float32)
     found, _ = infer(noise, load_model(tiny_model), PredictOptions("cpu", 1, gyri=True))
     assert found.tissue.shape == (len(TISSUES), *noise.shape)
@@ -211,7 +146,7 @@ def test_the_second_look_is_at_the_brain_alone(tiny_model: Path, monkeypatch: py
         return (grey > 1)[::2, ::2, ::2].numpy(), (grey > 1).numpy()
 
     monkeypatch.setattr(model.net, "features", recorded)
-    monkeypatch.setattr("bidsseg.network.inference.find_brain", bright)
+    monkeypatch.setattr("bidsseg.network.looks.find_brain", bright)
     found, _ = infer(volume, model, PredictOptions("cpu", 1))
     (head, once), (brain, twice) = seen
     assert (once, twice) == (1, 2)
@@ -229,40 +164,11 @@ def test_mirror_averaging_makes_left_and_right_alike(gyri: bool, tiny_model: Pat
     volume = np.random.default_rng(0).random((40, 36, 32)).astype(np.float32)
     (found, _), (mirrored, _) = (infer(seen, model, options) for seen in (volume, np.ascontiguousarray(volume[::-1])))
     plain, _ = infer(volume, model, replace(options, mirror=False))
-    for name in ("tissue", "parcels"):
-        np.testing.assert_allclose(getattr(found, name), getattr(mirrored, name)[:, ::-1], atol=2e-3)
+    np.testing.assert_allclose(found.tissue, mirrored.tissue[:, ::-1], atol=2e-3)
+    np.testing.assert_allclose(found.parcels, mirrored.parcels[::-1], atol=2e-3)
     near = found.right > 0
     np.testing.assert_allclose(found.right[near], 1 - mirrored.right[:, ::-1][near], atol=2e-3)
     assert np.abs(found.tissue - plain.tissue).max() > 0.01
-
-
-def test_answers_of_blocks_go_to_their_own_voxels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heads that answer with a block's grey values give the volume back."""
-    net, volume = UNet(UNetConfig(widths=(4, 6), head_width=5)), torch.rand(12, 8, 16)
-    with torch.no_grad():
-        features = net.features(volume[None, None])
-    monkeypatch.setattr(net, "embed", lambda found, blocks: found.fine[4:12].flatten(1)[:, blocks] / 4 + 0.3)
-
-    def grey(net: UNet, views: list[Tensor], gyri: bool) -> tuple[Tensor, Tensor, Tensor]:
-        (embedded,) = views
-        tissue, right = (embedded[:, None].expand(-1, channels, -1) for channels in (len(TISSUES), 1))
-        return tissue, right, embedded.mean(0).expand(len(lobe_parts()), -1)
-
-    monkeypatch.setattr("bidsseg.network.inference._heads", grey)
-    near = np.ones((6, 4, 8), bool)
-    near[2, 1, 3] = False
-    window = (slice(1, 6), slice(0, 4), slice(2, 8))
-    tissue, right, parcels = _heads_near_brain(net, [features], near, window, PredictOptions())
-    expected = volume[2:, :, 4:].half().numpy()
-    asked = near[window].repeat(2, 0).repeat(2, 1).repeat(2, 2)
-    for channel in (tissue[3], right[0]):
-        np.testing.assert_allclose(channel, np.where(asked, expected, 0), atol=2e-3)
-    i, j, k = (1, 2, 4)  # its own block's mean counts 27/64, that of each of 7 neighbours 9, 3 or 1
-    block = volume[2:, :, 4:].unfold(0, 2, 2).unfold(1, 2, 2).unfold(2, 2, 2).mean((-3, -2, -1))
-    near_mean = block[i : i + 2, j : j + 2, k : k + 2]
-    share = torch.tensor([0.75, 0.25])
-    weights = share[:, None, None] * share[:, None] * share
-    assert parcels[0, 2 * i + 1, 2 * j + 1, 2 * k + 1] == pytest.approx(float((near_mean * weights).sum()), abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -277,17 +183,17 @@ def test_answers_of_blocks_go_to_their_own_voxels(monkeypatch: pytest.MonkeyPatc
 def test_looks_again_while_much_less_is_found(
     found_mm: tuple[int, ...], looks: int, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = bidsseg.network.inference._look
+    real = bidsseg.network.looks.look_at
     passes_of: list[int] = []
 
-    def look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Look:
+    def look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> Look:
         found = real(net, volume, box, mirror, passes)
         near = np.zeros_like(found.near)
         near[(slice(found_mm[len(passes_of)] // 2),) * 3] = True
         passes_of.append(passes)
         return found._replace(near=near)
 
-    monkeypatch.setattr(bidsseg.network.inference, "_look", look)
+    monkeypatch.setattr(bidsseg.network.inference, "look_at", look)
     even = np.random.default_rng(0).random((64, 64, 64), np.float32)
     infer(even, load_model(tiny_model), PredictOptions("cpu", 1))
     assert passes_of == [1, *[PASSES] * (looks - 1)]
@@ -301,26 +207,15 @@ def test_a_brain_squeezed_by_its_scalp_is_looked_for_once_more(
     volume[:16] = scalp
     inside = np.zeros(volume.shape, bool)
     inside[32:64, 32:64, 32:64] = True
-    real = bidsseg.network.inference._look
+    real = bidsseg.network.looks.look_at
     passes_of: list[int] = []
 
-    def look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> _Look:
+    def look(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> Look:
         passes_of.append(passes)
         return real(net, volume, box, mirror, passes)
 
-    monkeypatch.setattr(bidsseg.network.inference, "_look", look)
-    monkeypatch.setattr(bidsseg.network.inference._Look, "brain_in", lambda look, shape: inside)
+    monkeypatch.setattr(bidsseg.network.inference, "look_at", look)
+    monkeypatch.setattr(Look, "brain_in", lambda look, shape: inside)
     monkeypatch.setattr(bidsseg.network.inference, "SETTLED", 0.0)
     infer(volume, load_model(tiny_model), PredictOptions("cpu", 1))
     assert passes_of == passes
-
-
-@pytest.mark.parametrize("start", range(8))
-@pytest.mark.parametrize("length", [1, 16, 31, 64])
-def test_boxes_are_padded_evenly_from_aligned_voxels(start: int, length: int) -> None:
-    volume = np.ones((80, 8, 8), np.float32)
-    padded, before = _pad(volume, (slice(start, start + length), slice(0, 8), slice(0, 8)), 16)
-    assert all(n % 16 == 0 for n in padded.shape)
-    assert (start - before[0]) % ALIGNED == 0
-    assert (padded[before[0] : before[0] + length].sum(), padded.sum()) == (length * 64, length * 64)
-    assert abs(padded.shape[0] - length - 2 * before[0]) <= 2 * ALIGNED

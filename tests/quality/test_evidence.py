@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.grid import grid_of
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, Scheme, label_table, lobe_parts
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from, step, unevenness
 from bidsseg.segmentation.probseg import label_probabilities, write_probabilities
 
@@ -24,12 +24,12 @@ def two_voxels(parcels: int = 0) -> Probabilities:
     tissue = np.zeros((len(TISSUES), *SHAPE), np.float16)
     tissue[0] = 1
     right = np.zeros((1, *SHAPE), np.float16)
-    part = np.zeros((parcels or len(lobe_parts()), *SHAPE), np.float16)
+    part = np.zeros((2, 2, 2, parcels or len(lobe_parts())), np.float16)
     tissue[[0, TISSUE["putamen"]], 0, 0, 0] = 0.2, 0.8
     right[0, 0, 0, 0] = 0.25
     tissue[[0, TISSUE["cortex"]], 1, 1, 1] = 0.4, 0.6
     right[0, 1, 1, 1] = 1
-    part[0, 1, 1, 1] = 1
+    part[..., 0] = 1
     return Probabilities((0, 2, 3), tissue, right, part)
 
 
@@ -117,7 +117,8 @@ def test_the_way_through_json_changes_nothing() -> None:
 @pytest.mark.parametrize("scheme", ["regions", "lobes"])
 def test_label_probabilities_add_up_to_those_of_the_tissues(scheme: Scheme) -> None:
     found = two_voxels()
-    channels = np.concatenate((found.tissue, found.right, found.parcels)).astype(np.float32)
+    parts = np.moveaxis(found.parcels.repeat(2, 0).repeat(2, 1).repeat(2, 2), -1, 0)  # they are alike everywhere
+    channels = np.concatenate((found.tissue, found.right, parts)).astype(np.float32)
     answer = label_probabilities(channels, scheme)
     np.testing.assert_allclose(answer.sum(0), 1 - channels[0], atol=2e-3)
     assert len(answer) == len(label_table(scheme))

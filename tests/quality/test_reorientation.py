@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import Floats
 from bidsseg.labels import TISSUE, TISSUES
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.quality.assessment import assess
 from bidsseg.quality.reorientation import (
     AS_STORED,

@@ -4,7 +4,7 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.grid import grid_of
 from bidsseg.labels import LEFT, N_GYRI, RIGHT, TISSUE, TISSUES, gyri, lobe_parts, part_of_gyrus
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.decision import Decision, decide, decide_on_native_grid, edge_fraction
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
@@ -55,7 +55,7 @@ def test_thick_voxels_take_what_fills_most_of_them() -> None:
     tissue = np.zeros((len(TISSUES), 4, 4, 8), np.float16)
     tissue[TISSUE["caudate"], ..., :3] = 1
     tissue[TISSUE["putamen"], ..., 3:] = 1
-    parts = np.ones((len(lobe_parts()), 4, 4, 8), np.float16)
+    parts = np.ones((2, 2, 4, len(lobe_parts())), np.float16)
     found = Probabilities((0, 0, 0), tissue, np.zeros((1, 4, 4, 8), np.float16), parts)
     native = decide_on_native_grid(found, grid_of((4, 4, 2), np.diag((1.0, 1.0, 4.0, 1.0))), gyri=False)
     assert (native.tissue[..., 0] == TISSUE["caudate"]).all()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bidsseg.imaging.blocks import blocks_along
 from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUES, lobe_parts
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.fusion import Contrast, answered_in, contrast_of, fuse
 from tests.quality.test_agreement import SHAPE, labels, shift
 
@@ -16,9 +17,8 @@ def certain(tissue: int, origin: tuple[int, int, int] = (0, 0, 0), shape: tuple[
     """One tissue everywhere in the box."""
     channels = np.zeros((len(TISSUES), *shape), np.float16)
     channels[tissue] = 1
-    return Probabilities(
-        origin, channels, np.ones((1, *shape), np.float16), np.zeros((len(lobe_parts()), *shape), np.float16)
-    )
+    parcels = np.zeros((*blocks_along(shape), len(lobe_parts())), np.float16)
+    return Probabilities(origin, channels, np.ones((1, *shape), np.float16), parcels)
 
 
 def contrast(scan: Image, answered: Probabilities) -> Contrast:
@@ -70,3 +70,21 @@ def test_certain_background_stays_as_it_is() -> None:
     nothing.right[:] = 0
     found = fuse(contrast(scan, nothing), [(contrast(scan, nothing), shift(0))])
     assert (found.tissue == nothing.tissue).all()
+
+
+def test_parcels_are_averaged_block_by_block() -> None:
+    own, other = certain(3), certain(5)
+    own.parcels[..., 1] = 1
+    other.parcels[:2, ..., 2] = 1
+    other.parcels[2:, ..., 3] = 1
+    scan = labels(4)
+    found = fuse(contrast(scan, own), [(contrast(scan, other), shift(1))])  # half a block further on in the other scan
+    assert found.parcels.shape == (4, 4, 4, len(lobe_parts()))
+    assert found.parcels[:, 1, 1, 1].tolist() == [0.5, 0.5, 0.5, 0.5]
+    assert found.parcels[:, 1, 1, 2].tolist() == [0.5, 0.25, 0, 0]
+    assert found.parcels[:, 1, 1, 3].tolist() == [0, 0.25, 0.5, 0.25]  # half of the last lies beyond the box
+
+
+def test_where_one_scan_is_certain_of_background_the_other_tells_the_side() -> None:
+    outside = certain(0)
+    assert (fused(outside, shift(0)).right > 0.5).all()

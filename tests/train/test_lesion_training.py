@@ -24,7 +24,8 @@ from bidsseg.train.lesion_training import (
     places_of,
     train_lesions,
 )
-from bidsseg.train.synthesis import Material, SynthesisSettings
+from bidsseg.train.options import SynthesisSettings
+from bidsseg.train.synthesis import Material
 from tests.train.test_train import ball
 
 SIZE = 10

@@ -1,27 +1,33 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 
 from bidsseg.train import lessons as room
 from bidsseg.train.chance import CPU, Chance
-from bidsseg.train.lessons import Lesson, LessonStream, batches, in_groups, lessons, shared_progress
+from bidsseg.train.lessons import Lesson, LessonStream, Place, batches, lessons, shared_progress
 from bidsseg.train.losses import choose_targets
-from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import Material, SynthesisSettings, draw
+from bidsseg.train.options import SynthesisSettings, TrainOptions
+from bidsseg.train.synthesis import Material, draw
 from tests.train.test_train import ball
 
 RECIPE = SynthesisSettings((32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
 OPTIONS = TrainOptions(brain_blocks=50, outer_blocks=10, any_blocks=10, lesion_blocks=5, parcel_blocks=10, workers=0)
 
 
-def stream(workers: int = 0, first: int = 0) -> LessonStream:
+START = Place()
+
+
+def stream(workers: int = 0, place: Place = START) -> LessonStream:
     options = TrainOptions(**{**vars(OPTIONS), "workers": workers})
-    return LessonStream(Material.on(CPU, [ball()], []), RECIPE, shared_progress(0.5), options, first)
+    return LessonStream(Material.on(CPU, [ball()], []), RECIPE, shared_progress(0.5), options, place)
 
 
 def some(drawn: Iterator[Lesson], count: int) -> list[Lesson]:
@@ -30,14 +36,16 @@ def some(drawn: Iterator[Lesson], count: int) -> list[Lesson]:
 
 def same(one: Lesson, other: Lesson) -> bool:
     parts = zip(vars(one.targets).values(), vars(other.targets).values(), strict=True)
-    return torch.equal(one.image, other.image) and all(torch.equal(a.nan_to_num(9), b.nan_to_num(9)) for a, b in parts)
+    return (one.number, one.image.tolist()) == (other.number, other.image.tolist()) and all(
+        torch.equal(a.nan_to_num(9), b.nan_to_num(9)) for a, b in parts
+    )
 
 
 def test_a_lesson_is_the_sample_of_its_number_with_targets_drawn_from_it() -> None:
-    (lesson,) = some(lessons(stream(first=3)), 1)
+    (lesson,) = some(lessons(stream(place=Place(9, (3,)))), 1)
     chance = Chance.of((OPTIONS.seed, 3))
     sample = draw(Material.on(CPU, [ball()], []), RECIPE, stream().difficulty(3), chance)
-    assert same(lesson, Lesson(sample.image, choose_targets(sample, OPTIONS, chance.noise)))
+    assert same(lesson, Lesson(3, sample.image, choose_targets(sample, OPTIONS, chance.noise)))
     assert same(lesson, lesson.copied())
 
 
@@ -63,9 +71,49 @@ def test_where_processes_fail_drawing_goes_on_where_they_stopped(
     assert "no such memory" in caplog.text
 
 
-def of_shape(size: int) -> Lesson:
+class Failing(LessonStream):
+    """Fails at its second lesson, but only in a worker."""
+
+    failure: Exception | None = None
+    "None kills the worker."
+
+    def difficulty(self, number: int) -> float:
+        if number and torch.utils.data.get_worker_info() is not None:
+            if self.failure is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            else:
+                raise self.failure
+        return super().difficulty(number)
+
+
+@pytest.mark.parametrize(
+    ("failure", "goes_on"),
+    [
+        (None, True),
+        (torch.cuda.OutOfMemoryError("no memory on the GPU"), True),
+        (RuntimeError("shapes differ"), False),
+        (FileNotFoundError("cache"), False),
+    ],
+)
+def test_only_what_befell_a_worker_from_outside_is_worked_around(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception | None, goes_on: bool
+) -> None:
+    forked = functools.partial(room._drawn, start="fork")
+    monkeypatch.setattr(room, "_drawn", lambda given, workers, start, patience_s: forked(given, workers))
+    given = stream(workers=1)
+    failing = Failing(given.material, given.recipe, given.progress, given.options, given.place)
+    failing.failure = failure
+    if failure is None or goes_on:
+        assert numbers(some(room._shared_on_gpu(failing), 3)) == [0, 1, 2]
+        assert "going on without" in caplog.text
+    else:
+        with pytest.raises(type(failure), match=str(failure)):
+            some(room._shared_on_gpu(failing), 3)
+
+
+def of_shapes(sizes: Sequence[int], first: int = 0) -> list[Lesson]:
     (drawn,) = some(lessons(stream()), 1)
-    return Lesson(torch.zeros(size, 1, 1), drawn.targets)
+    return [Lesson(number, torch.zeros(size, 1, 1), drawn.targets) for number, size in enumerate(sizes, first)]
 
 
 @pytest.mark.parametrize(
@@ -78,17 +126,30 @@ def of_shape(size: int) -> Lesson:
     ],
 )
 def test_batches(sizes: list[int], size: int, alike: int, expected: list[list[int]]) -> None:
-    found = batches(iter([of_shape(n) for n in sizes]), size, alike)
-    assert [[len(lesson.image) for lesson in batch] for batch in found] == expected
+    found = batches(iter(of_shapes(sizes)), size, alike, Place())
+    assert [[len(lesson.image) for lesson in batch.lessons] for batch in found] == expected
 
 
-def test_groups_hold_one_shape() -> None:
-    groups = in_groups([of_shape(n) for n in (1, 2, 1, 1, 2)])
-    assert [[len(lesson.image) for lesson in group] for group in groups] == [[1, 1, 1], [2, 2]]
+SIZES = (1, 2, 3, 1, 1, 3, 2, 2, 1, 3, 2, 3)
+
+
+def test_after_each_batch_its_place_tells_how_to_go_on() -> None:
+    through = list(batches(iter(of_shapes(SIZES)), 2, 2, Place()))
+    assert through[0].after == Place(4, (1, 2))
+    known = of_shapes(SIZES)
+    for done, batch in enumerate(through, 1):
+        left = [known[number] for number in itertools.takewhile(lambda n: n < len(known), batch.after.numbers())]
+        went_on = list(batches(iter(left), 2, 2, batch.after))
+        assert [numbers(batch.lessons) for batch in went_on] == [numbers(batch.lessons) for batch in through[done:]]
+        assert [batch.after for batch in went_on] == [batch.after for batch in through[done:]]
+
+
+def numbers(drawn: Sequence[Lesson]) -> list[int]:
+    return [lesson.number for lesson in drawn]
 
 
 @pytest.mark.parametrize(("steps", "number", "expected"), [(0, 100, 0.5), (10, 0, 0.1), (10, 10, 0.3), (10, 20, 0.5)])
 def test_difficulty_follows_the_time_or_the_lessons_number(steps: int, number: int, expected: float) -> None:
     options = TrainOptions(steps=steps, batch=2, difficulty=(0.1, 0.3, 0.5), peak=0.5)
-    drawn = LessonStream(Material.on(CPU, [], []), RECIPE, shared_progress(1.0), options, 0)
+    drawn = LessonStream(Material.on(CPU, [], []), RECIPE, shared_progress(1.0), options, Place())
     assert drawn.difficulty(number) == pytest.approx(expected)

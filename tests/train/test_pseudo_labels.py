@@ -6,37 +6,31 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from bidsseg.imaging.blocks import blocks_along
 from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, UNKNOWN_PARCEL
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import LESION_KIND, LabelledPatient, Patient, Subject, TrainingSet, pack, unpack
+from bidsseg.train.options import SynthesisSettings
 from bidsseg.train.packing import pack_training_set, unpack_training_set
 from bidsseg.train.pseudo_labels import OUTER_KIND, averaged, decided
-from bidsseg.train.synthesis import (
-    Material,
-    SynthesisSettings,
-    _chosen,
-    _degrade,
-    draw,
-    grid_of_slices,
-    sampling_grid,
-    upsample,
-)
+from bidsseg.train.sampling_grids import grid_of_slices, sampling_grid, upsample
+from bidsseg.train.synthesis import Material, _chosen, _degrade, draw
 from bidsseg.train.training_set import load_subjects, subjects_of
 
 RECIPE = SynthesisSettings(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
 BOX = np.array([[4.0, 4.0, 4.0], [27.0, 27.0, 27.0]])
 
 
-def answer(*names: str, second: str = "thalamus", origin: tuple[int, int, int] = (1, 0, 0)) -> Probabilities:
+def answer(*names: str, second: str = "thalamus", origin: tuple[int, int, int] = (2, 0, 0)) -> Probabilities:
     """One voxel for each tissue along the first axis, on the right, of parcel 5; another is held for possible."""
     tissue = np.zeros((len(TISSUES), len(names), 1, 1), np.float16)
     for place, name in enumerate(names):
         tissue[TISSUE[second], place] = 0.25
         tissue[TISSUE[name], place] = 0.75
-    parcels = np.zeros((N_PARCELS, *tissue.shape[1:]), np.float16)
-    parcels[5] = 1
+    parcels = np.zeros((*blocks_along(tissue.shape[1:]), N_PARCELS), np.float16)
+    parcels[..., 5] = 1
     return Probabilities(origin, tissue, np.ones((1, *tissue.shape[1:]), np.float16), parcels)
 
 
@@ -60,30 +54,32 @@ def mask(*set_to: int, n: int) -> NDArray[np.bool_]:
     ],
 )
 def test_the_raters_masks_decide(tissue: str, second: str, masks: tuple[str, ...], expected: str) -> None:
-    given = {name: mask(*([1] if name in masks else []), n=3) for name in ("ventricle", "lesion")}
-    packed = decided(answer(tissue, second=second), np.zeros((3, 1, 1), bool), given)
-    assert [TISSUES[code] for code in unpack(packed).tissue[:, 0, 0]] == ["background", expected, "background"]
-    kind = int(packed.view(np.uint16)[1, 0, 0] >> 12)
+    given = {name: mask(*([2] if name in masks else []), n=4) for name in ("ventricle", "lesion")}
+    packed = decided(answer(tissue, second=second), np.zeros((4, 1, 1), bool), given)
+    assert [TISSUES[code] for code in unpack(packed).tissue[:, 0, 0]] == [*["background"] * 2, expected, "background"]
+    kind = int(packed.view(np.uint16)[2, 0, 0] >> 12)
     assert kind == (LESION_KIND if masks == ("lesion",) and expected == "white-matter" else 0)
 
 
 def test_without_masks_the_network_decides_and_the_rest_of_the_head_is_told_from_air() -> None:
     found = answer("lateral-ventricle", "cortex", "background")
-    packed = decided(found, mask(1, 2, 3, n=5), {})
+    packed = decided(found, mask(2, 3, 4, n=6), {})
     anatomy = unpack(packed)
-    assert anatomy.tissue[:, 0, 0].tolist() == [0, TISSUE["lateral-ventricle"], TISSUE["cortex"], 0, 0]
-    assert anatomy.side[:, 0, 0].tolist()[1:3] == [1, 1]
-    assert anatomy.parcel[:, 0, 0].tolist() == [UNKNOWN_PARCEL, UNKNOWN_PARCEL, 5, UNKNOWN_PARCEL, UNKNOWN_PARCEL]
-    assert (packed.view(np.uint16)[:, 0, 0] >> 12).tolist() == [0, 0, 0, OUTER_KIND, 0]
+    assert anatomy.tissue[:, 0, 0].tolist() == [0, 0, TISSUE["lateral-ventricle"], TISSUE["cortex"], 0, 0]
+    assert anatomy.side[:, 0, 0].tolist()[2:4] == [1, 1]
+    assert anatomy.parcel[:, 0, 0].tolist() == [*[UNKNOWN_PARCEL] * 3, 5, *[UNKNOWN_PARCEL] * 2]
+    assert (packed.view(np.uint16)[:, 0, 0] >> 12).tolist() == [0, 0, 0, 0, OUTER_KIND, 0]
 
 
 def test_answers_are_averaged_over_the_box_that_holds_them() -> None:
-    mean = averaged(answer("cortex", "csf"), answer("csf", origin=(2, 0, 0)), 1)
-    mean = averaged(mean, answer("csf", origin=(0, 0, 0)), 2)
+    mean = averaged(answer("cortex", "csf"), answer("csf", "csf", origin=(4, 0, 0)), 1)
+    mean = averaged(mean, answer("csf", "csf", origin=(0, 0, 0)), 2)
     assert mean.origin == (0, 0, 0)
-    np.testing.assert_allclose(mean.tissue[TISSUE["csf"], :, 0, 0], [0.25, 0, 0.5], atol=2e-3)
-    np.testing.assert_allclose(mean.tissue[0, :, 0, 0], [2 / 3, 2 / 3, 1 / 3], atol=2e-3)
+    np.testing.assert_allclose(mean.tissue[TISSUE["csf"], :, 0, 0], [0.25, 0.25, 0, 0.25, 0.25, 0.25], atol=2e-3)
+    np.testing.assert_allclose(mean.tissue[0, :, 0, 0], [2 / 3] * 6, atol=2e-3)
     np.testing.assert_allclose(mean.tissue.astype(float).sum(0), 1, atol=5e-3)
+    np.testing.assert_allclose(mean.right, 2 / 3, atol=2e-3)  # one knows that it is right, and two know nothing
+    np.testing.assert_allclose(mean.parcels[:, 0, 0, 5], [1 / 3] * 3, atol=2e-3)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

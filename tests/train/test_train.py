@@ -9,26 +9,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from bidsseg.labels import LEFT, RIGHT, TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
+from bidsseg.labels import TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.weights import load_model
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import FATTY, N_CLASSES, Mixture, _palette, remap
-from bidsseg.train.data import (
-    LESION_KIND,
-    VALIDATION_SUBJECTS,
-    Subject,
-    anatomy_from_aseg,
-    anatomy_from_braincolor,
-    brain_box,
-    brain_folders,
-    into_head,
-    pack,
-)
-from bidsseg.train.lessons import Lesson, LessonStream, in_groups, shared_progress
+from bidsseg.train.data import LESION_KIND, VALIDATION_SUBJECTS, Subject, brain_box, brain_folders, into_head, pack
+from bidsseg.train.lessons import Lesson, LessonStream, Place, shared_progress
 from bidsseg.train.loop import (
     Run,
+    State,
     export,
     final_weights,
     new_state,
@@ -38,22 +29,10 @@ from bidsseg.train.loop import (
     update,
 )
 from bidsseg.train.losses import IGNORE, _cross_entropy, _pick, choose_targets, class_weights, losses, soft_dice_loss
-from bidsseg.train.options import TrainOptions
-from bidsseg.train.synthesis import (
-    MNI_BRAIN_BOX,
-    SLICE_MM,
-    Material,
-    Sample,
-    SynthesisSettings,
-    _move,
-    _normalised,
-    _own_voxels,
-    draw,
-    gather,
-    sampling_grid,
-    slice_matrix,
-    upsample,
-)
+from bidsseg.train.options import SynthesisSettings, TrainOptions
+from bidsseg.train.sampling_grids import gather, own_voxels, sampling_grid, upsample
+from bidsseg.train.shapes import in_groups
+from bidsseg.train.synthesis import MNI_BRAIN_BOX, SLICE_MM, Material, Sample, _move, _normalised, draw, slice_matrix
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
 RECIPE = SynthesisSettings(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
@@ -79,50 +58,6 @@ def seen_whole(packed: Tensor) -> Sample:
 
 def material(*lesions: NDArray[np.uint8]) -> Material:
     return Material.on(CPU, [ball()], lesions)
-
-
-@pytest.mark.parametrize(
-    ("code", "tissue", "side"),
-    [
-        (44, "white-matter", RIGHT),
-        (45, "white-matter", LEFT),
-        (4, "third-ventricle", 0),
-        (35, "brainstem", 0),
-        (23, "accumbens", RIGHT),
-        (30, "accumbens", LEFT),
-        (100, "cortex", RIGHT),
-        (101, "cortex", LEFT),
-        (69, "background", 0),
-    ],
-)
-def test_braincolor_codes(code: int, tissue: str, side: int) -> None:
-    codes = np.zeros((3, 3, 3), np.int16)
-    codes[0, 0, 0], codes[2] = code, 44  # some sided tissue for others to be near
-    found = anatomy_from_braincolor(codes)
-    assert TISSUES[found.tissue[0, 0, 0]] == tissue
-    assert found.side[0, 0, 0] == side
-
-
-@pytest.mark.parametrize(("code", "tissue", "side"), [(2, "white-matter", LEFT), (43, "lateral-ventricle", RIGHT)])
-def test_aseg_codes(code: int, tissue: str, side: int) -> None:
-    found = anatomy_from_aseg(np.full((2, 2, 2), code, np.int16))
-    assert (found.tissue == TISSUE[tissue]).all()
-    assert (found.side == side).all()
-    assert (found.parcel == UNKNOWN_PARCEL).all()
-
-
-def test_white_matter_belongs_to_the_nearest_cortex_of_its_own_side() -> None:
-    # along a row: left PrG, left white matter x3, right white matter, right STG
-    codes = np.array([183, 45, 45, 45, 44, 200], np.int16).reshape(6, 1, 1)
-    parcel = anatomy_from_braincolor(codes).parcel[:, 0, 0]
-    assert parcel.tolist() == [GYRUS["PrG"]] * 4 + [GYRUS["STG"]] * 2
-
-
-def test_vermis_takes_the_nearer_side() -> None:
-    codes = np.array([39, 71, 71, 38], np.int16).reshape(4, 1, 1)
-    found = anatomy_from_braincolor(codes)
-    assert found.side[:, 0, 0].tolist() == [LEFT, LEFT, RIGHT, RIGHT]
-    assert (found.tissue == TISSUE["cerebellum-cortex"]).all()
 
 
 def test_a_brain_put_into_a_head_keeps_its_labels_and_gets_the_heads_surroundings() -> None:
@@ -290,7 +225,7 @@ def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
 @pytest.mark.parametrize(("size", "first"), [(40, 4), (41, 5)])
 def test_a_still_scan_keeps_its_own_voxels(size: int, first: int) -> None:
     subject = ball(size)
-    grid = upsample(_own_voxels(subject.box, RECIPE), RECIPE.shape, CPU)
+    grid = upsample(own_voxels(subject.box, RECIPE), RECIPE.shape, CPU)
     still = gather(torch.from_numpy(subject.packed), grid)
     expected = subject.packed[(slice(first, first + 32),) * 3]
     np.testing.assert_array_equal(still.numpy(), expected)
@@ -389,10 +324,10 @@ def test_losses_are_torchs_own() -> None:
 def test_a_step_on_samples_of_several_shapes_is_the_mean_of_their_own() -> None:
     recipe = replace(RECIPE, p_cropped=1.0)
     options = TrainOptions(brain_blocks=300, outer_blocks=50, any_blocks=50, lesion_blocks=10, parcel_blocks=100)
-    stream = LessonStream(material(), recipe, shared_progress(0.5), options, 0)
+    stream = LessonStream(material(), recipe, shared_progress(0.5), options, Place())
     drawn = list(itertools.islice(stream, 5))
     drawn.append(drawn[0])
-    groups = in_groups(drawn)
+    groups = in_groups(drawn, lambda lesson: lesson.shape)
     assert 1 < len(groups) < len(drawn)
     in_order = [lesson for group in groups for lesson in group]
     state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
@@ -415,7 +350,7 @@ def test_no_number_is_read_back_while_samples_are_made_and_learned_from() -> Non
     state = new_state(UNetConfig(widths=(8, 8), head_width=16), options)
     made_from = material(half_a_head_of_lesions())
     with FakeTensorMode(allow_non_fake_inputs=True):
-        drawn = list(itertools.islice(LessonStream(made_from, EVERYTHING, shared_progress(1.0), options, 0), 20))
+        drawn = list(itertools.islice(LessonStream(made_from, EVERYTHING, shared_progress(1.0), options, Place()), 20))
         parts = set_gradients(state, drawn[:3], options, 0.5)
         update(state, options)
         with pytest.raises(DataDependentOutputException):
@@ -479,6 +414,40 @@ def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
     assert training["steps"] == 10 + again.step
     assert 1.5 <= training["hours"] < 1.6
     assert [run["steps"] for run in training["runs"]] == [10, again.step]
+
+
+def test_a_resumed_training_is_the_one_that_went_through(tmp_path: Path) -> None:
+    """Though lessons wait for their like when it is interrupted."""
+    options = TrainOptions(
+        steps=6,
+        batch=4,
+        alike=2,
+        checkpoint_s=0,
+        workers=0,
+        threads=1,
+        brain_blocks=100,
+        outer_blocks=20,
+        any_blocks=20,
+        parcel_blocks=20,
+    )
+    recipe = replace(RECIPE, p_cropped=1.0)
+    run = Run([ball()], [], tmp_path / "through", UNetConfig(widths=(4, 4), head_width=8), recipe, options)
+    whole, waited = train(run), 0
+
+    def interrupted(state: State) -> None:
+        nonlocal waited
+        waited = len(state.place.waiting)
+        if state.step == 3:
+            raise KeyboardInterrupt
+
+    again = replace(run, out=tmp_path / "interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        train(again, on_save=interrupted)
+    assert waited > 0
+    resumed = train(again)
+    assert resumed.place == whole.place
+    for name, value in whole.net.state_dict().items():
+        assert torch.equal(value, resumed.net.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 3.0), (0.25, 2.5), (1.0, 1.0)])
