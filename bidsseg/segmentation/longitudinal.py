@@ -30,7 +30,7 @@ from torch import Tensor
 
 from bidsseg.imaging.arrays import Floats, as_float32, sampled
 from bidsseg.imaging.deformation import smoothed
-from bidsseg.network.inference import Probabilities
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.fusion import Contrast, Matrix, fuse
 
 CERTAIN = 0.995
