@@ -41,9 +41,9 @@ LOCAL_MM = 8.0
 "Standard deviation of the surroundings that grey values of tissues are taken from."
 SQUARINGS = 3
 "Of a probability, for the weight of a voxel in them: those at borders are mixed."
-BORDER_MM = 1.5
+BORDER_MM = 1.2
 "Standard deviation of G: borders in a scan are about as wide, and opposite sides of most structures lie further apart."
-NOISE = 0.05
+NOISE = 0.1
 "s, of a scale on which the brain's grey values span 0-1."
 SMALL_MOVE = 0.1
 """A common move of borders of which about half is believed, in shares of how far answers blur them. What scans differ
