@@ -22,14 +22,11 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
 import bidsseg
-from bidsseg.evaluation.damage import add_bias, add_noise
+from bidsseg.evaluation.repeats import taken
 from bidsseg.evaluation.scores import recolour
 from bidsseg.files import table, write_text
-from bidsseg.imaging.arrays import Floats, box_around
 from bidsseg.imaging.image import Image
 from bidsseg.labels import SCHEMES, is_fluid, other_sides
 from bidsseg.network.inference import PredictOptions
@@ -40,27 +37,13 @@ from bidsseg.train.held_out import Case, validation_cases
 
 KINDS = {"1 mm T1w": ("as-is", 1), "5 mm FLAIR": ("flair", 5)}
 "Contrast, and slices in mm."
-TURN_DEGREES, SHIFT_MM = 5.0, 5.0
-ROOM = 12
-"Voxels around the scan, so that no position cuts the brain."
-NOISE, FIELD = 0.02, 0.2
-"Standard deviation of noise, of the brightest grey values; strength of the coil field."
 Label = tuple[str, int]
 TARGET = Path(bidsseg.__file__).parent / "tables" / "rescan_errors.tsv"
 
 
-def scanned(case: Case, contrast: str, slice_mm: int, rng: np.random.Generator) -> Image:
-    """The head in another position, with another field and other noise."""
-    data = np.pad(recolour(case, contrast) if contrast != "as-is" else case.image.data, ROOM)
-    turn = Rotation.from_euler("xyz", rng.uniform(-TURN_DEGREES, TURN_DEGREES, 3), degrees=True).as_matrix()
-    middle = (np.array(data.shape) - 1) / 2
-    offset = middle - turn @ (middle + rng.uniform(-SHIFT_MM, SHIFT_MM, 3))
-    moved: Floats = ndimage.affine_transform(data, turn, offset, order=3, mode="constant").clip(0)
-    moved = moved[box_around(moved > 0, slice_mm)]
-    i, j, k = moved.shape
-    slabs = moved[..., : k // slice_mm * slice_mm].reshape(i, j, -1, slice_mm).mean(-1)
-    noisy = add_noise(add_bias(slabs, FIELD, rng), NOISE, rng).astype(np.float32)
-    return replace(case.image, data=noisy, affine=case.image.affine @ np.diag((1.0, 1.0, slice_mm, 1.0)))
+def seen_as(case: Case, contrast: str) -> Image:
+    """The validation scan as it is, or recoloured."""
+    return replace(case.image, data=recolour(case, contrast)) if contrast != "as-is" else case.image
 
 
 def volumes(found: Segmentation) -> dict[Label, float]:
@@ -74,7 +57,8 @@ def differences(case: Case, kind: str, times: int, threads: int) -> Iterator[tup
     """Of every label in every pair of scans of one person, in percent of their mean."""
     rng = np.random.default_rng(sum(map(ord, case.name)))
     model, options = load_model(), PredictOptions("cpu", threads, gyri=True)
-    scans = (scanned(case, *KINDS[kind], rng) for _ in range(times))
+    contrast, slice_mm = KINDS[kind]
+    scans = (taken(seen_as(case, contrast), slice_mm, rng) for _ in range(times))
     found = [volumes(segment(scan, model, options, bias_correction=True)) for scan in scans]
     for one, other in combinations(found, 2):
         for label in one:

@@ -86,6 +86,14 @@ def test_every_file_column_and_key_is_described(written: Path) -> None:
     assert sorted(key for key in keys if f"`{key}`" not in OUTPUTS) == []
 
 
+def test_every_key_of_sessions_together_is_described(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    root = dataset("sub-01_ses-1_FLAIR.nii.gz", "sub-01_ses-2_FLAIR.nii.gz")
+    assert app(root, "--longitudinal", "--seg", "regions") == 0
+    keys = {key for path in (tmp_path / "out").rglob("anat/*.json") for key in keys_of(path)}
+    assert "SegmentedWith" in keys
+    assert sorted(key for key in keys if f"`{key}`" not in OUTPUTS) == []
+
+
 def test_readme_names_the_command_that_runs_the_tests() -> None:
     command = re.search(r'^step "(python3 -m venv .*pytest)"$', (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     assert command is not None

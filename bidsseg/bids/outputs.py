@@ -18,6 +18,8 @@ from bidsseg.spaces import TEMPLATE
 
 FUSED = "fused"
 "Ends desc- of what was made from several contrasts."
+TOGETHER = "SegmentedWith"
+"Key of the scans of other sessions, in sidecars."
 START_BYTES = 64 * 1024
 "Start of a scan: its header, and its first slices."
 
@@ -192,10 +194,12 @@ class ScanOutputs:
     out: Path
     partners: tuple[Path, ...] = ()
     "Other contrasts whose probabilities are averaged with the scan's; its suffix then ends in ``FUSED``."
+    others: tuple[Path, ...] = ()
+    "The scans of other sessions that it is segmented together with."
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        return (self.scan.path, *self.partners)
+        return (self.scan.path, *self.partners, *self.others)
 
     @property
     def source_uri(self) -> str:
@@ -204,8 +208,15 @@ class ScanOutputs:
 
     @property
     def source_uris(self) -> list[str]:
-        """BIDS URIs of the scan, and of its partners."""
-        return [f"bids:raw:{path.relative_to(self.dataset).as_posix()}" for path in self.sources]
+        """BIDS URIs of the scan, of its partners, and of the scans of other sessions."""
+        return [self._uri(path) for path in self.sources]
+
+    def together(self) -> dict[str, Any]:
+        """For sidecars: the other sessions that had a part in the answer; nothing of a scan by itself."""
+        return {TOGETHER: [self._uri(path) for path in self.others]} if self.others else {}
+
+    def _uri(self, path: Path) -> str:
+        return f"bids:raw:{path.relative_to(self.dataset).as_posix()}"
 
     def source_state(self) -> dict[str, Any]:
         """Cheap fingerprint (size, hash of the first 64 KiB) used to detect changed inputs; raises ``OSError``.
@@ -215,6 +226,7 @@ class ScanOutputs:
         return {
             "SourceBytes": sum(path.stat().st_size for path in self.sources),
             "SourceStartSHA256": [_checksum_of_start(path) for path in self.sources],
+            **self.together(),
         }
 
     def file(self, ending: str, **extra: str) -> Path:

@@ -48,6 +48,7 @@ Examples:
   bidsseg data out participant --participant-label 01 02 --seg regions gyri
   bidsseg data out participant --modality FLAIR T2w --nprocs 8 --omp-nthreads 2
   bidsseg data out participant --derivatives data/derivatives/lst-ai
+  bidsseg data out participant --longitudinal
   bidsseg data out group
   bidsseg data out group --group-by sex"""
 LEVELS = ("participant", "group")
@@ -226,6 +227,13 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     help="Also average the probabilities of a session's contrasts, and write these labels on the grid of each.",
 )
 @option(
+    "--longitudinal",
+    heading=LABELS,
+    is_flag=True,
+    help="Segment the sessions of a participant together, contrast by contrast, so that volumes vary less between "
+    "them; all selected sessions must be on disk, and a new one means that all are segmented again.",
+)
+@option(
     "--probseg",
     heading=LABELS,
     is_flag=True,
@@ -382,6 +390,8 @@ def command(level: str, omp_nthreads: int | None, **chosen: Any) -> int:
         refuse_idle(("lesion_pattern",), "is for lesion masks; give their folder with --derivatives")
         if chosen["lesions"] == "none":
             refuse_idle(("fill",), "needs lesions; give masks with --derivatives, or leave out --lesions none")
+    if chosen["longitudinal"]:
+        refuse_idle(("fuse",), "averages the contrasts of one session; leave it out, or leave out --longitudinal")
     threads = omp_nthreads or min(DEFAULT_THREADS, chosen["nprocs"])
     options = RunOptions(omp_nthreads=threads, **chosen)
     if level == "group":

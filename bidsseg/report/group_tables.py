@@ -15,7 +15,14 @@ from typing import Any, TextIO
 
 from bidsseg.bids.dataset import NothingSelected
 from bidsseg.bids.names import entities_in
-from bidsseg.bids.outputs import LesionOutputs, ParticipantOutputs, ScanOutputs, finished_scans, participants
+from bidsseg.bids.outputs import (
+    TOGETHER,
+    LesionOutputs,
+    ParticipantOutputs,
+    ScanOutputs,
+    finished_scans,
+    participants,
+)
 from bidsseg.bids.participant_groups import Groups
 from bidsseg.errors import plain
 from bidsseg.files import NA, Table, harmless, json_content, read_json, read_table, whole, write_json
@@ -34,7 +41,7 @@ ID_COLUMNS = {
     "scan": {"Description": "Name of the source image, without its extension; for lesions that of their table."},
 }
 NO_GROUPS = Groups()
-NOT_COLUMNS = ("Outputs", "SourceBytes", "SourceStartSHA256", "Sources", "LabelSchemes", "OutputSpaces")
+NOT_COLUMNS = ("Outputs", "SourceBytes", "SourceStartSHA256", "Sources", TOGETHER, "LabelSchemes", "OutputSpaces")
 "Keys of quality files that say nothing about quality."
 QC_DESCRIPTIONS = {
     "IntracranialVolumeMm3": {"Description": "Volume of brain and surrounding fluid.", "Units": "mm^3"},

@@ -36,6 +36,11 @@ FUSION_TEXT = (
     "For the segmentations marked fused, the images of a session were registered rigidly by mutual information (Mattes "
     "et al. 2003; SimpleITK), and the probabilities found in each were averaged on the grid of the image segmented. "
 )
+LONGITUDINAL_TEXT = (
+    "The sessions of a participant were registered rigidly by mutual information (Mattes et al. 2003; SimpleITK), the "
+    "probabilities found in each were averaged on the grid of the image segmented, and corrected at borders by how its "
+    "grey values differed from those of the other sessions. "
+)
 MIRROR_TEXT = ", averaged over the image and its mirror image"
 ANATOMY = {
     "regions": "lobar cortex and white matter, deep grey matter, ventricles, cerebellum and brainstem of either side",
@@ -45,10 +50,15 @@ ANATOMY = {
 
 
 def methods_text(
-    recipe: OutputSettings, modalities: tuple[str, ...], with_lesions: bool = False, with_fusion: bool = False
+    recipe: OutputSettings,
+    modalities: tuple[str, ...],
+    with_lesions: bool = False,
+    with_fusion: bool = False,
+    longitudinal: bool = False,
 ) -> str:
     """Markdown: what was done, with versions and references."""
-    more = FUSION_TEXT * with_fusion + LESIONS_TEXT.format(source=_lesion_source(recipe)) * with_lesions
+    more = FUSION_TEXT * with_fusion + LONGITUDINAL_TEXT * longitudinal
+    more += LESIONS_TEXT.format(source=_lesion_source(recipe)) * with_lesions
     n4 = ""
     if recipe.bias_correction:
         n4 = (
@@ -62,7 +72,7 @@ def methods_text(
     what = "; ".join(ANATOMY[scheme] for scheme in recipe.schemes)
     references = [N4] * recipe.bias_correction + [UNET, SYNTHSEG, NIPYPE, PYBIDS]
     references += [BRAINCOLOR] * ("gyri" in recipe.schemes) + [MCDONALD] * with_lesions
-    references += [MATTES] * (with_lesions or with_fusion)
+    references += [MATTES] * (with_lesions or with_fusion or longitudinal)
     return (
         "# Methods\n\n"
         f"Every {' and '.join(modalities)} image was segmented by itself with bidsseg {recipe.version}. {n4}"

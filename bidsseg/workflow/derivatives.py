@@ -134,7 +134,7 @@ class _Writer:
     written: list[Path]
 
     def metadata(self, **more: Any) -> dict[str, Any]:
-        provenance = {"Sources": self.outputs.source_uris, **self.recipe.metadata()}
+        provenance = {"Sources": self.outputs.source_uris, **self.outputs.together(), **self.recipe.metadata()}
         return {**more, **provenance}
 
     def image(self, path: Path, data: Any, like: Image, sidecar: dict[str, Any], slope: float | None = None) -> None:

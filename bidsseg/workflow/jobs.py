@@ -25,9 +25,10 @@ class Stage(str, Enum):
     SEGMENTATION = "segmentation"
     BIAS = "n4"
     LESIONS = "lesions"
+    SESSIONS = "sessions"
 
 
-LAST_STAGES = (Stage.OUTPUTS, Stage.LESIONS)
+LAST_STAGES = (Stage.OUTPUTS, Stage.LESIONS, Stage.SESSIONS)
 "With one of these a workflow has ended."
 
 
@@ -46,6 +47,8 @@ class Job:
     threads: int = 1
     partners: Sequence[str] = ()
     "Scans of other contrasts of the session, to average probabilities with."
+    others: Sequence[str] = ()
+    "Scans of other sessions, to be segmented together with."
     low_memory: bool = False
     keep_answer: bool = False
     "Whether to keep the network's answer, to be fused with other contrasts."
@@ -54,7 +57,8 @@ class Job:
 
     @property
     def outputs(self) -> ScanOutputs:
-        outputs = ScanOutputs(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out))
+        others = tuple(map(Path, self.others))
+        outputs = ScanOutputs(parse_scan(Path(self.scan)), Path(self.dataset), Path(self.out), others=others)
         return fused_outputs(outputs, [Path(path) for path in self.partners]) if self.partners else outputs
 
     @property
@@ -64,7 +68,7 @@ class Job:
 
     def alone(self, scan: str) -> Job:
         """The job of one of the sources by itself, whose answer is kept."""
-        return replace(self, scan=scan, partners=(), keep_answer=True)
+        return replace(self, scan=scan, partners=(), others=(), keep_answer=True)
 
     @property
     def finds_lesions(self) -> bool:
@@ -78,7 +82,26 @@ class Job:
 def job_for(outputs: ScanOutputs, recipe: OutputSettings, model: str, **how: Any) -> Job:
     """``how`` are the remaining fields of the job."""
     paths = str(outputs.scan.path), str(outputs.dataset), str(outputs.out)
-    return Job(*paths, model, asdict(recipe), partners=[str(path) for path in outputs.partners], **how)
+    partners, others = ([str(path) for path in together] for together in (outputs.partners, outputs.others))
+    return Job(*paths, model, asdict(recipe), partners=partners, others=others, **how)
+
+
+@dataclass(frozen=True)
+class SessionsJob:
+    """One participant's scans of one contrast in several sessions, to be segmented together; plain values."""
+
+    jobs: tuple[dict[str, Any], ...]
+    "Fields of the ``Job`` of each scan."
+
+    @property
+    def each(self) -> tuple[Job, ...]:
+        return tuple(Job(**fields) for fields in self.jobs)
+
+    @property
+    def name(self) -> str:
+        """Of the participant and the contrast."""
+        scan = self.each[0].outputs.scan
+        return "_".join([*(f"{key}-{value}" for key, value in scan.entities if key != "ses"), scan.suffix])
 
 
 @dataclass(frozen=True)

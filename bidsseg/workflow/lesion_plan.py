@@ -10,7 +10,14 @@ from pathlib import Path
 from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.lesion_masks import MaskSearch, choose, find_masks
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import OutputSettings, ParticipantOutputs, ScanOutputs, finished_scans, label_table_file
+from bidsseg.bids.outputs import (
+    TOGETHER,
+    OutputSettings,
+    ParticipantOutputs,
+    ScanOutputs,
+    finished_scans,
+    label_table_file,
+)
 from bidsseg.bids.root_files import links_in
 from bidsseg.bids.session_order import in_time
 from bidsseg.errors import Failure, UserError
@@ -86,10 +93,12 @@ def finished(request: LesionPlanInputs, subject: str) -> list[ScanOutputs]:
     all_outputs = []
     for found in finished_scans(request.out, subject):
         try:
-            source = json_content(found.quality)["Sources"][0].removeprefix("bids:raw:")
-            if not (request.dataset / source).is_relative_to(request.dataset) or ".." in Path(source).parts:
+            marker = json_content(found.quality)
+            uris = [marker["Sources"][0], *marker.get(TOGETHER, ())]
+            source, *others = (request.dataset / uri.removeprefix("bids:raw:") for uri in uris)
+            if any(not path.is_relative_to(request.dataset) or ".." in path.parts for path in (source, *others)):
                 continue
-            outputs = ScanOutputs(parse_scan(request.dataset / source), request.dataset, request.out)
+            outputs = ScanOutputs(parse_scan(source), request.dataset, request.out, others=tuple(others))
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             continue
         if outputs.quality == found.quality and is_complete(outputs, request.recipe):

@@ -18,8 +18,8 @@ from nipype.pipeline.engine import Node, Workflow
 from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.contrasts import session_key
 from bidsseg.errors import Failure, Kind, named
-from bidsseg.workflow.failures import forget, recorded_in, remove_log, unrecorded, write_log
-from bidsseg.workflow.jobs import LAST_STAGES, Job, LesionJob, Stage
+from bidsseg.workflow.failures import failure_in, forget, recorded_in, remove_log, unrecorded, write_log
+from bidsseg.workflow.jobs import LAST_STAGES, Job, LesionJob, SessionsJob, Stage
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
 from bidsseg.workflow.workers import MEMORY_GB, Resources, WorkerPool
 
@@ -30,6 +30,7 @@ POLL_SECONDS = 0.05
 "How long a step that has ended waits for the next one, at most."
 FUSION_GB = 2.0
 "More, for a scan whose probabilities are averaged with others'."
+STOPPED = "not processed, because another scan failed"
 OnScan = Callable[[str, bool], None]
 "Called with the name of a scan that has ended, and whether it succeeded."
 
@@ -63,9 +64,7 @@ def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator
     with closing(Runner(pool, on_scan)) as runner:
         for batch in batches(jobs, size):
             if failed and how.stop_on_first_crash:
-                yield from (
-                    Outcome(job, not_done("not processed, because another scan failed"), stopped=True) for job in batch
-                )
+                yield from (Outcome(job, not_done(STOPPED), stopped=True) for job in batch)
                 continue
             for outcome in runner.run(batch):
                 if is_worth_another_try(outcome.failure, how):
@@ -94,6 +93,30 @@ def run_lesion_jobs(
                     yield job, failure
         for job in died:  # one at a time, as with scans
             yield from runner.run_lesions([job])
+
+
+def run_session_jobs(jobs: Sequence[SessionsJob], pool: WorkerPool, on_scan: OnScan) -> Iterator[Outcome]:
+    """Segment sessions of participants together, batch by batch; yields an outcome for each scan."""
+    how = pool.how
+    set_up_logging(how.verbose)
+    monitor_resources(how)
+    died: list[SessionsJob] = []
+    failed = False
+    with closing(Runner(pool, on_scan)) as runner:
+        for first in range(0, len(jobs), how.workers):
+            for job in jobs[first : first + how.workers] if failed and how.stop_on_first_crash else ():
+                yield from (Outcome(one, not_done(STOPPED), stopped=True) for one in job.each)
+            if failed and how.stop_on_first_crash:
+                continue
+            for job, outcomes in runner.run_sessions(jobs[first : first + how.workers]):
+                if any(is_worth_another_try(outcome.failure, how) for outcome in outcomes):
+                    died.append(job)
+                    continue
+                failed |= any(outcome.failure for outcome in outcomes)
+                yield from outcomes
+        for job in died:  # one at a time, as with scans
+            for _, outcomes in runner.run_sessions([job]):
+                yield from outcomes
 
 
 def is_worth_another_try(failure: Failure | None, how: Resources) -> bool:
@@ -168,6 +191,29 @@ class Runner:
         workflow.add_nodes([lesion_workflow(job, self.how) for job in jobs])
         error = self._execute(workflow)
         return [(job, self._lesion_failure(job, error)) for job in jobs]
+
+    def run_sessions(self, jobs: Sequence[SessionsJob]) -> list[tuple[SessionsJob, list[Outcome]]]:
+        """Segment sessions together; every scan gets an outcome, since one that fails leaves the others."""
+        self.stems = {sessions_name(job): job.name for job in jobs}
+        for job in jobs:
+            for one in job.each:
+                remove_log(one.outputs.log)
+        self._expect({name: (name,) for name in self.stems})
+        workflow = Workflow(name=ROOT, base_dir=str(self.how.nodes))
+        workflow.add_nodes([sessions_workflow(job, self.how) for job in jobs])
+        error = self._execute(workflow)
+        return [(job, [self._session_outcome(job, one, error) for one in job.each]) for job in jobs]
+
+    def _session_outcome(self, group: SessionsJob, job: Job, error: str) -> Outcome:
+        """Of one scan: what ended it alone is in its log."""
+        failure = self._failure_of(sessions_name(group))
+        if failure is None and job.outputs.log.exists():
+            return Outcome(job, failure_in(job.outputs.log))
+        if failure is None:
+            return Outcome(job, None if job.outputs.quality.exists() else not_done(f"{job.scan}: {error}"))
+        named = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
+        write_log(job.outputs.log, named)
+        return Outcome(job, named)
 
     def _lesion_failure(self, job: LesionJob, error: str) -> Failure | None:
         """Why a participant's lesions failed; the logs of the masks say so, too."""
@@ -391,6 +437,22 @@ def _share(how: Resources, more_gb: float = 0.0) -> dict[str, float]:
     return {"n_procs": how.threads, "mem_gb": min(memory_gb, how.memory_gb or memory_gb)}
 
 
+def sessions_name(job: SessionsJob) -> str:
+    return re.sub(r"\W", "_", f"sessions_{job.name}")
+
+
+def sessions_workflow(job: SessionsJob, how: Resources) -> Workflow:
+    """The sessions of one participant in one contrast, in one node: each needs the answers to all others."""
+    function = Function(input_names=["job", "use_gpu"], output_names=["out"], function=_sessions)
+    node = Node(function, name=Stage.SESSIONS.value, **_share(how, FUSION_GB))
+    node.inputs.job = asdict(job)
+    node.inputs.use_gpu = how.gpus > 0
+    node.overwrite = True
+    workflow = Workflow(name=sessions_name(job))
+    workflow.add_nodes([node])
+    return workflow
+
+
 def lesion_workflow(job: LesionJob, how: Resources) -> Workflow:
     """The lesions of one participant, in one node: its sessions are compared."""
     share = {"n_procs": how.threads, "mem_gb": min(MEMORY_GB, how.memory_gb or MEMORY_GB)}
@@ -414,6 +476,17 @@ def _lesions(job: dict) -> str:  # type: ignore[type-arg]
         from bidsseg.workflow.lesion_stages import describe_participant
 
         return describe_participant(job)
+
+
+def _sessions(job: dict, use_gpu: bool) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
+
+    from bidsseg.workflow.failures import recorded
+
+    with recorded(Path.cwd()):
+        from bidsseg.workflow.session_stages import segment_sessions
+
+        return segment_sessions(job, Path.cwd())
 
 
 def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]

@@ -38,6 +38,7 @@ class RunOptions:
     lesion_bands: tuple[float, ...]
     fill: bool
     fuse: bool
+    longitudinal: bool
     probseg: bool
     mirror: bool
     bias_correction: bool

@@ -7,14 +7,14 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsseg import __version__
 from bidsseg.bids.completeness import is_complete
-from bidsseg.bids.contrasts import all_fused_outputs
+from bidsseg.bids.contrasts import all_fused_outputs, session_groups, with_other_sessions
 from bidsseg.bids.dataset import Found, NothingSelected, ScanSelection, find_scans, read_filters
 from bidsseg.bids.lesion_masks import MaskSearch, find_masks
 from bidsseg.bids.outputs import (
@@ -41,7 +41,7 @@ from bidsseg.workflow.claims import Claims
 from bidsseg.workflow.console import Row, RunStatus, finish, progress
 from bidsseg.workflow.environment import defects_logged, environment
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
-from bidsseg.workflow.jobs import job_for
+from bidsseg.workflow.jobs import SessionsJob, job_for
 from bidsseg.workflow.options import RunOptions
 from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Resources, WorkerPool
 
@@ -101,6 +101,7 @@ def _find_and_run(options: RunOptions, pool: WorkerPool, claims: Claims | None) 
     if not options.overwrite:
         refuse_other_dataset(out)
     single = [ScanOutputs(scan, dataset, out) for scan in found.scans]
+    single = with_other_sessions(single) if options.longitudinal else single
     all_outputs = [*single, *(all_fused_outputs(single) if options.fuse else ())]
     subjects = sorted({outputs.scan.subject for outputs in all_outputs})
     if options.reports_only:
@@ -134,8 +135,13 @@ def _wait(line: str, pool: WorkerPool) -> None:
 def _sorted_out(
     all_outputs: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions
 ) -> tuple[list[Row], list[ScanOutputs]]:
-    """Rows about the scans that are complete, and the scans that are not."""
+    """Rows about the scans that are complete, and the scans that are not.
+
+    Sessions that are segmented together are complete together.
+    """
     complete = {outputs for outputs in all_outputs if is_complete(outputs, recipe)} if not options.overwrite else set()
+    for group in session_groups(all_outputs):
+        complete -= set(group) if not complete.issuperset(group) else set()
     skipped = [Row(outputs.scan.stem, "complete", "skipped") for outputs in all_outputs if outputs in complete]
     return skipped, [outputs for outputs in all_outputs if outputs not in complete]
 
@@ -207,15 +213,20 @@ def _rows_without_run(found: Found, selection: ScanSelection) -> list[Row]:
 
 def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
     """Run the workflows."""
-    from bidsseg.workflow.nipype_workflow import run_jobs
+    from bidsseg.workflow.nipype_workflow import run_jobs, run_session_jobs
 
     threading.Thread(target=_import_what_follows, daemon=True).start()
     model = str(folder_of(options.model or DEFAULT_MODEL).resolve())
     how = {"device": options.device, "threads": options.omp_nthreads}
     how |= {"low_memory": options.low_mem, "overwrite": options.overwrite}
-    jobs = [job_for(outputs, recipe, model, **how) for outputs in to_do]
-    with progress(len(jobs)) as on_scan:
-        outcomes = list(run_jobs(jobs, pool, on_scan))
+    groups = [
+        SessionsJob(tuple(asdict(job_for(outputs, recipe, model, **how)) for outputs in group))
+        for group in session_groups(to_do)
+    ]
+    jobs = [job_for(outputs, recipe, model, **how) for outputs in to_do if not outputs.others]
+    with progress(len(jobs) + len(groups)) as on_scan:
+        outcomes = list(run_jobs(jobs, pool, on_scan)) if jobs else []
+        outcomes += run_session_jobs(groups, pool, on_scan) if groups else []
     rows = []
     for outcome in outcomes:
         outputs = outcome.job.outputs
@@ -352,5 +363,5 @@ def _with_verdicts(rows: Sequence[Row], all_outputs: Sequence[ScanOutputs]) -> l
 
 def _write_citation(out: Path, recipe: OutputSettings, options: RunOptions) -> None:
 
-    text = methods_text(recipe, options.modality, options.describes_lesions, options.fuse)
+    text = methods_text(recipe, options.modality, options.describes_lesions, options.fuse, options.longitudinal)
     write_text(methods_file(out), text)

@@ -78,7 +78,7 @@ def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str
             keep_answer(folder, corrected, of_scan)
         if Job(**job).finds_lesions:
             keep_lesions(folder, lesion_answer(of_scan, load_lesion_model(), job["device"]))
-        return _decided(job, of_scan, evidence, folder)
+        return decide(job, of_scan, evidence, folder)
 
 
 def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], folder: Path) -> str:
@@ -102,7 +102,7 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
             evidence = as_sure_as(collect(found, fused.volume, fused.grid, how_sure=False), read_evidence(source))
             target = fused_folder(folder, job)
             target.mkdir(exist_ok=True)
-            _decided(job, fused, evidence, target)
+            decide(job, fused, evidence, target)
         return str(folder)
 
 
@@ -111,7 +111,7 @@ def fused_folder(folder: Path, job: dict[str, Any]) -> Path:
     return folder / Job(**job).outputs.scan.stem
 
 
-def _decided(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: Path) -> str:
+def decide(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: Path) -> str:
     """Decide all voxels, in all spaces asked for, and keep them, and the evidence, in a folder; returns their path."""
     recipe, found, grid = job["recipe"], answered.probabilities, answered.grid
     floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS

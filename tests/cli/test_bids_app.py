@@ -59,7 +59,17 @@ def test_help_is_quick_and_grouped() -> None:
 OPTIONS = (
     *("participant-label", "session-label", "bids-filter-file", "skip-bids-validation", "bids-database-dir"),
     *("modality", "work-dir", "nprocs", "n-cpus", "omp-nthreads", "mem-gb", "low-mem", "device", "output-spaces"),
-    *("seg", "probseg", "mirror", "fuse", "use-plugin", "stop-on-first-crash", "write-graph", "resource-monitor"),
+    *(
+        "seg",
+        "probseg",
+        "mirror",
+        "fuse",
+        "longitudinal",
+        "use-plugin",
+        "stop-on-first-crash",
+        "write-graph",
+        "resource-monitor",
+    ),
     *("overwrite", "dry-run", "reports-only", "verbose", "version"),
 )
 

@@ -29,6 +29,12 @@ def test_the_text_names_what_was_done_and_every_source_once(
     assert not any(word in text for word in unnamed)
 
 
+def test_the_text_tells_of_sessions_together() -> None:
+    text = methods_text(RECIPE, ("T1w",), longitudinal=True)
+    assert "sessions of a participant were registered" in text
+    assert text.count("Mattes D") == 1
+
+
 def test_the_text_tells_of_mirror_images() -> None:
     assert "mirror image" in methods_text(replace(RECIPE, mirror=True), ("T1w",))
     assert "mirror image" not in methods_text(RECIPE, ("T1w",))

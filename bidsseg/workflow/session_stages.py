@@ -1,0 +1,102 @@
+"""The sessions of one participant in one contrast, from files to files: the function of a workflow node. No nipype."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bidsseg.errors import UserError, failure_of, one_line_errors
+from bidsseg.quality.evidence import as_sure_as, collect
+from bidsseg.segmentation.fusion import Matrix, register
+from bidsseg.segmentation.longitudinal import Session, segment_with
+from bidsseg.segmentation.pipeline import Answer
+from bidsseg.workflow.failures import write_log
+from bidsseg.workflow.jobs import Job, SessionsJob
+from bidsseg.workflow.scan_stages import (
+    VOLUME,
+    bias_stage,
+    decide,
+    kept_contrast,
+    output_stage,
+    read_evidence,
+    segmentation_stage,
+)
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A scan that the network has answered for by itself, and where that lies."""
+
+    job: Job
+    folder: Path
+    corrected: str
+    segmentation: str
+
+
+def segment_sessions(fields: dict[str, Any], folder: Path) -> str:
+    """Ask the network about each session by itself, decide all of them together, and write what was decided.
+
+    A session that fails gets a log, and the others go on without it.
+    """
+    group = SessionsJob(**fields)
+    answered = []
+    for number, job in enumerate(group.each):
+        with _logged(job):
+            place = folder / str(number)
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            alone = asdict(job.alone(job.scan))
+            corrected = bias_stage(alone, place)
+            answered.append(_Answered(job, place, corrected, segmentation_stage(alone, corrected, place)))
+    for one, segmentation in _decided_together(answered):
+        with _logged(one.job):
+            output_stage(asdict(one.job), one.corrected, segmentation)
+    return group.name
+
+
+@contextmanager
+def _logged(job: Job) -> Iterator[None]:
+    """Leave a log of what goes wrong with one scan, in place of that of an earlier run."""
+    try:
+        yield
+    except UserError as error:
+        write_log(job.outputs.log, failure_of(error))
+
+
+def _decided_together(answered: Sequence[_Answered]) -> Iterator[tuple[_Answered, str]]:
+    """Each scan, as segmented with those others that the network has answered for, and the path of its anatomy."""
+    if len(answered) < 2:
+        yield from ((replace(one, job=replace(one.job, others=())), one.segmentation) for one in answered)
+        return
+    sessions = [Session(kept_contrast(one.folder), np.load(one.folder / VOLUME)) for one in answered]
+    matrices = _matrices(answered, sessions)
+    for number, (one, session) in enumerate(zip(answered, sessions, strict=True)):
+        job = replace(one.job, others=[other.job.scan for other in answered if other is not one])
+        with _logged(job), one_line_errors(job.scan):
+            others = [(other, matrices[number, n]) for n, other in enumerate(sessions) if n != number]
+            found = segment_with(session, others, job.threads)
+            decided = Answer(session.contrast.image.data, session.volume, session.contrast.grid, found)
+            evidence = as_sure_as(
+                collect(found, session.volume, session.contrast.grid, how_sure=False), read_evidence(one.folder)
+            )
+            target = one.folder / "together"
+            target.mkdir()
+            yield replace(one, job=job), decide(asdict(job), decided, evidence, target)
+
+
+def _matrices(answered: Sequence[_Answered], sessions: Sequence[Session]) -> dict[tuple[int, int], Matrix]:
+    """The transform from RAS mm of each session to that of each other one, whatever order they come in."""
+    order = sorted(range(len(answered)), key=lambda number: answered[number].job.scan)
+    matrices: dict[tuple[int, int], Matrix] = {}
+    for a, b in combinations(order, 2):
+        with one_line_errors(answered[b].job.scan):
+            matrices[a, b] = register(sessions[a].contrast, sessions[b].contrast, answered[a].job.threads)
+        matrices[b, a] = np.asarray(np.linalg.inv(matrices[a, b]), np.float64)
+    return matrices

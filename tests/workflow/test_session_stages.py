@@ -1,0 +1,116 @@
+"""Sessions segmented together by the BIDS App: who with whom, what the results say of it, what one failure leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bidsseg.bids.contrasts import session_groups, with_other_sessions
+from bidsseg.cli.bids_app import run
+from bidsseg.cli.exit_codes import APP_USAGE, EXIT_OK, EXIT_SOME_FAILED
+from tests.bids.test_contrasts import all_outputs
+from tests.conftest import Dataset, Run
+
+TOGETHER = ("--longitudinal", "--seg", "regions", "--modality", "FLAIR")
+
+
+def names(sessions: Sequence[int]) -> list[str]:
+    return [f"sub-01_ses-{session}_FLAIR.nii.gz" for session in sessions]
+
+
+def raw(root: Path, session: int) -> Path:
+    return root / "sub-01" / f"ses-{session}" / "anat" / f"sub-01_ses-{session}_FLAIR.nii.gz"
+
+
+def quality(out: Path, session: int) -> dict[str, Any]:
+    path = out / "sub-01" / f"ses-{session}" / "anat" / f"sub-01_ses-{session}_desc-FLAIR_qc.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def labels(out: Path) -> dict[str, str]:
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(out.rglob("*_dseg.nii.gz"))}
+
+
+def test_scans_whose_names_differ_in_the_session_alone_go_together(tmp_path: Path) -> None:
+    scans = ("sub-1_ses-1_T1w", "sub-1_ses-2_T1w", "sub-1_ses-2_acq-2d_T1w", "sub-1_ses-1_FLAIR", "sub-2_ses-1_T1w")
+    found = with_other_sessions(all_outputs(tmp_path, *scans))
+    assert [[path.name for path in outputs.others] for outputs in found] == [
+        ["sub-1_ses-2_T1w.nii.gz"],
+        ["sub-1_ses-1_T1w.nii.gz"],
+        *([[]] * 3),
+    ]
+    assert [[outputs.scan.stem for outputs in group] for group in session_groups(found)] == [list(scans[:2])]
+
+
+def test_two_sessions_and_then_a_third(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    root, out = dataset(*names((1, 2)), "sub-02_FLAIR.nii.gz"), tmp_path / "out"
+    assert app(root, *TOGETHER) == EXIT_OK
+    uri = "bids:raw:sub-01/ses-{0}/anat/sub-01_ses-{0}_FLAIR.nii.gz"
+    assert quality(out, 1)["SegmentedWith"] == [uri.format(2)]
+    assert quality(out, 1)["Sources"] == [uri.format(1), uri.format(2)]
+    sidecar = next(out.glob("sub-01/ses-2/anat/*seg-regions*_dseg.json"))
+    assert json.loads(sidecar.read_text())["SegmentedWith"] == [uri.format(1)]
+    alone = next(out.glob("sub-02/anat/*_qc.json"))
+    assert "SegmentedWith" not in json.loads(alone.read_text())
+    before = labels(out)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*_qc.json")}
+    assert app(root, *TOGETHER) == EXIT_OK
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    raw(root, 3).parent.mkdir(parents=True)
+    shutil.copy(raw(root, 1), raw(root, 3))
+    assert app(root, *TOGETHER) == EXIT_OK
+    assert [len(quality(out, session)["SegmentedWith"]) for session in (1, 2, 3)] == [2, 2, 2]
+    assert alone.stat().st_mtime_ns == times[alone]
+    assert {name: labels(out)[name] for name in before if "sub-02" in name}.items() <= before.items()
+    assert not (out / "work").exists()
+
+
+def test_a_session_twice_is_labelled_much_as_alone_and_without_the_option_as_alone(
+    dataset: Dataset, tmp_path: Path, app: Run
+) -> None:
+    root, out = dataset(*names((1,))), tmp_path / "out"
+    assert app(root, *TOGETHER) == EXIT_OK
+    [path] = out.rglob("*_dseg.nii.gz")
+    alone = np.asarray(nib.load(path).dataobj)
+    raw(root, 2).parent.mkdir(parents=True)
+    shutil.copy(raw(root, 1), raw(root, 2))
+    assert app(root, *TOGETHER) == EXIT_OK
+    for path in out.rglob("*_dseg.nii.gz"):
+        agreement = np.mean(np.asarray(nib.load(path).dataobj) == alone)
+        assert agreement > 0.9, "a ball may be registered to itself in any turn"
+    assert app(root, *TOGETHER[1:]) == EXIT_OK  # without: both by themselves again
+    for path in out.rglob("*_dseg.nii.gz"):
+        np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), alone)
+    assert "SegmentedWith" not in quality(out, 1)
+
+
+def test_one_bad_session_leaves_the_others(
+    dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = dataset(*names((1, 2, 3))), tmp_path / "out"
+    raw(root, 2).write_bytes(raw(root, 2).read_bytes()[:500])
+    assert app(root, *TOGETHER) == EXIT_SOME_FAILED
+    assert len(quality(out, 1)["SegmentedWith"]) == 1
+    assert [path.name for path in (out / "logs").glob("*_error.txt")] == ["sub-01_ses-2_FLAIR_error.txt"]
+    told = capsys.readouterr()
+    assert f"{raw(root, 2)}" in told.out + told.err
+    assert len(labels(out)) == 2
+    shutil.copy(raw(root, 1), raw(root, 2))
+    assert app(root, *TOGETHER) == EXIT_OK
+    assert len(quality(out, 1)["SegmentedWith"]) == 2
+    assert not list((out / "logs").glob("*_error.txt"))
+
+
+def test_sessions_together_are_not_fused(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = dataset(*names((1, 2)))
+    assert run([str(root), str(tmp_path / "out"), "participant", "--longitudinal", "--fuse"]) == APP_USAGE
+    assert "leave out --longitudinal" in capsys.readouterr().err
