@@ -107,10 +107,7 @@ def find_lesions(
     """
     if reason := why_unfit(found):
         raise UserError(f"no lesions looked for: {reason}")
-    masks = [
-        lesion_mask(found.probability, segmentation, level)
-        for level in (threshold, *of_doubt(threshold))
-    ]
+    masks = [lesion_mask(found.probability, segmentation, level) for level in (threshold, *of_doubt(threshold))]
     load, least, most = (float(mask.sum()) * segmentation.voxel_volume_mm3 / 1000 for mask in masks)
     expected = error.of(load) if error else None
     return FoundLesions(masks[0], found.probability, segmentation, threshold, load, (least, most), expected)

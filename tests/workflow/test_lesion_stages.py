@@ -15,13 +15,13 @@ import pytest
 
 from bidsseg.bids.lesion_masks import MaskSearch, choose, find_masks
 from bidsseg.bids.names import parse_scan
-from bidsseg.bids.outputs import NEEDED_SCHEMES, ScanOutputs, sidecar_of
+from bidsseg.bids.outputs import ScanOutputs, sidecar_of
 from bidsseg.bids.session_order import natural
 from bidsseg.cli.exit_codes import EXIT_LESIONS_FAILED, EXIT_OK
 from bidsseg.errors import UserError
 from bidsseg.files import read_json, write_json
 from bidsseg.imaging.image import load, save
-from bidsseg.labels import TISSUE
+from bidsseg.labels import TISSUE, Scheme
 from bidsseg.lesions.finding import lesion_mask, load_fields
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.network.card import folder_of
@@ -304,7 +304,8 @@ def write_found(outputs: ScanOutputs, probability: float) -> None:
     image = load(outputs.scan.path)
     nothing = np.zeros(image.data.shape, np.uint8)
     anatomy = Anatomy(np.full_like(nothing, TISSUE["white-matter"]), nothing, nothing, image.affine)
-    for scheme in NEEDED_SCHEMES:
+    schemes: tuple[Scheme, ...] = ("regions", "lobes")
+    for scheme in schemes:
         save(outputs.labels(scheme), anatomy.labels(scheme), image.affine, image)
     likely = np.zeros(image.data.shape, np.float32)
     likely[BOXES[0]] = probability
