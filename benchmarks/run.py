@@ -1,14 +1,14 @@
 """Time and memory of one scan, stage by stage, and of a plain U-Net at 1 mm on the same volume.
 
     python benchmarks/run.py [SCAN] [--clinical DATA] [--threads 2] [--device cpu] [--without-plain] [--two]
-        [--fuse ANAT]
+        [--fuse ANAT] [--lesions]
 
 Without SCAN, the MNI152 T1 that nilearn ships. ``--clinical`` adds a patient's FLAIR of 19 thick slices, which
 ``bidsseg participant`` is to label within 12 s on two idle cores; DATA is the folder that docs/training.md describes.
 ``--fuse`` adds the scans of one session, which ``bidsseg participant --fuse`` is to label within 1.3 times what
 it takes without; ANAT is a session's folder with one NIfTI file per contrast, named by BIDS, for instance a FLAIR and
 a T1w.
-
+``--lesions`` adds what the lesion network costs beside the one that labels regions, in CPU time, since it is short.
 The plain network has the shape of SynthSeg's (Billot et al. 2023: five levels, 24 features that double at each level,
 two convolutions a level, 33 labels) and random weights, which take the time and memory that trained ones take. Every
 measurement is a process of its own, so that peaks of memory are its own.
@@ -129,6 +129,28 @@ def our_network(dataset: Path, threads: int, device: str) -> dict[str, Any]:
     with run.stage("forward"):
         infer(volume, model, PredictOptions(device, threads))
     return run.report()
+
+
+def lesions_beside_regions(dataset: Path, threads: int) -> dict[str, Any]:
+    """CPU seconds, the least of three runs, of labelling regions and of finding lesions in what that gives."""
+    from bidsseg.imaging.image import load
+    from bidsseg.network.inference import PredictOptions
+    from bidsseg.network.lesion_model import load_lesion_model
+    from bidsseg.network.weights import load_model
+    from bidsseg.segmentation.lesion_probability import lesion_answer
+    from bidsseg.segmentation.pipeline import answer
+
+    set_threads(threads)
+    image, model, of_lesions = load(next(dataset.glob("sub-*/anat/*.nii.gz"))), load_model(), load_lesion_model()
+    taken: dict[str, list[float]] = {"regions": [], "lesions": []}
+    for _ in range(3):
+        start = time.process_time()
+        found = answer(image, model, PredictOptions("cpu", threads))
+        between = time.process_time()
+        lesion_answer(found, of_lesions, "cpu")
+        taken["regions"].append(between - start)
+        taken["lesions"].append(time.process_time() - between)
+    return {name: min(seconds) for name, seconds in taken.items()}
 
 
 def half_precision(dataset: Path, threads: int) -> dict[str, Any]:
@@ -276,6 +298,7 @@ def main() -> None:
     parser.add_argument(
         "--fuse", type=one_scan_per_contrast, metavar="ANAT", help="Also time a session's contrasts with --fuse."
     )
+    parser.add_argument("--lesions", action="store_true", help="Also time the lesion network.")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     if "--child" in sys.argv:
         parser.add_argument("out", type=Path)
@@ -292,6 +315,8 @@ def child(arguments: argparse.Namespace) -> None:
         print(json.dumps(ours(given[0], arguments.out, *given[1:])))
     elif arguments.child == "half":
         print(json.dumps(half_precision(*given[:2])))
+    elif arguments.child == "lesions":
+        print(json.dumps(lesions_beside_regions(*given[:2])))
     else:
         print(json.dumps({"our": our_network, "plain": plain_network}[arguments.child](*given)))
 
@@ -333,6 +358,10 @@ def one_scan(name: str, arguments: argparse.Namespace, dataset: Path, out: Path)
     options = ("--omp-nthreads", threads, "--nprocs", threads, "--device", arguments.device)
     seconds, _, peak = used_by(bidsseg(dataset, out, *options))
     print(f"bidsseg participant, one scan: {seconds:.2f} s, peak of its largest process {peak:.2f} GiB", flush=True)
+    if arguments.lesions:
+        cost = measure("lesions", arguments, dataset, out)
+        print(f"regions: {cost['regions']:.2f} s of CPU; lesions: {cost['lesions']:.2f} s", end="")
+        print(f", {cost['lesions'] / cost['regions']:.1%} of it", flush=True)
     return seconds
 
 

@@ -47,10 +47,9 @@ def false_changes(image: Image, first: SearchedScan, model: Model, lesion_model:
     scans = ((image, first, np.eye(4)), (again, second, onward))
     masks = decide_together(
         [
-            SessionLesions(found.mask(threshold), found.answer.probability, scan.affine, matrix)
-            for scan, found, matrix in scans
-        ],
-        threshold,
+            SessionLesions(found.mask(threshold), found.answer.probability, found.segmentation, threshold, matrix)
+            for _, found, matrix in scans
+        ]
     )
     sessions = []
     for number, ((scan, found, matrix), mask) in enumerate(zip(scans, masks, strict=True)):

@@ -14,11 +14,12 @@ from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import Image
 from bidsseg.labels import FLUID, TISSUE
 from bidsseg.lesions.options import ROUNDED_DOWN
-from bidsseg.segmentation.lesion_probability import LesionAnswer
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.segmentation.result import Segmentation
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch, which plans of runs do without
     from bidsseg.network.lesion_config import LoadError
+    from bidsseg.segmentation.lesion_probability import LesionAnswer
 
 LEAST_VOXELS, LEAST_MM3 = 3, 14.0
 "A finding has at least so many voxels and this volume, that of a ball 3 mm across; smaller ones are noise mostly."
@@ -80,15 +81,21 @@ class FoundLesions:
     @property
     def about(self) -> dict[str, Any]:
         """Fields of the sidecars of mask and probabilities."""
-        error = self.expected_error_ml
         return {
             "Threshold": self.threshold,
             "MinimumVolumeMm3": LEAST_MM3,
             "MinimumVoxels": LEAST_VOXELS,
-            "LesionLoadMl": round(self.load_ml, 3),
-            "LesionLoadRangeMl": [round(ml, 3) for ml in self.load_range_ml],
-            **({} if error is None else {"LesionLoadExpectedErrorMl": round(error, 3)}),
+            **load_fields(self.load_ml, self.load_range_ml, self.expected_error_ml),
         }
+
+
+def load_fields(load_ml: float, range_ml: tuple[float, float], error_ml: float | None) -> dict[str, Any]:
+    """A lesion load, how it depends on the threshold and, where it is known, its error, as sidecars have them."""
+    return {
+        "LesionLoadMl": round(load_ml, 3),
+        "LesionLoadRangeMl": [round(ml, 3) for ml in range_ml],
+        **({} if error_ml is None else {"LesionLoadExpectedErrorMl": round(error_ml, 3)}),
+    }
 
 
 def find_lesions(
@@ -100,10 +107,7 @@ def find_lesions(
     """
     if reason := why_unfit(found):
         raise UserError(f"no lesions looked for: {reason}")
-    masks = [
-        lesion_mask(found.probability, segmentation, level)
-        for level in (threshold, min(threshold + DOUBT, 1.0), max(threshold - DOUBT, 0.01))
-    ]
+    masks = [lesion_mask(found.probability, segmentation, level) for level in (threshold, *of_doubt(threshold))]
     load, least, most = (float(mask.sum()) * segmentation.voxel_volume_mm3 / 1000 for mask in masks)
     expected = error.of(load) if error else None
     return FoundLesions(masks[0], found.probability, segmentation, threshold, load, (least, most), expected)
@@ -121,16 +125,25 @@ def why_unfit(found: LesionAnswer) -> str | None:
     return None
 
 
+def of_doubt(threshold: float) -> tuple[float, float]:
+    """A higher threshold and a lower one, which a load is told at too."""
+    return min(threshold + DOUBT, 1.0), max(threshold - DOUBT, 0.01)
+
+
+def in_tissue(anatomy: Anatomy) -> NDArray[np.bool_]:
+    """Voxels (I, J, K) that may be lesion: neither fluid nor outside the brain."""
+    return ~np.isin(anatomy.tissue, [TISSUE[name] for name in NO_PLACE])
+
+
 def lesion_mask(
-    probability: Floats, segmentation: Segmentation, threshold: float, least_mm3: float = LEAST_MM3
+    probability: Floats, anatomy: Anatomy, threshold: float, least_mm3: float = LEAST_MM3
 ) -> NDArray[np.bool_]:
     """Voxels (I, J, K) of the scan's grid that are lesion: probable enough, in tissue, and several together.
 
     Voxels are together where they share a face, an edge or a corner.
     """
-    in_tissue = ~np.isin(segmentation.tissue, [TISSUE[name] for name in NO_PLACE])
-    least = max(LEAST_VOXELS, least_mm3 * ROUNDED_DOWN / segmentation.voxel_volume_mm3)
-    return of_size((probability >= threshold) & in_tissue, least)
+    least = max(LEAST_VOXELS, least_mm3 * ROUNDED_DOWN / anatomy.voxel_volume_mm3)
+    return of_size((probability >= threshold) & in_tissue(anatomy), least)
 
 
 def of_size(mask: NDArray[np.bool_], least_voxels: float) -> NDArray[np.bool_]:

@@ -25,10 +25,13 @@ from bidsseg.imaging.image import Image, load, save
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
 from bidsseg.lesions.filling import fill_lesions
+from bidsseg.lesions.finding import load_fields
 from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import FOUND, GIVEN, LesionReport
 from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
-from bidsseg.lesions.together import SessionLesions, decide_together
+from bidsseg.lesions.together import JointLesions, SessionLesions, joint_lesions
+from bidsseg.network.card import folder_of
+from bidsseg.network.lesion_card import LESION_MODEL, read_lesion_card
 from bidsseg.segmentation.anatomy import Anatomy, from_labels
 from bidsseg.spaces import TEMPLATE
 from bidsseg.workflow.failures import remove_log, write_log
@@ -114,7 +117,7 @@ def describe_participant(fields: dict[str, Any]) -> str:
             with one_line_errors(str(outputs.scan.path)):
                 image = load(outputs.scan.path)
             with one_line_errors(job.masks[number]):
-                report = describe(outputs, image, number, job, together.masks.get(number))
+                report = describe(outputs, image, number, job, together.lesions.get(number))
                 matrix = together.from_first.get(number)
                 if matrix is None or first is None:
                     matrix = np.eye(4) if first is None else _from_first(first, image, job.threads)
@@ -135,32 +138,34 @@ def describe_participant(fields: dict[str, Any]) -> str:
 class _Together(NamedTuple):
     """Sessions decided together, by their numbers."""
 
-    masks: dict[int, NDArray[np.bool_]]
+    lesions: dict[int, JointLesions]
     from_first: dict[int, NDArray[np.float64]]
 
 
 def _together(job: LesionJob) -> _Together:
-    """The masks of all sessions in which the network found the lesions, where the first is one of several."""
+    """The lesions of all sessions in which the network found the lesions, where the first is one of several."""
     numbers = found_by_network(job)
     if len(numbers) < 2 or numbers[0] != 0:
         return _Together({}, {})
     try:
         images = {number: load(job.all_outputs[number].scan.path) for number in numbers}
-        first = images[0], _anatomy(job.all_outputs[0], images[0])
+        anatomies = {number: _anatomy(job.all_outputs[number], image) for number, image in images.items()}
+        first = images[0], anatomies[0]
         matrices = {n: _from_first(first, image, job.threads) if n else np.eye(4) for n, image in images.items()}
-        found = [
-            SessionLesions(
-                load(outputs.lesion_mask, uniform_ok=True).data > 0,
-                load(outputs.lesion_probabilities, uniform_ok=True).data,
-                images[number].affine,
-                matrices[number],
-            )
-            for number, outputs in ((number, job.all_outputs[number]) for number in numbers)
-        ]
+        found = [_session(job.all_outputs[number], anatomies[number], matrices[number]) for number in numbers]
     except UserError:  # told where the session itself is read
         return _Together({}, {})
-    threshold = float(read_json(sidecar_of(job.all_outputs[0].lesion_mask)).get("Threshold", 0.5))
-    return _Together(dict(zip(numbers, decide_together(found, threshold), strict=True)), matrices)
+    return _Together(dict(zip(numbers, joint_lesions(found), strict=True)), matrices)
+
+
+def _session(outputs: ScanOutputs, anatomy: Anatomy, from_first: NDArray[np.float64]) -> SessionLesions:
+    return SessionLesions(
+        load(outputs.lesion_mask, uniform_ok=True).data > 0,
+        load(outputs.lesion_probabilities, uniform_ok=True).data,
+        anatomy,
+        float(read_json(sidecar_of(outputs.lesion_mask)).get("Threshold", 0.5)),
+        from_first,
+    )
 
 
 def found_by_network(job: LesionJob) -> list[int]:
@@ -181,13 +186,13 @@ def _anatomy(outputs: ScanOutputs, image: Image) -> Anatomy:
 
 
 def describe(
-    outputs: ScanOutputs, image: Image, number: int, job: LesionJob, decided: NDArray[np.bool_] | None = None
+    outputs: ScanOutputs, image: Image, number: int, job: LesionJob, decided: JointLesions | None = None
 ) -> LesionReport:
-    """Measure the lesions of one scan, of a mask decided with other sessions where given; write all about them."""
+    """Measure the lesions of one scan, those decided with other sessions where given; write all about them."""
     anatomy = _anatomy(outputs, image)
     mask = load(job.masks[number], uniform_ok=True)
     if decided is not None:
-        mask = replace(mask, data=decided.astype(np.float32))
+        mask = replace(mask, data=decided.mask.astype(np.float32))
     report = lesion_features(image, mask, anatomy, job.made_with, is_probability(job.masks[number]))
     uris = [job.mask_uris[number], outputs.source_uri]
     sidecar = {"SpatialReference": "orig", "Sources": uris, "SoftwareVersion": job.version}
@@ -206,7 +211,7 @@ def describe(
         **summary(report),
         "Warnings": warnings,
         "Mask": job.mask_uris[number],
-        **_about_finding(outputs, job.masks[number]),
+        **_about_finding(outputs, job.masks[number], image, decided),
         "Scan": outputs.scan.stem,
         "Origin": origin(outputs, job.masks[number], job),
         "Outputs": [path.relative_to(outputs.out).as_posix() for path in written],
@@ -215,14 +220,28 @@ def describe(
     return report
 
 
-def _about_finding(outputs: ScanOutputs, mask: str) -> dict[str, Any]:
+def _about_finding(outputs: ScanOutputs, mask: str, image: Image, decided: JointLesions | None) -> dict[str, Any]:
     """Where the lesions come from; of those that the network found also how sure their load is."""
     if Path(mask) != outputs.lesion_mask:
         return {"LesionsFrom": GIVEN}
     about = read_json(sidecar_of(outputs.lesion_mask))
+    if decided is not None:
+        about |= _load_of(decided, about, image)
     kept = ("LesionWeightsSHA256", "LesionLoadMl", "LesionLoadRangeMl", "LesionLoadExpectedErrorMl")
     found = {"LesionsFrom": FOUND, "LesionThreshold": about.get("Threshold")}
     return {**found, **{key: about[key] for key in kept if key in about}}
+
+
+def _load_of(decided: JointLesions, about: dict[str, Any], image: Image) -> dict[str, Any]:
+    """The load of a mask decided with other sessions, in place of that of the session's own mask.
+
+    Its error is told where that of the own mask was, by the card of the same weights.
+    """
+    load_ml, error = decided.load_ml, None
+    card = read_lesion_card(folder_of(LESION_MODEL))
+    if "LesionLoadExpectedErrorMl" in about and card.sha256 == about.get("LesionWeightsSHA256"):
+        error = card.decided_by(image.spacing_mm, None)[1]
+    return load_fields(load_ml, decided.load_range_ml, None if error is None else error.of(load_ml))
 
 
 def _write_in_template(outputs: ScanOutputs, report: LesionReport, sidecar: dict[str, Any]) -> list[Path]:

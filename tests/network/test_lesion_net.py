@@ -15,7 +15,7 @@ from bidsseg.labels import TISSUE, TISSUES
 from bidsseg.network.lesion_card import LesionCard, read_lesion_card
 from bidsseg.network.lesion_config import LesionNetConfig, Thresholds
 from bidsseg.network.lesion_model import load_lesion_model, save_lesion_model
-from bidsseg.network.lesion_net import GROUPS, LesionNet, depth_to_space, lesion_inputs
+from bidsseg.network.lesion_net import GROUPS, LesionNet, depth_to_space, lesion_inputs, tissue_box
 from bidsseg.network.unet import space_to_depth
 
 SHAPE = (32, 40, 24)
@@ -70,6 +70,29 @@ def test_groups_share_out_the_brain_and_odd_sides_grow() -> None:
     assert inputs.groups.shape == (len(GROUPS), 16, 20, 12)
     assert inputs.groups.sum(0)[:15].allclose(torch.ones(15, 20, 12))
     assert inputs.inside[:15].all()
+
+
+def test_groups_are_means_of_blocks() -> None:
+    """Of eight voxels three are thalamus and two putamen, one of them by half."""
+    tissue = np.zeros((len(TISSUES), 2, 2, 2), np.float16)
+    tissue[TISSUE["thalamus"], 0, 0] = 1
+    tissue[TISSUE["thalamus"], 1, 1, 0] = 1
+    tissue[TISSUE["putamen"], 1, 0] = (1, 0.5)
+    inputs, _ = lesion_inputs(np.ones((2, 2, 2), np.float32), tissue)
+    assert inputs.groups.sum() == inputs.groups.max() == 4.5 / 8
+    assert "thalamus" in GROUPS[int(inputs.groups.flatten().argmax())]
+
+
+@pytest.mark.parametrize(("at", "expected"), [((20, 20, 20), (16, 28)), ((0, 39, 21), (0, 40))])
+def test_the_box_of_tissue_has_a_margin(at: tuple[int, int, int], expected: tuple[int, int]) -> None:
+    """Along the second axis of a volume of 40: around voxels 20 and 21, and around the first and the last."""
+    tissue = np.zeros((len(TISSUES), 40, 40, 40), np.float16)
+    tissue[TISSUE["csf"]] = 1
+    for j in {at[1], 20 if at[1] == 20 else 0}:
+        tissue[TISSUE["csf"], at[0] // 2 * 2, j // 2 * 2, at[2] // 2 * 2] = 0
+        tissue[TISSUE["cortex"], at[0] // 2 * 2, j // 2 * 2, at[2] // 2 * 2] = 1
+    side = tissue_box(tissue)[1]
+    assert (side.start, side.stop) == expected
 
 
 def test_every_tissue_but_background_is_in_one_group() -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,10 +15,21 @@ import pytest
 
 from bidsseg.bids.lesion_masks import MaskSearch, choose, find_masks
 from bidsseg.bids.names import parse_scan
+from bidsseg.bids.outputs import ScanOutputs, sidecar_of
 from bidsseg.bids.session_order import natural
 from bidsseg.cli.exit_codes import EXIT_LESIONS_FAILED, EXIT_OK
 from bidsseg.errors import UserError
+from bidsseg.files import read_json, write_json
+from bidsseg.imaging.image import load, save
+from bidsseg.labels import TISSUE, Scheme
+from bidsseg.lesions.finding import lesion_mask, load_fields
+from bidsseg.lesions.options import LesionOptions
+from bidsseg.network.card import folder_of
+from bidsseg.network.lesion_card import LESION_MODEL, read_lesion_card
+from bidsseg.segmentation.anatomy import Anatomy
+from bidsseg.workflow.jobs import LesionJob
 from bidsseg.workflow.lesion_plan import link_names
+from bidsseg.workflow.lesion_stages import describe_participant
 from tests.conftest import Dataset, Run
 from tests.conftest import write_scan as write_image
 
@@ -282,3 +294,51 @@ def test_names_of_links_and_order_of_sessions() -> None:
     known = {"raw": "file:///data", "masks": b.as_uri()}
     assert link_names([a, b, c], known) == {a: "masks2", b: "masks", c: "masks3"}
     assert sorted(["10", "2", "m12", "m6", "baseline"], key=natural) == ["2", "10", "baseline", "m6", "m12"]
+
+
+# ---- found lesions
+
+
+def write_found(outputs: ScanOutputs, probability: float) -> None:
+    """A head of white matter alone, and what the network found in it: 27 voxels of 8 mm3 with this probability."""
+    image = load(outputs.scan.path)
+    nothing = np.zeros(image.data.shape, np.uint8)
+    anatomy = Anatomy(np.full_like(nothing, TISSUE["white-matter"]), nothing, nothing, image.affine)
+    schemes: tuple[Scheme, ...] = ("regions", "lobes")
+    for scheme in schemes:
+        save(outputs.labels(scheme), anatomy.labels(scheme), image.affine, image)
+    likely = np.zeros(image.data.shape, np.float32)
+    likely[BOXES[0]] = probability
+    card = read_lesion_card(folder_of(LESION_MODEL))
+    threshold, error = card.decided_by(image.spacing_mm, None)
+    assert error is not None
+    mask = lesion_mask(likely, anatomy, threshold)
+    save(outputs.lesion_mask, mask.astype(np.uint8), image.affine, image)
+    save(outputs.lesion_probabilities, likely, image.affine, image)
+    load_ml = float(mask.sum()) * anatomy.voxel_volume_mm3 / 1000
+    about = load_fields(load_ml, (0.0, load_ml), error.of(load_ml))
+    about |= {"Threshold": threshold, "LesionWeightsSHA256": card.sha256}
+    write_json(sidecar_of(outputs.lesion_mask), about)
+
+
+def test_a_summary_tells_the_load_of_the_joint_mask(dataset: Dataset, tmp_path: Path) -> None:
+    """The second session shows its lesion too faintly by itself, and together with the first one."""
+    root, out = dataset(*(f"sub-01_ses-{n}_FLAIR.nii.gz" for n in (1, 2))), tmp_path / "out"
+    scans = sorted(str(path) for path in root.rglob("*_FLAIR.nii.gz"))
+    shutil.copy(scans[0], scans[1])
+    job = LesionJob(str(root), str(out), "0", tuple(scans), (), (), asdict(LesionOptions()))
+    masks = tuple(str(outputs.lesion_mask) for outputs in job.all_outputs)
+    job = replace(job, masks=masks, mask_uris=masks)
+    card = read_lesion_card(folder_of(LESION_MODEL))
+    for outputs, share in zip(job.all_outputs, (1.4, 0.5), strict=True):
+        write_found(outputs, share * card.thresholds.thin)
+    describe_participant(asdict(job))
+    second = job.all_outputs[1]
+    own, summary = read_json(sidecar_of(second.lesion_mask)), read_json(second.lesions.summary)
+    volume_ml = 27 * 8 / 1000
+    assert own["LesionLoadMl"] == 0
+    assert [float(row["volume_mm3"]) for row in table(second.lesions.table)] == [1000 * volume_ml]
+    assert summary["LesionLoadMl"] == volume_ml
+    assert summary["LesionLoadRangeMl"] == [volume_ml, volume_ml]
+    assert card.load_errors
+    assert summary["LesionLoadExpectedErrorMl"] == pytest.approx(card.load_errors.thin.of(volume_ml), abs=1e-3)
