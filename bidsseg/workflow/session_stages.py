@@ -20,6 +20,7 @@ from bidsseg.segmentation.pipeline import Answer
 from bidsseg.workflow.failures import write_log
 from bidsseg.workflow.jobs import Job, SessionsJob
 from bidsseg.workflow.scan_stages import (
+    LESION_ANSWER,
     VOLUME,
     bias_stage,
     decide,
@@ -88,6 +89,8 @@ def _decided_together(answered: Sequence[_Answered]) -> Iterator[tuple[_Answered
             )
             target = one.folder / "together"
             target.mkdir()
+            if job.finds_lesions:  # they are told from the labels decided together
+                (one.folder / LESION_ANSWER).rename(target / LESION_ANSWER)
             yield replace(one, job=job), decide(asdict(job), decided, evidence, target)
 
 

@@ -110,6 +110,15 @@ def test_one_bad_session_leaves_the_others(
     assert not list((out / "logs").glob("*_error.txt"))
 
 
+def test_lesions_are_looked_for_in_every_session(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    root, out = dataset(*names((1, 2))), tmp_path / "out"
+    assert app(root, *TOGETHER, "--lesions", "found") == EXIT_OK
+    for session in (1, 2):
+        content = quality(out, session)
+        assert len(content["SegmentedWith"]) == 1
+        assert "no lesions looked for: hardly any white matter" in " ".join(content["Warnings"]), "a ball has none"
+
+
 def test_sessions_together_are_not_fused(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = dataset(*names((1, 2)))
     assert run([str(root), str(tmp_path / "out"), "participant", "--longitudinal", "--fuse"]) == APP_USAGE
