@@ -163,7 +163,8 @@ def _local(sums: Tensor, weights: Tensor) -> Tensor:
 
 def _coarse(volume: Floats) -> Tensor:
     """Means over cubes of ``COARSE`` voxels a side, of what there is of those at the far faces."""
-    coarse: Tensor = F.avg_pool3d(torch.from_numpy(volume)[None], COARSE, ceil_mode=True, count_include_pad=False)[0]
+    sides = [min(COARSE, n) for n in volume.shape]
+    coarse: Tensor = F.avg_pool3d(torch.from_numpy(volume)[None], sides, COARSE, ceil_mode=True)[0]
     return coarse
 
 

@@ -110,6 +110,16 @@ def test_one_bad_session_leaves_the_others(
     assert not list((out / "logs").glob("*_error.txt"))
 
 
+def test_a_session_of_one_slice_goes_with_the_others(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    root, out = dataset(*names((1, 2))), tmp_path / "out"
+    whole: nib.Nifti1Image = nib.load(raw(root, 2))
+    one_slice = nib.Nifti1Image(whole.get_fdata()[:, :, 10:11].astype(np.float32), whole.affine)
+    raw(root, 2).unlink()
+    nib.save(one_slice, raw(root, 2))
+    assert app(root, *TOGETHER) == EXIT_OK
+    assert [len(quality(out, session)["SegmentedWith"]) for session in (1, 2)] == [1, 1]
+
+
 def test_lesions_are_looked_for_in_every_session(dataset: Dataset, tmp_path: Path, app: Run) -> None:
     root, out = dataset(*names((1, 2))), tmp_path / "out"
     assert app(root, *TOGETHER, "--lesions", "found") == EXIT_OK
