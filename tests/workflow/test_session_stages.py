@@ -16,6 +16,8 @@ import pytest
 from bidsseg.bids.contrasts import session_groups, with_other_sessions
 from bidsseg.cli.bids_app import run
 from bidsseg.cli.exit_codes import APP_USAGE, EXIT_OK, EXIT_SOME_FAILED
+from bidsseg.errors import UserError
+from bidsseg.workflow import session_stages
 from tests.bids.test_contrasts import all_outputs
 from tests.conftest import Dataset, Run
 
@@ -127,6 +129,25 @@ def test_lesions_are_looked_for_in_every_session(dataset: Dataset, tmp_path: Pat
         content = quality(out, session)
         assert len(content["SegmentedWith"]) == 1
         assert "no lesions looked for: hardly any white matter" in " ".join(content["Warnings"]), "a ball has none"
+
+
+def test_results_of_an_earlier_run_are_not_taken_for_those_of_a_stopped_one(
+    dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = dataset(*names((1, 2)), *(name.replace("sub-01", "sub-02") for name in names((1, 2))))
+    assert app(root, *TOGETHER) == EXIT_OK
+    for scan in root.glob("sub-*/ses-2/anat/*.nii.gz"):
+        shutil.copy(raw(root, 1), scan)
+
+    def broken(*_: object) -> str:
+        raise UserError("broken")
+
+    monkeypatch.setattr(session_stages, "segment_sessions", broken)
+    capsys.readouterr()
+    two_at_once = ("--nprocs", "2", "--omp-nthreads", "1", "--stop-on-first-crash")
+    assert app(root, *TOGETHER, *two_at_once) == EXIT_SOME_FAILED
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "FLAIR" in line]
+    assert [row[2].strip() for row in rows] == ["failed"] * 2 + ["not tried"] * 2
 
 
 def test_sessions_together_are_not_fused(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
