@@ -17,6 +17,7 @@ from bidsseg.bids.contrasts import session_groups, with_other_sessions
 from bidsseg.cli.bids_app import run
 from bidsseg.cli.exit_codes import APP_USAGE, EXIT_OK, EXIT_SOME_FAILED
 from bidsseg.errors import UserError
+from bidsseg.segmentation.fusion import Contrast, Matrix
 from bidsseg.workflow import session_stages
 from tests.bids.test_contrasts import all_outputs
 from tests.conftest import Dataset, Run
@@ -129,6 +130,28 @@ def test_lesions_are_looked_for_in_every_session(dataset: Dataset, tmp_path: Pat
         content = quality(out, session)
         assert len(content["SegmentedWith"]) == 1
         assert "no lesions looked for: hardly any white matter" in " ".join(content["Warnings"]), "a ball has none"
+
+
+@pytest.mark.parametrize("left", [(1, 3), (1,)])
+def test_a_session_that_fits_to_no_other_leaves_them(
+    dataset: Dataset, tmp_path: Path, app: Run, monkeypatch: pytest.MonkeyPatch, left: tuple[int, ...]
+) -> None:
+    root, out = dataset(*names((*left, 2))), tmp_path / "out"
+    whole: nib.Nifti1Image = nib.load(raw(root, 2))
+    part = nib.Nifti1Image(whole.get_fdata()[:, :, :12].astype(np.float32), whole.affine)
+    raw(root, 2).unlink()
+    nib.save(part, raw(root, 2))
+
+    def register(one: Contrast, other: Contrast, threads: int) -> Matrix:
+        if one.grid.shape != other.grid.shape:
+            raise RuntimeError("they lie apart")
+        return np.eye(4)
+
+    monkeypatch.setattr(session_stages, "register", register)
+    assert app(root, *TOGETHER) == EXIT_SOME_FAILED
+    assert [path.name for path in (out / "logs").glob("*_error.txt")] == ["sub-01_ses-2_FLAIR_error.txt"]
+    assert [len(quality(out, session).get("SegmentedWith", ())) for session in left] == [len(left) - 1] * len(left)
+    assert len(labels(out)) == len(left)
 
 
 def test_results_of_an_earlier_run_are_not_taken_for_those_of_a_stopped_one(
