@@ -14,9 +14,8 @@ def blobs(thickness: int, shift: int) -> Floats:
     """(48, 48, thickness): three round shapes of different size and brightness, moved along the first axis."""
     i, j, _ = np.indices((48, 48, thickness))
     shapes = (((16, 18), 9, 40), ((32, 26), 6, 90), ((20, 36), 4, 70))
-    return sum(
-        grey * np.exp(-((i - a - shift) ** 2 + (j - b) ** 2) / (2 * width**2)) for (a, b), width, grey in shapes
-    ).astype(np.float32)
+    parts = [grey * np.exp(-((i - a - shift) ** 2 + (j - b) ** 2) / (2 * width**2)) for (a, b), width, grey in shapes]
+    return np.sum(parts, 0, np.float32)
 
 
 @pytest.mark.parametrize("thickness", [1, 2, 5, 7])
