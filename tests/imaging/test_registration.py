@@ -14,8 +14,11 @@ def blobs(thickness: int, shift: int) -> Floats:
     """(48, 48, thickness): three round shapes of different size and brightness, moved along the first axis."""
     i, j, _ = np.indices((48, 48, thickness))
     shapes = (((16, 18), 9, 40), ((32, 26), 6, 90), ((20, 36), 4, 70))
-    parts = [grey * np.exp(-((i - a - shift) ** 2 + (j - b) ** 2) / (2 * width**2)) for (a, b), width, grey in shapes]
-    return np.sum(parts, 0, np.float32)
+    parts = [
+        bright * np.exp(-((i - a - shift) ** 2 + (j - b) ** 2) / (2 * width**2)) for (a, b), width, bright in shapes
+    ]
+    grey: Floats = np.sum(parts, 0, np.float32)
+    return grey
 
 
 @pytest.mark.parametrize("thickness", [1, 2, 5, 7])
