@@ -18,6 +18,8 @@ from bidsseg.imaging.image import Image
 SEED = 20
 SAMPLES = (0.5, 0.25)
 "Share of the fixed scan's voxels the metric is computed from, at 4 and 2 mm."
+LEAST_MM = 8
+"Along each axis; ITK smooths no fewer than four voxels, of 2 mm here. Thinner scans go on as they end."
 
 
 def rigid_transform(
@@ -52,10 +54,11 @@ def rigid_transform(
 def _to_sitk(image: Image) -> sitk.Image:
     """The scan at 2 mm; RAS coordinates stand in for ITK's LPS, which changes nothing for two scans alike."""
     volume, grid = conform(image, image.grid.along_scan)
-    scan = sitk.GetImageFromArray(np.ascontiguousarray(volume.T))
+    pads = [(missing // 2, missing - missing // 2) for missing in (max(0, LEAST_MM - n) for n in volume.shape)]
+    scan = sitk.GetImageFromArray(np.ascontiguousarray(np.pad(volume, pads, mode="edge").T))
     u, _, vt = np.linalg.svd(grid.affine[:3, :3])  # the nearest rotation: ITK refuses sheared axes
     scan.SetDirection((u @ vt).reshape(-1).tolist())
-    scan.SetOrigin(grid.affine[:3, 3].tolist())
+    scan.SetOrigin((grid.affine @ [*(-before for before, _ in pads), 1])[:3].tolist())
     return sitk.BinShrink(scan, [min(2, size) for size in scan.GetSize()])
 
 

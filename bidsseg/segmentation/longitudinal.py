@@ -18,7 +18,7 @@ have hardly any contrast, s lets the mean stand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +70,7 @@ def segment_with(own: Session, others: Sequence[tuple[Session, Matrix]], threads
     """
     found = fuse(own.contrast, [(other.contrast, matrix) for other, matrix in others], threads)
     if others:
-        _tell_apart(found.tissue, [_grey(own, np.eye(4), own, found), *(_grey(own, m, o, found) for o, m in others)])
+        _tell_apart(found.tissue, (_grey(own, m, one, found) for one, m in ((own, np.eye(4)), *others)))
     return found
 
 
@@ -84,18 +84,29 @@ def _grey(own: Session, to_other: Matrix, other: Session, found: Probabilities) 
     return there
 
 
-def _tell_apart(tissue: NDArray[np.float16], greys: Sequence[Floats]) -> None:
+def _tell_apart(tissue: NDArray[np.float16], greys: Iterator[Floats]) -> None:
     """In place: give mean probabilities (C, I, J, K) what is the first session's own, by the grey values (I, J, K) of
     all sessions that the mean was taken over.
+
+    One session after the other, since what each tells is as large as the probabilities of all borders.
     """
     border = tissue.max(0) < CERTAIN
-    told = [_told(tissue, border, grey) for grey in greys]
-    seen = np.stack([np.isfinite(grey[border]) for grey in greys])
-    changes = [np.where(here, change, 0) for change, here in zip(told, seen, strict=True)]
-    apart = np.where(seen[0], changes[0] - np.sum(changes, 0) / np.maximum(seen.sum(0), 1), 0)
+    own, own_seen = _change(tissue, border, next(greys))
+    total, seen = own.copy(), own_seen.astype(np.int32)
+    for grey in greys:
+        change, here = _change(tissue, border, grey)
+        total += change
+        seen += here
+    apart = np.where(own_seen, own - total / np.maximum(seen, 1), 0)
     mean = as_float32(tissue[:, border])
     probable = (mean + _trust(mean, apart, border) * apart).clip(0)
     tissue[:, border] = probable / probable.sum(0)
+
+
+def _change(tissue: NDArray[np.float16], border: NDArray[np.bool_], grey: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """(C, N) as of ``_told``, 0 beyond the session's field of view, and where in the N voxels it reaches, (N,)."""
+    seen = np.isfinite(grey[border])
+    return np.where(seen, _told(tissue, border, grey), np.float32(0)), seen
 
 
 def _told(tissue: NDArray[np.float16], border: NDArray[np.bool_], grey: Floats) -> Floats:
@@ -163,7 +174,8 @@ def _local(sums: Tensor, weights: Tensor) -> Tensor:
 
 def _coarse(volume: Floats) -> Tensor:
     """Means over cubes of ``COARSE`` voxels a side, of what there is of those at the far faces."""
-    coarse: Tensor = F.avg_pool3d(torch.from_numpy(volume)[None], COARSE, ceil_mode=True, count_include_pad=False)[0]
+    sides = [min(COARSE, n) for n in volume.shape]
+    coarse: Tensor = F.avg_pool3d(torch.from_numpy(volume)[None], sides, COARSE, ceil_mode=True)[0]
     return coarse
 
 

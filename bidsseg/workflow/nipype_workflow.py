@@ -151,6 +151,8 @@ class Runner:
         self.failed: set[str] = set()
         self.failures: dict[str, Failure] = {}
         "Failures by the name of a workflow."
+        self.written: dict[str, int | None] = {}
+        "When an earlier run completed scans of several sessions; complete now are those written since."
         self.in_memory: Mapping[str, Failure] = {}
         "Failures that workers reported, by the full name of the node."
         self.at_work = False
@@ -198,6 +200,7 @@ class Runner:
         for job in jobs:
             for one in job.each:
                 remove_log(one.outputs.log)
+        self.written = {one.scan: written_at(one.outputs.quality) for job in jobs for one in job.each}
         self._expect({name: (name,) for name in self.stems})
         workflow = Workflow(name=ROOT, base_dir=str(self.how.nodes))
         workflow.add_nodes([sessions_workflow(job, self.how) for job in jobs])
@@ -209,8 +212,10 @@ class Runner:
         failure = self._failure_of(sessions_name(group))
         if failure is None and job.outputs.log.exists():
             return Outcome(job, failure_in(job.outputs.log))
+        if failure is None and written_at(job.outputs.quality) not in (None, self.written[job.scan]):
+            return Outcome(job)
         if failure is None:
-            return Outcome(job, None if job.outputs.quality.exists() else not_done(f"{job.scan}: {error}"))
+            return Outcome(job, not_done(f"{job.scan}: {error}"), stopped=self.how.stop_on_first_crash)
         named = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
         write_log(job.outputs.log, named)
         return Outcome(job, named)
@@ -435,6 +440,11 @@ def _share(how: Resources, more_gb: float = 0.0) -> dict[str, float]:
     """CPUs and memory of a node."""
     memory_gb = how.scan_gb + more_gb
     return {"n_procs": how.threads, "mem_gb": min(memory_gb, how.memory_gb or memory_gb)}
+
+
+def written_at(path: Path) -> int | None:
+    """The time of a file in ns; None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def sessions_name(job: SessionsJob) -> str:

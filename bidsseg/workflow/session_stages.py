@@ -20,6 +20,7 @@ from bidsseg.segmentation.pipeline import Answer
 from bidsseg.workflow.failures import write_log
 from bidsseg.workflow.jobs import Job, SessionsJob
 from bidsseg.workflow.scan_stages import (
+    LESION_ANSWER,
     VOLUME,
     bias_stage,
     decide,
@@ -72,15 +73,17 @@ def _logged(job: Job) -> Iterator[None]:
 
 def _decided_together(answered: Sequence[_Answered]) -> Iterator[tuple[_Answered, str]]:
     """Each scan, as segmented with those others that the network has answered for, and the path of its anatomy."""
-    if len(answered) < 2:
-        yield from ((replace(one, job=replace(one.job, others=())), one.segmentation) for one in answered)
+    sessions = {number: _session(one) for number, one in enumerate(answered)} if len(answered) > 1 else {}
+    matrices = _register_all(answered, sessions)
+    if len(sessions) < 2:
+        left = [answered[number] for number in sessions] or answered
+        yield from ((replace(one, job=replace(one.job, others=())), one.segmentation) for one in left)
         return
-    sessions = [Session(kept_contrast(one.folder), np.load(one.folder / VOLUME)) for one in answered]
-    matrices = _matrices(answered, sessions)
-    for number, (one, session) in enumerate(zip(answered, sessions, strict=True)):
-        job = replace(one.job, others=[other.job.scan for other in answered if other is not one])
+    for number, session in sessions.items():
+        one = answered[number]
+        job = replace(one.job, others=[answered[other].job.scan for other in sessions if other != number])
         with _logged(job), one_line_errors(job.scan):
-            others = [(other, matrices[number, n]) for n, other in enumerate(sessions) if n != number]
+            others = [(other, matrices[number, n]) for n, other in sessions.items() if n != number]
             found = segment_with(session, others, job.threads)
             decided = Answer(session.contrast.image.data, session.volume, session.contrast.grid, found)
             evidence = as_sure_as(
@@ -88,15 +91,29 @@ def _decided_together(answered: Sequence[_Answered]) -> Iterator[tuple[_Answered
             )
             target = one.folder / "together"
             target.mkdir()
+            if job.finds_lesions:  # they are told from the labels decided together
+                (one.folder / LESION_ANSWER).rename(target / LESION_ANSWER)
             yield replace(one, job=job), decide(asdict(job), decided, evidence, target)
 
 
-def _matrices(answered: Sequence[_Answered], sessions: Sequence[Session]) -> dict[tuple[int, int], Matrix]:
-    """The transform from RAS mm of each session to that of each other one, whatever order they come in."""
-    order = sorted(range(len(answered)), key=lambda number: answered[number].job.scan)
+def _session(one: _Answered) -> Session:
+    return Session(kept_contrast(one.folder), np.load(one.folder / VOLUME))
+
+
+def _register_all(answered: Sequence[_Answered], sessions: dict[int, Session]) -> dict[tuple[int, int], Matrix]:
+    """The transform from RAS mm of each session to that of each other one, whatever order they come in.
+
+    Of two that do not fit together, the one that shows less brain gets a log and leaves the sessions.
+    """
+    order = sorted(sessions, key=lambda number: answered[number].job.scan)
     matrices: dict[tuple[int, int], Matrix] = {}
     for a, b in combinations(order, 2):
-        with one_line_errors(answered[b].job.scan):
+        if not {a, b} <= sessions.keys():
+            continue
+        worse = min(a, b, key=lambda number: np.count_nonzero(sessions[number].contrast.brain))
+        with _logged(answered[worse].job), one_line_errors(answered[worse].job.scan):
             matrices[a, b] = register(sessions[a].contrast, sessions[b].contrast, answered[a].job.threads)
-        matrices[b, a] = np.asarray(np.linalg.inv(matrices[a, b]), np.float64)
+            matrices[b, a] = np.asarray(np.linalg.inv(matrices[a, b]), np.float64)
+        if (a, b) not in matrices:
+            del sessions[worse]
     return matrices

@@ -16,6 +16,9 @@ import pytest
 from bidsseg.bids.contrasts import session_groups, with_other_sessions
 from bidsseg.cli.bids_app import run
 from bidsseg.cli.exit_codes import APP_USAGE, EXIT_OK, EXIT_SOME_FAILED
+from bidsseg.errors import UserError
+from bidsseg.segmentation.fusion import Contrast, Matrix
+from bidsseg.workflow import session_stages
 from tests.bids.test_contrasts import all_outputs
 from tests.conftest import Dataset, Run
 
@@ -108,6 +111,66 @@ def test_one_bad_session_leaves_the_others(
     assert app(root, *TOGETHER) == EXIT_OK
     assert len(quality(out, 1)["SegmentedWith"]) == 2
     assert not list((out / "logs").glob("*_error.txt"))
+
+
+def test_a_session_of_one_slice_goes_with_the_others(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    root, out = dataset(*names((1, 2))), tmp_path / "out"
+    whole: nib.Nifti1Image = nib.load(raw(root, 2))
+    one_slice = nib.Nifti1Image(whole.get_fdata()[:, :, 10:11].astype(np.float32), whole.affine)
+    raw(root, 2).unlink()
+    nib.save(one_slice, raw(root, 2))
+    assert app(root, *TOGETHER) == EXIT_OK
+    assert [len(quality(out, session)["SegmentedWith"]) for session in (1, 2)] == [1, 1]
+
+
+def test_lesions_are_looked_for_in_every_session(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    root, out = dataset(*names((1, 2))), tmp_path / "out"
+    assert app(root, *TOGETHER, "--lesions", "found") == EXIT_OK
+    for session in (1, 2):
+        content = quality(out, session)
+        assert len(content["SegmentedWith"]) == 1
+        assert "no lesions looked for: hardly any white matter" in " ".join(content["Warnings"]), "a ball has none"
+
+
+@pytest.mark.parametrize("left", [(1, 3), (1,)])
+def test_a_session_that_fits_to_no_other_leaves_them(
+    dataset: Dataset, tmp_path: Path, app: Run, monkeypatch: pytest.MonkeyPatch, left: tuple[int, ...]
+) -> None:
+    root, out = dataset(*names((*left, 2))), tmp_path / "out"
+    whole: nib.Nifti1Image = nib.load(raw(root, 2))
+    part = nib.Nifti1Image(whole.get_fdata()[:, :, :12].astype(np.float32), whole.affine)
+    raw(root, 2).unlink()
+    nib.save(part, raw(root, 2))
+
+    def register(one: Contrast, other: Contrast, threads: int) -> Matrix:
+        if one.grid.shape != other.grid.shape:
+            raise RuntimeError("they lie apart")
+        return np.eye(4)
+
+    monkeypatch.setattr(session_stages, "register", register)
+    assert app(root, *TOGETHER) == EXIT_SOME_FAILED
+    assert [path.name for path in (out / "logs").glob("*_error.txt")] == ["sub-01_ses-2_FLAIR_error.txt"]
+    assert [len(quality(out, session).get("SegmentedWith", ())) for session in left] == [len(left) - 1] * len(left)
+    assert len(labels(out)) == len(left)
+
+
+def test_results_of_an_earlier_run_are_not_taken_for_those_of_a_stopped_one(
+    dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = dataset(*names((1, 2)), *(name.replace("sub-01", "sub-02") for name in names((1, 2))))
+    assert app(root, *TOGETHER) == EXIT_OK
+    for scan in root.glob("sub-*/ses-2/anat/*.nii.gz"):
+        shutil.copy(raw(root, 1), scan)
+
+    def broken(*_: object) -> str:
+        raise UserError("broken")
+
+    monkeypatch.setattr(session_stages, "segment_sessions", broken)
+    capsys.readouterr()
+    two_at_once = ("--nprocs", "2", "--omp-nthreads", "1", "--stop-on-first-crash")
+    assert app(root, *TOGETHER, *two_at_once) == EXIT_SOME_FAILED
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "FLAIR" in line]
+    assert [row[2].strip() for row in rows] == ["failed"] * 2 + ["not tried"] * 2
 
 
 def test_sessions_together_are_not_fused(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
