@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image
 from bidsseg.labels import TISSUE, TISSUES
-from bidsseg.network.probabilities import Probabilities
 from bidsseg.network.lesion_card import LesionCard
 from bidsseg.network.lesion_config import LesionNetConfig
 from bidsseg.network.lesion_model import LesionModel
 from bidsseg.network.lesion_net import LesionNet
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.segmentation.lesion_probability import lesion_answer
 from bidsseg.segmentation.pipeline import Answer
 from tests.phantoms import head
