@@ -83,7 +83,7 @@ def coverage_doubts(evidence: Evidence, view: FieldOfView) -> list[str]:
     if evidence.cerebellum_cut_mm2 > cap_mm2(CEREBELLUM_RADIUS_MM, depth):
         doubts.append("the field of view cuts the cerebellum")
     if view.slices < FEWEST_SLICES:
-        doubts.append(f"only {view.slices} slices")
+        doubts.append(f"only {view.slices} slices" if view.slices > 1 else "only 1 slice")
     if view.slice_mm > THICKEST_MM:
         doubts.append(f"slices {view.slice_mm:g} mm apart")
     if view.smallest_extent_mm < SHORTEST_MM:

@@ -222,12 +222,16 @@ class _Sample:
 
 
 def _sample(view: _View, indices: Sequence[Floats]) -> _Sample:
-    """Interpolation at indices (M,) of the other contrast's places, given for each axis."""
+    """Interpolation at indices (M,) of the other contrast's places, given for each axis.
+
+    Between the outermost places and the edge of its field of view, the outermost count.
+    """
     listed, reached = view.listed, np.ones(len(indices[0]), bool)
-    for axis, low, high in zip(indices, view.first, view.last, strict=True):
-        reached &= (axis >= low) & (axis <= high)
     padded = np.pad(listed.rows, 1)
-    inside = [np.clip(axis + 1, 0, n - 1.001) for axis, n in zip(indices, padded.shape, strict=True)]
+    inside = []
+    for axis, low, high, n in zip(indices, view.first, view.last, padded.shape, strict=True):
+        reached &= (axis >= low) & (axis <= high)
+        inside.append(np.clip(np.clip(axis, low + 0.5, high - 0.5) + 1, 0, n - 1.001))
     low_corner = [axis.astype(np.int32) for axis in inside]
     shares = [axis - below for axis, below in zip(inside, low_corner, strict=True)]
     rows, weights = np.empty((len(reached), 8), np.int32), np.empty((len(reached), 8), np.float16)

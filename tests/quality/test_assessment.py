@@ -81,6 +81,7 @@ def test_a_label_in_its_place_is_not_odd() -> None:
         (replace(usual(), cut_mm2={"bottom": 9000.0}), VIEW, "check", "cuts the brain at the bottom (90 cm2)"),
         (replace(usual(), cerebellum_cut_mm2=2000.0), VIEW, "check", "cuts the cerebellum"),
         (usual(), replace(VIEW, slices=5), "check", "only 5 slices"),
+        (usual(), replace(VIEW, slices=1), "check", "only 1 slice"),
         (usual(), replace(VIEW, slice_mm=10.0), "check", "slices 10 mm apart"),
         (usual(), replace(VIEW, smallest_extent_mm=50.0), "check", "only 50 mm wide"),
         (changed(usual(), 10, 0.3), VIEW, "check", "Left-Thalamus"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from bidsseg.imaging.blocks import blocks_along
@@ -82,9 +83,15 @@ def test_parcels_are_averaged_block_by_block() -> None:
     assert found.parcels.shape == (4, 4, 4, len(lobe_parts()))
     assert found.parcels[:, 1, 1, 1].tolist() == [0.5, 0.5, 0.5, 0.5]
     assert found.parcels[:, 1, 1, 2].tolist() == [0.5, 0.25, 0, 0]
-    assert found.parcels[:, 1, 1, 3].tolist() == [0, 0.25, 0.5, 0.25]  # half of the last lies beyond the box
+    assert found.parcels[:, 1, 1, 3].tolist() == [0, 0.25, 0.5, 0.5]  # the last lies on the edge of its field of view
 
 
 def test_where_one_scan_is_certain_of_background_the_other_tells_the_side() -> None:
     outside = certain(0)
     assert (fused(outside, shift(0)).right > 0.5).all()
+
+
+@pytest.mark.parametrize("offset", [-0.4, 0.4])
+def test_at_the_edge_of_a_field_of_view_the_outermost_voxels_count(offset: float) -> None:
+    found = fused(certain(5), shift(offset))
+    np.testing.assert_allclose(found.tissue[5, :, 4, 4], 0.5, atol=2e-3)
