@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -15,6 +16,7 @@ from bidsseg.cli.signals import cleaning_up_when_terminated
 from bidsseg.errors import FULL, UserError, full_disk, plain
 from bidsseg.files import stem_of
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
+from bidsseg.workflow.threads import waiting
 
 if TYPE_CHECKING:
     from bidsseg.network.weights import Model
@@ -50,6 +52,7 @@ class OneLineErrors(click.Group):
     """Commands whose errors are one line each, and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        os.environ.update(waiting())  # the commands import torch
         try:
             with cleaning_up_when_terminated():
                 return super().invoke(ctx)

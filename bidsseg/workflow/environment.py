@@ -12,6 +12,7 @@ from pathlib import Path
 from bidsseg.bids.outputs import defect_log
 from bidsseg.errors import Defect, UserError
 from bidsseg.files import write_text
+from bidsseg.workflow.threads import waiting
 from bidsseg.workflow.workers import Resources
 
 
@@ -37,6 +38,7 @@ def environment(how: Resources, threads: int) -> Iterator[None]:
     config = str(how.scratch / "config")
     changes = {"NIPYPE_NO_ET": "1", "NO_ET": "1", "NIPYPE_CONFIG_DIR": config, "MPLCONFIGDIR": config}
     changes |= {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
+    changes |= waiting()
     changes |= {"LOGNAME": os.environ.get("LOGNAME", "bidsseg")}  # nipype names cluster jobs by it, and needs it
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
