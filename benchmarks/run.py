@@ -29,6 +29,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from bidsseg.workflow.threads import waiting
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -244,7 +246,9 @@ def set_threads(threads: int) -> None:
 def measure(name: str, arguments: argparse.Namespace, dataset: Path, out: Path) -> dict[str, Any]:
     """Run one measurement in a process of its own."""
     command = [sys.executable, __file__, "--child", name, "--threads", str(arguments.threads), "--device"]
-    done = subprocess.run([*command, arguments.device, str(dataset), str(out)], check=True, stdout=subprocess.PIPE)
+    as_the_programs = {**os.environ, **waiting()}
+    command += [arguments.device, str(dataset), str(out)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=as_the_programs)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
