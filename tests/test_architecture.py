@@ -40,7 +40,8 @@ Training makes the tables that ``quality.reorientation`` and ``quality.usual`` r
 """
 OWNERS = {
     "bids": {"bids.dataset"},
-    "nipype": {"workflow.nipype_workflow", "workflow.nipype_plugins", "workflow.nipype_interface"},
+    "nipype": {"workflow.nipype_workflow", "workflow.nipype_nodes", "workflow.nipype_plugins"}
+    | {"workflow.nipype_interface"},
     "click": {"cli"},
     "SimpleITK": {"imaging.bias", "imaging.registration", "imaging.transforms", "imaging.dicom"},
     "highdicom": {"imaging.dicom_seg"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -28,6 +29,12 @@ def box_around(mask: NDArray[np.bool_], margin: int = 0) -> Box:
         low, high = (hit[0], hit[-1] + 1) if len(hit) else (0, mask.shape[axis])
         slices.append(slice(max(0, int(low) - margin), min(mask.shape[axis], int(high) + margin)))
     return slices[0], slices[1], slices[2]
+
+
+def box_at(origin: Sequence[int], shape: Sequence[int]) -> Box:
+    """The box of this shape (I, J, K) that begins at a voxel."""
+    i, j, k = (slice(first, first + n) for first, n in zip(origin, shape, strict=True))
+    return i, j, k
 
 
 def voxel_volume_mm3(affine: NDArray[np.floating[Any]]) -> float:

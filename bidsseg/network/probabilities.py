@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bidsseg.imaging.arrays import Box
+from bidsseg.imaging.arrays import Box, box_at
 from bidsseg.imaging.blocks import blocks_along, blocks_of
 from bidsseg.labels import TISSUES
 
@@ -29,8 +29,7 @@ class Probabilities:
     @property
     def box(self) -> Box:
         """On the 1 mm grid."""
-        i, j, k = (slice(o, o + n) for o, n in zip(self.origin, self.tissue.shape[1:], strict=True))
-        return i, j, k
+        return box_at(self.origin, self.tissue.shape[1:])
 
     def within(self, box: Box) -> tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.float16]]:
         """Views of tissue, right and parcels in a box of the 1 mm grid, which begins with a block of the own box."""

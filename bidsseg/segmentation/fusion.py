@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from bidsseg.imaging.arrays import Box, Floats
+from bidsseg.imaging.arrays import Box, Floats, box_at
 from bidsseg.imaging.blocks import TO_BLOCKS, blocks_along
 from bidsseg.imaging.grid import Grid
 from bidsseg.imaging.image import Image
@@ -61,8 +61,7 @@ class Answered:
     @property
     def box(self) -> Box:
         """On the 1 mm grid."""
-        i, j, k = (slice(o, o + n) for o, n in zip(self.origin, self.voxels.shape, strict=True))
-        return i, j, k
+        return box_at(self.origin, self.voxels.shape)
 
     @property
     def from_grid(self) -> tuple[Matrix, Matrix]:

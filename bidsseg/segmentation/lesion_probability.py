@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bidsseg.imaging.arrays import Box, Floats
+from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_native_axes
 from bidsseg.network.device import autocast, choose_device
 from bidsseg.network.lesion_model import LesionModel
@@ -25,19 +25,12 @@ class LesionAnswer:
     "Of the scan: whether it is a FLAIR shows in it."
 
 
-def brain_box(found: Answer) -> Box:
-    """The box of the 1 mm grid that the answer's probabilities cover."""
-    shape = found.probabilities.right.shape[1:]
-    i, j, k = (slice(first, first + n) for first, n in zip(found.probabilities.origin, shape, strict=True))
-    return i, j, k
-
-
 def lesion_answer(found: Answer, model: LesionModel, device: str = "auto") -> LesionAnswer:
     """Ask the lesion network about a scan whose tissues the U-Net has found, within the box of its tissue.
 
     The mean of the answers to the scan and to its mirror image counts.
     """
-    box = brain_box(found)
+    box = found.probabilities.box
     inner = tissue_box(found.probabilities.tissue)
     grey, tissue = found.conformed[box][inner], found.probabilities.tissue[(slice(None), *inner)]
     inputs, contrast = lesion_inputs(grey, tissue)

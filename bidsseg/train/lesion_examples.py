@@ -23,7 +23,6 @@ from bidsseg.imaging.image import at_1mm
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_net import lesion_inputs
 from bidsseg.network.weights import Model
-from bidsseg.segmentation.lesion_probability import brain_box
 from bidsseg.segmentation.pipeline import Answer, answer, prepare
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import VALIDATION_MASK, Patient, load_brains, load_heads, load_lesions, load_patients
@@ -99,7 +98,7 @@ def from_painted(
 
 
 def _example(found: Answer, lesion: Floats, bright: Floats) -> LesionExample:
-    box = brain_box(found)
+    box = found.probabilities.box
     inputs, _ = lesion_inputs(found.conformed[box], found.probabilities.tissue)
     grown = [
         pad

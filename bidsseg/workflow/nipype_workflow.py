@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import gc
-import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from nipype.interfaces.utility import Function
-from nipype.pipeline.engine import Node, Workflow
+from nipype.pipeline.engine import Workflow
 
 from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.contrasts import session_key
 from bidsseg.errors import Failure, Kind, named
 from bidsseg.workflow.failures import failure_in, forget, recorded_in, remove_log, unrecorded, write_log
 from bidsseg.workflow.jobs import LAST_STAGES, Job, LesionJob, SessionsJob, Stage
+from bidsseg.workflow.nipype_nodes import (
+    ROOT,
+    build_workflow,
+    lesion_workflow,
+    lesions_name,
+    parts_of,
+    sessions_name,
+    sessions_workflow,
+    stems_of,
+    together,
+    workflow_name,
+)
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, Slurm, monitor_resources, set_up_logging
-from bidsseg.workflow.workers import MEMORY_GB, Resources, WorkerPool
+from bidsseg.workflow.workers import Resources, WorkerPool
 
-ROOT = "bidsseg"
 SCANS_PER_WORKER = 16
 "In one batch: enough that waiting for a batch's last scan costs little."
 POLL_SECONDS = 0.05
 "How long a step that has ended waits for the next one, at most."
-FUSION_GB = 2.0
-"More, for a scan whose probabilities are averaged with others'."
 STOPPED = "not processed, because another scan failed"
+AnyJob = TypeVar("AnyJob", Job, SessionsJob)
 OnScan = Callable[[str, bool], None]
 "Called with the name of a scan that has ended, and whether it succeeded."
 
@@ -56,24 +64,12 @@ def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator
     how = pool.how
     set_up_logging(how.verbose)
     monitor_resources(how)
-    size = SCANS_PER_WORKER * how.workers
-    died: list[Job] = []
-    failed = False
     if how.write_graph and jobs:
         write_graph(jobs[0], how)
     with closing(Runner(pool, on_scan)) as runner:
-        for batch in batches(jobs, size):
-            if failed and how.stop_on_first_crash:
-                yield from (Outcome(job, not_done(STOPPED), stopped=True) for job in batch)
-                continue
-            for outcome in runner.run(batch):
-                if is_worth_another_try(outcome.failure, how):
-                    died.append(outcome.job)
-                    continue
-                failed |= outcome.failure is not None
-                yield outcome
-        for job in died:  # one at a time, so that the scan that kills its worker takes no other with it
-            yield from runner.run([job])
+        yield from _batch_by_batch(
+            batches(jobs, SCANS_PER_WORKER * how.workers), how, lambda batch: [(o.job, [o]) for o in runner.run(batch)]
+        )
 
 
 def run_lesion_jobs(
@@ -100,23 +96,32 @@ def run_session_jobs(jobs: Sequence[SessionsJob], pool: WorkerPool, on_scan: OnS
     how = pool.how
     set_up_logging(how.verbose)
     monitor_resources(how)
-    died: list[SessionsJob] = []
-    failed = False
+    some = (jobs[first : first + how.workers] for first in range(0, len(jobs), how.workers))
     with closing(Runner(pool, on_scan)) as runner:
-        for first in range(0, len(jobs), how.workers):
-            for job in jobs[first : first + how.workers] if failed and how.stop_on_first_crash else ():
-                yield from (Outcome(one, not_done(STOPPED), stopped=True) for one in job.each)
-            if failed and how.stop_on_first_crash:
+        yield from _batch_by_batch(some, how, runner.run_sessions)
+
+
+def _batch_by_batch(
+    some: Iterable[Sequence[AnyJob]],
+    how: Resources,
+    run: Callable[[Sequence[AnyJob]], Sequence[tuple[AnyJob, Sequence[Outcome]]]],
+) -> Iterator[Outcome]:
+    """Outcomes of all scans of jobs, which are run some at a time; those whose worker died are run once more."""
+    died: list[AnyJob] = []
+    failed = False
+    for batch in some:
+        if failed and how.stop_on_first_crash:
+            yield from (Outcome(scan, not_done(STOPPED), stopped=True) for job in batch for scan in job.each)
+            continue
+        for job, outcomes in run(batch):
+            if any(is_worth_another_try(outcome.failure, how) for outcome in outcomes):
+                died.append(job)
                 continue
-            for job, outcomes in runner.run_sessions(jobs[first : first + how.workers]):
-                if any(is_worth_another_try(outcome.failure, how) for outcome in outcomes):
-                    died.append(job)
-                    continue
-                failed |= any(outcome.failure for outcome in outcomes)
-                yield from outcomes
-        for job in died:  # one at a time, as with scans
-            for _, outcomes in runner.run_sessions([job]):
-                yield from outcomes
+            failed |= any(outcome.failure is not None for outcome in outcomes)
+            yield from outcomes
+    for job in died:  # one at a time, so that the scan that kills its worker takes no other with it
+        for _, outcomes in run([job]):
+            yield from outcomes
 
 
 def is_worth_another_try(failure: Failure | None, how: Resources) -> bool:
@@ -126,6 +131,13 @@ def is_worth_another_try(failure: Failure | None, how: Resources) -> bool:
 
 def not_done(line: str) -> Failure:
     return Failure(line, Kind.USER, "")
+
+
+def failed_by(job: Job, failure: Failure) -> Outcome:
+    """Of a scan, whose log then says what failed, with the scan's name."""
+    named = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
+    write_log(job.outputs.log, named)
+    return Outcome(job, named)
 
 
 def write_graph(job: Job, how: Resources) -> None:
@@ -187,11 +199,9 @@ class Runner:
 
     def run_lesions(self, jobs: Sequence[LesionJob]) -> list[tuple[LesionJob, Failure | None]]:
         """Describe the lesions of participants; returns each with what ended it, None if nothing did."""
-        self.stems = {f"lesions_{job.subject}": f"sub-{job.subject} lesions" for job in jobs}
+        self.stems = {lesions_name(job): f"sub-{job.subject} lesions" for job in jobs}
         self._expect({name: (name,) for name in self.stems})
-        workflow = Workflow(name=ROOT, base_dir=str(self.how.nodes))
-        workflow.add_nodes([lesion_workflow(job, self.how) for job in jobs])
-        error = self._execute(workflow)
+        error = self._execute(together([lesion_workflow(job, self.how) for job in jobs], self.how))
         return [(job, self._lesion_failure(job, error)) for job in jobs]
 
     def run_sessions(self, jobs: Sequence[SessionsJob]) -> list[tuple[SessionsJob, list[Outcome]]]:
@@ -202,9 +212,7 @@ class Runner:
                 remove_log(one.outputs.log)
         self.written = {one.scan: written_at(one.outputs.quality) for job in jobs for one in job.each}
         self._expect({name: (name,) for name in self.stems})
-        workflow = Workflow(name=ROOT, base_dir=str(self.how.nodes))
-        workflow.add_nodes([sessions_workflow(job, self.how) for job in jobs])
-        error = self._execute(workflow)
+        error = self._execute(together([sessions_workflow(job, self.how) for job in jobs], self.how))
         return [(job, [self._session_outcome(job, one, error) for one in job.each]) for job in jobs]
 
     def _session_outcome(self, group: SessionsJob, job: Job, error: str) -> Outcome:
@@ -214,17 +222,17 @@ class Runner:
             return Outcome(job, failure_in(job.outputs.log))
         if failure is None and written_at(job.outputs.quality) not in (None, self.written[job.scan]):
             return Outcome(job)
-        if failure is None:
-            return Outcome(job, not_done(f"{job.scan}: {error}"), stopped=self.how.stop_on_first_crash)
-        named = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
-        write_log(job.outputs.log, named)
-        return Outcome(job, named)
+        return self._not_ended(job, error) if failure is None else failed_by(job, failure)
+
+    def _not_ended(self, job: Job, error: str) -> Outcome:
+        """Of a scan that is not complete though nothing is known to have failed."""
+        return Outcome(job, not_done(f"{job.scan}: {error}"), stopped=self.how.stop_on_first_crash)
 
     def _lesion_failure(self, job: LesionJob, error: str) -> Failure | None:
         """Why a participant's lesions failed; the logs of the masks say so, too."""
         from bidsseg.workflow.lesion_stages import is_done
 
-        failure = self._failure_of(f"lesions_{job.subject}")
+        failure = self._failure_of(lesions_name(job))
         if failure is None:
             known = is_done(job) or any(outputs.lesion_log.exists() for outputs in job.all_outputs)
             return None if known else not_done(error)
@@ -302,13 +310,11 @@ class Runner:
     def _outcome(self, job: Job, error: str) -> Outcome:
         failure = next(filter(None, map(self._failure_of, parts_of(job))), None)
         if failure is not None:
-            named = failure if job.scan in failure.error else replace(failure, error=f"{job.scan}: {failure.error}")
-            write_log(job.outputs.log, named)
-            return Outcome(job, named)
+            return failed_by(job, failure)
         if is_complete(job.outputs, job.made_with()):
             remove_log(job.outputs.log)
             return Outcome(job)
-        return Outcome(job, not_done(f"{job.scan}: {error}"), stopped=self.how.stop_on_first_crash)
+        return self._not_ended(job, error)
 
     def _clean(self, name: str) -> None:
         if not self.how.kept:
@@ -331,6 +337,11 @@ def note_resources(path: Path, scan: str, node: Any) -> None:
         handle.write("\t".join([scan, node.name, *numbers]) + "\n")
 
 
+def written_at(path: Path) -> int | None:
+    """The time of a file in ns; None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
 def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
     """The jobs, some at a time, those of one session together: at least ``size`` but for the last."""
     sessions: dict[tuple[Path, str, str | None], list[Job]] = {}
@@ -344,212 +355,3 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
             batch = []
     if batch:
         yield batch
-
-
-def build_workflow(jobs: Sequence[Job], how: Resources) -> Workflow:
-    """One workflow that holds one of three nodes for each scan, and one for the contrasts of each session to fuse."""
-    workflow = Workflow(name=ROOT, base_dir=str(how.nodes))
-    sessions: dict[str, list[Job]] = {}
-    for job in jobs:
-        if job.partners:
-            sessions.setdefault(fusion_name(job), []).append(job)
-    asked = {scan: job.alone(scan) for session in sessions.values() for job in session for scan in job.sources}
-    scans = {job.scan: scan_workflow(asked.get(job.scan, job), how) for job in jobs if not job.partners}
-    scans |= {scan: scan_workflow(job, how, outputs=False) for scan, job in asked.items() if scan not in scans}
-    workflow.add_nodes(list(scans.values()))
-    for name, session in sessions.items():
-        _add_session(workflow, name, session, scans, how)
-    return workflow
-
-
-def _add_session(
-    workflow: Workflow, name: str, session: Sequence[Job], scans: Mapping[str, Workflow], how: Resources
-) -> None:
-    """Fuse the contrasts of a session: a node that has the answers to all of them, and one that writes for each job."""
-    sources = list(dict.fromkeys(scan for job in session for scan in job.sources))
-    answers = [f"answer{number}" for number in range(len(sources))]
-    function = Function(input_names=["jobs", "scans", *answers], output_names=["out"], function=_fusion)
-    fusion = Node(function, name=Stage.FUSION.value, **_share(how, FUSION_GB))
-    fusion.inputs.jobs = [asdict(job) for job in session]
-    fusion.inputs.scans = sources
-    together = Workflow(name=name)
-    together.add_nodes([fusion])
-    for scan, answer in zip(sources, answers, strict=True):
-        workflow.connect(scans[scan], "segmentation.out", together, f"fusion.{answer}")
-    for job in session:
-        outputs = _outputs_node(job, _fused_outputs, how)
-        fused = Workflow(name=workflow_name(job))
-        fused.add_nodes([outputs])
-        workflow.connect(scans[job.scan], "n4.out", fused, "outputs.corrected")
-        workflow.connect(together, "fusion.out", fused, "outputs.fused")
-
-
-def workflow_name(job: Job) -> str:
-    return re.sub(r"\W", "_", job.outputs.scan.stem)
-
-
-def fusion_name(job: Job) -> str:
-    """The name of what fuses the contrasts of a job's session."""
-    scan = job.outputs.scan
-    return re.sub(r"\W", "_", f"fusion_{scan.subject}_{scan.session}")
-
-
-def stems_of(job: Job) -> dict[str, str]:
-    """The workflows that a job's results come from, its own first, and the scan that each is about."""
-    own = {workflow_name(job): job.outputs.scan.stem}
-    if not job.partners:
-        return own
-    sources = [job.alone(scan) for scan in job.sources]
-    alone = {workflow_name(source): source.outputs.scan.stem for source in sources}
-    return {**own, fusion_name(job): job.outputs.scan.stem, **alone}
-
-
-def parts_of(job: Job) -> tuple[str, ...]:
-    """The names of the workflows that a job's results come from, its own first."""
-    return tuple(stems_of(job))
-
-
-def scan_workflow(job: Job, how: Resources, outputs: bool = True) -> Workflow:
-    """Bias field correction, segmentation, and outputs; these are written whatever nipype finds in its cache."""
-    n4, segmentation = (
-        Node(Function(function=function, output_names=["out"]), name=stage.value, **_share(how))
-        for stage, function in ((Stage.BIAS, _n4), (Stage.SEGMENTATION, _segmentation))
-    )
-    for node in (n4, segmentation):
-        node.inputs.job = asdict(job)
-    stat = Path(job.scan).stat() if Path(job.scan).exists() else None
-    n4.inputs.stamp = [stat.st_size, stat.st_mtime_ns] if stat else []
-    segmentation.inputs.use_gpu = how.gpus > 0  # nipype knows nodes for the GPU by the name of this input
-    workflow = Workflow(name=workflow_name(job))
-    workflow.connect(n4, "out", segmentation, "corrected")
-    if outputs:
-        written = _outputs_node(job, _outputs, how)
-        workflow.connect(n4, "out", written, "corrected")
-        workflow.connect(segmentation, "out", written, "segmentation")
-    return workflow
-
-
-def _outputs_node(job: Job, function: Callable[..., str], how: Resources) -> Node:
-    node = Node(Function(function=function, output_names=["out"]), name=Stage.OUTPUTS.value, **_share(how))
-    node.inputs.job = asdict(job)
-    node.overwrite = True
-    return node
-
-
-def _share(how: Resources, more_gb: float = 0.0) -> dict[str, float]:
-    """CPUs and memory of a node."""
-    memory_gb = how.scan_gb + more_gb
-    return {"n_procs": how.threads, "mem_gb": min(memory_gb, how.memory_gb or memory_gb)}
-
-
-def written_at(path: Path) -> int | None:
-    """The time of a file in ns; None where there is none."""
-    return path.stat().st_mtime_ns if path.exists() else None
-
-
-def sessions_name(job: SessionsJob) -> str:
-    return re.sub(r"\W", "_", f"sessions_{job.name}")
-
-
-def sessions_workflow(job: SessionsJob, how: Resources) -> Workflow:
-    """The sessions of one participant in one contrast, in one node: each needs the answers to all others."""
-    function = Function(input_names=["job", "use_gpu"], output_names=["out"], function=_sessions)
-    node = Node(function, name=Stage.SESSIONS.value, **_share(how, FUSION_GB))
-    node.inputs.job = asdict(job)
-    node.inputs.use_gpu = how.gpus > 0
-    node.overwrite = True
-    workflow = Workflow(name=sessions_name(job))
-    workflow.add_nodes([node])
-    return workflow
-
-
-def lesion_workflow(job: LesionJob, how: Resources) -> Workflow:
-    """The lesions of one participant, in one node: its sessions are compared."""
-    share = {"n_procs": how.threads, "mem_gb": min(MEMORY_GB, how.memory_gb or MEMORY_GB)}
-    node = Node(Function(function=_lesions, output_names=["out"]), name=Stage.LESIONS.value, **share)
-    node.inputs.job = asdict(job)
-    node.overwrite = True
-    workflow = Workflow(name=f"lesions_{job.subject}")
-    workflow.add_nodes([node])
-    return workflow
-
-
-# nipype runs the source of these functions elsewhere, so each imports what it needs.
-
-
-def _lesions(job: dict) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
-
-    from bidsseg.workflow.failures import recorded
-
-    with recorded(Path.cwd()):
-        from bidsseg.workflow.lesion_stages import describe_participant
-
-        return describe_participant(job)
-
-
-def _sessions(job: dict, use_gpu: bool) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
-
-    from bidsseg.workflow.failures import recorded
-
-    with recorded(Path.cwd()):
-        from bidsseg.workflow.session_stages import segment_sessions
-
-        return segment_sessions(job, Path.cwd())
-
-
-def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
-
-    from bidsseg.workflow.failures import recorded
-
-    with recorded(Path.cwd()):
-        from bidsseg.workflow.scan_stages import bias_stage
-
-        return bias_stage(job, Path.cwd())
-
-
-def _segmentation(job: dict, corrected: str, use_gpu: bool) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
-
-    from bidsseg.workflow.failures import recorded
-
-    with recorded(Path.cwd()):
-        from bidsseg.workflow.scan_stages import segmentation_stage
-
-        return segmentation_stage(job, corrected, Path.cwd())
-
-
-def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
-
-    from bidsseg.workflow.failures import recorded
-
-    with recorded(Path.cwd()):
-        from bidsseg.workflow.scan_stages import output_stage
-
-        return output_stage(job, corrected, segmentation)
-
-
-def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
-
-    from bidsseg.workflow.failures import recorded
-
-    with recorded(Path.cwd()):
-        from bidsseg.workflow.scan_stages import fuse_session
-
-        by_scan = {scan: answers[f"answer{number}"] for number, scan in enumerate(scans)}
-        return fuse_session(jobs, by_scan, Path.cwd())
-
-
-def _fused_outputs(job: dict, corrected: str, fused: str) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
-
-    from bidsseg.workflow.failures import recorded
-
-    with recorded(Path.cwd()):
-        from bidsseg.workflow.scan_stages import SEGMENTATION, fused_folder, output_stage
-
-        return output_stage(job, corrected, str(fused_folder(Path(fused), job) / SEGMENTATION))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bidsseg.bids.outputs import OutputSettings
 from bidsseg.errors import UserError, one_line_errors
 from bidsseg.files import json_content, write_json
+from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.blocks import blocks_along
 from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
@@ -23,6 +24,7 @@ from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_config import LoadErrors, Thresholds
 from bidsseg.network.lesion_model import load_lesion_model
 from bidsseg.network.lesion_net import Contrast as LesionContrast
+from bidsseg.network.probabilities import Probabilities
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess
 from bidsseg.quality.coverage import field_of_view
@@ -78,7 +80,7 @@ def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str
             keep_answer(folder, corrected, of_scan)
         if Job(**job).finds_lesions:
             keep_lesions(folder, lesion_answer(of_scan, load_lesion_model(), job["device"]))
-        return decide(job, of_scan, evidence, folder)
+        return _decide(job, of_scan, evidence, folder)
 
 
 def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], folder: Path) -> str:
@@ -98,11 +100,7 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
             others = [(contrasts[other], transforms[own, other]) for other in job["partners"]]
             found = fuse(contrasts[own], others, job["threads"])
             source = Path(answers[own]).parent
-            fused = Answer(contrasts[own].image.data, np.load(source / VOLUME), contrasts[own].grid, found)
-            evidence = as_sure_as(collect(found, fused.volume, fused.grid, how_sure=False), read_evidence(source))
-            target = fused_folder(folder, job)
-            target.mkdir(exist_ok=True)
-            decide(job, fused, evidence, target)
+            decide_with_others(job, contrasts[own], np.load(source / VOLUME), found, source, fused_folder(folder, job))
         return str(folder)
 
 
@@ -111,7 +109,19 @@ def fused_folder(folder: Path, job: dict[str, Any]) -> Path:
     return folder / Job(**job).outputs.scan.stem
 
 
-def decide(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: Path) -> str:
+def decide_with_others(
+    job: dict[str, Any], own: Contrast, volume: Floats, found: Probabilities, source: Path, target: Path
+) -> str:
+    """What ``_decide`` does, for a scan's probabilities that those of others had a part in, in a folder of their own.
+
+    ``source`` holds the evidence of its own answer, which tells how sure the network was.
+    """
+    evidence = as_sure_as(collect(found, volume, own.grid, how_sure=False), read_evidence(source))
+    target.mkdir(exist_ok=True)
+    return _decide(job, Answer(own.image.data, volume, own.grid, found), evidence, target)
+
+
+def _decide(job: dict[str, Any], answered: Answer, evidence: Evidence, folder: Path) -> str:
     """Decide all voxels, in all spaces asked for, and keep them, and the evidence, in a folder; returns their path."""
     recipe, found, grid = job["recipe"], answered.probabilities, answered.grid
     floats = FEW_FLOATS if job["low_memory"] else SLAB_FLOATS

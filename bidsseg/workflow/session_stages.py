@@ -13,20 +13,17 @@ from typing import Any
 import numpy as np
 
 from bidsseg.errors import UserError, failure_of, one_line_errors
-from bidsseg.quality.evidence import as_sure_as, collect
 from bidsseg.segmentation.fusion import Matrix, register
 from bidsseg.segmentation.longitudinal import Session, segment_with
-from bidsseg.segmentation.pipeline import Answer
 from bidsseg.workflow.failures import write_log
 from bidsseg.workflow.jobs import Job, SessionsJob
 from bidsseg.workflow.scan_stages import (
     LESION_ANSWER,
     VOLUME,
     bias_stage,
-    decide,
+    decide_with_others,
     kept_contrast,
     output_stage,
-    read_evidence,
     segmentation_stage,
 )
 
@@ -85,15 +82,11 @@ def _decided_together(answered: Sequence[_Answered]) -> Iterator[tuple[_Answered
         with _logged(job), one_line_errors(job.scan):
             others = [(other, matrices[number, n]) for n, other in sessions.items() if n != number]
             found = segment_with(session, others, job.threads)
-            decided = Answer(session.contrast.image.data, session.volume, session.contrast.grid, found)
-            evidence = as_sure_as(
-                collect(found, session.volume, session.contrast.grid, how_sure=False), read_evidence(one.folder)
-            )
             target = one.folder / "together"
-            target.mkdir()
+            segmentation = decide_with_others(asdict(job), session.contrast, session.volume, found, one.folder, target)
             if job.finds_lesions:  # they are told from the labels decided together
                 (one.folder / LESION_ANSWER).rename(target / LESION_ANSWER)
-            yield replace(one, job=job), decide(asdict(job), decided, evidence, target)
+            yield replace(one, job=job), segmentation
 
 
 def _session(one: _Answered) -> Session:

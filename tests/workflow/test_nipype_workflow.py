@@ -20,14 +20,13 @@ from bidsseg.files import write_json
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.workflow.failures import failure_in, record, recorded, recorded_in
 from bidsseg.workflow.jobs import Job, LesionJob, job_for
+from bidsseg.workflow.nipype_nodes import scan_workflow, workflow_name
 from bidsseg.workflow.nipype_plugins import MultiProcInPool, monitor_resources
 from bidsseg.workflow.nipype_workflow import (
     Outcome,
     Runner,
     run_jobs,
     run_lesion_jobs,
-    scan_workflow,
-    workflow_name,
 )
 from bidsseg.workflow.workers import WORKER_DIED, Resources, WorkerPool, gpu_of_worker
 from tests.conftest import Dataset
