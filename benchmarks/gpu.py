@@ -18,6 +18,7 @@ the minutes. Both end with a short table, which is in RESULTS too. ``--tiny --de
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import logging
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -51,7 +52,17 @@ from bidsseg.segmentation.pipeline import prepare, segment
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.lessons import Place, shared_progress
-from bidsseg.train.loop import Run, State, export, lesson_batches, new_state, start_or_resume, train, train_step
+from bidsseg.train.loop import (
+    Run,
+    State,
+    export,
+    lesson_batches,
+    new_state,
+    set_gradients,
+    start_or_resume,
+    train,
+    train_step,
+)
 from bidsseg.train.options import SynthesisSettings, TrainOptions
 from bidsseg.train.packing import unpack_training_set
 from bidsseg.train.synthesis import Material, draw
@@ -69,7 +80,7 @@ class Scale:
     seconds: float = 4.0
     "Of training steps, for each way of training."
     scans: int = 40
-    processes: int = 4
+    processes: int = 8
     workers: int = 4
     "Processes that draw samples beside the one that learns."
     numbers_of_workers: tuple[int, ...] = (0, 1, 2, 4)
@@ -106,7 +117,7 @@ class Measurement:
 
     def __init__(self, given: argparse.Namespace, scratch: Path) -> None:
         self.scale = TINY if given.tiny else Scale()
-        self.device, self.scratch = torch.device(given.device), scratch
+        self.device, self.scratch = numbered(torch.device(given.device)), scratch
         self.known = unpack_training_set(given.pack)
         self.subjects = subjects_of(self.known)
         self.model = given.model or (tiny_model(self.scale.config, scratch) if given.tiny else None)
@@ -133,6 +144,13 @@ class Measurement:
         """Anew at every call, because a network moves between devices."""
         load_model.cache_clear()
         return load_model(self.model) if self.model else load_model()
+
+
+def numbered(device: torch.device) -> torch.device:
+    """With the number of the GPU, which limits on its memory ask for."""
+    return (
+        torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" and device.index is None else device
+    )
 
 
 def tiny_model(config: UNetConfig, folder: Path) -> Path:
@@ -226,24 +244,36 @@ def reproducibility(at: Measurement) -> Iterator[Row]:
         ends.append(torch.cat([value.flatten().cpu() for value in end.net.state_dict().values()]))
     difference = (ends[0] - ends[1]).abs().max().item()
     yield "two runs of one seed", "the same weights" if difference == 0 else f"weights differ by up to {difference:.1e}"
+    yield "a recorded step against the same unrecorded", recorded(run)
     if at.device.type == "cuda":
         yield "waits for the GPU in a step", waits(at, run)
+
+
+def recorded(run: Run) -> str:
+    """How far the gradients of a step differ that is played from a recording, as a share of the largest."""
+    run = replace(run, options=replace(run.options, workers=0))
+    state, batch = start_or_resume(run), next(lesson_batches(run, shared_progress(0.5), Place()))
+    found = []
+    for _ in range(3):  # as it is, while it is recorded, and from the recording
+        set_gradients(state, batch.lessons, run.options, 0.5)
+        found.append(torch.cat([weight.grad.flatten() for weight in state.net.parameters()]))
+    differ = max((other - found[0]).abs().max().item() for other in found[1:]) / found[0].abs().max().item()
+    return "the same gradients" if differ == 0 else f"gradients differ by {differ:.1e}"
 
 
 def waits(at: Measurement, run: Run) -> str:
     """The first thing in a step that waits, if any."""
     run = replace(run, options=replace(run.options, workers=0))  # to let go of another process's memory waits, too
-    state, drawn = start_or_resume(run), lesson_batches(run, shared_progress(0.5), Place())
-    train_step(state, next(drawn).lessons, run.options, 0.5)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        train_step(state, next(drawn).lessons, run.options, 0.5)
-    except RuntimeError as error:
-        ours = [call for call in traceback.extract_tb(error.__traceback__) if "bidsseg" in call.filename]
-        return f"in {ours[-1].name}, line {ours[-1].lineno}" if ours else str(error)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return "none"
+    state, batch = start_or_resume(run), next(lesson_batches(run, shared_progress(0.5), Place()))
+    for _ in range(2):  # the second is recorded
+        train_step(state, batch.lessons, run.options, 0.5)
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        train_step(state, batch.lessons, run.options, 0.5)
+    torch.cuda.set_sync_debug_mode("default")
+    found = [one for one in heard if "synchroniz" in str(one.message) and "prototype" not in str(one.message)]
+    return f"in {Path(found[0].filename).name}, line {found[0].lineno}" if found else "none"
 
 
 @contextmanager
@@ -265,7 +295,7 @@ def agreement_of_labels(at: Measurement) -> Iterator[Row]:
             reference = segment(image, at.load_model(), PredictOptions("cpu")).labels("regions")
             exact = segment(image, at.load_model(), PredictOptions(str(at.device))).labels("regions")
         half = segment(image, at.load_model(), PredictOptions(str(at.device))).labels("regions")
-        for precision, found in (("float32", exact), ("bfloat16", half)):
+        for precision, found in (("float32", exact), ("float16", half)):
             brain = (found > 0) | (reference > 0)
             yield (
                 f"{name}, {precision} against the CPU",
@@ -381,6 +411,8 @@ def many_scans(at: Measurement) -> Iterator[Row]:
         "--threads",
         str(threads),
     ]
+    bias = "N4" if importlib.util.find_spec("SimpleITK") else "no bias correction"
+    command += ["--no-bias-correction"] if bias != "N4" else []
     command += ["-o", str(at.scratch / "labels")] + (["--model", str(at.model)] if at.model else [])
     started = time.perf_counter()
     running = [
@@ -389,7 +421,7 @@ def many_scans(at: Measurement) -> Iterator[Row]:
     failed = sum(process.wait() != 0 for process in running)
     minutes = (time.perf_counter() - started) / 60
     rate = f"{scale.scans / minutes:.0f} scans a minute" if not failed else f"{failed} processes failed"
-    yield f"predict, {scale.scans} scans, {scale.processes} processes of {threads} threads", rate
+    yield f"predict, {scale.scans} scans, {scale.processes} processes of {threads} threads, {bias}", rate
 
 
 PARTS: tuple[Callable[[Measurement], Iterator[Row]], ...] = (

@@ -1,10 +1,9 @@
-"""What training steps learn from: samples with their targets, drawn ahead by worker processes and put into batches."""
+"""What training steps learn from: samples with their targets, put into batches."""
 
 from __future__ import annotations
 
 import ctypes
 import itertools
-import logging
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,19 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
 from bidsseg.train.chance import Chance
 from bidsseg.train.losses import Targets, choose_targets
 from bidsseg.train.options import SynthesisSettings, TrainOptions
 from bidsseg.train.synthesis import Material, draw
-
-logger = logging.getLogger(__name__)
-
-AHEAD = 4
-"Lessons that each worker draws ahead."
-PATIENCE_S = 60
-"How long a step waits for a lesson before the workers count as broken."
 
 
 @dataclass(frozen=True)
@@ -43,10 +35,10 @@ class Lesson:
     def shape(self) -> torch.Size:
         return self.image.shape
 
-    def copied(self) -> Lesson:
-        """A copy of its own: what another process made stays in that process's memory, which it needs for the next."""
-        targets = Targets(*(part.clone() for part in vars(self.targets).values()))
-        return Lesson(self.number, self.image.clone(), targets)
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that it consists of; ``Lesson(number, image, Targets(*targets))`` is the way back."""
+        return [self.image, *vars(self.targets).values()]
 
 
 @dataclass(frozen=True)
@@ -105,51 +97,6 @@ class LessonStream(IterableDataset[Lesson]):
         steps = self.options.steps
         done = number / (steps * self.options.batch) if steps else self.progress.value
         return float(np.interp(done, (0.0, self.options.peak, 1.0), self.options.difficulty))
-
-
-def lessons(stream: LessonStream) -> Iterator[Lesson]:
-    """The stream's lessons, drawn by as many processes as its options say."""
-    workers = stream.options.workers
-    on_gpu = stream.material.device.type != "cpu"
-    return _shared_on_gpu(stream) if workers and on_gpu else _drawn(stream, workers)
-
-
-def _shared_on_gpu(stream: LessonStream) -> Iterator[Lesson]:
-    """What processes beside this one draw on the same GPU.
-
-    To start the many small steps of a sample takes a CPU core longer than the GPU needs for them. Where processes
-    cannot share the GPU, end or lack memory, a warning says so and this process draws. What else a worker raises is an
-    error of the program or of its data, and ends the training.
-    """
-    try:
-        for lesson in _drawn(stream, stream.options.workers, "spawn", PATIENCE_S):  # a fork cannot use CUDA
-            yield lesson.copied()
-            stream.skipped += 1
-    except (RuntimeError, OSError, MemoryError) as error:
-        if _was_raised_while_drawing(error):
-            raise
-        logger.warning("worker processes cannot draw on the GPU, going on without: %s", str(error).split("\n", 1)[0])
-    yield from stream
-
-
-def _was_raised_while_drawing(error: Exception) -> bool:
-    """Whether a worker raised it; ``DataLoader`` puts these words before it, and none before its own errors.
-
-    Memory is no matter of what is drawn: the worker's share of it may be too small, where one process has enough.
-    """
-    return str(error).startswith("Caught ") and not isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
-
-
-def _drawn(stream: LessonStream, workers: int, start: str | None = None, patience_s: float = 0) -> Iterator[Lesson]:
-    loader = DataLoader(
-        stream,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=AHEAD if workers else None,
-        multiprocessing_context=start,
-        timeout=patience_s,
-    )
-    yield from loader
 
 
 def batches(drawn: Iterator[Lesson], size: int, alike: int, place: Place) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ so that a slow machine and a fast one both end with a finished model.
 from __future__ import annotations
 
 import csv
+import functools
 import logging
 import math
 import time
@@ -31,12 +32,14 @@ from bidsseg.network.weights import save_model
 from bidsseg.train.about import ABOUT
 from bidsseg.train.chance import CPU
 from bidsseg.train.data import Subject
-from bidsseg.train.lessons import Batch, Lesson, LessonStream, Place, batches, lessons, shared_progress
-from bidsseg.train.losses import TISSUE_FREQUENCIES, class_weights, losses
+from bidsseg.train.lessons import Batch, Lesson, LessonStream, Place, batches, shared_progress
+from bidsseg.train.losses import TISSUE_FREQUENCIES, Targets, class_weights, losses
 from bidsseg.train.muon import Muon
 from bidsseg.train.options import SynthesisSettings, TrainOptions
+from bidsseg.train.recording import Recorder
 from bidsseg.train.shapes import in_groups
 from bidsseg.train.synthesis import Material
+from bidsseg.train.workers import lessons
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ class State:
     step: int = 0
     seconds: float = 0.0
     place: Place = field(default_factory=Place)
+    recorder: Recorder = field(default_factory=Recorder)
+    "Not in a checkpoint."
 
 
 def new_state(
@@ -218,17 +223,42 @@ def set_gradients(state: State, batch: Sequence[Lesson], options: TrainOptions, 
     exponent = options.balance[0] + (options.balance[1] - options.balance[0]) * progress
     device = batch[0].image.device
     class_weight = class_weights(torch.tensor(TISSUE_FREQUENCIES), exponent).to(device, non_blocking=True)
-    state.net.zero_grad(set_to_none=True)
-    found: list[dict[str, Tensor]] = []
+    clear_gradients(state.net)
+    found = []
     for group in in_groups(batch, lambda lesson: lesson.shape):
-        images = torch.stack([lesson.image.float() for lesson in group])[:, None]  # (B, 1, I, J, K)
-        with torch.autocast(device.type, torch.bfloat16):
-            features = features_of(*state.net.body(images))
-            parts = losses(state.net, features, [lesson.targets for lesson in group], class_weight)
-        total = torch.stack(list(parts.values())).sum() / len(batch)
-        total.backward()  # type: ignore[no-untyped-call]
-        found.append({name: of_lessons.detach() for name, of_lessons in parts.items()})
+        count, tensors = len(group), [class_weight]
+        for lesson in group:
+            tensors += lesson.tensors
+        work = functools.partial(add_gradients, state.net, count, 1 / len(batch))
+        found.append(state.recorder.run(work, tensors, len(batch)))
     return {name: torch.cat([parts[name] for parts in found]).mean() for name in found[0]}
+
+
+def clear_gradients(net: UNet) -> None:
+    """Set them to 0 in place: recordings add to this memory."""
+    gradients = []
+    for weight in net.parameters():
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        gradients.append(weight.grad)
+    torch._foreach_zero_(gradients)
+
+
+def add_gradients(net: UNet, count: int, share: float, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Add those of lessons of one shape, each with this share; tensors are the class weights and the lessons' parts.
+
+    It returns the lessons' losses, (B,) each.
+    """
+    class_weight, *parts_of_lessons = tensors
+    size = len(parts_of_lessons) // count
+    images = torch.stack([image.float() for image in parts_of_lessons[::size]])[:, None]  # (B, 1, I, J, K)
+    targets = [Targets(*parts_of_lessons[first + 1 : first + size]) for first in range(0, len(parts_of_lessons), size)]
+    with torch.autocast(images.device.type, torch.bfloat16):
+        features = features_of(*net.body(images))
+        parts = losses(net, features, targets, class_weight)
+    total = torch.stack(list(parts.values())).sum() * share
+    total.backward()  # type: ignore[no-untyped-call]
+    return {name: of_lessons.detach() for name, of_lessons in parts.items()}
 
 
 def set_learning_rates(state: State, options: TrainOptions, progress: float) -> None:

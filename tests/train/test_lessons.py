@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-import functools
 import itertools
-import logging
-import os
-import signal
 from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 
-from bidsseg.train import lessons as room
 from bidsseg.train.chance import CPU, Chance
-from bidsseg.train.lessons import Lesson, LessonStream, Place, batches, lessons, shared_progress
-from bidsseg.train.losses import choose_targets
+from bidsseg.train.lessons import Lesson, LessonStream, Place, batches, shared_progress
+from bidsseg.train.losses import Targets, choose_targets
 from bidsseg.train.options import SynthesisSettings, TrainOptions
 from bidsseg.train.synthesis import Material, draw
 from tests.train.test_train import ball
@@ -42,77 +37,15 @@ def same(one: Lesson, other: Lesson) -> bool:
 
 
 def test_a_lesson_is_the_sample_of_its_number_with_targets_drawn_from_it() -> None:
-    (lesson,) = some(lessons(stream(place=Place(9, (3,)))), 1)
+    (lesson,) = some(iter(stream(place=Place(9, (3,)))), 1)
     chance = Chance.of((OPTIONS.seed, 3))
     sample = draw(Material.on(CPU, [ball()], []), RECIPE, stream().difficulty(3), chance)
     assert same(lesson, Lesson(3, sample.image, choose_targets(sample, OPTIONS, chance.noise)))
-    assert same(lesson, lesson.copied())
-
-
-@pytest.mark.parametrize(("workers", "start"), [(1, None), (2, None), (2, "spawn")])
-def test_processes_draw_the_lessons_that_one_draws(workers: int, start: str | None) -> None:
-    here = some(lessons(stream()), 4)
-    there = some(room._drawn(stream(workers), workers, start), 4)
-    assert all(same(*both) for both in zip(here, there, strict=True))
-
-
-def test_where_processes_fail_drawing_goes_on_where_they_stopped(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole = some(lessons(stream()), 4)
-
-    def breaking(shown: LessonStream, *how: object) -> Iterator[Lesson]:
-        yield from some(iter(shown), 2)
-        raise RuntimeError("no such memory")
-
-    monkeypatch.setattr(room, "_drawn", breaking)
-    caplog.set_level(logging.WARNING)
-    assert all(same(*both) for both in zip(whole, some(room._shared_on_gpu(stream(workers=2)), 4), strict=True))
-    assert "no such memory" in caplog.text
-
-
-class Failing(LessonStream):
-    """Fails at its second lesson, but only in a worker."""
-
-    failure: Exception | None = None
-    "None kills the worker."
-
-    def difficulty(self, number: int) -> float:
-        if number and torch.utils.data.get_worker_info() is not None:
-            if self.failure is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            else:
-                raise self.failure
-        return super().difficulty(number)
-
-
-@pytest.mark.parametrize(
-    ("failure", "goes_on"),
-    [
-        (None, True),
-        (torch.cuda.OutOfMemoryError("no memory on the GPU"), True),
-        (RuntimeError("shapes differ"), False),
-        (FileNotFoundError("cache"), False),
-    ],
-)
-def test_only_what_befell_a_worker_from_outside_is_worked_around(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception | None, goes_on: bool
-) -> None:
-    forked = functools.partial(room._drawn, start="fork")
-    monkeypatch.setattr(room, "_drawn", lambda given, workers, start, patience_s: forked(given, workers))
-    given = stream(workers=1)
-    failing = Failing(given.material, given.recipe, given.progress, given.options, given.place)
-    failing.failure = failure
-    if failure is None or goes_on:
-        assert numbers(some(room._shared_on_gpu(failing), 3)) == [0, 1, 2]
-        assert "going on without" in caplog.text
-    else:
-        with pytest.raises(type(failure), match=str(failure)):
-            some(room._shared_on_gpu(failing), 3)
+    assert same(lesson, Lesson(3, lesson.tensors[0], Targets(*lesson.tensors[1:])))
 
 
 def of_shapes(sizes: Sequence[int], first: int = 0) -> list[Lesson]:
-    (drawn,) = some(lessons(stream()), 1)
+    (drawn,) = some(iter(stream()), 1)
     return [Lesson(number, torch.zeros(size, 1, 1), drawn.targets) for number, size in enumerate(sizes, first)]
 
 
