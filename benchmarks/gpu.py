@@ -18,6 +18,7 @@ the minutes. Both end with a short table, which is in RESULTS too. ``--tiny --de
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import itertools
 import json
@@ -323,21 +324,24 @@ def memory_ladder(at: Measurement) -> Iterator[Row]:
         yield "memory ladder", "needs a GPU"
         return
     volume, options = conform(at.head)[0], PredictOptions(str(at.device))
+    gc.collect()  # recordings of the training parts hold memory
     forget_memory(at.device)
+    held = torch.cuda.memory_allocated(at.device)
     whole, _ = infer(volume, at.load_model(), options)
-    peak, total = torch.cuda.max_memory_allocated(at.device), torch.cuda.get_device_properties(at.device).total_memory
+    needed = torch.cuda.max_memory_allocated(at.device) - held
+    total = torch.cuda.get_device_properties(at.device).total_memory
     for share in (0.8, 0.1):
         heard = Heard()
         logging.getLogger("bidsseg.network.inference").addHandler(heard)
         forget_memory(at.device)
-        torch.cuda.set_per_process_memory_fraction(share * peak / total, at.device)
+        torch.cuda.set_per_process_memory_fraction((held + share * needed) / total, at.device)
         try:
             found, _ = infer(volume, at.load_model(), options)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0, at.device)
             logging.getLogger("bidsseg.network.inference").removeHandler(heard)
         differ = f"{share_of_brain_that_differs(whole, found, volume.shape):.2%} of the brain differs"
-        yield f"{share * peak / MIB:.0f} MiB for {peak / MIB:.0f}", "; ".join([*heard.messages, differ])
+        yield f"{share * needed / MIB:.0f} MiB for {needed / MIB:.0f}", "; ".join([*heard.messages, differ])
 
 
 class Heard(logging.Handler):
