@@ -41,6 +41,8 @@ class Chance:
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     """A small array on the device.
 
-    Not blocking: CUDA copies pageable memory aside at once, and the host need not wait for work queued before.
+    The host does not wait for work queued before. For arrays of more than 64 KiB it would where CUDA copies from
+    ordinary memory; so they go through page-locked memory, which PyTorch keeps until the copy is over.
     """
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+    here = torch.from_numpy(np.ascontiguousarray(array))
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
