@@ -29,8 +29,8 @@ FOUND = 0.97
 "Share of the bad trials that the limit of failing is to find; of scans left out it finds some fewer."
 MARGIN, NEVER = 0.001, 9.0
 "Shortfalls: how far a limit lies below the last that it has to find, and one beyond all that occur."
-FEW_ALARMS = 0.05
-"Share of the good trials whose shortfall is beyond what calls for a look."
+FEW_FAIL, FEW_ALARMS = 0.05, 0.1
+"Shares of the good trials whose shortfall is beyond the limit of failing, and beyond what calls for a look."
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def _key(trial: Trial, same: Same) -> tuple[str, str]:
 def with_limits(calibration: Calibration, found: Iterable[Estimate]) -> Calibration:
     """The limits of fail and check, in thousandths.
 
-    ``FOUND`` of the bad trials exceed the first, unless it were below the middle of good and bad, where the estimate of
-    a scan's shortfall speaks for neither. Few of the good trials exceed the second.
+    ``FOUND`` of the bad trials exceed the first, unless it were below the middle of good and bad and more than few of
+    the good trials exceeded it, too. A few more of the good trials exceed the second.
     """
     bad, good = [], []
     for one in found:
@@ -186,9 +186,11 @@ def with_limits(calibration: Calibration, found: Iterable[Estimate]) -> Calibrat
             bad.append(one.expected)
         elif is_good(one.trial, one.true):
             good.append(one.expected)
-    fail_above = np.quantile(bad, 1 - FOUND, method="lower") - MARGIN if bad else BAD
-    fail_above = float(np.clip(fail_above, (GOOD + BAD) / 2, BAD))
-    few = float(np.clip(np.quantile(good, 1 - FEW_ALARMS) if good else GOOD, GOOD, fail_above))
+    of_good = (float(np.quantile(good, 1 - few)) if good else GOOD for few in (FEW_FAIL, FEW_ALARMS))
+    few_fail, few_alarms = (max(GOOD, limit) for limit in of_good)
+    fail_above = float(np.quantile(bad, 1 - FOUND, method="lower") - MARGIN if bad else BAD)
+    fail_above = float(np.clip(fail_above, min(few_fail, (GOOD + BAD) / 2), BAD))
+    few = min(few_alarms, fail_above)
     return replace(calibration, fail_above=round(fail_above, 3), check_above=round(few, 3))
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from bidsseg.cli.main import main
 from bidsseg.evaluation.calibration import (
     CrossValidated,
+    Estimate,
     calibrate,
     cross_validate,
     detection,
@@ -21,6 +22,7 @@ from bidsseg.evaluation.calibration import (
     observe,
     same_scan,
     same_scan_or_kind,
+    with_limits,
 )
 from bidsseg.evaluation.damage import NONE, Damage
 from bidsseg.evaluation.damage_study import Trial, append_lines, in_parallel, read_trials
@@ -63,6 +65,25 @@ def test_a_fit_has_a_weight_for_each_feature() -> None:
     assert len(calibration.expected["regions"].weights) == len(FEATURES)
     assert len(calibration.reachable["lobes"].weights) == len(KIND)
     assert 0 < calibration.check_above <= calibration.fail_above <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "limits"),
+    [
+        (0.2, [0.0] * 20, (0.1, 0.05)),  # whatever is bad enough is found
+        (0.06, [0.0] * 20, (0.059, 0.05)),  # below the middle, where that costs no alarm
+        (0.06, [0.0] * 18 + [0.07] * 2, (0.07, 0.05)),
+        (0.06, [0.0] * 16 + [0.09] * 4, (0.075, 0.075)),  # never above the middle for that
+    ],
+)
+def test_limits_find_the_bad_ones_unless_many_good_ones_fail(
+    bad: float, good: list[float], limits: tuple[float, float]
+) -> None:
+    calibration, _ = calibrate(TRIALS)
+    found = [Estimate(trial("sub-a", 0.3), calibration, 0.3, bad)]
+    found += [Estimate(trial("sub-a", 0.9), calibration, 0.0, expected) for expected in good]
+    limited = with_limits(calibration, found)
+    assert (limited.fail_above, limited.check_above) == pytest.approx(limits)
 
 
 def test_what_is_left_out_of_a_fit() -> None:
