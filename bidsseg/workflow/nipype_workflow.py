@@ -52,6 +52,8 @@ class Outcome:
     "None if all is well."
     stopped: bool = False
     "It was not tried, or not finished, because another failed."
+    kept: bool = False
+    "An earlier run's answer stands."
 
     @property
     def error(self) -> str | None:
@@ -111,7 +113,7 @@ def _batch_by_batch(
     failed = False
     for batch in some:
         if failed and how.stop_on_first_crash:
-            yield from (Outcome(scan, not_done(STOPPED), stopped=True) for job in batch for scan in job.each)
+            yield from (not_tried(scan) for job in batch for scan in job.each)
             continue
         for job, outcomes in run(batch):
             if any(is_worth_another_try(outcome.failure, how) for outcome in outcomes):
@@ -131,6 +133,10 @@ def is_worth_another_try(failure: Failure | None, how: Resources) -> bool:
 
 def not_done(line: str) -> Failure:
     return Failure(line, Kind.USER, "")
+
+
+def not_tried(job: Job) -> Outcome:
+    return Outcome(job, kept=True) if job.stands else Outcome(job, not_done(STOPPED), stopped=True)
 
 
 def failed_by(job: Job, failure: Failure) -> Outcome:
@@ -218,10 +224,13 @@ class Runner:
     def _session_outcome(self, group: SessionsJob, job: Job, error: str) -> Outcome:
         """Of one scan: what ended it alone is in its log."""
         failure = self._failure_of(sessions_name(group))
+        written = written_at(job.outputs.quality)
         if failure is None and job.outputs.log.exists():
             return Outcome(job, failure_in(job.outputs.log))
-        if failure is None and written_at(job.outputs.quality) not in (None, self.written[job.scan]):
+        if failure is None and written not in (None, self.written[job.scan]):
             return Outcome(job)
+        if job.stands and written == self.written[job.scan]:
+            return Outcome(job, kept=True)
         return self._not_ended(job, error) if failure is None else failed_by(job, failure)
 
     def _not_ended(self, job: Job, error: str) -> Outcome:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidsseg import __version__
-from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.contrasts import all_fused_outputs, session_groups, with_other_sessions
 from bidsseg.bids.dataset import Found, NothingSelected, ScanSelection, find_scans, read_filters
 from bidsseg.bids.lesion_masks import MaskSearch, find_masks
@@ -43,6 +42,7 @@ from bidsseg.workflow.environment import defects_logged, environment
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
 from bidsseg.workflow.jobs import SessionsJob, job_for
 from bidsseg.workflow.options import RunOptions
+from bidsseg.workflow.sorting import Sorted, sort_out
 from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Resources, WorkerPool
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def _find_and_run(options: RunOptions, pool: WorkerPool, claims: Claims | None) 
     problems = [f"{path}: left out: {why}" for path, why in found.left_out]
     problems += _masks_missing(single, options)
     if claims is None:
-        complete, to_do = _sorted_out(all_outputs, recipe, options)
-        rows += [*complete, *(Row(outputs.scan.stem, "to do") for outputs in to_do)]
+        found_out = sort_out(all_outputs, recipe, options.overwrite).foreseen()
+        rows += [*_skipped(found_out.complete), *(Row(outputs.scan.stem, "to do") for outputs in found_out.to_do)]
         return finish(rows + _lesions(single, recipe, options, pool), problems)
     fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
     write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
@@ -132,27 +132,13 @@ def _wait(line: str, pool: WorkerPool) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _sorted_out(
-    all_outputs: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions
-) -> tuple[list[Row], list[ScanOutputs]]:
-    """Rows about the scans that are complete, and the scans that are not.
-
-    Sessions that are segmented together are complete together.
-    """
-    complete = {outputs for outputs in all_outputs if is_complete(outputs, recipe)} if not options.overwrite else set()
-    for group in session_groups(all_outputs):
-        complete -= set(group) if not complete.issuperset(group) else set()
-    skipped = [Row(outputs.scan.stem, "complete", "skipped") for outputs in all_outputs if outputs in complete]
-    return skipped, [outputs for outputs in all_outputs if outputs not in complete]
-
-
 def _run_all_of(
     all_outputs: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool
 ) -> tuple[list[Row], list[str]]:
     """Everything about some participants: scans, comparisons, lesions, reports; returns rows and warnings."""
     out = options.out_dir.resolve()
-    rows, to_do = _sorted_out(all_outputs, recipe, options)
-    rows += _run(to_do, recipe, options, pool) if to_do else []
+    there = sort_out(all_outputs, recipe, options.overwrite)
+    rows = _skipped(there.complete) + (_run(there, recipe, options, pool) if there.to_do else [])
     single = [outputs for outputs in all_outputs if not outputs.partners]
     problems = compare_sessions(single, options.omp_nthreads, options.workers)
     rows = _with_verdicts(rows, all_outputs)
@@ -211,8 +197,12 @@ def _rows_without_run(found: Found, selection: ScanSelection) -> list[Row]:
     return unusable + [Row(f"sub-{label}", "no scans", why) for label in found.empty_participants]
 
 
-def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
-    """Run the workflows."""
+def _skipped(complete: Sequence[ScanOutputs]) -> list[Row]:
+    return [Row(outputs.scan.stem, "complete", "skipped") for outputs in complete]
+
+
+def _run(there: Sorted, recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
+    """Run the workflows of what is to do."""
     from bidsseg.workflow.nipype_workflow import run_jobs, run_session_jobs
 
     threading.Thread(target=_import_what_follows, daemon=True).start()
@@ -220,16 +210,21 @@ def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptio
     how = {"device": options.device, "threads": options.omp_nthreads}
     how |= {"low_memory": options.low_mem, "overwrite": options.overwrite}
     groups = [
-        SessionsJob(tuple(asdict(job_for(outputs, recipe, model, **how)) for outputs in group))
-        for group in session_groups(to_do)
+        SessionsJob(
+            tuple(asdict(job_for(scan, recipe, model, stands=scan in there.standing, **how)) for scan in group)
+        )
+        for group in session_groups([*there.standing, *there.to_do])
     ]
-    jobs = [job_for(outputs, recipe, model, **how) for outputs in to_do if not outputs.others]
+    jobs = [job_for(outputs, recipe, model, **how) for outputs in there.to_do if not outputs.others]
     with progress(len(jobs) + len(groups)) as on_scan:
         outcomes = list(run_jobs(jobs, pool, on_scan)) if jobs else []
         outcomes += run_session_jobs(groups, pool, on_scan) if groups else []
     rows = []
     for outcome in outcomes:
         outputs = outcome.job.outputs
+        if outcome.kept:
+            rows += _skipped([outputs])
+            continue
         result = "done" if outcome.error is None else "not tried" if outcome.stopped else "failed"
         rows.append(Row(outputs.scan.stem, result, outcome.error or ""))
     return rows
