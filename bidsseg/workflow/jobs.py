@@ -68,11 +68,6 @@ class Job:
         """The scan, and its partners."""
         return (self.scan, *self.partners)
 
-    @property
-    def each(self) -> tuple[Job, ...]:
-        """It alone, as ``SessionsJob`` has several."""
-        return (self,)
-
     def alone(self, scan: str) -> Job:
         """The job of one of the sources by itself, whose answer is kept."""
         return replace(self, scan=scan, partners=(), others=(), keep_answer=True, stands=False)

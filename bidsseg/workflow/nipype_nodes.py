@@ -154,7 +154,6 @@ def lesion_workflow(job: LesionJob, how: Resources) -> Workflow:
 
 
 def _lesions(job: dict) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -165,7 +164,6 @@ def _lesions(job: dict) -> str:  # type: ignore[type-arg]
 
 
 def _sessions(job: dict, use_gpu: bool) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -176,7 +174,6 @@ def _sessions(job: dict, use_gpu: bool) -> str:  # type: ignore[type-arg]
 
 
 def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -187,7 +184,6 @@ def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
 
 
 def _segmentation(job: dict, corrected: str, use_gpu: bool) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -198,7 +194,6 @@ def _segmentation(job: dict, corrected: str, use_gpu: bool) -> str:  # type: ign
 
 
 def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -209,7 +204,6 @@ def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: igno
 
 
 def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -221,7 +215,6 @@ def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[typ
 
 
 def _fused_outputs(job: dict, corrected: str, fused: str) -> str:  # type: ignore[type-arg]
-    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 

@@ -31,7 +31,6 @@ from bidsseg.workflow.scan_stages import (
     segmentation_stage,
 )
 
-
 ANSWERED = "answered.json"
 "In the folder of a session, written last: what its answer was made from, and where it lies."
 
@@ -145,8 +144,8 @@ def _register_all(answered: Sequence[_Answered], sessions: dict[int, Session]) -
             continue
         worse = min(a, b, key=lambda number: np.count_nonzero(sessions[number].contrast.brain))
         with _logged(answered[worse].job), one_line_errors(answered[worse].job.scan):
-            matrices[a, b] = register(sessions[a].contrast, sessions[b].contrast, answered[a].job.threads)
-            matrices[b, a] = np.asarray(np.linalg.inv(matrices[a, b]), np.float64)
+            both = register(sessions[a].contrast, sessions[b].contrast, answered[a].job.threads)
+            matrices[a, b], matrices[b, a] = both
         if (a, b) not in matrices:
             del sessions[worse]
     return matrices

@@ -31,7 +31,8 @@ TOGETHER = ("--longitudinal", "--seg", "regions", "--modality", "FLAIR")
 @pytest.fixture(autouse=True)
 def balls_are_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or else quality control would say that there is hardly any brain in them, and none would have a say."""
-    monkeypatch.setattr(assessment, "LEAST_BRAIN_MM3", 1e3)
+    monkeypatch.setattr(assessment, "LEAST_BRAIN_MM3", 0)
+    monkeypatch.setattr(assessment, "IMPOSSIBLE_MM3", (-1, np.inf))
 
 
 def names(sessions: Sequence[int]) -> list[str]:
@@ -231,10 +232,10 @@ def test_a_session_that_fits_to_no_other_leaves_them(
     root, out = dataset(*names((*left, 2))), tmp_path / "out"
     cut(root, 2, 12)
 
-    def register(one: Contrast, other: Contrast, threads: int) -> Matrix:
+    def register(one: Contrast, other: Contrast, threads: int) -> tuple[Matrix, Matrix]:
         if one.grid.shape != other.grid.shape:
             raise RuntimeError("they lie apart")
-        return np.eye(4)
+        return np.eye(4), np.eye(4)
 
     monkeypatch.setattr(session_stages, "register", register)
     assert app(root, *TOGETHER) == EXIT_SOME_FAILED
