@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
@@ -154,6 +153,7 @@ def lesion_workflow(job: LesionJob, how: Resources) -> Workflow:
 
 
 def _lesions(job: dict) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -164,6 +164,7 @@ def _lesions(job: dict) -> str:  # type: ignore[type-arg]
 
 
 def _sessions(job: dict, use_gpu: bool) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -174,6 +175,7 @@ def _sessions(job: dict, use_gpu: bool) -> str:  # type: ignore[type-arg]
 
 
 def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -184,6 +186,7 @@ def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]
 
 
 def _segmentation(job: dict, corrected: str, use_gpu: bool) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -194,6 +197,7 @@ def _segmentation(job: dict, corrected: str, use_gpu: bool) -> str:  # type: ign
 
 
 def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -204,6 +208,7 @@ def _outputs(job: dict, corrected: str, segmentation: str) -> str:  # type: igno
 
 
 def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
@@ -215,6 +220,7 @@ def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[typ
 
 
 def _fused_outputs(job: dict, corrected: str, fused: str) -> str:  # type: ignore[type-arg]
+    from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
