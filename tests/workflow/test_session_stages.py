@@ -25,14 +25,9 @@ from bidsseg.workflow.scan_stages import segmentation_stage
 from tests.bids.test_contrasts import all_outputs
 from tests.conftest import Dataset, Run
 
+pytestmark = pytest.mark.usefixtures("balls_are_heads")
+
 TOGETHER = ("--longitudinal", "--seg", "regions", "--modality", "FLAIR")
-
-
-@pytest.fixture(autouse=True)
-def balls_are_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or else quality control would say that there is hardly any brain in them, and none would have a say."""
-    monkeypatch.setattr(assessment, "LEAST_BRAIN_MM3", 0)
-    monkeypatch.setattr(assessment, "IMPOSSIBLE_MM3", (-1, np.inf))
 
 
 def names(sessions: Sequence[int]) -> list[str]:
