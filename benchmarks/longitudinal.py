@@ -64,8 +64,8 @@ def answered(scan: Image, threads: int) -> Taken:
 
 
 def together(one: Taken, other: Taken, threads: int) -> tuple[Volumes, Volumes]:
-    onward = register(one.session.contrast, other.session.contrast, threads)
-    ways = ((one, other, onward), (other, one, np.asarray(np.linalg.inv(onward), np.float64)))
+    onward, back = register(one.session.contrast, other.session.contrast, threads)
+    ways = ((one, other, onward), (other, one, back))
     first, second = (
         volumes(
             decide_on_native_grid(

@@ -44,6 +44,15 @@ def app(tmp_path: Path, tiny_model: Path) -> Run:
     return call
 
 
+@pytest.fixture
+def balls_are_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else quality control says that there is hardly any brain in them, and no session has a say in another's."""
+    from bidsseg.quality import assessment
+
+    monkeypatch.setattr(assessment, "LEAST_BRAIN_MM3", 0)
+    monkeypatch.setattr(assessment, "IMPOSSIBLE_MM3", (-1, float("inf")))
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with random weights, too small to be of use but quick."""

@@ -86,6 +86,7 @@ def test_every_file_column_and_key_is_described(written: Path) -> None:
     assert sorted(key for key in keys if f"`{key}`" not in OUTPUTS) == []
 
 
+@pytest.mark.usefixtures("balls_are_heads")
 def test_every_key_of_sessions_together_is_described(dataset: Dataset, tmp_path: Path, app: Run) -> None:
     root = dataset("sub-01_ses-1_FLAIR.nii.gz", "sub-01_ses-2_FLAIR.nii.gz")
     assert app(root, "--longitudinal", "--seg", "regions") == 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from bidsseg.authorship import is_ours
-from bidsseg.bids.outputs import OutputSettings, ScanOutputs
+from bidsseg.bids.outputs import TOGETHER, OutputSettings, ScanOutputs
 from bidsseg.files import read_json
 
 
@@ -17,6 +18,13 @@ def is_complete(outputs: ScanOutputs, recipe: OutputSettings) -> bool:
         return all(marker[key] == value for key, value in expected.items()) and all_there(outputs.out, outputs.quality)
     except (OSError, KeyError, TypeError):
         return False
+
+
+def as_made(outputs: ScanOutputs) -> ScanOutputs:
+    """The scan with those other sessions alone that, by its marker, had a part in its answer."""
+    found = read_json(outputs.quality).get(TOGETHER)
+    names = found if isinstance(found, list) else []
+    return replace(outputs, others=tuple(path for path in outputs.others if outputs.uri_of(path) in names))
 
 
 def all_there(out: Path, marker: Path) -> bool:

@@ -209,13 +209,14 @@ class ScanOutputs:
     @property
     def source_uris(self) -> list[str]:
         """BIDS URIs of the scan, of its partners, and of the scans of other sessions."""
-        return [self._uri(path) for path in self.sources]
+        return [self.uri_of(path) for path in self.sources]
 
     def together(self) -> dict[str, Any]:
         """For sidecars: the other sessions that had a part in the answer; nothing of a scan by itself."""
-        return {TOGETHER: [self._uri(path) for path in self.others]} if self.others else {}
+        return {TOGETHER: [self.uri_of(path) for path in self.others]} if self.others else {}
 
-    def _uri(self, path: Path) -> str:
+    def uri_of(self, path: Path) -> str:
+        """BIDS URI of a source."""
         return f"bids:raw:{path.relative_to(self.dataset).as_posix()}"
 
     def source_state(self) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.imaging.image import Image, load
+from bidsseg.imaging.pieces import large_pieces
 from bidsseg.labels import TISSUE
-from bidsseg.lesions.finding import LEAST_MM3, LEAST_VOXELS, lesion_mask, of_size
+from bidsseg.lesions.finding import LEAST_MM3, LEAST_VOXELS, lesion_mask
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_config import THICK_MM, Thresholds
 from bidsseg.network.lesion_model import LesionModel
@@ -103,7 +104,7 @@ def rule_of_one_line(image: Image, segmentation: Segmentation) -> Mask:
     median = np.median(cortex)
     spread = 1.4826 * np.median(np.abs(cortex - median))
     bright = (segmentation.tissue == TISSUE["white-matter"]) & (image.data > median + RULE_SPREADS * spread)
-    return of_size(bright, LEAST_VOXELS)
+    return large_pieces(bright, LEAST_VOXELS, corners=True)
 
 
 def compare(found: Mask, manual: Mask, voxel_mm3: float) -> LesionScore:

@@ -51,6 +51,14 @@ def rigid_transform(
     return _matrix(best)
 
 
+def register_both(
+    fixed: Image, moving: Image, fixed_mask: NDArray[np.bool_] | None = None, threads: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``rigid_transform``, and the way back, from RAS mm of ``moving`` to RAS mm of ``fixed``."""
+    onward = rigid_transform(fixed, moving, fixed_mask, threads)
+    return onward, np.asarray(np.linalg.inv(onward), np.float64)
+
+
 def _to_sitk(image: Image) -> sitk.Image:
     """The scan at 2 mm; RAS coordinates stand in for ITK's LPS, which changes nothing for two scans alike."""
     volume, grid = conform(image, image.grid.along_scan)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.image import Image
+from bidsseg.imaging.pieces import large_pieces
 from bidsseg.labels import FLUID, TISSUE
 from bidsseg.lesions.options import ROUNDED_DOWN
 from bidsseg.segmentation.anatomy import Anatomy
@@ -143,13 +143,4 @@ def lesion_mask(
     Voxels are together where they share a face, an edge or a corner.
     """
     least = max(LEAST_VOXELS, least_mm3 * ROUNDED_DOWN / anatomy.voxel_volume_mm3)
-    return of_size((probability >= threshold) & in_tissue(anatomy), least)
-
-
-def of_size(mask: NDArray[np.bool_], least_voxels: float) -> NDArray[np.bool_]:
-    """The components of a mask, joined by faces, edges and corners, that have at least so many voxels."""
-    components, _ = ndimage.label(mask, np.ones((3, 3, 3)))
-    sizes = np.bincount(components.reshape(-1))
-    sizes[0] = 0
-    large: NDArray[np.bool_] = (sizes >= least_voxels)[components]
-    return large
+    return large_pieces((probability >= threshold) & in_tissue(anatomy), least, corners=True)

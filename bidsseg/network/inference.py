@@ -14,10 +14,11 @@ from scipy import ndimage
 from bidsseg.imaging.arrays import Box, Floats, box_around
 from bidsseg.imaging.blocks import SIDE, blocks_of
 from bidsseg.imaging.grey import normalise
+from bidsseg.imaging.pieces import large_pieces
 from bidsseg.labels import N_PARCELS, lobe_parts
 from bidsseg.network.device import choose_device
 from bidsseg.network.heads import heads_near_brain
-from bidsseg.network.looks import coarse_look_at, head_in, is_squeezed, large_pieces, look_at, next_view, size_of
+from bidsseg.network.looks import ISLAND_SHARE, coarse_look_at, head_in, is_squeezed, look_at, next_view, size_of
 from bidsseg.network.probabilities import Probabilities, background
 from bidsseg.network.weights import Model
 
@@ -79,14 +80,17 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
     with torch.inference_mode():
         grey = normalise(volume)
         look = look_at(net, grey, head_in(grey), options.mirror, passes=1)
-        if is_squeezed(grey, look):
-            look = look_at(net, *next_view(volume, look), options.mirror, passes=1)
+        brain = look.brain_in(volume.shape)
+        if is_squeezed(grey[brain]):
+            look = look_at(net, *next_view(volume, look, brain), options.mirror, passes=1)
+            brain = look.brain_in(volume.shape)
         for _ in range(MORE_LOOKS):
-            grey, seen = next_view(volume, look)
+            grey, seen = next_view(volume, look, brain)
             del look
             look = look_at(net, grey, seen, options.mirror, PASSES)
             if size_of(look.box_of(box_around(look.near), volume.shape)) > SETTLED * size_of(seen):
                 break
+            brain = look.brain_in(volume.shape)
         window = box_around(look.near)
         *of_voxels, parcels = heads_near_brain(net, look.features, look.near, window, options.gyri, options.scratch)
     box = look.box_of(window, volume.shape)
@@ -156,7 +160,7 @@ def clean_islands(tissue: NDArray[np.float16]) -> None:
     core = ndimage.binary_erosion(brain, iterations=BRIDGE_MM, border_value=1)
     if not core.any():
         return
-    solid = large_pieces(core)
+    solid = large_pieces(core, least_share=ISLAND_SHARE)
     kept = ndimage.binary_dilation(solid, iterations=BRIDGE_MM + 2, mask=brain)
     island = brain & ~kept
     tissue[:, island] = 0

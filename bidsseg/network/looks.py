@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from bidsseg.imaging.arrays import Box, Floats, box_around
 from bidsseg.imaging.grey import normalise
+from bidsseg.imaging.pieces import large_pieces
 from bidsseg.labels import TISSUE
 from bidsseg.network.device import autocast
 from bidsseg.network.heads import BLOCKS_AT_ONCE
@@ -30,7 +31,7 @@ ALIGNED = 4
 """Boxes begin at multiples of so many voxels: what the network makes of a border depends on how it falls on the blocks
 of its levels, and a box that begins elsewhere by a voxel would change labels."""
 ISLAND_SHARE = 0.1
-"Smaller pieces, against the largest, are no brain."
+"Smaller pieces, against the largest, are no brain. Not all others, because a scan may show the brain in two parts."
 MOST_BRAIN_MM3 = 2.2e6
 "No head holds more; what is taken for more is a brain of a wrong voxel size, or with noise around it, or noise alone."
 SURE_OF_NOISE = 0.5
@@ -88,14 +89,17 @@ def look_at(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> L
     return Look(features, brain[0], near[0], np.array([s.start for s in box]) - before)
 
 
-def next_view(volume: Floats, look: Look) -> tuple[Floats, Box]:
-    """What the look after this one sees: grey values that span those of the brain, and the box of what is near it."""
-    return normalise(volume, look.brain_in(volume.shape)), look.box_of(box_around(look.near), volume.shape)
+def next_view(volume: Floats, look: Look, brain: NDArray[np.bool_]) -> tuple[Floats, Box]:
+    """What the look after this one sees: grey values that span those of the brain (I, J, K) that it found, and the box
+    of what is near it."""
+    return normalise(volume, brain), look.box_of(box_around(look.near), volume.shape)
 
 
-def is_squeezed(grey: Floats, look: Look) -> bool:
-    """Whether something outside the brain, a bright scalp mostly, takes much of the scale of 0-1."""
-    inside = grey[look.brain_in(grey.shape)]
+def is_squeezed(inside: Floats) -> bool:
+    """Whether something outside the brain, a bright scalp mostly, takes much of the scale of 0-1.
+
+    ``inside`` has the normalised grey values (N,) of the brain.
+    """
     return inside.size > 0 and float(np.percentile(inside, 99.5)) < SQUEEZED
 
 
@@ -136,7 +140,7 @@ def find_brain(net: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArra
     """
     tissue = _coarse_tissue(net, features)
     # CSF is no sign of brain: dark air looks like it.
-    brain = large_pieces(tissue[[0, TISSUE["csf"]]].sum(0) < 0.5)
+    brain = large_pieces(tissue[[0, TISSUE["csf"]]].sum(0) < 0.5, least_share=ISLAND_SHARE)
     if np.count_nonzero(brain) * LOOK_MM**3 > MOST_BRAIN_MM3 and tissue.max(0)[brain].mean() < SURE_OF_NOISE:
         brain[:] = False
     grown = (
@@ -155,15 +159,3 @@ def _coarse_tissue(net: UNet, features: Features) -> Floats:
     ]
     tissue: Floats = torch.cat(found, 1).reshape(-1, *blocks.shape).detach().numpy()
     return tissue
-
-
-def large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What remains of a mask without the pieces smaller than ``ISLAND_SHARE`` of the largest.
-
-    Not the largest alone, because a scan may show the brain in two parts.
-    """
-    components, _ = ndimage.label(mask)
-    sizes = np.bincount(components.reshape(-1))
-    sizes[0] = 0
-    large: NDArray[np.bool_] = (sizes >= max(1, ISLAND_SHARE * sizes.max()))[components] & mask
-    return large

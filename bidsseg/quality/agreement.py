@@ -45,13 +45,13 @@ def register_answers(
     scans: Sequence[tuple[Image, Image]], pairs: Sequence[tuple[int, int]], threads: int
 ) -> dict[tuple[int, int], float]:
     """Agreement of pairs of a session's scans, each given as (scan, its labels); both ways, by (grid, other)."""
-    from bidsseg.imaging.registration import rigid_transform
+    from bidsseg.imaging.registration import register_both
 
     found = {}
     for a, b in pairs:
-        to_b = rigid_transform(scans[a][0], scans[b][0], scans[a][1].data > 0, threads)
+        to_b, to_a = register_both(scans[a][0], scans[b][0], scans[a][1].data > 0, threads)
         found[a, b] = agreement(scans[a][1], scans[b][1], to_b)
-        found[b, a] = agreement(scans[b][1], scans[a][1], np.asarray(np.linalg.inv(to_b), np.float64))
+        found[b, a] = agreement(scans[b][1], scans[a][1], to_a)
     return found
 
 

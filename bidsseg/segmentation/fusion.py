@@ -21,7 +21,7 @@ from bidsseg.imaging.arrays import Box, Floats, box_at
 from bidsseg.imaging.blocks import TO_BLOCKS, blocks_along
 from bidsseg.imaging.grid import Grid
 from bidsseg.imaging.image import Image
-from bidsseg.imaging.registration import rigid_transform
+from bidsseg.imaging.registration import register_both
 from bidsseg.network.probabilities import Probabilities, background
 
 PLACES_AT_ONCE = 16_384
@@ -112,9 +112,9 @@ def contrast_of(prepared: Image, conformed: Floats, answered: Answered) -> Contr
     return Contrast(replace(prepared, data=conformed, affine=grid.affine), grid, answered)
 
 
-def register(fixed: Contrast, moving: Contrast, threads: int) -> Matrix:
-    """The rigid transform, 4x4, from RAS mm of one contrast to RAS mm of another."""
-    return rigid_transform(fixed.image, moving.image, fixed.brain, max(1, threads))
+def register(fixed: Contrast, moving: Contrast, threads: int) -> tuple[Matrix, Matrix]:
+    """The rigid transforms, 4x4, from RAS mm of one contrast to RAS mm of another, and back."""
+    return register_both(fixed.image, moving.image, fixed.brain, max(1, threads))
 
 
 def fuse(own: Contrast, others: Sequence[tuple[Contrast, Matrix]], threads: int = 0) -> Probabilities:

@@ -54,6 +54,8 @@ class Job:
     "Whether to keep the network's answer, to be fused with other contrasts."
     overwrite: bool = False
     "Whether to replace also what bidsseg did not write."
+    stands: bool = False
+    "An earlier run's answer, with others of these sessions, holds unless one that is to do gets a say in it."
 
     @property
     def outputs(self) -> ScanOutputs:
@@ -66,14 +68,16 @@ class Job:
         """The scan, and its partners."""
         return (self.scan, *self.partners)
 
-    @property
-    def each(self) -> tuple[Job, ...]:
-        """It alone, as ``SessionsJob`` has several."""
-        return (self,)
-
     def alone(self, scan: str) -> Job:
         """The job of one of the sources by itself, whose answer is kept."""
-        return replace(self, scan=scan, partners=(), others=(), keep_answer=True)
+        return replace(self, scan=scan, partners=(), others=(), keep_answer=True, stands=False)
+
+    @property
+    def stamp(self) -> list[int]:
+        """Size and time of the scan, which tell whether it has changed; empty where it is not there."""
+        path = Path(self.scan)
+        state = path.stat() if path.exists() else None
+        return [state.st_size, state.st_mtime_ns] if state else []
 
     @property
     def finds_lesions(self) -> bool:

@@ -60,19 +60,26 @@ def origin(outputs: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
 
 def is_done(job: LesionJob) -> bool:
     """Whether everything about the participant's lesions is there and up to date."""
-    try:
-        scans = all(_is_current(outputs, mask, job) for outputs, mask in zip(job.all_outputs, job.masks, strict=True))
-    except OSError:
+    if any(not _is_current(outputs, mask, job) for outputs, mask in zip(job.all_outputs, job.masks, strict=True)):
         return False
     if len(job.scans) < 2:
-        return scans
+        return True
     changes = read_json(ParticipantOutputs(Path(job.out), job.subject).changes)
-    return scans and changes.get("Scans") == [outputs.scan.stem for outputs in job.all_outputs]
+    return changes.get("Scans") == [outputs.scan.stem for outputs in job.all_outputs]
 
 
 def _is_current(outputs: ScanOutputs, mask: str, job: LesionJob) -> bool:
     there = all_there(outputs.out, outputs.lesions.summary)
-    return there and read_json(outputs.lesions.summary).get("Origin") == origin(outputs, mask, job)
+    try:
+        return there and read_json(outputs.lesions.summary).get("Origin") == origin(outputs, mask, job)
+    except OSError:
+        return False
+
+
+def not_described(job: LesionJob) -> list[ScanOutputs]:
+    """The scans whose lesions are still to be described; all, where only what is told of all of them is missing."""
+    pairs = zip(job.all_outputs, job.masks, strict=True)
+    return [outputs for outputs, mask in pairs if not _is_current(outputs, mask, job)] or list(job.all_outputs)
 
 
 def remove_lesions(outputs: ScanOutputs) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from nipype.interfaces.utility import Function
 from nipype.pipeline.engine import Node, Workflow
@@ -95,8 +94,7 @@ def scan_workflow(job: Job, how: Resources, outputs: bool = True) -> Workflow:
     )
     for node in (n4, segmentation):
         node.inputs.job = asdict(job)
-    stat = Path(job.scan).stat() if Path(job.scan).exists() else None
-    n4.inputs.stamp = [stat.st_size, stat.st_mtime_ns] if stat else []
+    n4.inputs.stamp = job.stamp
     segmentation.inputs.use_gpu = how.gpus > 0  # nipype knows nodes for the GPU by the name of this input
     workflow = Workflow(name=workflow_name(job))
     workflow.connect(n4, "out", segmentation, "corrected")
@@ -173,7 +171,7 @@ def _sessions(job: dict, use_gpu: bool) -> str:  # type: ignore[type-arg]
     with recorded(Path.cwd()):
         from bidsseg.workflow.session_stages import segment_sessions
 
-        return segment_sessions(job, Path.cwd())
+        return segment_sessions(job, Path.cwd().parent / "answers")  # nipype empties the node's own folder
 
 
 def _n4(job: dict, stamp: list) -> str:  # type: ignore[type-arg]

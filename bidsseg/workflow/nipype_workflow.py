@@ -38,7 +38,8 @@ SCANS_PER_WORKER = 16
 POLL_SECONDS = 0.05
 "How long a step that has ended waits for the next one, at most."
 STOPPED = "not processed, because another scan failed"
-AnyJob = TypeVar("AnyJob", Job, SessionsJob)
+AnyJob = TypeVar("AnyJob", Job, SessionsJob, LesionJob)
+Result = TypeVar("Result")
 OnScan = Callable[[str, bool], None]
 "Called with the name of a scan that has ended, and whether it succeeded."
 
@@ -52,6 +53,8 @@ class Outcome:
     "None if all is well."
     stopped: bool = False
     "It was not tried, or not finished, because another failed."
+    kept: bool = False
+    "An earlier run's answer stands."
 
     @property
     def error(self) -> str | None:
@@ -66,10 +69,12 @@ def run_jobs(jobs: Sequence[Job], pool: WorkerPool, on_scan: OnScan) -> Iterator
     monitor_resources(how)
     if how.write_graph and jobs:
         write_graph(jobs[0], how)
+    some = batches(jobs, SCANS_PER_WORKER * how.workers)
     with closing(Runner(pool, on_scan)) as runner:
-        yield from _batch_by_batch(
-            batches(jobs, SCANS_PER_WORKER * how.workers), how, lambda batch: [(o.job, [o]) for o in runner.run(batch)]
-        )
+        for _, outcome in _batch_by_batch(
+            some, lambda batch: [(o.job, o) for o in runner.run(batch)], lambda o: is_worth_another_try(o.failure, how)
+        ):
+            yield outcome
 
 
 def run_lesion_jobs(
@@ -78,17 +83,9 @@ def run_lesion_jobs(
     """Describe the lesions of participants, batch by batch; yields each with what ended it, None if nothing did."""
     how = pool.how
     set_up_logging(how.verbose)
-    size = SCANS_PER_WORKER * how.workers
-    died: list[LesionJob] = []
+    some = in_turn(jobs, SCANS_PER_WORKER * how.workers)
     with closing(Runner(pool, on_scan)) as runner:
-        for first in range(0, len(jobs), size):
-            for job, failure in runner.run_lesions(jobs[first : first + size]):
-                if is_worth_another_try(failure, how):
-                    died.append(job)
-                else:
-                    yield job, failure
-        for job in died:  # one at a time, as with scans
-            yield from runner.run_lesions([job])
+        yield from _batch_by_batch(some, runner.run_lesions, lambda failure: is_worth_another_try(failure, how))
 
 
 def run_session_jobs(jobs: Sequence[SessionsJob], pool: WorkerPool, on_scan: OnScan) -> Iterator[Outcome]:
@@ -96,32 +93,30 @@ def run_session_jobs(jobs: Sequence[SessionsJob], pool: WorkerPool, on_scan: OnS
     how = pool.how
     set_up_logging(how.verbose)
     monitor_resources(how)
-    some = (jobs[first : first + how.workers] for first in range(0, len(jobs), how.workers))
     with closing(Runner(pool, on_scan)) as runner:
-        yield from _batch_by_batch(some, how, runner.run_sessions)
+        for _, outcomes in _batch_by_batch(
+            in_turn(jobs, how.workers),
+            runner.run_sessions,
+            lambda found: any(is_worth_another_try(outcome.failure, how) for outcome in found),
+        ):
+            yield from outcomes
 
 
 def _batch_by_batch(
     some: Iterable[Sequence[AnyJob]],
-    how: Resources,
-    run: Callable[[Sequence[AnyJob]], Sequence[tuple[AnyJob, Sequence[Outcome]]]],
-) -> Iterator[Outcome]:
-    """Outcomes of all scans of jobs, which are run some at a time; those whose worker died are run once more."""
+    run: Callable[[Sequence[AnyJob]], Sequence[tuple[AnyJob, Result]]],
+    is_worth_another: Callable[[Result], bool],
+) -> Iterator[tuple[AnyJob, Result]]:
+    """Jobs with what came of them, which are run some at a time; those whose worker died are run once more."""
     died: list[AnyJob] = []
-    failed = False
     for batch in some:
-        if failed and how.stop_on_first_crash:
-            yield from (Outcome(scan, not_done(STOPPED), stopped=True) for job in batch for scan in job.each)
-            continue
-        for job, outcomes in run(batch):
-            if any(is_worth_another_try(outcome.failure, how) for outcome in outcomes):
+        for job, result in run(batch):
+            if is_worth_another(result):
                 died.append(job)
-                continue
-            failed |= any(outcome.failure is not None for outcome in outcomes)
-            yield from outcomes
+            else:
+                yield job, result
     for job in died:  # one at a time, so that the scan that kills its worker takes no other with it
-        for _, outcomes in run([job]):
-            yield from outcomes
+        yield from run([job])
 
 
 def is_worth_another_try(failure: Failure | None, how: Resources) -> bool:
@@ -131,6 +126,10 @@ def is_worth_another_try(failure: Failure | None, how: Resources) -> bool:
 
 def not_done(line: str) -> Failure:
     return Failure(line, Kind.USER, "")
+
+
+def not_tried(job: Job) -> Outcome:
+    return Outcome(job, kept=True) if job.stands else Outcome(job, not_done(STOPPED), stopped=True)
 
 
 def failed_by(job: Job, failure: Failure) -> Outcome:
@@ -169,6 +168,8 @@ class Runner:
         "Failures that workers reported, by the full name of the node."
         self.at_work = False
         "Whether workers may be in the middle of something."
+        self.stopped = False
+        "A scan failed, and the user wants no other batch of scans."
         self.scratch = how.scratch
         self.scratch.mkdir(parents=True, exist_ok=True)
 
@@ -186,10 +187,16 @@ class Runner:
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Run one batch; every job gets an outcome."""
+        if self.stopped:
+            return [not_tried(job) for job in jobs]
         self._expect({workflow_name(job): parts_of(job) for job in jobs})
         self.stems = {name: stem for job in jobs for name, stem in stems_of(job).items()}
         error = self._execute(build_workflow(jobs, self.how))
-        return [self._outcome(job, error) for job in jobs]
+        return self._noted([self._outcome(job, error) for job in jobs])
+
+    def _noted(self, outcomes: list[Outcome]) -> list[Outcome]:
+        self.stopped |= self.how.stop_on_first_crash and any(outcome.failure for outcome in outcomes)
+        return outcomes
 
     def _expect(self, parts: dict[str, tuple[str, ...]]) -> None:
         self.parts, self.ended, self.failed, self.failures = parts, set(), set(), {}
@@ -206,6 +213,8 @@ class Runner:
 
     def run_sessions(self, jobs: Sequence[SessionsJob]) -> list[tuple[SessionsJob, list[Outcome]]]:
         """Segment sessions together; every scan gets an outcome, since one that fails leaves the others."""
+        if self.stopped:
+            return [(job, [not_tried(one) for one in job.each]) for job in jobs]
         self.stems = {sessions_name(job): job.name for job in jobs}
         for job in jobs:
             for one in job.each:
@@ -213,15 +222,18 @@ class Runner:
         self.written = {one.scan: written_at(one.outputs.quality) for job in jobs for one in job.each}
         self._expect({name: (name,) for name in self.stems})
         error = self._execute(together([sessions_workflow(job, self.how) for job in jobs], self.how))
-        return [(job, [self._session_outcome(job, one, error) for one in job.each]) for job in jobs]
+        return [(job, self._noted([self._session_outcome(job, one, error) for one in job.each])) for job in jobs]
 
     def _session_outcome(self, group: SessionsJob, job: Job, error: str) -> Outcome:
         """Of one scan: what ended it alone is in its log."""
         failure = self._failure_of(sessions_name(group))
+        written = written_at(job.outputs.quality)
         if failure is None and job.outputs.log.exists():
             return Outcome(job, failure_in(job.outputs.log))
-        if failure is None and written_at(job.outputs.quality) not in (None, self.written[job.scan]):
+        if failure is None and written not in (None, self.written[job.scan]):
             return Outcome(job)
+        if job.stands and written == self.written[job.scan]:
+            return Outcome(job, kept=True)
         return self._not_ended(job, error) if failure is None else failed_by(job, failure)
 
     def _not_ended(self, job: Job, error: str) -> Outcome:
@@ -230,15 +242,14 @@ class Runner:
 
     def _lesion_failure(self, job: LesionJob, error: str) -> Failure | None:
         """Why a participant's lesions failed; the logs of the masks say so, too."""
-        from bidsseg.workflow.lesion_stages import is_done
+        from bidsseg.workflow.lesion_stages import is_done, not_described
 
         failure = self._failure_of(lesions_name(job))
         if failure is None:
             known = is_done(job) or any(outputs.lesion_log.exists() for outputs in job.all_outputs)
             return None if known else not_done(error)
-        for outputs in job.all_outputs:
-            if not outputs.lesions.summary.exists():
-                write_log(outputs.lesion_log, failure)
+        for outputs in not_described(job):
+            write_log(outputs.lesion_log, failure)
         return failure
 
     def _execute(self, workflow: Workflow) -> str:
@@ -340,6 +351,11 @@ def note_resources(path: Path, scan: str, node: Any) -> None:
 def written_at(path: Path) -> int | None:
     """The time of a file in ns; None where there is none."""
     return path.stat().st_mtime_ns if path.exists() else None
+
+
+def in_turn(jobs: Sequence[AnyJob], size: int) -> Iterator[Sequence[AnyJob]]:
+    """The jobs, so many at a time."""
+    return (jobs[first : first + size] for first in range(0, len(jobs), size))
 
 
 def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:

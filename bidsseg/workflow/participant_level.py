@@ -10,13 +10,11 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bidsseg import __version__
-from bidsseg.bids.completeness import is_complete
 from bidsseg.bids.contrasts import all_fused_outputs, session_groups, with_other_sessions
 from bidsseg.bids.dataset import Found, NothingSelected, ScanSelection, find_scans, read_filters
-from bidsseg.bids.lesion_masks import MaskSearch, find_masks
 from bidsseg.bids.outputs import (
     FUSED,
     NEEDED_SCHEMES,
@@ -27,11 +25,10 @@ from bidsseg.bids.outputs import (
     methods_file,
 )
 from bidsseg.bids.participant_groups import Groups, groups_by
-from bidsseg.bids.root_files import copy_session_times, links_in, refuse_other_dataset, write_root
+from bidsseg.bids.root_files import copy_session_times, refuse_other_dataset, write_root
 from bidsseg.errors import UserError
 from bidsseg.files import json_content, read_json, write_text
 from bidsseg.labels import SCHEMES
-from bidsseg.lesions.options import LesionOptions
 from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_card
 from bidsseg.network.device import count_gpus
 from bidsseg.network.lesion_card import LESION_MODEL, read_lesion_card
@@ -42,11 +39,10 @@ from bidsseg.workflow.console import Row, RunStatus, finish, progress
 from bidsseg.workflow.environment import defects_logged, environment
 from bidsseg.workflow.finishing import compare_sessions, report_is_stale, write_reports
 from bidsseg.workflow.jobs import SessionsJob, job_for
+from bidsseg.workflow.lesion_level import dataset_links, describe_lesions, lesions_foreseen, masks_missing
 from bidsseg.workflow.options import RunOptions
+from bidsseg.workflow.sorting import Sorted, sort_out
 from bidsseg.workflow.workers import LOW_MEMORY_GB, MEMORY_GB, Resources, WorkerPool
-
-if TYPE_CHECKING:
-    from bidsseg.workflow.lesion_plan import LesionPlanInputs
 
 
 def run_group(options: RunOptions) -> None:
@@ -110,13 +106,13 @@ def _find_and_run(options: RunOptions, pool: WorkerPool, claims: Claims | None) 
     recipe = recipe_of(options)
     rows = _rows_without_run(found, selection)
     problems = [f"{path}: left out: {why}" for path, why in found.left_out]
-    problems += _masks_missing(single, options)
+    problems += masks_missing(single, options)
     if claims is None:
-        complete, to_do = _sorted_out(all_outputs, recipe, options)
-        rows += [*complete, *(Row(outputs.scan.stem, "to do") for outputs in to_do)]
-        return finish(rows + _lesions(single, recipe, options, pool), problems)
+        foreseen = sort_out(all_outputs, recipe, options.overwrite).foreseen()
+        rows += [*_skipped(foreseen.complete), *(Row(outputs.scan.stem, "to do") for outputs in foreseen.to_do)]
+        return finish(rows + lesions_foreseen(single, foreseen.to_do, recipe, options), problems)
     fused = [f"{name}{FUSED}" for name in options.modality] if options.fuse else []
-    write_root(out, dataset, recipe, [*options.modality, *fused], _links(options))
+    write_root(out, dataset, recipe, [*options.modality, *fused], dataset_links(options))
     _write_citation(out, recipe, options)
     for mine in claims.in_turns(subjects, lambda line: _wait(line, pool)):
         copy_session_times(dataset, out, mine)
@@ -132,32 +128,18 @@ def _wait(line: str, pool: WorkerPool) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _sorted_out(
-    all_outputs: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions
-) -> tuple[list[Row], list[ScanOutputs]]:
-    """Rows about the scans that are complete, and the scans that are not.
-
-    Sessions that are segmented together are complete together.
-    """
-    complete = {outputs for outputs in all_outputs if is_complete(outputs, recipe)} if not options.overwrite else set()
-    for group in session_groups(all_outputs):
-        complete -= set(group) if not complete.issuperset(group) else set()
-    skipped = [Row(outputs.scan.stem, "complete", "skipped") for outputs in all_outputs if outputs in complete]
-    return skipped, [outputs for outputs in all_outputs if outputs not in complete]
-
-
 def _run_all_of(
     all_outputs: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool
 ) -> tuple[list[Row], list[str]]:
     """Everything about some participants: scans, comparisons, lesions, reports; returns rows and warnings."""
     out = options.out_dir.resolve()
-    rows, to_do = _sorted_out(all_outputs, recipe, options)
-    rows += _run(to_do, recipe, options, pool) if to_do else []
+    there = sort_out(all_outputs, recipe, options.overwrite)
+    rows = _skipped(there.complete) + (_run(there, recipe, options, pool) if there.to_do else [])
     single = [outputs for outputs in all_outputs if not outputs.partners]
     problems = compare_sessions(single, options.omp_nthreads, options.workers)
     rows = _with_verdicts(rows, all_outputs)
-    rows += _lesions(single, recipe, options, pool)
     subjects = sorted({outputs.scan.subject for outputs in all_outputs})
+    rows += describe_lesions(subjects, recipe, options, pool)
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
     lines = write_reports(out, stale, options.workers, options.overwrite)
     rows += [Row("reports", "failed", line) for line in lines]
@@ -211,8 +193,12 @@ def _rows_without_run(found: Found, selection: ScanSelection) -> list[Row]:
     return unusable + [Row(f"sub-{label}", "no scans", why) for label in found.empty_participants]
 
 
-def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
-    """Run the workflows."""
+def _skipped(complete: Sequence[ScanOutputs]) -> list[Row]:
+    return [Row(outputs.scan.stem, "complete", "skipped") for outputs in complete]
+
+
+def _run(there: Sorted, recipe: OutputSettings, options: RunOptions, pool: WorkerPool) -> list[Row]:
+    """Run the workflows of what is to do."""
     from bidsseg.workflow.nipype_workflow import run_jobs, run_session_jobs
 
     threading.Thread(target=_import_what_follows, daemon=True).start()
@@ -220,16 +206,19 @@ def _run(to_do: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptio
     how = {"device": options.device, "threads": options.omp_nthreads}
     how |= {"low_memory": options.low_mem, "overwrite": options.overwrite}
     groups = [
-        SessionsJob(tuple(asdict(job_for(outputs, recipe, model, **how)) for outputs in group))
-        for group in session_groups(to_do)
+        SessionsJob(tuple(asdict(job_for(scan, recipe, model, stands=scan in there.standing, **how)) for scan in group))
+        for group in session_groups([*there.standing, *there.to_do])
     ]
-    jobs = [job_for(outputs, recipe, model, **how) for outputs in to_do if not outputs.others]
+    jobs = [job_for(outputs, recipe, model, **how) for outputs in there.to_do if not outputs.others]
     with progress(len(jobs) + len(groups)) as on_scan:
         outcomes = list(run_jobs(jobs, pool, on_scan)) if jobs else []
         outcomes += run_session_jobs(groups, pool, on_scan) if groups else []
     rows = []
     for outcome in outcomes:
         outputs = outcome.job.outputs
+        if outcome.kept:
+            rows += _skipped([outputs])
+            continue
         result = "done" if outcome.error is None else "not tried" if outcome.stopped else "failed"
         rows.append(Row(outputs.scan.stem, result, outcome.error or ""))
     return rows
@@ -239,76 +228,6 @@ def _import_what_follows() -> None:
     """Lesions and reports come last; what they need is imported while the workers are busy."""
     for name in ("bidsseg.workflow.lesion_plan", "bidsseg.report.participant"):
         import_module(name)
-
-
-def _links(options: RunOptions) -> dict[str, str]:
-    """URIs of the datasets with masks, by the names they have in BIDS URIs."""
-    if not options.derivatives:
-        return {}
-    from bidsseg.workflow.lesion_plan import link_names
-
-    names = link_names([path.resolve() for path in options.derivatives], links_in(options.out_dir.resolve()))
-    return {name: path.as_uri() for path, name in names.items()}
-
-
-def _lesions(
-    all_outputs: Sequence[ScanOutputs], recipe: OutputSettings, options: RunOptions, pool: WorkerPool
-) -> list[Row]:
-    """Describe the lesions of all segmented scans that have a mask, or tell what is to do."""
-    if not options.describes_lesions:
-        return []
-    from bidsseg.workflow.lesion_plan import by_session, finished, outcomes, plan, status_rows, write_lesion_root
-
-    request = _lesion_request(recipe, options)
-    subjects = sorted({outputs.scan.subject for outputs in all_outputs})
-    if options.dry_run:
-        found = {
-            name: by_session([outputs for outputs in all_outputs if outputs.scan.subject == name]) for name in subjects
-        }
-    else:
-        found = {name: finished(request, name) for name in subjects}
-    planned = plan(found, request, options.overwrite, options.dry_run)
-    rows = [*planned.rows, *(line for job in planned.complete for line in status_rows(job, "complete"))]
-    if options.dry_run:
-        rows += [line for job in planned.jobs for line in status_rows(job, "to do")]
-    elif planned.jobs:
-        write_lesion_root(options.out_dir.resolve())
-        from bidsseg.workflow.nipype_workflow import run_lesion_jobs
-
-        with progress(len(planned.jobs)) as on_scan:
-            for job, failure in run_lesion_jobs(planned.jobs, pool, on_scan):
-                rows += outcomes(job, failure)
-    return [Row(line.name, line.result, line.why) for line in rows]
-
-
-def _mask_search(options: RunOptions) -> MaskSearch:
-    folders = tuple(path.resolve() for path in options.derivatives)
-    return MaskSearch(folders, options.lesion_pattern, options.out_dir.resolve())
-
-
-def _masks_missing(all_outputs: Sequence[ScanOutputs], options: RunOptions) -> list[str]:
-    """A warning where ``--derivatives`` hold a mask of none of the sessions, as where another folder was meant."""
-    search = _mask_search(options)
-    sessions = {(outputs.scan.subject, outputs.scan.session) for outputs in all_outputs}
-    if not search.derivatives or any(find_masks(search, *session) for session in sessions):
-        return []
-    folders = ", ".join(map(str, options.derivatives))
-    return [f"{folders}: no lesion mask of these participants; check the folder and the names, see --lesion-pattern"]
-
-
-def _lesion_request(recipe: OutputSettings, options: RunOptions) -> LesionPlanInputs:
-    from bidsseg.workflow.lesion_plan import LesionPlanInputs
-
-    chosen = LesionOptions(
-        threshold=LesionOptions.threshold if options.lesion_threshold is None else options.lesion_threshold,
-        min_volume_mm3=options.lesion_min_volume,
-        tolerance_mm=options.lesion_tolerance,
-        bands_mm=tuple(sorted(options.lesion_bands)),
-    )
-    folders = (options.bids_dir.resolve(), options.out_dir.resolve())
-    return LesionPlanInputs(
-        _mask_search(options), chosen, recipe, *folders, options.omp_nthreads, options.lesions, options.fill
-    )
 
 
 def _execution(options: RunOptions) -> Resources:

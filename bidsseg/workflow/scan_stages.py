@@ -95,8 +95,8 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
             own = job["scan"]
             for other in job["partners"]:
                 if (own, other) not in transforms:
-                    transforms[own, other] = register(contrasts[own], contrasts[other], job["threads"])
-                    transforms[other, own] = np.asarray(np.linalg.inv(transforms[own, other]), np.float64)
+                    both = register(contrasts[own], contrasts[other], job["threads"])
+                    transforms[own, other], transforms[other, own] = both
             others = [(contrasts[other], transforms[own, other]) for other in job["partners"]]
             found = fuse(contrasts[own], others, job["threads"])
             source = Path(answers[own]).parent

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bidsseg.errors import UserError, failure_of, one_line_errors
+from bidsseg.files import read_json, write_json
+from bidsseg.imaging.image import load
 from bidsseg.segmentation.fusion import Matrix, register
 from bidsseg.segmentation.longitudinal import Session, segment_with
 from bidsseg.workflow.failures import write_log
@@ -22,10 +25,14 @@ from bidsseg.workflow.scan_stages import (
     VOLUME,
     bias_stage,
     decide_with_others,
+    judge,
     kept_contrast,
     output_stage,
     segmentation_stage,
 )
+
+ANSWERED = "answered.json"
+"In the folder of a session, written last: what its answer was made from, and where it lies."
 
 
 @dataclass(frozen=True)
@@ -37,26 +44,57 @@ class _Answered:
     corrected: str
     segmentation: str
 
+    @property
+    def alone(self) -> _Answered:
+        """As decided by itself."""
+        return replace(self, job=replace(self.job, others=()))
+
+    def has_say(self) -> bool:
+        """Whether others are to be decided with it: noise, or a head of the wrong size, would only spoil them."""
+        return judge(self.folder, load(self.job.scan), self.job.model)[1].verdict != "fail"
+
 
 def segment_sessions(fields: dict[str, Any], folder: Path) -> str:
-    """Ask the network about each session by itself, decide all of them together, and write what was decided.
+    """Ask the network about each session by itself, decide those together that have a say, and write what was decided.
 
-    A session that fails gets a log, and the others go on without it.
+    A session that fails gets a log, and the others go on without it. What stands from an earlier run is only done again
+    where a session that is to do gets a say in it. The answers of a run that was killed are taken from ``folder``.
     """
     group = SessionsJob(**fields)
-    answered = []
-    for number, job in enumerate(group.each):
-        with _logged(job):
-            place = folder / str(number)
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
-            alone = asdict(job.alone(job.scan))
-            corrected = bias_stage(alone, place)
-            answered.append(_Answered(job, place, corrected, segmentation_stage(alone, corrected, place)))
-    for one, segmentation in _decided_together(answered):
+    heard, unheard = _answers([job for job in group.each if not job.stands], folder)
+    if heard:
+        more = _answers([job for job in group.each if job.stands], folder)
+        heard = sorted(heard + more[0], key=lambda one: one.job.scan)
+        unheard += more[1]
+    for one, segmentation in chain(_decided_together(heard), ((one.alone, one.segmentation) for one in unheard)):
         with _logged(one.job):
             output_stage(asdict(one.job), one.corrected, segmentation)
     return group.name
+
+
+def _answers(jobs: Sequence[Job], folder: Path) -> tuple[list[_Answered], list[_Answered]]:
+    """What the network says of each scan by itself: of those that have a say, and of those that have none."""
+    heard: list[_Answered] = []
+    unheard: list[_Answered] = []
+    for job in jobs:
+        with _logged(job), one_line_errors(job.scan):
+            one = _answer(job, folder / job.outputs.scan.stem)
+            (heard if one.has_say() else unheard).append(one)
+    return heard, unheard
+
+
+def _answer(job: Job, place: Path) -> _Answered:
+    """The network's answer, which may be there from a run that was killed."""
+    alone = asdict(job.alone(job.scan))
+    made_from = json.loads(json.dumps({"job": alone, "stamp": job.stamp}))
+    known = read_json(place / ANSWERED)
+    if known.get("made_from") != made_from:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        corrected = bias_stage(alone, place)
+        known = {"corrected": corrected, "segmentation": segmentation_stage(alone, corrected, place)}
+        write_json(place / ANSWERED, {"made_from": made_from, **known})
+    return _Answered(job, place, known["corrected"], known["segmentation"])
 
 
 @contextmanager
@@ -74,18 +112,19 @@ def _decided_together(answered: Sequence[_Answered]) -> Iterator[tuple[_Answered
     matrices = _register_all(answered, sessions)
     if len(sessions) < 2:
         left = [answered[number] for number in sessions] or answered
-        yield from ((replace(one, job=replace(one.job, others=())), one.segmentation) for one in left)
+        yield from ((one.alone, one.segmentation) for one in left)
         return
     for number, session in sessions.items():
         one = answered[number]
-        job = replace(one.job, others=[answered[other].job.scan for other in sessions if other != number])
+        heard = {answered[other].job.scan for other in sessions}
+        job = replace(one.job, others=[scan for scan in one.job.others if scan in heard])
         with _logged(job), one_line_errors(job.scan):
             others = [(other, matrices[number, n]) for n, other in sessions.items() if n != number]
             found = segment_with(session, others, job.threads)
             target = one.folder / "together"
             segmentation = decide_with_others(asdict(job), session.contrast, session.volume, found, one.folder, target)
             if job.finds_lesions:  # they are told from the labels decided together
-                (one.folder / LESION_ANSWER).rename(target / LESION_ANSWER)
+                shutil.copyfile(one.folder / LESION_ANSWER, target / LESION_ANSWER)
             yield replace(one, job=job), segmentation
 
 
@@ -105,8 +144,8 @@ def _register_all(answered: Sequence[_Answered], sessions: dict[int, Session]) -
             continue
         worse = min(a, b, key=lambda number: np.count_nonzero(sessions[number].contrast.brain))
         with _logged(answered[worse].job), one_line_errors(answered[worse].job.scan):
-            matrices[a, b] = register(sessions[a].contrast, sessions[b].contrast, answered[a].job.threads)
-            matrices[b, a] = np.asarray(np.linalg.inv(matrices[a, b]), np.float64)
+            both = register(sessions[a].contrast, sessions[b].contrast, answered[a].job.threads)
+            matrices[a, b], matrices[b, a] = both
         if (a, b) not in matrices:
             del sessions[worse]
     return matrices

@@ -115,6 +115,26 @@ def test_derivatives_without_a_mask_for_anybody_are_named(
     assert (f"warning: {tmp_path / 'masks'}: no lesion mask of these participants" in capsys.readouterr().err) == warned
 
 
+def test_a_dry_run_foresees_the_lesions_of_scans_that_are_to_do(
+    dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset("sub-01_FLAIR.nii.gz", "sub-02_FLAIR.nii.gz")
+    for number in (1, 2):
+        write_mask(tmp_path / "masks", f"sub-0{number}_FLAIR")
+    assert app(root) == EXIT_OK
+    quality = tmp_path / "out" / "sub-01" / "anat" / "sub-01_desc-FLAIR_qc.json"
+    write_json(quality, {**read_json(quality), "SoftwareVersion": "0"})
+    capsys.readouterr()
+    assert app(root, "--dry-run") == EXIT_OK
+    cells = [line.split("│") for line in capsys.readouterr().out.splitlines() if "FLAIR" in line]
+    assert {row[1].strip(): row[2].strip() for row in cells if row[2].strip()} == {
+        "sub-01_FLAIR": "to do",
+        "sub-01_FLAIR lesions": "to do",
+        "sub-02_FLAIR": "complete",
+        "sub-02_FLAIR lesions": "complete",
+    }
+
+
 def test_run_again(dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Lesions run again when mask or options change, and only then; the segmentation stays as it is."""
     root, out = dataset("sub-01_FLAIR.nii.gz", "sub-02_FLAIR.nii.gz"), tmp_path / "out"

@@ -263,6 +263,21 @@ def test_lesions_that_were_never_run_are_not_done(
     assert run_lesions(lesion_jobs, how) == ["sbatch: not found"] * 2
 
 
+def test_lesions_that_failed_beside_an_earlier_summary_leave_a_log(
+    lesion_jobs: list[LesionJob], how: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job in lesion_jobs:
+        write_json(job.all_outputs[0].lesions.summary, {"Findings": "of an earlier mask", "Outputs": []})
+
+    def execute(self: Runner, workflow: Workflow) -> str:
+        self.failures = {node.name: Failure("no memory", Kind.DEFECT, "") for node in workflow._graph}
+        return ""
+
+    monkeypatch.setattr(Runner, "_execute", execute)
+    assert run_lesions(lesion_jobs, how) == ["no memory"] * 2
+    assert [failure_in(job.all_outputs[0].lesion_log).error for job in lesion_jobs] == ["no memory"] * 2
+
+
 @pytest.mark.parametrize(
     ("gpus", "visible", "chosen"),
     [

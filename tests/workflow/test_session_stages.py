@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ from bidsseg.bids.contrasts import session_groups, with_other_sessions
 from bidsseg.cli.bids_app import run
 from bidsseg.cli.exit_codes import APP_USAGE, EXIT_OK, EXIT_SOME_FAILED
 from bidsseg.errors import UserError
+from bidsseg.quality import assessment
 from bidsseg.segmentation.fusion import Contrast, Matrix
 from bidsseg.workflow import session_stages
+from bidsseg.workflow.scan_stages import segmentation_stage
 from tests.bids.test_contrasts import all_outputs
 from tests.conftest import Dataset, Run
+
+pytestmark = pytest.mark.usefixtures("balls_are_heads")
 
 TOGETHER = ("--longitudinal", "--seg", "regions", "--modality", "FLAIR")
 
@@ -31,6 +36,20 @@ def names(sessions: Sequence[int]) -> list[str]:
 
 def raw(root: Path, session: int) -> Path:
     return root / "sub-01" / f"ses-{session}" / "anat" / f"sub-01_ses-{session}_FLAIR.nii.gz"
+
+
+def cut(root: Path, session: int, slices: int) -> None:
+    """Leave a part of a session's slices."""
+    whole: nib.Nifti1Image = nib.load(raw(root, session))
+    part = nib.Nifti1Image(whole.get_fdata()[:, :, :slices].astype(np.float32), whole.affine)
+    raw(root, session).unlink()
+    nib.save(part, raw(root, session))
+
+
+def rows(told: str) -> dict[str, str]:
+    """What the table of a run says of each scan."""
+    cells = [line.split("│") for line in told.splitlines() if "FLAIR" in line and "│" in line]
+    return {row[1].strip(): row[2].strip() for row in cells}
 
 
 def quality(out: Path, session: int) -> dict[str, Any]:
@@ -113,6 +132,75 @@ def test_one_bad_session_leaves_the_others(
     assert not list((out / "logs").glob("*_error.txt"))
 
 
+def test_a_bad_session_is_tried_again_and_the_others_stand(
+    dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = dataset(*names((1, 2, 3))), tmp_path / "out"
+    raw(root, 2).write_bytes(raw(root, 2).read_bytes()[:500])
+    assert app(root, *TOGETHER) == EXIT_SOME_FAILED
+    log = out / "logs" / "sub-01_ses-2_FLAIR_error.txt"
+    why = log.read_text()
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*_dseg.nii.gz")}
+    capsys.readouterr()
+    assert app(root, *TOGETHER, "--dry-run") == EXIT_OK
+    one, two, three = (f"sub-01_ses-{session}_FLAIR" for session in (1, 2, 3))
+    assert rows(capsys.readouterr().out) == {one: "complete", three: "complete", two: "to do"}
+    assert app(root, *TOGETHER) == EXIT_SOME_FAILED
+    told = capsys.readouterr()
+    assert rows(told.out) == {one: "complete", two: "failed", three: "complete"}
+    assert log.read_text() == why
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    raw(root, 4).parent.mkdir(parents=True)
+    shutil.copy(raw(root, 1), raw(root, 4))
+    assert app(root, *TOGETHER, "--dry-run") == EXIT_OK
+    assert set(rows(capsys.readouterr().out).values()) == {"to do"}, "a new session changes what is said of all"
+    assert app(root, *TOGETHER) == EXIT_SOME_FAILED
+    assert [len(quality(out, session)["SegmentedWith"]) for session in (1, 3, 4)] == [2, 2, 2]
+
+
+def test_a_session_that_fails_by_itself_has_no_say(
+    dataset: Dataset, tmp_path: Path, app: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assessment, "LEAST_BRAIN_MM3", 60e3)  # a ball has 80 mL
+    root, out = dataset(*names((1, 3))), tmp_path / "out"
+    assert app(root, *TOGETHER) == EXIT_OK
+    without = labels(out)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*_dseg.nii.gz")}
+    raw(root, 2).parent.mkdir(parents=True)
+    shutil.copy(raw(root, 1), raw(root, 2))
+    cut(root, 2, 6)
+    assert app(root, *TOGETHER) == EXIT_OK
+    assert (quality(out, 2)["Verdict"], "SegmentedWith" in quality(out, 2)) == ("fail", False)
+    assert {path: path.stat().st_mtime_ns for path in times} == times, "they stand, since it has no say"
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*_dseg.nii.gz")}
+    assert app(root, *TOGETHER) == EXIT_OK
+    assert {path: path.stat().st_mtime_ns for path in times} == times, "all are complete"
+    assert app(root, *TOGETHER, "--overwrite") == EXIT_OK
+    assert [len(quality(out, session)["SegmentedWith"]) for session in (1, 3)] == [1, 1]
+    assert without.items() <= labels(out).items()
+
+
+def test_after_a_kill_answers_that_were_given_are_not_asked_for_again(
+    dataset: Dataset, tmp_path: Path, app: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, work = dataset(*names((1, 2))), ("--work-dir", str(tmp_path / "work"))
+    asked = []
+
+    def killed_before_the_second(job: dict[str, Any], *given: Any) -> str:
+        asked.append(job["scan"])
+        if len(asked) == 2:
+            raise MemoryError("killed")
+        return segmentation_stage(job, *given)
+
+    monkeypatch.setattr(session_stages, "segmentation_stage", killed_before_the_second)
+    monkeypatch.setattr(session_stages, "one_line_errors", lambda _: nullcontext())  # ends the node
+    assert app(root, *TOGETHER, *work) == EXIT_SOME_FAILED
+    assert app(root, *TOGETHER, *work) == EXIT_OK
+    assert [Path(scan).name[7:12] for scan in asked] == ["ses-1", "ses-2", "ses-2"]
+    assert app(root, *TOGETHER, *work, "--overwrite", "--seg", "lobes") == EXIT_OK
+    assert len(asked) == 5, "other labels are another answer"
+
+
 def test_a_session_of_one_slice_goes_with_the_others(dataset: Dataset, tmp_path: Path, app: Run) -> None:
     root, out = dataset(*names((1, 2))), tmp_path / "out"
     whole: nib.Nifti1Image = nib.load(raw(root, 2))
@@ -137,15 +225,12 @@ def test_a_session_that_fits_to_no_other_leaves_them(
     dataset: Dataset, tmp_path: Path, app: Run, monkeypatch: pytest.MonkeyPatch, left: tuple[int, ...]
 ) -> None:
     root, out = dataset(*names((*left, 2))), tmp_path / "out"
-    whole: nib.Nifti1Image = nib.load(raw(root, 2))
-    part = nib.Nifti1Image(whole.get_fdata()[:, :, :12].astype(np.float32), whole.affine)
-    raw(root, 2).unlink()
-    nib.save(part, raw(root, 2))
+    cut(root, 2, 12)
 
-    def register(one: Contrast, other: Contrast, threads: int) -> Matrix:
+    def register(one: Contrast, other: Contrast, threads: int) -> tuple[Matrix, Matrix]:
         if one.grid.shape != other.grid.shape:
             raise RuntimeError("they lie apart")
-        return np.eye(4)
+        return np.eye(4), np.eye(4)
 
     monkeypatch.setattr(session_stages, "register", register)
     assert app(root, *TOGETHER) == EXIT_SOME_FAILED
@@ -169,8 +254,7 @@ def test_results_of_an_earlier_run_are_not_taken_for_those_of_a_stopped_one(
     capsys.readouterr()
     two_at_once = ("--nprocs", "2", "--omp-nthreads", "1", "--stop-on-first-crash")
     assert app(root, *TOGETHER, *two_at_once) == EXIT_SOME_FAILED
-    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "FLAIR" in line]
-    assert [row[2].strip() for row in rows] == ["failed"] * 2 + ["not tried"] * 2
+    assert list(rows(capsys.readouterr().out).values()) == ["failed"] * 2 + ["not tried"] * 2
 
 
 def test_sessions_together_are_not_fused(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
