@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bidsseg.imaging.image import Image
+from bidsseg.imaging.preparation import prepare
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
 from bidsseg.quality.assessment import Assessment, assess
@@ -12,7 +13,7 @@ from bidsseg.quality.coverage import field_of_view
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
-from bidsseg.segmentation.pipeline import Answer, answer, native, prepare
+from bidsseg.segmentation.pipeline import Answer, answer, native
 from bidsseg.segmentation.result import Segmentation
 
 
@@ -38,7 +39,11 @@ def answer_and_assess(
 ) -> tuple[Answer, AssessedScan]:
     """The same, with what the network said, for who has more to ask of it."""
     given = answer(prepare(scan, bias_correction, options.threads or 2), model, options)
+    return given, assess_answer(scan, given, model, options)
+
+
+def assess_answer(scan: Image, given: Answer, model: Model, options: PredictOptions) -> AssessedScan:
+    """Decide every voxel of a scan from what the network said of it, and judge the result."""
     evidence, found = examine(given, model, options), native(given, options.gyri)
     assessment = assess(evidence, field_of_view(scan), calibration_from(model.card.quality))
-    attached = replace(found, scan=scan, assessment=assessment)
-    return given, AssessedScan(attached, evidence, assessment, given.warnings)
+    return AssessedScan(replace(found, scan=scan, assessment=assessment), evidence, assessment, given.warnings)
