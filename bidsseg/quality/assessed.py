@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from bidsseg.imaging.image import Image
@@ -45,8 +45,11 @@ def answer_and_assess(
 
 def assess_answer(scan: Image, given: Answer, model: Model, options: PredictOptions) -> AssessedScan:
     """Decide every voxel of a scan from what the network said of it, and judge the result."""
-    with ThreadPoolExecutor(min(2, options.threads or 2)) as pool:  # neither fills more than one processor
-        examined, decided = pool.submit(examine, given, model, options), pool.submit(native, given, options.gyri)
-    evidence, found = examined.result(), decided.result()
+    with ThreadPoolExecutor(1) as pool:  # evidence stays here, where memory for its many arrays is at hand
+        decided = pool.submit(native, given, options.gyri)
+        if options.threads == 1:
+            wait([decided])
+        evidence = examine(given, model, options)
+    found = decided.result()
     assessment = assess(evidence, field_of_view(scan), calibration_from(model.card.quality))
     return AssessedScan(replace(found, scan=scan, assessment=assessment), evidence, assessment, given.warnings)

@@ -35,15 +35,15 @@ def test_threads_change_no_result(tiny_model: Path) -> None:
 def test_no_more_threads_than_asked_for(
     threads: int, together: bool, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Evidence waits for the labels here, which come at the same time only with a second thread."""
-    labelled, seen = threading.Event(), []
+    """Labels wait for the evidence here, which comes at the same time only with a second thread."""
+    examining, seen = threading.Event(), []
 
     def examined(*given: Any) -> Any:
-        seen.append(labelled.wait(5 if together else 0))
+        examining.set()
         return examine(*given)
 
     def decided(*given: Any) -> Any:
-        labelled.set()
+        seen.append(examining.wait(5 if together else 0.2))
         return native(*given)
 
     monkeypatch.setattr("bidsseg.quality.assessed.examine", examined)
