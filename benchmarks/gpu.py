@@ -43,13 +43,14 @@ import torch
 
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image, load
+from bidsseg.imaging.preparation import prepare
 from bidsseg.network import looks
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.weights import load_model, save_model
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.mosaic import mosaic
-from bidsseg.segmentation.pipeline import prepare, segment
+from bidsseg.segmentation.pipeline import segment
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
 from bidsseg.train.lessons import Place, shared_progress

@@ -24,13 +24,14 @@ from rescan import KINDS, Label, seen_as, volumes
 
 from bidsseg.evaluation.repeats import taken, widened
 from bidsseg.imaging.image import Image
+from bidsseg.imaging.preparation import prepare
 from bidsseg.labels import SCHEMES, TISSUE
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.fusion import answered_in, contrast_of, register
 from bidsseg.segmentation.longitudinal import Session, segment_with
-from bidsseg.segmentation.pipeline import answer, native, prepare
+from bidsseg.segmentation.pipeline import answer, native
 from bidsseg.train.held_out import Case, validation_cases
 
 WIDER = 0.1

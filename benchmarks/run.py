@@ -82,6 +82,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.bids.root_files import write_root
         from bidsseg.imaging.grid import conform
         from bidsseg.imaging.image import load
+        from bidsseg.imaging.preparation import prepare
         from bidsseg.network.inference import PredictOptions, infer
         from bidsseg.network.weights import load_model
         from bidsseg.quality.assessment import assess
@@ -90,7 +91,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.quality.judgement import examine
         from bidsseg.report.participant import participant_report
         from bidsseg.segmentation.decision import decide_on_native_grid
-        from bidsseg.segmentation.pipeline import Answer, prepare
+        from bidsseg.segmentation.pipeline import Answer
         from bidsseg.workflow.derivatives import ScanResult, write_scan
     outputs = ScanOutputs(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
     set_threads(threads)

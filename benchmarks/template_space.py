@@ -31,11 +31,12 @@ from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.deformation import moved, points_of, sampled
 from bidsseg.imaging.grid import grid_of
 from bidsseg.imaging.image import load
+from bidsseg.imaging.preparation import prepare
 from bidsseg.labels import N_GYRI, TISSUE, gyri, label_table
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.decision import decide_on_native_grid
-from bidsseg.segmentation.pipeline import Answer, answer, prepare, segment
+from bidsseg.segmentation.pipeline import Answer, answer, segment
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.segmentation.template import InTemplate, to_template
 from bidsseg.segmentation.template_labels import TEMPLATE_FILE, template

@@ -28,7 +28,7 @@ DICOM_MARK = SOFTWARE.encode()
 PAGE_MARK = f'<meta name="generator" content="{SOFTWARE} '.encode()
 PAGE_START = 4096
 LONGEST_TAIL = 1024
-KEYS = ("SoftwareVersion", "GeneratedBy", "LesionCount")
+KEYS = ("SoftwareVersion", "GeneratedBy", "LesionCount", "LesionLoadRangeMl")
 "One of them is in each JSON that describes no table."
 Tables = Sequence[Collection[str]]
 "Columns of the tables a file may be."

@@ -149,7 +149,7 @@ NAMING = {
     "evaluation.lesion_scores": "scans of a public data set",
     "cli.bids_app": "the same, in the help",
     "cli.main": "results beside a scan",
-    "workflow.single_scan": "results beside a scan",
+    "workflow.single_reading": "results beside a scan",
     "workflow.nipype_interface": "results beside a scan",
 }
 "The modules that may spell names of images and of results, and which."
@@ -169,6 +169,12 @@ def test_a_run_starts_without_torch() -> None:
     names = "bidsseg.cli.bids_app, bidsseg.workflow.participant_level, bidsseg.workflow.nipype_workflow"
     leading = f"import sys, {names}; sys.exit('torch' in sys.modules or 'SimpleITK' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", leading], check=False).returncode == 0
+
+
+def test_a_scan_is_read_without_torch() -> None:
+    """``predict`` reads its first scan in a thread while it imports torch."""
+    reading = "import sys, bidsseg.cli.main, bidsseg.workflow.single_reading; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", reading], check=False).returncode == 0
 
 
 def test_imports_have_no_cycle() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,11 @@ from bidsseg.cli.options import (
 )
 from bidsseg.errors import ALONE, UserError, one_line_errors, plain
 from bidsseg.lesions.options import LesionOptions
+from bidsseg.network.device import choose_device
 from bidsseg.quality.verdicts import in_words, tally, verdict_of
 
 if TYPE_CHECKING:
-    from bidsseg.workflow.single_scan import SingleScanOptions
+    from bidsseg.workflow.single_reading import ReadScan, SingleScanOptions
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -89,24 +91,32 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
     brainseg-cli predict *_FLAIR.nii.gz -o labels/ --seg lobes
     brainseg-cli predict DICOM/ -o seg.nii.gz --series 3 --dicom-seg seg.dcm
     """
-    from bidsseg.network.device import choose_device
-    from bidsseg.workflow.single_scan import SingleScanOptions, label_scan
+    from bidsseg.workflow.single_reading import SingleScanOptions, read_scan
 
     options = SingleScanOptions(scheme=chosen.pop("seg"), **chosen)
     try:
         _check_dicom_seg(scans, options)
         targets = _targets(scans, output, options)
-        choose_device(options.device)
-        loaded = model_named(model)
+        first = next(iter(targets))
+        with ThreadPoolExecutor(1) as pool:  # while torch is imported, which takes about as long
+            reading = {first: pool.submit(read_scan, first, targets[first], options)}
+            from bidsseg.workflow.single_scan import label_read_scan
+
+            choose_device(options.device)
+            loaded = model_named(model)
     except UserError as error:
         fail(error)
         sys.exit(CLI_USAGE)
+
+    def read(scan: Path, target: Path) -> ReadScan:
+        return reading.pop(scan).result() if scan in reading else read_scan(scan, target, options)
+
     verdicts = []
     failed = 0
     for scan, target in _tracked(list(targets.items()), quiet):
         try:
             with one_line_errors(str(scan), ALONE):
-                quality = label_scan(scan, target, loaded, options)
+                quality = label_read_scan(read(scan, target), scan, target, loaded, options)
         except UserError as error:
             fail(error)
             failed += 1

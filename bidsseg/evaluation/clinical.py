@@ -19,6 +19,7 @@ import numpy as np
 from bidsseg.evaluation.damage_study import Means, append_lines, in_parallel
 from bidsseg.evaluation.patients import Group, agreement, groups, scan_name, ventricle_dice
 from bidsseg.imaging.image import load
+from bidsseg.imaging.preparation import prepare
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.assessment import Assessment, assess
@@ -26,7 +27,7 @@ from bidsseg.quality.coverage import FieldOfView, field_of_view
 from bidsseg.quality.evidence import Evidence, evidence_from
 from bidsseg.quality.expectation import Calibration
 from bidsseg.quality.judgement import examine
-from bidsseg.segmentation.pipeline import answer, native, prepare
+from bidsseg.segmentation.pipeline import answer, native
 from bidsseg.segmentation.result import Segmentation
 
 FOLDERS = ("ms-clinical-lesions", "ms-clinical-bids", "ms-lesions-mni", "whole-head-t1")

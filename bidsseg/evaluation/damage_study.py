@@ -20,13 +20,14 @@ import numpy as np
 from bidsseg.evaluation.damage import DAMAGES, NONE, Damage, damage
 from bidsseg.evaluation.scores import AXES, dice_by_label, majority, reference_codes, simulate
 from bidsseg.evaluation.views import Axis, Contrast, View, shown
+from bidsseg.imaging.preparation import prepare
 from bidsseg.labels import FIRST_LOBAR_CODE
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model
 from bidsseg.quality.coverage import FieldOfView, field_of_view
 from bidsseg.quality.evidence import SCORED, Evidence, evidence_from
 from bidsseg.quality.judgement import examine
-from bidsseg.segmentation.pipeline import answer, native, prepare
+from bidsseg.segmentation.pipeline import answer, native
 from bidsseg.train.data import brain_folders, head_maps
 
 One = TypeVar("One")

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from bidsseg.imaging.image import Image, load
 from bidsseg.imaging.pieces import large_pieces
+from bidsseg.imaging.preparation import prepare
 from bidsseg.labels import TISSUE
 from bidsseg.lesions.finding import LEAST_MM3, LEAST_VOXELS, lesion_mask
 from bidsseg.network.inference import PredictOptions
@@ -23,7 +24,7 @@ from bidsseg.network.lesion_config import THICK_MM, Thresholds
 from bidsseg.network.lesion_model import LesionModel
 from bidsseg.network.weights import Model
 from bidsseg.segmentation.lesion_probability import LesionAnswer, lesion_answer
-from bidsseg.segmentation.pipeline import answer, native, prepare
+from bidsseg.segmentation.pipeline import answer, native
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.train.data import VALIDATION_MASK, VALIDATION_PATIENTS
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from bidsseg.imaging.image import Image
+from bidsseg.imaging.preparation import prepare
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
 from bidsseg.quality.assessment import Assessment, assess
@@ -12,7 +14,7 @@ from bidsseg.quality.coverage import field_of_view
 from bidsseg.quality.evidence import Evidence
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
-from bidsseg.segmentation.pipeline import Answer, answer, native, prepare
+from bidsseg.segmentation.pipeline import Answer, answer, native
 from bidsseg.segmentation.result import Segmentation
 
 
@@ -38,7 +40,16 @@ def answer_and_assess(
 ) -> tuple[Answer, AssessedScan]:
     """The same, with what the network said, for who has more to ask of it."""
     given = answer(prepare(scan, bias_correction, options.threads or 2), model, options)
-    evidence, found = examine(given, model, options), native(given, options.gyri)
+    return given, assess_answer(scan, given, model, options)
+
+
+def assess_answer(scan: Image, given: Answer, model: Model, options: PredictOptions) -> AssessedScan:
+    """Decide every voxel of a scan from what the network said of it, and judge the result."""
+    with ThreadPoolExecutor(1) as pool:  # evidence stays here, where memory for its many arrays is at hand
+        decided = pool.submit(native, given, options.gyri)
+        if options.threads == 1:
+            wait([decided])
+        evidence = examine(given, model, options)
+    found = decided.result()
     assessment = assess(evidence, field_of_view(scan), calibration_from(model.card.quality))
-    attached = replace(found, scan=scan, assessment=assessment)
-    return given, AssessedScan(attached, evidence, assessment, given.warnings)
+    return AssessedScan(replace(found, scan=scan, assessment=assessment), evidence, assessment, given.warnings)

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.grid import SLAB_FLOATS, Grid, conform
+from bidsseg.imaging.grid import SLAB_FLOATS, Grid
 from bidsseg.imaging.image import Image
-from bidsseg.imaging.sound import sound_values
+from bidsseg.imaging.preparation import Conformed, conformed, prepare
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.probabilities import Probabilities
 from bidsseg.network.weights import Model
@@ -34,26 +34,24 @@ class Answer:
     "Those of the prepared scan."
 
 
-def prepare(image: Image, bias_correction: bool, threads: int = 1) -> Image:
-    """The scan with absurd grey values replaced and, where asked for, its bias field corrected."""
-    data, warnings = sound_values(image.data)
-    sound = replace(image, data=data, warnings=(*image.warnings, *warnings))
-    if not bias_correction:
-        return sound
-    from bidsseg.imaging.bias import correct_bias  # and SimpleITK, which nothing else here needs
-
-    return correct_bias(sound, threads)
-
-
 def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
     """Resample a prepared scan to 1 mm RAS and ask the network."""
+    _keep_to_threads(options)
+    seen = conformed(image)
+    del image  # it may be large, and not every caller needs it any more
+    return answer_conformed(seen, model, options)
+
+
+def answer_conformed(seen: Conformed, model: Model, options: PredictOptions) -> Answer:
+    """Ask the network about a prepared scan that was resampled already."""
+    _keep_to_threads(options)
+    probabilities, volume = infer(seen.volume, model, options)
+    return Answer(seen.volume, volume, seen.grid, probabilities, seen.warnings)
+
+
+def _keep_to_threads(options: PredictOptions) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
-    conformed, grid = conform(image)
-    warnings = image.warnings
-    del image  # it may be large, and not every caller needs it any more
-    probabilities, volume = infer(conformed, model, options)
-    return Answer(conformed, volume, grid, probabilities, warnings)
 
 
 def native(found: Answer, gyri: bool, max_floats: int = SLAB_FLOATS) -> Segmentation:

@@ -20,10 +20,11 @@ from torch import Tensor
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import at_1mm
+from bidsseg.imaging.preparation import prepare
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.lesion_net import lesion_inputs
 from bidsseg.network.weights import Model
-from bidsseg.segmentation.pipeline import Answer, answer, prepare
+from bidsseg.segmentation.pipeline import Answer, answer
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import VALIDATION_MASK, Patient, load_brains, load_heads, load_lesions, load_patients
 from bidsseg.train.lesion_painting import painted_flair

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bidsseg.imaging.arrays import PLANES_AT_ONCE, Box, Floats, as_float32
 from bidsseg.imaging.blocks import at_voxels
 from bidsseg.imaging.grid import conform
+from bidsseg.imaging.preparation import prepare
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.looks import HEAD_THRESHOLD
@@ -26,7 +27,6 @@ from bidsseg.network.probabilities import Probabilities, background
 from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.segmentation.decision import PARCELLATED, decide
-from bidsseg.segmentation.pipeline import prepare
 from bidsseg.train.data import LESION_KIND, LabelledPatient, Patient, load_patients, load_whole_heads, pack
 
 Mask = NDArray[np.bool_]

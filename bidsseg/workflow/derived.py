@@ -15,6 +15,7 @@ from bidsseg.errors import ALONE, one_line_errors
 from bidsseg.files import all_whole, leftovers_of, remove_temporaries
 from bidsseg.imaging.grid import grid_of
 from bidsseg.imaging.image import Image, load, save
+from bidsseg.imaging.preparation import prepare
 from bidsseg.labels import Scheme
 from bidsseg.lesions.filling import fill_lesions
 from bidsseg.lesions.masks import is_probability, read_labels
@@ -22,7 +23,7 @@ from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import Model
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
-from bidsseg.segmentation.pipeline import answer, prepare, segment
+from bidsseg.segmentation.pipeline import answer, segment
 from bidsseg.segmentation.template import InTemplate, to_template
 from bidsseg.workflow.template_space import write_in_template
 

@@ -12,7 +12,8 @@ from bidsseg.network.card import DEFAULT_MODEL
 from bidsseg.network.weights import load_model
 from bidsseg.quality.verdicts import verdict_of
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
-from bidsseg.workflow.single_scan import SingleScanOptions, label_scan
+from bidsseg.workflow.single_reading import SingleScanOptions
+from bidsseg.workflow.single_scan import label_scan
 
 
 class SegmentRegionsInputSpec(BaseInterfaceInputSpec):  # type: ignore[misc]

@@ -18,6 +18,7 @@ from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.blocks import blocks_along
 from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
+from bidsseg.imaging.preparation import prepare
 from bidsseg.lesions.finding import FoundLesions, find_lesions
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions
@@ -34,7 +35,7 @@ from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import decide_on_native_grid
 from bidsseg.segmentation.fusion import Answered, Contrast, Listed, answered_in, contrast_of, fuse, register
 from bidsseg.segmentation.lesion_probability import LesionAnswer, lesion_answer
-from bidsseg.segmentation.pipeline import Answer, answer, prepare
+from bidsseg.segmentation.pipeline import Answer, answer
 from bidsseg.segmentation.probseg import write_probabilities
 from bidsseg.segmentation.result import Segmentation
 from bidsseg.spaces import TEMPLATE

@@ -69,7 +69,7 @@ def test_a_t1w_is_refused_in_one_line(t1w: Image, tmp_path: Path) -> None:
 
 def test_a_refusal_says_what_is_odd_about_the_header(t1w: Image, tmp_path: Path) -> None:
     path = tmp_path / "sub-02_FLAIR.nii.gz"
-    save(path, t1w.data, np.eye(4))
+    save(path, t1w.data, np.diag((1.0, 1, 6, 1)))
     with pytest.raises(UserError, match=r"no lesions looked for: .*; the header has no position or direction"):
         describe_scan(path, tmp_path / "out" / "sub-02", load_model(), OPTIONS)
 

@@ -21,21 +21,30 @@ def tool() -> None:
 
 
 @tool.command()
-def policy() -> None:
-    click.echo(os.environ["OMP_WAIT_POLICY"])
+@click.argument("name")
+def told(name: str) -> None:
+    click.echo(os.environ[name])
 
 
-@pytest.mark.parametrize(("given", "seen"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+@pytest.mark.parametrize(
+    ("name", "given", "seen"),
+    [
+        ("OMP_WAIT_POLICY", None, "PASSIVE"),
+        ("OMP_WAIT_POLICY", "ACTIVE", "ACTIVE"),
+        ("OPENBLAS_THREAD_TIMEOUT", None, "4"),
+        ("OPENBLAS_THREAD_TIMEOUT", "26", "26"),
+    ],
+)
 def test_threads_sleep_while_they_wait(
-    given: str | None, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, given: str | None, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # to be put back at the end
+    monkeypatch.setenv(name, "")  # to be put back at the end
     if given is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+        monkeypatch.delenv(name)
     else:
-        monkeypatch.setenv("OMP_WAIT_POLICY", given)
-    assert waiting() == {"OMP_WAIT_POLICY": seen}
+        monkeypatch.setenv(name, given)
+    assert waiting()[name] == seen
     with environment(Resources(tmp_path, tmp_path), threads=1):
-        assert os.environ["OMP_WAIT_POLICY"] == seen
-    assert os.environ.get("OMP_WAIT_POLICY") == given
-    assert CliRunner().invoke(tool, ["policy"]).output == f"{seen}\n"
+        assert os.environ[name] == seen
+    assert os.environ.get(name) == given
+    assert CliRunner().invoke(tool, ["told", name]).output == f"{seen}\n"
