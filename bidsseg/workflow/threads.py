@@ -9,11 +9,11 @@ ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
 
 
 def waiting() -> dict[str, str]:
-    """The environment variables by which threads of OpenMP and OpenBLAS sleep while they wait, unless the user set them.
+    """The environment variables by which threads of OpenMP and OpenBLAS sleep while they wait; the user's come first.
 
     They count only where they are set before torch and numpy are imported. Threads that spin instead, as they do by
-    default, keep the ones that they wait for from a busy or shared processor: with two threads on two cores, a scan took
-    a fifth more processor time where those of OpenMP spun, an eighth more where those of OpenBLAS did, and single steps
-    three times as long.
+    default, keep the ones that they wait for from a busy or shared processor. With two threads on two cores, a scan
+    took a fifth more processor time where those of OpenMP spun, and single steps three times as long; an eighth more
+    where those of OpenBLAS did.
     """
     return {name: os.environ.get(name, value) for name, value in ASLEEP.items()}
