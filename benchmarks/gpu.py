@@ -53,7 +53,7 @@ from bidsseg.segmentation.mosaic import mosaic
 from bidsseg.segmentation.pipeline import segment
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import render
-from bidsseg.train.lessons import Place, shared_progress
+from bidsseg.train.lessons import Lesson, Place, shared_progress
 from bidsseg.train.loop import (
     Run,
     State,
@@ -248,31 +248,35 @@ def reproducibility(at: Measurement) -> Iterator[Row]:
     yield "two runs of one seed", "the same weights" if difference == 0 else f"weights differ by up to {difference:.1e}"
     yield "a recorded step against the same unrecorded", recorded(run)
     if at.device.type == "cuda":
-        yield "waits for the GPU in a step", waits(at, run)
+        yield "waits for the GPU in a step", waits(run)
+
+
+def first_step(run: Run) -> tuple[State, list[Lesson]]:
+    """A state and the lessons of its first step, drawn in this process."""
+    run = replace(run, options=replace(run.options, workers=0))
+    return start_or_resume(run), next(lesson_batches(run, shared_progress(0.5), Place())).lessons
 
 
 def recorded(run: Run) -> str:
     """How far the gradients of a step differ that is played from a recording, as a share of the largest."""
-    run = replace(run, options=replace(run.options, workers=0))
-    state, batch = start_or_resume(run), next(lesson_batches(run, shared_progress(0.5), Place()))
+    state, lessons = first_step(run)
     found = []
     for _ in range(3):  # as it is, while it is recorded, and from the recording
-        set_gradients(state, batch.lessons, run.options, 0.5)
+        set_gradients(state, lessons, run.options, 0.5)
         found.append(torch.cat([weight.grad.flatten() for weight in state.net.parameters()]))
     differ = max((other - found[0]).abs().max().item() for other in found[1:]) / found[0].abs().max().item()
     return "the same gradients" if differ == 0 else f"gradients differ by {differ:.1e}"
 
 
-def waits(at: Measurement, run: Run) -> str:
+def waits(run: Run) -> str:
     """The first thing in a step that waits, if any."""
-    run = replace(run, options=replace(run.options, workers=0))  # to let go of another process's memory waits, too
-    state, batch = start_or_resume(run), next(lesson_batches(run, shared_progress(0.5), Place()))
+    state, lessons = first_step(run)
     for _ in range(2):  # the second is recorded
-        train_step(state, batch.lessons, run.options, 0.5)
+        train_step(state, lessons, run.options, 0.5)
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        train_step(state, batch.lessons, run.options, 0.5)
+        train_step(state, lessons, run.options, 0.5)
     torch.cuda.set_sync_debug_mode("default")
     found = [one for one in heard if "synchroniz" in str(one.message) and "prototype" not in str(one.message)]
     return f"in {Path(found[0].filename).name}, line {found[0].lineno}" if found else "none"

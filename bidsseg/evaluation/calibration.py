@@ -186,12 +186,11 @@ def with_limits(calibration: Calibration, found: Iterable[Estimate]) -> Calibrat
             bad.append(one.expected)
         elif is_good(one.trial, one.true):
             good.append(one.expected)
-    of_good = (float(np.quantile(good, 1 - few)) if good else GOOD for few in (FEW_FAIL, FEW_ALARMS))
-    few_fail, few_alarms = (max(GOOD, limit) for limit in of_good)
-    fail_above = float(np.quantile(bad, 1 - FOUND, method="lower") - MARGIN if bad else BAD)
+    few_fail, few_alarms = np.maximum(np.quantile(good or [GOOD], (1 - FEW_FAIL, 1 - FEW_ALARMS)), GOOD)
+    fail_above = np.quantile(bad, 1 - FOUND, method="lower") - MARGIN if bad else BAD
     fail_above = float(np.clip(fail_above, min(few_fail, (GOOD + BAD) / 2), BAD))
-    few = min(few_alarms, fail_above)
-    return replace(calibration, fail_above=round(fail_above, 3), check_above=round(few, 3))
+    check_above = min(float(few_alarms), fail_above)
+    return replace(calibration, fail_above=round(fail_above, 3), check_above=round(check_above, 3))
 
 
 def cross_validate(found: Sequence[Estimate], same: Same) -> list[CrossValidated]:
