@@ -57,7 +57,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def autocast(device: torch.device) -> torch.autocast:
+def computing_type(device: torch.device) -> torch.dtype:
     """Half precision where the processor computes in it; bfloat16 halves the time on CPUs that have it.
 
     On GPUs float16, which rounds to an eighth of bfloat16's steps: its range is enough, since norms follow each layer.
@@ -65,8 +65,16 @@ def autocast(device: torch.device) -> torch.autocast:
     import torch
 
     if device.type == "cpu":
-        return torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16())
-    return torch.autocast(device.type, torch.float16)
+        return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+    return torch.float16
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Layers compute in the type for this device."""
+    import torch
+
+    dtype = computing_type(device)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def cpu_has_bfloat16() -> bool:

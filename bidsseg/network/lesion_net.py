@@ -21,13 +21,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bidsseg.imaging.arrays import Box, Floats
+from bidsseg.imaging.arrays import Box, Floats, along, resampling_matrix
 from bidsseg.labels import TISSUE
 from bidsseg.network.lesion_config import LesionNetConfig
 from bidsseg.network.unet import SUBVOXELS, space_to_depth
 
 GROUPS = (
-    ("csf",),
     ("lateral-ventricle", "inferior-lateral-ventricle", "third-ventricle", "fourth-ventricle"),
     ("white-matter",),
     ("cortex",),
@@ -36,7 +35,7 @@ GROUPS = (
     ("cerebellum-cortex",),
     ("ventral-dc", "brainstem"),
 )
-"Tissues told apart: confusions differ between them, within them they do not."
+"Tissues told apart, of all but CSF and air: confusions differ between them, within them they do not."
 CERTAIN = 0.8
 "Probability above which a voxel shows a tissue's grey value rather than a mixture."
 USUAL_SPREADS = (-3.0, 2.0)
@@ -47,8 +46,6 @@ FIELD_STEPS = 3
 "How often that level is averaged with its neighbours, where little white matter lies near."
 PRIOR_SHARE = 0.01
 "Weight of the scan's own median in the level around a voxel, where no white matter lies near."
-SCALES = 2
-"Cortex and white matter."
 SPREADS_TO_1 = 4.0
 "So many spreads are 1 for the network."
 RANGE = (-2.0, 4.0)
@@ -58,7 +55,9 @@ EVERY = 2
 LEAST_VOXELS = 125
 "Of these; with less cortex in view its spread is not known."
 PRESENT = 0.05
-"Probability of all but CSF and air above which a voxel is tissue, for the box that the network sees."
+"Probability of all but CSF and air above which a voxel or block is tissue."
+NEVER = -30.0
+"Logit where there is none."
 MARGIN_MM, ALIGNED_MM = 4, 4
 "Of what lies around, in that box; it begins and ends where blocks of the coarser level do."
 
@@ -77,48 +76,67 @@ class LesionInputs:
     """What the network reads."""
 
     relative: Tensor
-    """(2, I, J, K), float32, even sides: spreads of cortex above the median of cortex, and spreads of white matter
-    above the median of white matter."""
+    "(1, I, J, K), float32, sides multiples of ``ALIGNED_MM``: spreads of cortex above the median of cortex."
+    white: Tensor
+    "(2,): factor and summand that make of these the spreads of white matter above the median of white matter."
     groups: Tensor
     "(groups, I/2, J/2, K/2), float32 0-1: probabilities of ``GROUPS``."
 
-    @property
-    def inside(self) -> Tensor:
-        """Blocks (I/2, J/2, K/2) of the brain."""
-        return self.groups.sum(0) > 0.5
-
 
 class LesionNet(nn.Module):
-    """Two levels: 2 mm for borders, 4 mm for what lies within 30 mm. No norms, since its inputs are normalised."""
+    """Two levels: 2 mm for borders, 4 mm for what lies within 30 mm. No norms, since its inputs are normalised.
+
+    Channels come last in memory, which takes half of the time for so few.
+    """
 
     def __init__(self, config: LesionNetConfig) -> None:
         super().__init__()
         self.config = config
         fine, coarse = config.fine_width, config.coarse_width
-        self.stem = nn.Conv3d(SCALES * SUBVOXELS + len(GROUPS), fine, 3, padding=1)
+        self.stem = nn.Conv3d(SUBVOXELS + 1 + len(GROUPS), fine, 3, padding=1)
         self.down = nn.Conv3d(fine, coarse, 3, padding=1)
         self.context = nn.ModuleList(nn.Conv3d(coarse, coarse, 3, padding=2, dilation=2) for _ in range(2))
         self.up = nn.Conv3d(coarse, fine, 1)
         self.mix = nn.Conv3d(fine, fine, 3, padding=1)
-        self.head = nn.Conv3d(2 * fine, SUBVOXELS + 2 * SCALES, 1)
+        self.head = nn.Conv3d(2 * fine, SUBVOXELS + 4, 1)
         nn.init.zeros_(self.head.weight)
-        rare = torch.tensor([-4.0] * SUBVOXELS + [0.0] * 2 * SCALES)
+        rare = torch.tensor([-4.0] * SUBVOXELS + [0.0] * 4)
         self.head.bias = nn.Parameter(rare)
+        self.to(memory_format=torch.channels_last_3d)
 
-    def forward(self, relative: Tensor, groups: Tensor) -> Tensor:
-        """(B, 2, I, J, K) and (B, groups, I/2, J/2, K/2), as in ``LesionInputs`` -> logits (B, I, J, K)."""
-        grey = [space_to_depth(scale) for scale in torch.split((relative / SPREADS_TO_1).clamp(*RANGE), 1, 1)]
-        fine = F.leaky_relu(self.stem(torch.cat((*grey, groups), 1)), 0.01)
-        coarse = F.leaky_relu(self.down(F.avg_pool3d(fine, 2, ceil_mode=True)), 0.01)
+    def forward(self, relative: Tensor, white: Tensor, groups: Tensor) -> Tensor:
+        """(B, 1, I, J, K), (B, 2), (B, groups, I/2, J/2, K/2), as in ``LesionInputs`` -> logits (B, I, J, K).
+
+        They are ``NEVER`` where there is CSF or air alone. White matter's spreads are read as means of blocks, since
+        sub-voxels differ by those of cortex alike.
+        """
+        grey = space_to_depth(relative / SPREADS_TO_1)
+        factor, summand = white.T[:, :, None, None, None, None]
+        block = (grey.mean(1, keepdim=True) * factor + summand / SPREADS_TO_1).clamp(*RANGE).to(grey.dtype)
+        grey = grey.clamp(*RANGE)
+        seen = torch.cat((grey, block, groups), 1).contiguous(memory_format=torch.channels_last_3d)
+        fine = F.leaky_relu(self.stem(seen), 0.01)
+        coarse = F.leaky_relu(self.down(sum_of_blocks(fine) / SUBVOXELS), 0.01)
         for layer in self.context:
             coarse = coarse + F.leaky_relu(layer(coarse), 0.01)
-        above = F.interpolate(self.up(coarse), size=fine.shape[2:], mode="nearest")
-        mixed = F.leaky_relu(self.mix(fine + above), 0.01)
+        mixed = F.leaky_relu(self.mix(fine + F.interpolate(self.up(coarse), scale_factor=2.0)), 0.01)
         answer = self.head(torch.cat((mixed, fine), 1))
-        logits, *factors = torch.split(answer, [SUBVOXELS] + [1] * 2 * SCALES, 1)
-        for values, slope, curvature in zip(grey, factors[::2], factors[1::2], strict=True):
-            logits = logits + slope * values + curvature * values.square()
-        return depth_to_space(logits)
+        logits, slope, curvature, of_block, of_square = torch.split(answer, [SUBVOXELS, 1, 1, 1, 1], 1)
+        offset = (of_block * block + of_square * block.square()).masked_fill(~may_hold_lesion(groups), NEVER)
+        return depth_to_space(logits + offset + grey * (slope + curvature * grey))
+
+
+def may_hold_lesion(groups: Tensor) -> Tensor:
+    """Blocks (B, 1, I/2, J/2, K/2) where anything but CSF and air is seen, by their groups."""
+    return groups.sum(1, keepdim=True) > PRESENT
+
+
+def sum_of_blocks(values: Tensor) -> Tensor:
+    """(..., I, J, K) -> (..., I/2, J/2, K/2), in the order of memory that they have."""
+    for axis in (-3, -2, -1):
+        even, odd = values.unflatten(axis, (-1, 2)).unbind(axis)
+        values = even + odd
+    return values
 
 
 def each_voxel(blocks: Tensor) -> Tensor:
@@ -152,12 +170,12 @@ def tissue_box(tissue: NDArray[np.float16]) -> Box:
 def lesion_inputs(grey: Floats, tissue: NDArray[np.float16]) -> tuple[LesionInputs, Contrast]:
     """Grey values (I, J, K) of a box of the 1 mm grid, on any scale, and tissue probabilities (19, I, J, K).
 
-    Odd sides grow by one voxel at their end.
+    Sides grow at their ends to multiples of ``ALIGNED_MM``.
     """
-    pads = [pad for n in reversed(grey.shape) for pad in (0, n % 2)]
-    relative, contrast = _relative(grey, tissue)
+    pads = [pad for n in reversed(grey.shape) for pad in (0, -n % ALIGNED_MM)]
+    relative, white, contrast = _relative(grey, tissue)
     groups = torch.stack([_of_blocks(tissue, names, pads) for names in GROUPS])
-    return LesionInputs(F.pad(torch.from_numpy(relative), pads), groups), contrast
+    return LesionInputs(F.pad(torch.from_numpy(relative), pads)[None], torch.tensor(white), groups), contrast
 
 
 def _of_blocks(tissue: NDArray[np.float16], names: Sequence[str], pads: Sequence[int]) -> Tensor:
@@ -168,17 +186,11 @@ def _of_blocks(tissue: NDArray[np.float16], names: Sequence[str], pads: Sequence
     together, *others = (torch.from_numpy(tissue[TISSUE[name]]) for name in names)
     for other in others:
         together = together + other
-    if any(pads):
-        together = F.pad(together, pads)
-    for axis in range(3):
-        shape = together.shape
-        even, odd = together.reshape(*shape[:axis], -1, 2, *shape[axis + 1 :]).unbind(axis + 1)
-        together = even + odd
-    return together.float() / SUBVOXELS
+    return sum_of_blocks(F.pad(together, pads) if any(pads) else together).float() / SUBVOXELS
 
 
-def _relative(grey: Floats, tissue: NDArray[np.float16]) -> tuple[Floats, Contrast]:
-    """Spreads above cortex and above white matter, after the shading of white matter is taken out; scan's contrast.
+def _relative(grey: Floats, tissue: NDArray[np.float16]) -> tuple[Floats, tuple[float, float], Contrast]:
+    """Spreads above cortex, after the shading of white matter is taken out; ``white`` of inputs; the scan's contrast.
 
     Where no cortex is seen, white matter takes its place.
     """
@@ -186,21 +198,18 @@ def _relative(grey: Floats, tissue: NDArray[np.float16]) -> tuple[Floats, Contra
     seen = {name: some[_certain(tissue, name)] for name in ("white-matter", "cortex", "lateral-ventricle")}
     white, white_spread = _median_and_spread(seen["white-matter"])
     if not white_spread > 0:  # no white matter, or white matter without noise: nothing can stand out from it
-        return np.zeros((SCALES, *grey.shape), np.float32), Contrast(np.nan, np.nan)
+        return np.zeros_like(grey), (1.0, 0.0), Contrast(np.nan, np.nan)
     low, high = (white + spreads * white_spread for spreads in USUAL_SPREADS)
     normal = _certain(tissue, "white-matter") & (some > low) & (some < high)
-    shading = _level_around(some, normal, white, grey.shape)
-    shading = np.clip(shading - white, -2 * white_spread, 2 * white_spread)
+    shading = _shading(some, normal, white, 2 * white_spread, grey.shape)
     cortex, spread = _median_and_spread(seen["cortex"])
     contrast = Contrast(*((_median_and_spread(seen[name])[0] - white) / white_spread for name in list(seen)[1:]))
     if not (spread > 0 and seen["cortex"].size >= LEAST_VOXELS):
         cortex, spread = white, white_spread
-    even = np.subtract(grey, shading, out=shading)
-    relative = np.empty((SCALES, *grey.shape), np.float32)
-    for scale, (middle, unit) in zip(relative, ((cortex, spread), (white, white_spread)), strict=True):
-        np.subtract(even, np.float32(middle), out=scale)
-        scale /= np.float32(unit)
-    return relative, contrast
+    relative = np.subtract(grey, shading, out=shading)
+    relative -= np.float32(cortex)
+    relative /= np.float32(spread)
+    return relative, (spread / white_spread, (cortex - white) / white_spread), contrast
 
 
 def _certain(tissue: NDArray[np.float16], name: str) -> NDArray[np.bool_]:
@@ -217,19 +226,20 @@ def _median_and_spread(values: Floats) -> tuple[float, float]:
     return median, 1.4826 * float(np.median(np.abs(values - median)))
 
 
-def _level_around(some: Floats, normal: NDArray[np.bool_], median: float, shape: tuple[int, ...]) -> Floats:
-    """The mean of the normal-appearing white matter around each voxel; far from any, the scan's median.
+def _shading(some: Floats, normal: NDArray[np.bool_], median: float, most: float, shape: tuple[int, ...]) -> Floats:
+    """By how much the normal-appearing white matter around each voxel is brighter than the scan's median.
 
-    ``some`` and ``normal`` are every second voxel of a grid of this shape (I, J, K).
+    By so much at ``most``; not at all far from any. ``some`` and ``normal`` are every second voxel of a grid of this
+    shape (I, J, K).
     """
     pads = [pad for n in reversed(some.shape) for pad in (0, -n % (FIELD_MM // EVERY))]
     weight = torch.from_numpy(normal.astype(np.float32))
-    sums = torch.stack((torch.from_numpy(np.ascontiguousarray(some)) * weight, weight))
+    sums = torch.stack(((torch.from_numpy(np.ascontiguousarray(some)) - median) * weight, weight))
     sums = F.avg_pool3d(F.pad(sums, pads), FIELD_MM // EVERY)
     for _ in range(FIELD_STEPS):
         sums = F.avg_pool3d(F.pad(sums[None], [1] * 6, mode="replicate"), 3, 1)[0]
-    level = (sums[:1] + PRIOR_SHARE * median) / (sums[1:] + PRIOR_SHARE)
-    fine = F.interpolate(level[None], scale_factor=FIELD_MM, mode="trilinear", align_corners=False)[0, 0]
-    i, j, k = shape
-    found: Floats = fine[:i, :j, :k].numpy()
-    return found
+    shading: Floats = (sums[0] / (sums[1] + PRIOR_SHARE)).clamp(-most, most).numpy()
+    for axis, n in enumerate(shape):
+        centres = (np.arange(n) + 0.5) / FIELD_MM - 0.5
+        shading = along(resampling_matrix(centres, shading.shape[axis], 1 / FIELD_MM), shading, axis)
+    return shading

@@ -9,9 +9,9 @@ import torch
 
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_native_axes
-from bidsseg.network.device import autocast, choose_device
+from bidsseg.network.device import autocast, choose_device, computing_type
 from bidsseg.network.lesion_model import LesionModel
-from bidsseg.network.lesion_net import Contrast, each_voxel, lesion_inputs, tissue_box
+from bidsseg.network.lesion_net import Contrast, lesion_inputs, tissue_box
 from bidsseg.segmentation.pipeline import Answer
 
 
@@ -26,21 +26,16 @@ class LesionAnswer:
 
 
 def lesion_answer(found: Answer, model: LesionModel, device: str = "auto") -> LesionAnswer:
-    """Ask the lesion network about a scan whose tissues the U-Net has found, within the box of its tissue.
-
-    The mean of the answers to the scan and to its mirror image counts.
-    """
+    """Ask the lesion network about a scan whose tissues the U-Net has found, within the box of its tissue."""
     box = found.probabilities.box
     inner = tissue_box(found.probabilities.tissue)
     grey, tissue = found.conformed[box][inner], found.probabilities.tissue[(slice(None), *inner)]
     inputs, contrast = lesion_inputs(grey, tissue)
     place = choose_device(device)
-    net = model.net.to(place)
-    relative, groups = inputs.relative.to(place)[None], inputs.groups.to(place)[None]
+    half = computing_type(place)
+    relative, groups = (part.to(place, half)[None] for part in (inputs.relative, inputs.groups))
     with torch.inference_mode(), autocast(place):
-        own = net(relative, groups)[0].float().sigmoid()
-        mirrored = net(relative.flip(2), groups.flip(2))[0].float().sigmoid().flip(0)
-    probable = ((own + mirrored) / 2).cpu() * each_voxel(inputs.inside)
+        probable = model.net.to(place)(relative, inputs.white.to(place)[None], groups)[0].float().sigmoid().cpu()
     i, j, k = grey.shape
     probability: Floats = probable[:i, :j, :k].numpy()
     first_i, first_j, first_k = (outer.start + side.start for outer, side in zip(box, inner, strict=True))

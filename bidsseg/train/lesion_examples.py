@@ -39,7 +39,9 @@ class LesionExample:
     """The brain's box of a scan on the 1 mm grid, as ``LesionInputs`` has it, and the truth; tensors of half floats."""
 
     relative: Tensor
-    "(2, I, J, K)"
+    "(1, I, J, K)"
+    white: Tensor
+    "(2,), float32"
     groups: Tensor
     "(groups, I/2, J/2, K/2)"
     lesion: Tensor
@@ -107,7 +109,7 @@ def _example(found: Answer, lesion: Floats, bright: Floats) -> LesionExample:
         for pad in (0, n - m)
     ]
     truth = [F.pad(torch.from_numpy(np.ascontiguousarray(part[box])), grown).half() for part in (lesion, bright)]
-    return LesionExample(inputs.relative.half(), inputs.groups.half(), *truth)
+    return LesionExample(inputs.relative.half(), inputs.white, inputs.groups.half(), *truth)
 
 
 def _file(path: Path) -> Path:

@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
+from bidsseg.network.device import autocast
 from bidsseg.network.lesion_config import LesionNetConfig
-from bidsseg.network.lesion_net import SCALES, LesionNet, each_voxel
+from bidsseg.network.lesion_net import GROUPS, LesionNet, each_voxel, may_hold_lesion
+from bidsseg.train.chance import CPU
 from bidsseg.train.lesion_examples import Examples, LesionExample
 
+WHITE = GROUPS.index(("white-matter",))
 LOG_STEPS = 20
 "Steps between two rows of the training log."
 
@@ -55,6 +58,7 @@ class Piece(NamedTuple):
     """A part of an example, and where its pieces may lie; float32."""
 
     relative: Tensor
+    white: Tensor
     groups: Tensor
     truth: Tensor
     "(2, I, J, K): lesion, and what is bright but normal."
@@ -70,7 +74,7 @@ class Places(NamedTuple):
 
 def places_of(example: LesionExample) -> Places:
     lesion = F.max_pool3d(example.lesion.float()[None], 2)[0] > 0.5
-    return Places(example, torch.nonzero(lesion), torch.nonzero(example.groups[2] > 0.3))
+    return Places(example, torch.nonzero(lesion), torch.nonzero(example.groups[WHITE] > 0.3))
 
 
 def train_lesions(
@@ -145,6 +149,7 @@ def _cut(places: Places, options: LesionTrainOptions, rng: Generator) -> Piece:
     truth = torch.stack((example.lesion[voxels], example.bright[voxels]))
     return Piece(
         F.pad(example.relative[(slice(None), *voxels)].float(), [2 * pad for pad in pads]),
+        example.white,
         F.pad(example.groups[(slice(None), *blocks)].float(), pads),
         F.pad(truth.float(), [2 * pad for pad in pads]),
     )
@@ -152,7 +157,7 @@ def _cut(places: Places, options: LesionTrainOptions, rng: Generator) -> Piece:
 
 def changed(piece: Piece, rng: Generator) -> Piece:
     """Mirrored, turned, brighter or darker lesions, another contrast, shading, noise and blur."""
-    relative, groups, truth = piece
+    relative, white, groups, truth = piece
     for axis in range(2):
         if rng.random() < (0.5, 0.1)[axis]:
             relative, groups, truth = relative.flip(axis + 1), groups.flip(axis + 1), truth.flip(axis + 1)
@@ -168,7 +173,8 @@ def changed(piece: Piece, rng: Generator) -> Piece:
         relative = relative + torch.randn(relative.shape[1:]) * rng.uniform(0, 0.6)
     if rng.random() < 0.25:
         relative = F.avg_pool3d(relative, (3, 3, 1), 1, (1, 1, 0))
-    return Piece(relative, groups, truth)
+    white = white * float(np.exp(rng.normal(0, 0.1))) + torch.tensor([0.0, float(rng.normal(0, 0.15))])
+    return Piece(relative, white, groups, truth)
 
 
 def _turned(relative: Tensor, groups: Tensor, truth: Tensor, rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,15 +189,16 @@ def _turned(relative: Tensor, groups: Tensor, truth: Tensor, rng: Generator) -> 
     for part in (torch.cat((relative, truth)), groups):
         where = F.affine_grid(matrix, [1, 1, *part.shape[1:]], align_corners=False)
         turned.append(F.grid_sample(part[None], where, align_corners=False)[0])
-    return turned[0][:SCALES], turned[1], turned[0][SCALES:]
+    return turned[0][:1], turned[1], turned[0][1:]
 
 
 def loss_of(net: LesionNet, pieces: Sequence[Piece], options: LesionTrainOptions) -> Tensor:
     """Cross-entropy and soft Dice within the brain."""
-    relative, groups, truth = (torch.stack(parts) for parts in zip(*pieces, strict=True))
+    relative, white, groups, truth = (torch.stack(parts) for parts in zip(*pieces, strict=True))
     lesion, bright = truth.clamp(0, 1).unbind(1)
-    inside = each_voxel(groups.sum(1) > 0.5)
-    logits = net(relative, groups)
+    inside = each_voxel(may_hold_lesion(groups)[:, 0])
+    with autocast(CPU):
+        logits = net(relative, white, groups)
     weight = inside * (1 + (options.bright_weight - 1) * bright * (1 - lesion))
     wrong = F.binary_cross_entropy_with_logits(logits, lesion, weight, reduction="sum") / weight.sum().clamp(min=1)
     found, true = logits.sigmoid() * inside, lesion * inside

@@ -15,7 +15,16 @@ from bidsseg.labels import TISSUE, TISSUES
 from bidsseg.network.lesion_card import LesionCard, read_lesion_card
 from bidsseg.network.lesion_config import LesionNetConfig, Thresholds
 from bidsseg.network.lesion_model import load_lesion_model, save_lesion_model
-from bidsseg.network.lesion_net import GROUPS, LesionNet, depth_to_space, lesion_inputs, tissue_box
+from bidsseg.network.lesion_net import (
+    GROUPS,
+    NEVER,
+    PRESENT,
+    LesionNet,
+    depth_to_space,
+    lesion_inputs,
+    may_hold_lesion,
+    tissue_box,
+)
 from bidsseg.network.unet import space_to_depth
 
 SHAPE = (32, 40, 24)
@@ -42,8 +51,10 @@ def test_grey_values_are_spreads_of_cortex_above_cortex() -> None:
     assert abs(np.median(of_cortex)) < 0.3
     assert of_cortex.std() == pytest.approx(1, abs=0.1)
     assert np.median(inputs.relative[0, :14]) == pytest.approx(-2, abs=0.3)
-    assert np.median(inputs.relative[1, :14]) == pytest.approx(0, abs=0.3)
-    assert inputs.relative[1, :14].std() == pytest.approx(1, abs=0.1)
+    factor, summand = inputs.white.tolist()
+    of_white = factor * inputs.relative[0, :14] + summand
+    assert of_white.median() == pytest.approx(0, abs=0.3)
+    assert of_white.std() == pytest.approx(1, abs=0.1)
     assert (contrast.cortex, contrast.fluid) == pytest.approx((1, -8), abs=0.3)
 
 
@@ -63,13 +74,13 @@ def test_shading_of_white_matter_is_taken_out() -> None:
     assert abs(relative[:, -8:].median() - relative[:, :8].median()) < uncorrected / 5 / 2
 
 
-def test_groups_share_out_the_brain_and_odd_sides_grow() -> None:
+def test_groups_share_out_the_brain_and_sides_grow() -> None:
     grey, tissue = halves()
-    inputs, _ = lesion_inputs(np.ascontiguousarray(grey[:31]), np.ascontiguousarray(tissue[:, :31]))
-    assert inputs.relative.shape == (2, *SHAPE)
+    inputs, _ = lesion_inputs(np.ascontiguousarray(grey[:29]), np.ascontiguousarray(tissue[:, :29]))
+    assert inputs.relative.shape == (1, *SHAPE)
     assert inputs.groups.shape == (len(GROUPS), 16, 20, 12)
-    assert inputs.groups.sum(0)[:15].allclose(torch.ones(15, 20, 12))
-    assert inputs.inside[:15].all()
+    assert inputs.groups.sum(0)[:14].allclose(torch.ones(14, 20, 12))
+    assert may_hold_lesion(inputs.groups[None])[0, 0].any((1, 2)).tolist() == [True] * 15 + [False]
 
 
 def test_groups_are_means_of_blocks() -> None:
@@ -80,7 +91,7 @@ def test_groups_are_means_of_blocks() -> None:
     tissue[TISSUE["putamen"], 1, 0] = (1, 0.5)
     inputs, _ = lesion_inputs(np.ones((2, 2, 2), np.float32), tissue)
     assert inputs.groups.sum() == inputs.groups.max() == 4.5 / 8
-    assert "thalamus" in GROUPS[int(inputs.groups.flatten().argmax())]
+    assert "thalamus" in GROUPS[int(inputs.groups[:, 0, 0, 0].argmax())]
 
 
 @pytest.mark.parametrize(("at", "expected"), [((20, 20, 20), (16, 28)), ((0, 39, 21), (0, 40))])
@@ -95,8 +106,8 @@ def test_the_box_of_tissue_has_a_margin(at: tuple[int, int, int], expected: tupl
     assert (side.start, side.stop) == expected
 
 
-def test_every_tissue_but_background_is_in_one_group() -> None:
-    assert sorted(name for names in GROUPS for name in names) == sorted(set(TISSUES) - {"background"})
+def test_every_tissue_but_fluid_and_air_is_in_one_group() -> None:
+    assert sorted(name for names in GROUPS for name in names) == sorted(set(TISSUES) - {"background", "csf"})
 
 
 def test_without_white_matter_nothing_stands_out() -> None:
@@ -111,9 +122,19 @@ def test_sub_voxels_return_to_their_places() -> None:
 
 
 def test_a_fresh_network_expects_few_lesions_everywhere() -> None:
-    answer = LesionNet(LesionNetConfig(8, 8))(torch.randn(1, 2, 16, 20, 12), torch.rand(1, len(GROUPS), 8, 10, 6))
+    answer = LesionNet(LesionNetConfig(8, 8))(
+        torch.randn(1, 1, 16, 20, 12), torch.rand(1, 2), torch.rand(1, len(GROUPS), 8, 10, 6) + PRESENT
+    )
     assert answer.shape == (1, 16, 20, 12)
     assert torch.equal(answer, torch.full_like(answer, -4))
+
+
+def test_no_lesion_lies_in_fluid_or_air() -> None:
+    groups = torch.ones(1, len(GROUPS), 8, 10, 6)
+    groups[:, :, :3] = 0
+    answer = LesionNet(LesionNetConfig(8, 8))(torch.randn(1, 1, 16, 20, 12), torch.rand(1, 2), groups)
+    assert (answer[:, :6] < NEVER / 2).all()
+    assert (answer[:, 6:] > NEVER / 2).all()
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ class _Bright(LesionNet):
     def __init__(self) -> None:
         nn.Module.__init__(self)
 
-    def forward(self, relative: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, relative: Tensor, white: Tensor, groups: Tensor) -> Tensor:
         assert all(n == 2 * m for n, m in zip(relative.shape[2:], groups.shape[2:], strict=True))
         return torch.where(relative[:, 0] > 10, 10.0, -10.0)
 

@@ -52,9 +52,9 @@ def test_the_same_number_paints_the_same_scan() -> None:
     assert torch.equal(one.lesion, other.lesion)
 
 
-def test_an_example_of_a_painted_scan_has_even_sides(tiny_model: Path) -> None:
+def test_an_example_of_a_painted_scan_has_whole_blocks_of_both_levels(tiny_model: Path) -> None:
     example = from_painted(material(), load_model(tiny_model), 1, SMALL)
-    assert all(n % 2 == 0 for n in example.lesion.shape)
+    assert all(n % 4 == 0 for n in example.lesion.shape)
     assert example.relative.shape[1:] == example.lesion.shape == example.bright.shape
     assert example.groups.shape == (len(GROUPS), *(n // 2 for n in example.lesion.shape))
 
@@ -65,14 +65,14 @@ def example(lesion_at: tuple[int, int, int] = (30, 40, 20)) -> LesionExample:
     lesion[tuple(slice(n, n + 8) for n in lesion_at)] = 1
     groups = torch.zeros(len(GROUPS), 32, 28, 20)
     groups[GROUPS.index(("white-matter",))] = 1
-    relative = 5 * lesion + 0.3 * torch.randn((2, *lesion.shape), generator=torch.Generator().manual_seed(0))
-    return LesionExample(relative.half(), groups.half(), lesion.half(), torch.zeros_like(lesion).half())
+    relative = 5 * lesion + 0.3 * torch.randn((1, *lesion.shape), generator=torch.Generator().manual_seed(0))
+    return LesionExample(relative.half(), torch.tensor((1.0, 0.0)), groups.half(), lesion.half(), torch.zeros_like(lesion).half())
 
 
 def test_pieces_have_one_size_and_show_lesions() -> None:
     options = LesionTrainOptions(p_lesion=1, batch=6, piece=SIZE, stray=2)
     pieces = draw_pieces([[places_of(example())], []], options, np.random.default_rng(0))
-    assert {piece.relative.shape for piece in pieces} == {(2, *(2 * SIZE,) * 3)}
+    assert {piece.relative.shape for piece in pieces} == {(1, *(2 * SIZE,) * 3)}
     assert {piece.groups.shape for piece in pieces} == {(len(GROUPS), *(SIZE,) * 3)}
     assert all(piece.truth[0].max() > 0.5 for piece in pieces)
 
@@ -91,12 +91,14 @@ def test_nothing_is_asked_for_outside_the_brain() -> None:
 
     net, options = LesionNet(LesionNetConfig(8, 8)), LesionTrainOptions()
     shape = (2 * SIZE,) * 3
-    outside = Piece(torch.randn(2, *shape), torch.zeros(len(GROUPS), *(SIZE,) * 3), torch.ones(2, *shape))
+    no_tissue = torch.zeros(len(GROUPS), *(SIZE,) * 3)
+    outside = Piece(torch.randn(1, *shape), torch.tensor((1.0, 0.0)), no_tissue, torch.ones(2, *shape))
     assert loss_of(net, [outside], options).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_changes_keep_the_shapes() -> None:
-    piece = Piece(torch.randn(2, 20, 20, 20), torch.rand(len(GROUPS), 10, 10, 10), torch.rand(2, 20, 20, 20))
+    shape, blocks = (20, 20, 20), (10, 10, 10)
+    piece = Piece(torch.randn(1, *shape), torch.rand(2), torch.rand(len(GROUPS), *blocks), torch.rand(2, *shape))
     rng = np.random.default_rng(0)
     for _ in range(8):
         assert [part.shape for part in changed(piece, rng)] == [part.shape for part in piece]
