@@ -41,15 +41,17 @@ CERTAIN = 0.8
 USUAL_SPREADS = (-3.0, 2.0)
 "White matter within so many spreads of its median is normal-appearing; lesions are brighter."
 FIELD_MM = 8
-"Grid on which the level of normal-appearing white matter around a voxel is known."
+"Grid on which the shading around a voxel is known."
 FIELD_STEPS = 3
-"How often that level is averaged with its neighbours, where little white matter lies near."
+"How often that is averaged with its neighbours, where little white matter lies near."
 PRIOR_SHARE = 0.01
-"Weight of the scan's own median in the level around a voxel, where no white matter lies near."
+"Weight of no shading at all, where no white matter lies near."
 SPREADS_TO_1 = 4.0
 "So many spreads are 1 for the network."
 RANGE = (-2.0, 4.0)
 "In these units: darker and brighter values are alike."
+FARTHEST = 1000.0
+"In spreads: half floats hold it, where the grey value of an artefact may be too large for them."
 EVERY = 2
 "Of voxels along each axis: so many are enough for medians and for the shading."
 LEAST_VOXELS = 125
@@ -102,7 +104,7 @@ class LesionNet(nn.Module):
         nn.init.zeros_(self.head.weight)
         rare = torch.tensor([-4.0] * SUBVOXELS + [0.0] * 4)
         self.head.bias = nn.Parameter(rare)
-        self.to(memory_format=torch.channels_last_3d)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, relative: Tensor, white: Tensor, groups: Tensor) -> Tensor:
         """(B, 1, I, J, K), (B, 2), (B, groups, I/2, J/2, K/2), as in ``LesionInputs`` -> logits (B, I, J, K).
@@ -115,11 +117,11 @@ class LesionNet(nn.Module):
         block = (grey.mean(1, keepdim=True) * factor + summand / SPREADS_TO_1).clamp(*RANGE).to(grey.dtype)
         grey = grey.clamp(*RANGE)
         seen = torch.cat((grey, block, groups), 1).contiguous(memory_format=torch.channels_last_3d)
-        fine = F.leaky_relu(self.stem(seen), 0.01)
-        coarse = F.leaky_relu(self.down(sum_of_blocks(fine) / SUBVOXELS), 0.01)
+        fine = F.leaky_relu_(self.stem(seen), 0.01)
+        coarse = F.leaky_relu_(self.down(sum_of_blocks(fine) / SUBVOXELS), 0.01)
         for layer in self.context:
-            coarse = coarse + F.leaky_relu(layer(coarse), 0.01)
-        mixed = F.leaky_relu(self.mix(fine + F.interpolate(self.up(coarse), scale_factor=2.0)), 0.01)
+            coarse = coarse + F.leaky_relu_(layer(coarse), 0.01)
+        mixed = F.leaky_relu_(self.mix(fine + F.interpolate(self.up(coarse), scale_factor=2.0)), 0.01)
         answer = self.head(torch.cat((mixed, fine), 1))
         logits, slope, curvature, of_block, of_square = torch.split(answer, [SUBVOXELS, 1, 1, 1, 1], 1)
         offset = (of_block * block + of_square * block.square()).masked_fill(~may_hold_lesion(groups), NEVER)
@@ -133,10 +135,9 @@ def may_hold_lesion(groups: Tensor) -> Tensor:
 
 def sum_of_blocks(values: Tensor) -> Tensor:
     """(..., I, J, K) -> (..., I/2, J/2, K/2), in the order of memory that they have."""
-    for axis in (-3, -2, -1):
-        even, odd = values.unflatten(axis, (-1, 2)).unbind(axis)
-        values = even + odd
-    return values
+    values = values[..., ::2, :, :] + values[..., 1::2, :, :]
+    values = values[..., ::2, :] + values[..., 1::2, :]
+    return values[..., ::2] + values[..., 1::2]
 
 
 def each_voxel(blocks: Tensor) -> Tensor:
@@ -175,7 +176,7 @@ def lesion_inputs(grey: Floats, tissue: NDArray[np.float16]) -> tuple[LesionInpu
     pads = [pad for n in reversed(grey.shape) for pad in (0, -n % ALIGNED_MM)]
     relative, white, contrast = _relative(grey, tissue)
     groups = torch.stack([_of_blocks(tissue, names, pads) for names in GROUPS])
-    return LesionInputs(F.pad(torch.from_numpy(relative), pads)[None], torch.tensor(white), groups), contrast
+    return LesionInputs(_grown(torch.from_numpy(relative), pads)[None], torch.tensor(white), groups), contrast
 
 
 def _of_blocks(tissue: NDArray[np.float16], names: Sequence[str], pads: Sequence[int]) -> Tensor:
@@ -186,7 +187,12 @@ def _of_blocks(tissue: NDArray[np.float16], names: Sequence[str], pads: Sequence
     together, *others = (torch.from_numpy(tissue[TISSUE[name]]) for name in names)
     for other in others:
         together = together + other
-    return sum_of_blocks(F.pad(together, pads) if any(pads) else together).float() / SUBVOXELS
+    return sum_of_blocks(_grown(together, pads)).float() / SUBVOXELS
+
+
+def _grown(values: Tensor, pads: Sequence[int]) -> Tensor:
+    """With zeros at the ends of its axes; without a copy where there are none to add."""
+    return F.pad(values, pads) if any(pads) else values
 
 
 def _relative(grey: Floats, tissue: NDArray[np.float16]) -> tuple[Floats, tuple[float, float], Contrast]:
@@ -209,6 +215,7 @@ def _relative(grey: Floats, tissue: NDArray[np.float16]) -> tuple[Floats, tuple[
     relative = np.subtract(grey, shading, out=shading)
     relative -= np.float32(cortex)
     relative /= np.float32(spread)
+    np.clip(relative, -FARTHEST, FARTHEST, out=relative)
     return relative, (spread / white_spread, (cortex - white) / white_spread), contrast
 
 
@@ -227,10 +234,9 @@ def _median_and_spread(values: Floats) -> tuple[float, float]:
 
 
 def _shading(some: Floats, normal: NDArray[np.bool_], median: float, most: float, shape: tuple[int, ...]) -> Floats:
-    """By how much the normal-appearing white matter around each voxel is brighter than the scan's median.
+    """By how much the normal-appearing white matter around each voxel (I, J, K) is brighter than the scan's median.
 
-    By so much at ``most``; not at all far from any. ``some`` and ``normal`` are every second voxel of a grid of this
-    shape (I, J, K).
+    At most by ``most`` either way, and not at all far from any. ``some`` and ``normal`` are every second voxel.
     """
     pads = [pad for n in reversed(some.shape) for pad in (0, -n % (FIELD_MM // EVERY))]
     weight = torch.from_numpy(normal.astype(np.float32))

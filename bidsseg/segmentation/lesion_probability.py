@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bidsseg.imaging.arrays import Floats
-from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_native_axes
+from bidsseg.imaging.grid import SLAB_FLOATS, Grid, slabs, to_ras_order
 from bidsseg.network.device import autocast, choose_device, computing_type
 from bidsseg.network.lesion_model import LesionModel
 from bidsseg.network.lesion_net import Contrast, lesion_inputs, tissue_box
@@ -47,8 +47,8 @@ def _on_native_grid(probability: Floats, origin: tuple[int, int, int], grid: Gri
 
     ``origin`` is the first voxel of the 1 mm grid that the probability is known at.
     """
-    whole = np.zeros(grid.canonical_shape, np.float32)
+    native = np.zeros(grid.native_shape, np.float32)
+    whole = to_ras_order(native, grid)
     for slab in slabs(probability.shape, origin, grid, 1, SLAB_FLOATS, at_centres=True):
         whole[slab.window] = slab.of(probability[None])[0]
-    native: Floats = to_native_axes(whole, grid)
     return native

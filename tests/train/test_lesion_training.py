@@ -66,7 +66,9 @@ def example(lesion_at: tuple[int, int, int] = (30, 40, 20)) -> LesionExample:
     groups = torch.zeros(len(GROUPS), 32, 28, 20)
     groups[GROUPS.index(("white-matter",))] = 1
     relative = 5 * lesion + 0.3 * torch.randn((1, *lesion.shape), generator=torch.Generator().manual_seed(0))
-    return LesionExample(relative.half(), torch.tensor((1.0, 0.0)), groups.half(), lesion.half(), torch.zeros_like(lesion).half())
+    return LesionExample(
+        relative.half(), torch.tensor((1.0, 0.0)), groups.half(), lesion.half(), torch.zeros_like(lesion).half()
+    )
 
 
 def test_pieces_have_one_size_and_show_lesions() -> None:
