@@ -88,8 +88,7 @@ class LesionInputs:
 class LesionNet(nn.Module):
     """Two levels: 2 mm for borders, 4 mm for what lies within 30 mm. No norms, since its inputs are normalised.
 
-    It is kept cheap beside the U-Net: one pass, no mirror image; at 2 mm one layer looks around, and what follows the
-    coarser level works on each block alone; channels come last in memory, which takes half of the time for so few.
+    Channels come last in memory, which takes half of the time for so few.
     """
 
     def __init__(self, config: LesionNetConfig) -> None:
@@ -100,7 +99,7 @@ class LesionNet(nn.Module):
         self.down = nn.Conv3d(fine, coarse, 3, padding=1)
         self.context = nn.ModuleList(nn.Conv3d(coarse, coarse, 3, padding=2, dilation=2) for _ in range(2))
         self.up = nn.Conv3d(coarse, fine, 1)
-        self.mix = nn.Conv3d(fine, fine, 1)
+        self.mix = nn.Conv3d(fine, fine, 3, padding=1)
         self.head = nn.Conv3d(2 * fine, SUBVOXELS + 4, 1)
         nn.init.zeros_(self.head.weight)
         rare = torch.tensor([-4.0] * SUBVOXELS + [0.0] * 4)
