@@ -32,6 +32,8 @@ from bidsseg.train.options import SynthesisSettings
 from bidsseg.train.synthesis import Material
 
 SUFFIX = "FLAIR"
+KEPT_AS = "lesion-examples-2"
+"With the weights, the name of the folder; its number grows with every change of what is kept."
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def examples(data: Path, model: Model, cache: Path, painted: int, told: Callable
 
     Patients of the validation set are not among them, nor are validation brains and masks.
     """
-    cache = cache / f"lesion-examples-{model.card.sha256[:12]}"
+    cache = cache / f"{KEPT_AS}-{model.card.sha256[:12]}"
     cache.mkdir(parents=True, exist_ok=True)
     patients = [_kept(cache / patient.name, partial(from_patient, patient, model)) for patient in load_patients(data)]
     told(f"{len(patients)} patients")
