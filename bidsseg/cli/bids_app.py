@@ -307,8 +307,8 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--fill",
     heading=LESIONS,
     is_flag=True,
-    help="Also write the scan of each session in which lesions are described (the FLAIR, where there is one) with "
-    "its lesions redrawn as white matter, for programs that cannot handle lesions.",
+    help="Also write all scans of a session that has lesions with these redrawn as white matter, for programs that "
+    "cannot handle lesions.",
 )
 @option(
     "--group-by",
