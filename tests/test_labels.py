@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,15 @@ def test_table_lists_just_the_codes_that_can_occur(scheme: Scheme) -> None:
     assert {label.index for label in table} == codes
     assert len({label.name for label in table}) == len({label.abbreviation for label in table}) == len(table)
     assert all(len(label.color) == 7 and label.color.startswith("#") for label in table)
+
+
+@pytest.mark.parametrize("scheme", ["regions", "lobes"])
+def test_a_colour_means_one_structure_on_both_sides(scheme: Scheme) -> None:
+    """Gyri are too many for that."""
+    both = re.compile("^(Left|Right)-|(?<=-)[lr]h-")
+    structures = {(both.sub("", label.name), label.color) for label in label_table(scheme)}
+    names, colors = zip(*structures, strict=True)
+    assert len(structures) == len(set(names)) == len(set(colors))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

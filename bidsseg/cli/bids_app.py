@@ -307,7 +307,8 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--fill",
     heading=LESIONS,
     is_flag=True,
-    help="Also write the scans with their lesions redrawn as white matter, for programs that cannot handle lesions.",
+    help="Also write all scans of a session that has lesions with these redrawn as white matter, for programs that "
+    "cannot handle lesions.",
 )
 @option(
     "--group-by",

@@ -98,12 +98,12 @@ def predict(scans: tuple[Path, ...], output: Path | None, quiet: bool, model: st
         _check_dicom_seg(scans, options)
         targets = _targets(scans, output, options)
         first = next(iter(targets))
-        with ThreadPoolExecutor(1) as pool:  # while torch is imported, which takes about as long
-            reading = {first: pool.submit(read_scan, first, targets[first], options)}
-            from bidsseg.workflow.single_scan import label_read_scan
+        pool = ThreadPoolExecutor(1)  # while torch is imported, which takes about as long; Ctrl-C is not to wait for it
+        reading = {first: pool.submit(read_scan, first, targets[first], options)}
+        from bidsseg.workflow.single_scan import label_read_scan
 
-            choose_device(options.device)
-            loaded = model_named(model)
+        choose_device(options.device)
+        loaded = model_named(model)
     except UserError as error:
         fail(error)
         sys.exit(CLI_USAGE)

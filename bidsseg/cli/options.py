@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from bidsseg.cli.exit_codes import EXIT_SOME_FAILED
-from bidsseg.cli.signals import cleaning_up_when_terminated
+from bidsseg.cli.signals import ending_at_once
 from bidsseg.errors import FULL, UserError, full_disk, plain
 from bidsseg.files import stem_of
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
@@ -54,7 +54,7 @@ class OneLineErrors(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         os.environ.update(waiting())  # the commands import torch
         try:
-            with cleaning_up_when_terminated():
+            with ending_at_once():
                 return super().invoke(ctx)
         except click.UsageError as error:
             raise click.UsageError(plain(error.format_message()), error.ctx) from None

@@ -99,6 +99,8 @@ def load(path: Path | str, uniform_ok: bool = False, series: str | None = None) 
     warnings = [*stored.warnings, *placed.warnings, *_check_extent(path, stored.shape, placed.affine, uniform_ok)]
     data, odd = read_voxels(stored)
     bad = ~np.isfinite(data)
+    if not uniform_ok and bad.all():
+        raise FileError(path, "no voxel has a finite value", "check the export")
     if bad.any():
         odd.append(f"{int(bad.sum())} voxels were NaN or infinite; they were set to 0")
         data[bad] = 0

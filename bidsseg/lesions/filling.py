@@ -95,7 +95,9 @@ def _left(voxels: int, left: int) -> tuple[str, ...]:
     if left == 0:
         return ()
     share = left / (voxels + left)
-    return (f"{share:.0%} of the lesion mask ({left} voxels) lies outside of white matter; those voxels were left",)
+    told = f"{share:.0%}" if share >= 0.005 else "less than 1%"
+    count = "1 voxel" if left == 1 else f"{left} voxels"
+    return (f"{told} of the lesion mask ({count}) lies outside of white matter and was left as it is",)
 
 
 def _fill(data: Floats, lesion: Mask, white: Mask, image: Image) -> None:

@@ -51,6 +51,8 @@ def read_labels(data: NDArray[Any], threshold: float, named_probability: bool = 
     whole = bool((values == np.rint(values)).all())
     certain = _certain(values) if whole and len(values) > 0 else 1.0
     warnings: tuple[str, ...] = ()
+    if len(values) == 0 and (data < 0).any():
+        raise UserError(f"lesion mask: values from {data.min():g} to {data.max():g}; lesions need values above 0")
     if len(values) == 0 or (values[0] == values[-1] and (whole or values[0] >= 0.5)):
         return MaskLabels((data > 0).astype(np.int32), "binary")
     if whole and not named_probability and not _are_levels(data, values):

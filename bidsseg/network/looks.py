@@ -39,6 +39,11 @@ SURE_OF_NOISE = 0.5
 noise of 0.4 of their brightest grey value 0.64 and more."""
 
 
+LEAST_SURE = 0.75
+"""Of the certainty of the surest piece: what is less sure is no part of a brain that lies in several. Noise as bright
+as tissue has 0.5 to 0.73 of the brain's beside it, and may be as large; the parts of one brain differ by 0.05."""
+
+
 class Look(NamedTuple):
     """What the network's body makes of a box."""
 
@@ -135,18 +140,28 @@ def find_brain(net: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArra
     """Where the brain is, from asking every eighth block: (I/4, J/4, K/4), and blocks (I/2, J/2, K/2) near it.
 
     Near is within about ``BRAIN_MARGIN_MM``. The rest is background, which saves most of the heads' time, and pieces
-    too small to be brain are left out. Noise that fills the image is no brain: labels strewn over all of it would help
-    nobody, and cost every later step twice the time of a good scan's.
+    too small or too unsure to be brain are left out. Noise that fills the image is no brain: labels strewn over all of
+    it would help nobody, and cost every later step twice the time of a good scan's.
     """
     tissue = _coarse_tissue(net, features)
+    certainty: Floats = tissue.max(0)
     # CSF is no sign of brain: dark air looks like it.
-    brain = large_pieces(tissue[[0, TISSUE["csf"]]].sum(0) < 0.5, least_share=ISLAND_SHARE)
-    if np.count_nonzero(brain) * LOOK_MM**3 > MOST_BRAIN_MM3 and tissue.max(0)[brain].mean() < SURE_OF_NOISE:
+    brain = _sure_pieces(large_pieces(tissue[[0, TISSUE["csf"]]].sum(0) < 0.5, least_share=ISLAND_SHARE), certainty)
+    if np.count_nonzero(brain) * LOOK_MM**3 > MOST_BRAIN_MM3 and certainty[brain].mean() < SURE_OF_NOISE:
         brain[:] = False
     grown = (
         ndimage.binary_dilation(brain, np.ones((3, 3, 3)), iterations=BRAIN_MARGIN_MM // 4) if brain.any() else brain
     )
     return brain, grown.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+
+
+def _sure_pieces(mask: NDArray[np.bool_], certainty: Floats) -> NDArray[np.bool_]:
+    """The pieces of a mask (I, J, K) whose mean certainty comes near that of the surest."""
+    pieces, n = ndimage.label(mask)
+    mean = np.zeros(n + 1)
+    mean[1:] = ndimage.mean(certainty, pieces, range(1, n + 1))
+    sure: NDArray[np.bool_] = (mean >= LEAST_SURE * mean.max())[pieces] & mask
+    return sure
 
 
 def _coarse_tissue(net: UNet, features: Features) -> Floats:

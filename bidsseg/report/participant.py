@@ -198,7 +198,7 @@ def measure(name: str, value: float) -> Measure:
     if name.endswith("VolumeMm3"):
         return Measure(title, f"{value / 1000:,.0f} mL", meaning)
     if name in ("CerebralAsymmetry", "EdgeFraction"):
-        return Measure(title, f"{100 * value:.1f} %", meaning)
+        return Measure(title, f"{round(100 * value, 1) + 0.0:.1f} %", meaning)  # -0.0 + 0.0 is 0.0
     return Measure(title, str(value) if isinstance(value, int) else f"{value:#.3g}".rstrip("."), meaning)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -138,15 +137,53 @@ def fuse(own: Contrast, others: Sequence[tuple[Contrast, Matrix]], threads: int 
     return fused
 
 
-class _View(NamedTuple):
+@dataclass(frozen=True)
+class _View:
     """Another contrast, from the places of the own one."""
 
-    listed: Listed
+    table: Tensor
+    "(N + 1, C), see ``Listed``."
+    rows: NDArray[np.int32]
+    "(I + 2, J + 2, K + 2): those of its places, with a margin."
+    told: NDArray[np.bool_]
+    "(I + 4, J + 4, K + 4): where a place, or a neighbour of it, is listed."
     matrix: Matrix
     "4x4, indices of own places to those of the other's."
     first: NDArray[np.float64]
     last: NDArray[np.float64]
     "Indices (3,) of its places between which its field of view reaches."
+
+    def tells_at(self, indices: Sequence[Floats]) -> NDArray[np.bool_]:
+        """Where sampling at these indices of its places, given for each axis, meets any that is listed."""
+        nearest = [
+            np.clip(np.rint(axis).astype(np.int32) + 2, 0, n - 1)
+            for axis, n in zip(indices, self.told.shape, strict=True)
+        ]
+        told: NDArray[np.bool_] = self.told[tuple(nearest)]
+        return told
+
+    def sample(self, indices: Sequence[Floats]) -> tuple[Tensor, Tensor]:
+        """Its channels (M, C) at indices (M,) of its places, trilinear, 0 where it does not reach; and where it does.
+
+        Between the outermost places and the edge of its field of view, the outermost count.
+        """
+        reached, corner = np.ones(len(indices[0]), bool), np.zeros(len(indices[0]), np.int32)
+        shares = []
+        for axis, low, high, n in zip(indices, self.first, self.last, self.rows.shape, strict=True):
+            reached &= (axis >= low) & (axis <= high)
+            inside = np.clip(np.clip(axis, low + 0.5, high - 0.5) + 1, 0, n - 1.001)
+            below = inside.astype(np.int32)
+            shares.append(inside - below)
+            corner = corner * n + below
+        _, of_j, of_k = self.rows.shape
+        rows, weights = np.empty((len(reached), 8), np.int32), np.empty((len(reached), 8), np.float16)
+        for number, steps in enumerate(product((0, 1), repeat=3)):
+            rows[:, number] = self.rows.reshape(-1)[corner + ((steps[0] * of_j + steps[1]) * of_k + steps[2])]
+            i, j, k = (share if step else 1 - share for share, step in zip(shares, steps, strict=True))
+            weights[:, number] = i * j * k * reached
+        around, of_each = torch.from_numpy(rows), torch.from_numpy(weights)
+        found = F.embedding_bag(around, self.table, per_sample_weights=of_each, mode="sum")
+        return found.float(), torch.from_numpy(reached)
 
 
 def _views(own: Contrast, others: Sequence[tuple[Contrast, Matrix]], kind: int) -> list[_View]:
@@ -157,85 +194,33 @@ def _views(own: Contrast, others: Sequence[tuple[Contrast, Matrix]], kind: int) 
         to_places = other.answered.from_grid[kind]
         matrix = to_places @ np.linalg.inv(other.grid.affine) @ to_other @ own.grid.affine @ from_own
         ends = np.array([np.full(3, -0.5), np.array(other.grid.shape) - 0.5]) @ to_places[:3, :3].T + to_places[:3, 3]
-        views.append(_View((other.answered.voxels, other.answered.blocks)[kind], matrix, *ends))
+        listed = (other.answered.voxels, other.answered.blocks)[kind]
+        rows = np.pad(listed.rows, 1)
+        told = np.pad(ndimage.binary_dilation(rows > 0, np.ones((3, 3, 3))), 1)
+        views.append(_View(torch.from_numpy(listed.table), rows, told, matrix, *ends))
     return views
 
 
 def _means(own: Listed, views: Sequence[_View]) -> Iterator[tuple[Tensor, Tensor]]:
     """Flat places (n,) and the mean (n, C) of the contrasts there, wherever one of them has anything to tell.
 
-    A few places at a time, so that a processor's cache holds all of their channels.
+    Plane by plane, so that a processor's cache holds all of their channels.
     """
-    rows = own.rows
-    indices = [_indices(view.matrix, own.shape) for view in views]
-    told = rows > 0
-    for view, there in zip(views, indices, strict=True):
-        told |= _told_at(view.listed, there)
-    places = np.flatnonzero(told)
-    samples = [
-        _sample(view, [axis.reshape(-1)[places] for axis in there]) for view, there in zip(views, indices, strict=True)
-    ]
-    table, own_rows, everywhere = map(torch.from_numpy, (own.table, rows.reshape(-1)[places], places))
-    for first in range(0, len(places), PLACES_AT_ONCE):
-        some = slice(first, first + PLACES_AT_ONCE)
-        total = table.index_select(0, own_rows[some]).float()
-        for sample in samples:
-            total += sample.of(some)
-        total /= 1 + sum(sample.reached[some, None] for sample in samples)
-        yield everywhere[some], total.half()
+    table = torch.from_numpy(own.table)
+    for number, rows in enumerate(own.rows):
+        there = [_indices(view.matrix, number, rows.shape) for view in views]
+        told = np.logical_or.reduce([rows > 0, *(view.tells_at(at) for view, at in zip(views, there, strict=True))])
+        places = np.flatnonzero(told)
+        total = table.index_select(0, torch.from_numpy(rows.reshape(-1)[places])).float()
+        known = torch.ones(len(places))
+        for view, at in zip(views, there, strict=True):
+            found, reached = view.sample([axis.reshape(-1)[places] for axis in at])
+            total += found
+            known += reached
+        yield torch.from_numpy(places + number * rows.size), (total / known[:, None]).half()
 
 
-def _indices(matrix: Matrix, shape: tuple[int, int, int]) -> list[Floats]:
-    """Where a 4x4 matrix leads the indices of a box, for each axis (I, J, K)."""
-    i, j, k = np.ix_(*map(np.arange, shape))
+def _indices(matrix: Matrix, i: int, shape: tuple[int, ...]) -> list[Floats]:
+    """Where a 4x4 matrix leads the indices of plane ``i`` of a box, for each axis (J, K)."""
+    j, k = np.ix_(*map(np.arange, shape))
     return [(row[0] * i + row[1] * j + row[2] * k + row[3]).astype(np.float32) for row in matrix[:3]]
-
-
-def _told_at(listed: Listed, indices: Sequence[Floats]) -> NDArray[np.bool_]:
-    """Where sampling at these indices of a box meets any place that is listed."""
-    around = np.pad(ndimage.binary_dilation(np.pad(listed.rows > 0, 1), np.ones((3, 3, 3))), 1)
-    nearest = [
-        np.clip(np.rint(axis).astype(np.int32) + 2, 0, n - 1) for axis, n in zip(indices, around.shape, strict=True)
-    ]
-    told: NDArray[np.bool_] = around[tuple(nearest)]
-    return told
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """How to interpolate a contrast's probabilities at M points, trilinear."""
-
-    table: Tensor
-    "(N + 1, C), see ``Listed``."
-    rows: Tensor
-    "(M, 8), of ``table``, for the corners around each point."
-    weights: Tensor
-    "(M, 8), all 0 where the contrast does not reach."
-    reached: Tensor
-    "(M,) where it does."
-
-    def of(self, some: slice) -> Tensor:
-        """(m, C) at some of the points, 0 where the contrast does not reach."""
-        weights = self.weights[some]
-        return F.embedding_bag(self.rows[some], self.table, per_sample_weights=weights, mode="sum").float()
-
-
-def _sample(view: _View, indices: Sequence[Floats]) -> _Sample:
-    """Interpolation at indices (M,) of the other contrast's places, given for each axis.
-
-    Between the outermost places and the edge of its field of view, the outermost count.
-    """
-    listed, reached = view.listed, np.ones(len(indices[0]), bool)
-    padded = np.pad(listed.rows, 1)
-    inside = []
-    for axis, low, high, n in zip(indices, view.first, view.last, padded.shape, strict=True):
-        reached &= (axis >= low) & (axis <= high)
-        inside.append(np.clip(np.clip(axis, low + 0.5, high - 0.5) + 1, 0, n - 1.001))
-    low_corner = [axis.astype(np.int32) for axis in inside]
-    shares = [axis - below for axis, below in zip(inside, low_corner, strict=True)]
-    rows, weights = np.empty((len(reached), 8), np.int32), np.empty((len(reached), 8), np.float16)
-    for corner, steps in enumerate(product((0, 1), repeat=3)):
-        rows[:, corner] = padded[tuple(below + step for below, step in zip(low_corner, steps, strict=True))]
-        i, j, k = (share if step else 1 - share for share, step in zip(shares, steps, strict=True))
-        weights[:, corner] = i * j * k * reached
-    return _Sample(*map(torch.from_numpy, (listed.table, rows, weights, reached)))

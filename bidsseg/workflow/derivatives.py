@@ -79,7 +79,7 @@ def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
     for scheme in writer.recipe.schemes:  # once, before threads ask for it at the same time
         result.native.labels(scheme)
     with ThreadPoolExecutor(threads) as pool:  # most of the time goes into compression, which threads share well
-        told = [pool.submit(_write_figures, writer, result)]
+        told = [pool.submit(_write_figure, writer, result, scheme) for scheme in writer.recipe.schemes]
         if TEMPLATE in writer.recipe.spaces and result.one_mm is not None:
             told.append(pool.submit(_write_in_template, writer, result, result.one_mm))
         others = [
@@ -94,7 +94,8 @@ def _write_all(writer: _Writer, result: ScanResult, threads: int) -> None:
             others.append(pool.submit(_write_lesions, writer, result.image, result.lesions))
     for done in others:
         done.result()
-    _write_marker(writer, result, [*result.image.warnings, *(line for lines in told for line in lines.result())])
+    warnings = dict.fromkeys(line for lines in told for line in lines.result())  # all pictures may fail alike
+    _write_marker(writer, result, [*result.image.warnings, *warnings])
 
 
 def refuse_to_replace_of(outputs: ScanOutputs, recipe: OutputSettings) -> None:
@@ -240,15 +241,14 @@ def _write_volumes(writer: _Writer, result: ScanResult) -> None:
     writer.json(sidecar_of(path), {**columns, **writer.metadata()})
 
 
-def _write_figures(writer: _Writer, result: ScanResult) -> list[str]:
-    """Pictures of all schemes; returns what went wrong, since a scan without a picture is still segmented."""
+def _write_figure(writer: _Writer, result: ScanResult, scheme: Scheme) -> list[str]:
+    """A picture of a scheme's labels; returns what went wrong, since a scan without a picture is still segmented."""
     try:
         from bidsseg.segmentation.mosaic import mosaic
 
-        for scheme in writer.recipe.schemes:
-            path = writer.outputs.figure(scheme)
-            mosaic(path, result.image, result.native.labels(scheme), scheme)
-            writer.written.append(path)
+        path = writer.outputs.figure(scheme)
+        mosaic(path, result.image, result.native.labels(scheme), scheme)
+        writer.written.append(path)
     except Exception as error:
         return [f"no picture ({type(error).__name__}: {error})"]
     return []

@@ -131,13 +131,25 @@ class LesionJob:
     "Fields of ``LesionOptions``."
     fill: bool = False
     "Also the scans with their lesions filled."
+    beside: tuple[tuple[str, ...], ...] = ()
+    "For each scan, the others of its session, which the same lesions are filled in."
     threads: int = 1
     overwrite: bool = False
     "Whether to replace also what bidsseg did not write."
 
     @property
     def all_outputs(self) -> tuple[ScanOutputs, ...]:
-        return tuple(ScanOutputs(parse_scan(Path(scan)), Path(self.dataset), Path(self.out)) for scan in self.scans)
+        return tuple(map(self._outputs, self.scans))
+
+    def _outputs(self, scan: str) -> ScanOutputs:
+        return ScanOutputs(parse_scan(Path(scan)), Path(self.dataset), Path(self.out))
+
+    def filled_with(self, outputs: ScanOutputs) -> tuple[ScanOutputs, ...]:
+        """The scans that the lesions of this one are filled in, itself first; none without ``fill``."""
+        if not self.fill:
+            return ()
+        beside = dict(zip(self.scans, self.beside, strict=False)).get(str(outputs.scan.path), ())
+        return (outputs, *map(self._outputs, beside))
 
     @property
     def subject(self) -> str:

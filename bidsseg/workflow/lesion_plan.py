@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, count, groupby
 from pathlib import Path
 
@@ -57,6 +57,8 @@ class ScanMask:
     path: Path
     uri: str
     "BIDS URI of the mask."
+    beside: tuple[ScanOutputs, ...] = ()
+    "The other scans of the session."
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ def plan(found: Mapping[str, Sequence[ScanOutputs]], request: LesionPlanInputs, 
                 continue
             if mask is None and request.search.derivatives:
                 rows.append(LesionStatus(_name(subject, session), "no mask"))
-            masks += [mask] if mask else []
+            if mask:
+                masks.append(replace(mask, beside=tuple(scan for scan in all_outputs if scan != mask.outputs)))
             if not dry_run:
                 removed |= _remove_others(all_outputs, mask)
         if len(masks) < 2 and not dry_run:
@@ -202,6 +205,7 @@ def _job(masks: Sequence[ScanMask], request: LesionPlanInputs, overwrite: bool) 
         mask_uris=tuple(mask.uri for mask in masks),
         options=asdict(request.options),
         fill=request.fill,
+        beside=tuple(tuple(str(scan.scan.path) for scan in mask.beside) for mask in masks),
         threads=request.threads,
         overwrite=overwrite,
     )

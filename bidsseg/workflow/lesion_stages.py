@@ -21,10 +21,9 @@ from bidsseg.bids.completeness import all_there, listed, remove_outputs
 from bidsseg.bids.outputs import NEEDED_SCHEMES, ParticipantOutputs, ScanOutputs, sidecar_of
 from bidsseg.errors import UserError, failure_of, one_line_errors
 from bidsseg.files import all_whole, read_json, sha256_of, write_json
-from bidsseg.imaging.image import Image, load, save
+from bidsseg.imaging.image import Image, load
 from bidsseg.lesions.changes import CHANGE_COLUMNS, Session, change_counts, follow, write_changes
 from bidsseg.lesions.describe import lesion_features
-from bidsseg.lesions.filling import fill_lesions
 from bidsseg.lesions.finding import load_fields
 from bidsseg.lesions.masks import is_probability
 from bidsseg.lesions.records import FOUND, GIVEN, LesionReport
@@ -32,13 +31,14 @@ from bidsseg.lesions.tables import LESION_TABLES, summary, write_lesions
 from bidsseg.lesions.together import JointLesions, SessionLesions, joint_lesions
 from bidsseg.network.card import folder_of
 from bidsseg.network.lesion_card import LESION_MODEL, read_lesion_card
-from bidsseg.segmentation.anatomy import Anatomy, from_labels
+from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.spaces import TEMPLATE
 from bidsseg.workflow.failures import remove_log, write_log
 from bidsseg.workflow.jobs import LesionJob
+from bidsseg.workflow.labelled import anatomy_of
+from bidsseg.workflow.lesion_filling import Masked, fill_session
 
 IN_TEMPLATE = "Lesions on the template's grid."
-FILLED = "The scan on its own grid, its lesions redrawn as normal-appearing white matter."
 
 
 def origin(outputs: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def origin(outputs: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
         ],
         "LabelsSHA256": [sha256_of(outputs.labels(scheme)) for scheme in NEEDED_SCHEMES],
         "Options": json.loads(json.dumps(job.options)),
-        "Filled": job.fill,
+        "Filled": {scan.scan.path.name: sha256_of(scan.labels("regions")) for scan in job.filled_with(outputs)},
         "InTemplate": outputs.transforms[0].exists(),
     }
 
@@ -88,8 +88,8 @@ def remove_lesions(outputs: ScanOutputs) -> bool:
     return remove_outputs(outputs.out, outputs.lesions.summary) or failed
 
 
-def make_room(outputs: ScanOutputs, overwrite: bool) -> None:
-    """Remove earlier results before they are written again.
+def make_room(outputs: ScanOutputs, overwrite: bool, others: Sequence[ScanOutputs] = ()) -> None:
+    """Remove earlier results before they are written again; ``others`` are the scans that are filled with this one.
 
     Raises ``UserError`` where bidsseg did not write some of them, unless ``overwrite``.
     """
@@ -97,7 +97,7 @@ def make_room(outputs: ScanOutputs, overwrite: bool) -> None:
         expected = [
             *outputs.lesions.files,
             outputs.lesion_figure,
-            outputs.filled,
+            *(scan.filled for scan in (outputs, *others)),
             outputs.lesions_in_template,
             *listed(outputs.out, outputs.lesions.summary),
         ]
@@ -120,7 +120,7 @@ def describe_participant(fields: dict[str, Any]) -> str:
     for number, outputs in enumerate(job.all_outputs):
         try:
             with one_line_errors(job.masks[number]):
-                make_room(outputs, job.overwrite)
+                make_room(outputs, job.overwrite, job.filled_with(outputs)[1:])
             with one_line_errors(str(outputs.scan.path)):
                 image = load(outputs.scan.path)
             with one_line_errors(job.masks[number]):
@@ -156,7 +156,7 @@ def _together(job: LesionJob) -> _Together:
         return _Together({}, {})
     try:
         images = {number: load(job.all_outputs[number].scan.path) for number in numbers}
-        anatomies = {number: _anatomy(job.all_outputs[number], image) for number, image in images.items()}
+        anatomies = {number: anatomy_of(job.all_outputs[number], image) for number, image in images.items()}
         first = images[0], anatomies[0]
         matrices = {n: _from_first(first, image, job.threads) if n else np.eye(4) for n, image in images.items()}
         found = [_session(job.all_outputs[number], anatomies[number], matrices[number]) for number in numbers]
@@ -187,16 +187,11 @@ def _from_first(first: tuple[Image, Anatomy], image: Image, threads: int) -> Any
     return rigid_transform(fixed, image, anatomy.brain_mask, threads)
 
 
-def _anatomy(outputs: ScanOutputs, image: Image) -> Anatomy:
-    regions, lobes = (load(outputs.labels(scheme), uniform_ok=True) for scheme in NEEDED_SCHEMES)
-    return from_labels(regions.data.astype(np.uint16), lobes.data.astype(np.uint16), image.affine)
-
-
 def describe(
     outputs: ScanOutputs, image: Image, number: int, job: LesionJob, decided: JointLesions | None = None
 ) -> LesionReport:
     """Measure the lesions of one scan, those decided with other sessions where given; write all about them."""
-    anatomy = _anatomy(outputs, image)
+    anatomy = anatomy_of(outputs, image)
     mask = load(job.masks[number], uniform_ok=True)
     if decided is not None:
         mask = replace(mask, data=decided.mask.astype(np.float32))
@@ -211,9 +206,11 @@ def describe(
     if outputs.transforms[0].exists():
         written += _write_in_template(outputs, report, sidecar)
     if job.fill:
-        filled = fill_lesions(image, mask, anatomy, job.made_with.threshold, is_probability(job.masks[number]))
-        written += _write_filled(outputs, filled.image, sidecar)
-        warnings += [line for line in filled.warnings if line not in warnings]
+        named = is_probability(job.masks[number])
+        masked = Masked(outputs, image, anatomy, mask, job.made_with.threshold, named)
+        filled, told = fill_session(masked, job.filled_with(outputs)[1:], sidecar, job.threads)
+        written += filled
+        warnings += [line for line in told if line not in warnings]
     content = {
         **summary(report),
         "Warnings": warnings,
@@ -260,12 +257,6 @@ def _write_in_template(outputs: ScanOutputs, report: LesionReport, sidecar: dict
     about = {"Type": "Lesion", "Description": IN_TEMPLATE, **sidecar, "SpatialReference": TEMPLATE}
     write_json(sidecar_of(path), about)
     return [path, sidecar_of(path)]
-
-
-def _write_filled(outputs: ScanOutputs, filled: Image, sidecar: dict[str, Any]) -> list[Path]:
-    save(outputs.filled, filled.data, filled.affine, filled)
-    write_json(sidecar_of(outputs.filled), {"Description": FILLED, "SkullStripped": False, **sidecar})
-    return [outputs.filled, sidecar_of(outputs.filled)]
 
 
 def _write_figure(outputs: ScanOutputs, image: Image, report: LesionReport, warnings: list[str]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -45,6 +46,8 @@ from bidsseg.workflow.jobs import Job
 EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
 CONFORMED, LESION_ANSWER = "conformed.npy", "lesions.npz"
 ANSWER, VOLUME, TABLE, PLACES = "answer.json", "answer-volume.npy", "answer-{}-table.npy", "answer-{}-places.npy"
+FUSED_AT_ONCE = 2
+"Contrasts of a session; each takes the memory of a brain's probabilities."
 VOLUMES = ("tissue", "side", "parcel", "confidence")
 
 
@@ -87,21 +90,28 @@ def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str
 def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], folder: Path) -> str:
     """Average the answers to the contrasts of a session, for each of the jobs; returns the folder with its own folders.
 
-    ``answers`` has, by scan, what ``segmentation_stage`` returned. Each pair of contrasts is registered once.
+    ``answers`` has, by scan, what ``segmentation_stage`` returned. Each pair of contrasts is registered once. Much of
+    the rest keeps one thread busy, so that several jobs share the threads.
     """
     with one_line_errors(jobs[0]["scan"]):
+        threads = max(1, jobs[0]["threads"])
         contrasts = {scan: kept_contrast(Path(path).parent) for scan, path in answers.items()}
         transforms: dict[tuple[str, str], NDArray[np.float64]] = {}
-        for job in jobs:
+        for own, other in ((job["scan"], other) for job in jobs for other in job["partners"]):
+            if (own, other) not in transforms:
+                both = register(contrasts[own], contrasts[other], threads)
+                transforms[own, other], transforms[other, own] = both
+        at_once = min(threads, len(jobs), FUSED_AT_ONCE)
+
+        def decide_fused(job: dict[str, Any]) -> None:
             own = job["scan"]
-            for other in job["partners"]:
-                if (own, other) not in transforms:
-                    both = register(contrasts[own], contrasts[other], job["threads"])
-                    transforms[own, other], transforms[other, own] = both
             others = [(contrasts[other], transforms[own, other]) for other in job["partners"]]
-            found = fuse(contrasts[own], others, job["threads"])
+            found = fuse(contrasts[own], others, threads // at_once)
             source = Path(answers[own]).parent
             decide_with_others(job, contrasts[own], np.load(source / VOLUME), found, source, fused_folder(folder, job))
+
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(decide_fused, jobs))
         return str(folder)
 
 

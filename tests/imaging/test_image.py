@@ -44,7 +44,7 @@ def rgb(path: Path) -> Path:
         (rgb, "colour"),
         (lambda path: write(path, np.zeros((5, 5, 5), np.int16), WIDE), "every voxel has the value 0"),
         (lambda path: write(path, ramp(4, 4, 4, 3)), "4D"),
-        (lambda path: write(path, np.full((4, 4, 4), np.nan, np.float32), WIDE), "every voxel has the value 0"),
+        (lambda path: write(path, np.full((4, 4, 4), np.nan, np.float32), WIDE), "no voxel has a finite value"),
         (lambda path: write(path, np.ones((4, 4, 4), np.complex64)), "complex"),
         (lambda path: write(path, ramp(4, 4, 4), np.diag((1000.0, 1000.0, 3000.0, 1.0))), "4000 x 4000 x 12000 mm"),
         (lambda path: write(path, ramp(10, 10, 10), np.diag((99.0, 99.0, 99.0, 1.0))), "990 x 990 x 990 mm"),

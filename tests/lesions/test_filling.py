@@ -92,14 +92,21 @@ def test_what_a_tight_mask_leaves_out_goes_too() -> None:
     assert abs((found.image.data - expected)[rim].mean()) < 1
 
 
-def test_lesions_outside_of_white_matter_are_told_and_left() -> None:
-    """Half of the box lies in cortex, which begins at 36 mm; it is more than an island in a lesion."""
+@pytest.mark.parametrize(
+    ("lesions", "left", "told"),
+    [
+        ([(30, 42, -6, 6, 18, 30)], 6 * 12 * 12, "50% of the lesion mask (864 voxels) lies"),
+        ([LESION, (36, 37, 0, 1, 24, 25)], 1, "less than 1% of the lesion mask (1 voxel) lies"),
+    ],
+)
+def test_lesions_outside_of_white_matter_are_told_and_left(lesions: list[Bounds], left: int, told: str) -> None:
+    """Cortex begins at 36 mm; there half of the first box lies, and all of the last."""
     grey, _ = scan((1, 1, 1), 0)
-    mask = boxes((1, 1, 1), [(30, 42, -6, 6, 18, 30)])
+    mask = boxes((1, 1, 1), lesions)
     found = fill_lesions(grey, image(mask, grey.affine), brain((1, 1, 1)))
-    assert found.voxels == found.left == 6 * 12 * 12
+    assert (found.voxels, found.left) == (mask.sum() - left, left)
     (warning,) = found.warnings
-    assert warning.startswith("50% of the lesion mask (864 voxels) lies outside of white matter")
+    assert warning == f"{told} outside of white matter and was left as it is"
     cortex = mask & (brain((1, 1, 1)).tissue == TISSUE["cortex"])
     assert np.array_equal(found.image.data[cortex], grey.data[cortex])
 

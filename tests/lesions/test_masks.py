@@ -103,6 +103,10 @@ def test_a_probseg_holds_probabilities_whatever_its_numbers() -> None:
     assert not is_probability("sub-01_label-lesion_mask.nii.gz")
 
 
-def test_values_that_mean_nothing() -> None:
-    with pytest.raises(UserError, match=r"values from 0\.5 to 37"):
-        read_labels(np.array([0, 0.5, 37]).reshape(3, 1, 1), 0.5)
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [([0.5, 1, 37], r"values from 0\.5 to 37"), ([0, -1, -1], "values from -1 to 0; lesions need values above 0")],
+)
+def test_values_that_mean_nothing(values: list[float], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        read_labels(np.array(values, np.float32)[:, None, None], threshold=0.5)

@@ -67,6 +67,25 @@ def test_noise_that_fills_the_image_is_no_brain(
     assert all(mask.any() == found for mask in find_brain(*blocky(brain)))
 
 
+@pytest.mark.parametrize(("certainty", "kept"), [(0.3, False), (0.6, False), (0.75, True), (0.9, True)])
+def test_a_second_large_piece_is_brain_where_it_is_nearly_as_sure(
+    certainty: float, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a brain whose certainty is 0.9, three quarters are 0.675."""
+    tissue = np.zeros((len(TISSUES), 20, 20, 20), np.float32)
+    tissue[0] = 1
+    first, second = ((slice(start, start + 6),) * 3 for start in (2, 12))
+    for place, sure in ((first, 0.9), (second, certainty)):
+        tissue[(slice(None), *place)] = 0
+        tissue[(slice(2, None), *place)] = (1 - sure) / (len(TISSUES) - 3)
+        tissue[(2, *place)] = sure
+    monkeypatch.setattr(bidsseg.network.looks, "_coarse_tissue", lambda net, features: tissue)
+    brain, _ = find_brain(*blocky(np.zeros((40, 40, 40), bool)))
+    assert brain[first].all()
+    assert (brain[second] == kept).all()
+    assert brain.sum() == 6**3 * (1 + kept)
+
+
 @pytest.mark.parametrize("start", range(8))
 @pytest.mark.parametrize("length", [1, 16, 31, 64])
 def test_boxes_are_padded_evenly_from_aligned_voxels(start: int, length: int) -> None:

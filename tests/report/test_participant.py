@@ -414,6 +414,8 @@ def test_volumes_pair_left_and_right(tmp_path: Path) -> None:
     [
         ("IntracranialVolumeMm3", 1_386_400, "1,386 mL"),
         ("CerebralAsymmetry", 0.0123, "1.2 %"),
+        ("CerebralAsymmetry", -0.0123, "-1.2 %"),
+        ("CerebralAsymmetry", -0.0004, "0.0 %"),
         ("SomethingNewOfTheFuture", 0.12345, "0.123"),
         ("ExpectedDice", 0.8, "0.800"),
         ("SomethingLarge", 104.0, "104"),

@@ -362,3 +362,20 @@ def test_a_summary_tells_the_load_of_the_joint_mask(dataset: Dataset, tmp_path: 
     assert summary["LesionLoadRangeMl"] == [volume_ml, volume_ml]
     assert card.load_errors
     assert summary["LesionLoadExpectedErrorMl"] == pytest.approx(card.load_errors.thin.of(volume_ml), abs=1e-3)
+
+
+def test_all_scans_of_a_session_are_filled(dataset: Dataset, tmp_path: Path, app: Run) -> None:
+    """They are written once, belong to the lesions of the scan that has the mask, and go with ``--fill``."""
+    root, anat = dataset("sub-01_FLAIR.nii.gz", "sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"), Path("sub-01", "anat")
+    write_mask(tmp_path / "masks", "sub-01_FLAIR")
+    names = [anat / f"sub-01_space-orig_desc-filled_{suffix}.nii.gz" for suffix in ("FLAIR", "T1w")]
+    assert app(root, "--fill") == EXIT_OK
+    out = tmp_path / "out"
+    assert [path.relative_to(out) for path in sorted(out.rglob("*_desc-filled_*.nii.gz"))] == names
+    summary = read_json(out / anat / "sub-01_desc-lesionsummary_lesions.json")
+    assert {str(name) for name in names} < set(summary["Outputs"])
+    written = (out / names[1]).stat().st_mtime_ns
+    assert app(root, "--fill") == EXIT_OK
+    assert (out / names[1]).stat().st_mtime_ns == written
+    assert app(root) == EXIT_OK
+    assert not list(out.rglob("*_desc-filled_*"))
