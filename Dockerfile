@@ -1,9 +1,9 @@
 # bidsseg as a container, for any user id, a read-only root file system, no network and no home.
 #   docker build -t bidsseg .                          with CUDA, runs on CPUs too
 #   docker build --build-arg TORCH=cpu -t bidsseg:cpu .
-ARG PYTHON=python:3.11-slim
+FROM python:3.11-slim AS base
 
-FROM ${PYTHON} AS dependencies
+FROM base AS dependencies
 ARG TORCH=cuda
 WORKDIR /src
 COPY container/install container/
@@ -16,7 +16,7 @@ FROM dependencies AS bidsseg
 COPY . .
 RUN container/install bidsseg /opt/bidsseg /layer
 
-FROM ${PYTHON}
+FROM base
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="bidsseg" \
       org.opencontainers.image.description="Brain regions of clinical MRI, on the scan's own grid: a BIDS App" \
