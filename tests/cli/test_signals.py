@@ -11,6 +11,9 @@ import os, signal, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from bidsseg.cli.signals import ending_at_once
 
+for number in (signal.SIGTERM, signal.SIGHUP):  # nohup has some ignored, which is inherited
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ThreadPoolExecutor(1).submit(time.sleep, 60)
 with ending_at_once(), tempfile.TemporaryDirectory(dir=sys.argv[2]):
     print("half a line", end="")
