@@ -144,12 +144,10 @@ class LesionJob:
     def _outputs(self, scan: str) -> ScanOutputs:
         return ScanOutputs(parse_scan(Path(scan)), Path(self.dataset), Path(self.out))
 
-    def filled_with(self, outputs: ScanOutputs) -> tuple[ScanOutputs, ...]:
-        """The scans that the lesions of this one are filled in, itself first; none without ``fill``."""
-        if not self.fill:
-            return ()
-        beside = dict(zip(self.scans, self.beside, strict=False)).get(str(outputs.scan.path), ())
-        return (outputs, *map(self._outputs, beside))
+    def filled_beside(self, outputs: ScanOutputs) -> tuple[ScanOutputs, ...]:
+        """The other scans that the lesions of this one are filled in; none without ``fill``."""
+        beside = dict(zip(self.scans, self.beside, strict=False)) if self.fill else {}
+        return tuple(map(self._outputs, beside.get(str(outputs.scan.path), ())))
 
     @property
     def subject(self) -> str:

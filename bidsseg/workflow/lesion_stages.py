@@ -51,9 +51,13 @@ def origin(outputs: ScanOutputs, mask: str, job: LesionJob) -> dict[str, Any]:
         "DecidedWithSHA256": [
             sha256_of(Path(job.masks[number])) for number in found_by_network(job) if Path(mask) == outputs.lesion_mask
         ],
-        "LabelsSHA256": [sha256_of(outputs.labels(scheme)) for scheme in NEEDED_SCHEMES],
+        "LabelsSHA256": [
+            sha256_of(scan.labels(scheme))
+            for scan in (outputs, *job.filled_beside(outputs))
+            for scheme in NEEDED_SCHEMES
+        ],
         "Options": json.loads(json.dumps(job.options)),
-        "Filled": {scan.scan.path.name: sha256_of(scan.labels("regions")) for scan in job.filled_with(outputs)},
+        "Filled": job.fill,
         "InTemplate": outputs.transforms[0].exists(),
     }
 
@@ -120,7 +124,7 @@ def describe_participant(fields: dict[str, Any]) -> str:
     for number, outputs in enumerate(job.all_outputs):
         try:
             with one_line_errors(job.masks[number]):
-                make_room(outputs, job.overwrite, job.filled_with(outputs)[1:])
+                make_room(outputs, job.overwrite, job.filled_beside(outputs))
             with one_line_errors(str(outputs.scan.path)):
                 image = load(outputs.scan.path)
             with one_line_errors(job.masks[number]):
@@ -208,7 +212,7 @@ def describe(
     if job.fill:
         named = is_probability(job.masks[number])
         masked = Masked(outputs, image, anatomy, mask, job.made_with.threshold, named)
-        filled, told = fill_session(masked, job.filled_with(outputs)[1:], sidecar, job.threads)
+        filled, told = fill_session(masked, job.filled_beside(outputs), sidecar, job.threads)
         written += filled
         warnings += [line for line in told if line not in warnings]
     content = {
