@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from bidsseg.imaging.image import Image
 
 
-def carry(labels: Image, target: Image, to_labels: NDArray[np.float64]) -> tuple[Codes, NDArray[np.bool_]]:
+class Labelled(NamedTuple):
+    """Labels on a scan's grid."""
+
+    data: NDArray[Any]
+    "(I, J, K), codes."
+    affine: NDArray[np.float64]
+    "4x4, voxel indices to RAS mm."
+
+
+def carry(labels: Labelled, target: Labelled, to_labels: NDArray[np.float64]) -> tuple[Codes, NDArray[np.bool_]]:
     """Labels on another scan's grid, nearest neighbours, and where they reach.
 
     ``to_labels`` takes RAS mm of the target to RAS mm of the labels.
@@ -32,7 +41,7 @@ def carry(labels: Image, target: Image, to_labels: NDArray[np.float64]) -> tuple
     return np.where(reached, carried, 0).astype(np.uint16), reached
 
 
-def agreement(one: Image, other: Image, to_other: NDArray[np.float64]) -> float:
+def agreement(one: Labelled, other: Labelled, to_other: NDArray[np.float64]) -> float:
     """Mean Dice of the labels of two answers on the grid of the first, where both reach; nan without labels."""
     carried, reached = carry(other, one, to_other)
     own = np.where(reached, one.data, 0).astype(np.uint16)
@@ -50,11 +59,12 @@ def register_answers(
     found = {}
     for a, b in pairs:
         to_b, to_a = register_both(scans[a][0], scans[b][0], scans[a][1].data > 0, threads)
-        found[a, b] = agreement(scans[a][1], scans[b][1], to_b)
-        found[b, a] = agreement(scans[b][1], scans[a][1], to_a)
+        one, other = (Labelled(labels.data, labels.affine) for _, labels in (scans[a], scans[b]))
+        found[a, b], found[b, a] = agreement(one, other, to_b), agreement(other, one, to_a)
     return found
 
 
 def agreement_file(by_other: Mapping[str, float], made_with: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a scan's agreement file, from the Dice with each of its session's other contrasts."""
-    return {AGREEMENT: round(sum(by_other.values()) / len(by_other), 4), WITH: dict(by_other), **made_with}
+    rounded = {other: round(dice, 4) for other, dice in by_other.items()}
+    return {AGREEMENT: round(sum(rounded.values()) / len(rounded), 4), WITH: rounded, **made_with}

@@ -109,9 +109,7 @@ def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
     found = register_answers(scans, pairs, threads)
     for a, outputs in enumerate(group):
         by_other = {
-            other.scan.stem: round(found[a, b], 4)
-            for b, other in enumerate(group)
-            if other.scan.suffix != outputs.scan.suffix
+            other.scan.stem: found[a, b] for b, other in enumerate(group) if other.scan.suffix != outputs.scan.suffix
         }
         write_json(outputs.agreement, agreement_file(by_other, {"SoftwareVersion": __version__}))
 
