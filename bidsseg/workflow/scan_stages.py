@@ -93,8 +93,9 @@ def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str
 def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], folder: Path) -> str:
     """Average the answers to the contrasts of a session, for each of the jobs; returns the folder with its own folders.
 
-    ``answers`` has, by scan, what ``segmentation_stage`` returned. Each pair of contrasts is registered once, which also
-    tells how far their own labels agree. Much of the rest keeps one thread busy, so that several jobs share the threads.
+    ``answers`` has, by scan, what ``segmentation_stage`` returned. Each pair of contrasts is registered once, which
+    also tells how far their own labels agree. Much of the rest keeps one thread busy, so that several jobs share the
+    threads.
     """
     with one_line_errors(jobs[0]["scan"]):
         threads = max(1, jobs[0]["threads"])
