@@ -69,12 +69,12 @@ def test_every_scan_is_corrected_and_asked_once(
     assert calls["infer"] == scans
     assert calls["correct_bias"] == scans
     assert calls["rigid_transform"] == registrations
-    assert calls["conform"] == scans + 3 * registrations  # of two scans, and of where the brain is in one of them
     fused = "--fuse" in options
+    # For a registration two scans, and where the brain is in one of them, which labels on the scan's grid tell twice.
+    assert calls["conform"] == scans + (3 if fused else 4) * registrations
     assert calls["encode"] == (3 * scans if fused else scans)  # of the scan, of the fused scan, and to compare
-    # Stages are processes of their own: one corrects the scan, one writes its results, and one either those of the
-    # fused scan or how far contrasts agree.
-    assert calls[CONTRASTS[0]] == 2 + (scans > 1)
+    # Stages are processes of their own: one corrects the scan, others write its results and those of the fused scan.
+    assert calls[CONTRASTS[0]] == 2 + fused
     assert calls["corrected.nii"] == scans * (1 + fused)
 
 
