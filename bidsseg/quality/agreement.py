@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,7 @@ if TYPE_CHECKING:
     from bidsseg.imaging.image import Image
 
 
-class Labelled(NamedTuple):
-    """Labels on a scan's grid."""
-
-    data: NDArray[Any]
-    "(I, J, K), codes."
-    affine: NDArray[np.float64]
-    "4x4, voxel indices to RAS mm."
-
-
-def carry(labels: Labelled, target: Labelled, to_labels: NDArray[np.float64]) -> tuple[Codes, NDArray[np.bool_]]:
+def carry(labels: Image, target: Image, to_labels: NDArray[np.float64]) -> tuple[Codes, NDArray[np.bool_]]:
     """Labels on another scan's grid, nearest neighbours, and where they reach.
 
     ``to_labels`` takes RAS mm of the target to RAS mm of the labels.
@@ -43,7 +34,7 @@ def carry(labels: Labelled, target: Labelled, to_labels: NDArray[np.float64]) ->
     return np.where(reached, carried, 0).astype(np.uint16), reached
 
 
-def agreement(one: Labelled, other: Labelled, to_other: NDArray[np.float64]) -> float:
+def agreement(one: Image, other: Image, to_other: NDArray[np.float64]) -> float:
     """Mean Dice of the labels of two answers on the grid of the first, where both reach; nan without labels."""
     carried, reached = carry(other, one, to_other)
     own = np.where(reached, one.data, 0).astype(np.uint16)
@@ -63,8 +54,8 @@ def register_answers(
 
     found = {}
     for a, b in pairs:
-        one, other = (Labelled(labels.data, labels.affine) for _, labels in (scans[a], scans[b]))
-        to_b, to_a = register_both(scans[a][0], scans[b][0], _brain_at_1mm(scans[a][1]), threads)
+        (one_scan, one), (other_scan, other) = scans[a], scans[b]
+        to_b, to_a = register_both(one_scan, other_scan, _brain_at_1mm(one), threads)
         found[a, b], found[b, a] = agreement(one, other, to_b), agreement(other, one, to_a)
     return found
 

