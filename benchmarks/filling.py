@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from robustness import BLACK_HOLE, find, lesions_of, painted
@@ -64,7 +63,7 @@ def in_slices(image: Image) -> Image:
     """The same in axial slices of ``SLICE_MM``."""
     affine = image.affine @ np.diag((1.0, 1.0, SLICE_MM, 1.0))
     affine[:3, 3] += image.affine[:3, 2] * (SLICE_MM - 1) / 2
-    return Image(average_slices(image.data, SLICE_MM), affine, nib.Nifti1Header())
+    return Image(average_slices(image.data, SLICE_MM), affine)
 
 
 def pairs(data: Path) -> Iterator[Pair]:

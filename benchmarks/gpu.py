@@ -165,7 +165,7 @@ def whole_head(subject: Any, seed: int, mm: int) -> Image:
     packed, scan = torch.from_numpy(subject.packed), torch.from_numpy(subject.image).float()
     grey = render(packed, scan, p_recolour=0, difficulty=0, chance=Chance.of(seed)).numpy()
     cuts = tuple(slice(max(0, (n - mm) // 2), (n + mm) // 2) for n in grey.shape)
-    return Image(grey[cuts], np.eye(4), nib.Nifti1Header())
+    return Image(grey[cuts], np.eye(4))
 
 
 # ---- parts of measure: each yields rows of (what, value) ----------------------------------------------------------

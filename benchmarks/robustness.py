@@ -14,7 +14,6 @@ from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -223,7 +222,7 @@ def in_other_heads(data: Path, model: Model) -> Iterator[str]:
         subject = into_head(anatomy, scan, load_whole_head(hosts[number]), folder.name, NECK_MM)
         packed, brain = torch.from_numpy(subject.packed), torch.from_numpy(np.asarray(subject.image, np.float32))
         head = render(packed, brain, p_recolour=0, difficulty=0, chance=Chance.of(number)).numpy()
-        image = Image(head, np.eye(4), nib.Nifti1Header())
+        image = Image(head, np.eye(4))
         reference = np.pad(reference_codes(anatomy, "regions"), NECK_MM)
         scores = compare(reference, find(image, model).labels("regions"), image, "regions")
         found.append(np.mean([score.dice for score in scores]))
@@ -252,7 +251,7 @@ def on_rendered_heads(data: Path, model: Model) -> Iterator[str]:
 def rendered(head: Subject, model: Model, seed: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """True and found tissue of one random rendering."""
     sample = draw(Material.on(CPU, [head], []), UPRIGHT, 1.0, Chance.of(seed))
-    image = Image(sample.image.float().numpy(), np.eye(4), nib.Nifti1Header())
+    image = Image(sample.image.float().numpy(), np.eye(4))
     return (sample.packed & 31).numpy(), find(image, model).tissue
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,7 @@ ORIENTATIONS = [
 
 
 def image(data: NDArray[np.float32], affine: NDArray[np.float64] = IDENTITY) -> Image:
-    return Image(data.astype(np.float32), affine, nib.Nifti1Header())
+    return Image(data.astype(np.float32), affine)
 
 
 def ramp(*shape: int) -> NDArray[np.float32]:
@@ -29,4 +28,4 @@ def head(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Image:
     i, j, k = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     data = 100.0 * (i**2 + j**2 + k**2 < 0.7) + 60 * (i > 0.2) * (j > 0)
     data = data + np.random.default_rng(0).normal(10, 5, shape)
-    return Image(data.astype(np.float32), affine, nib.Nifti1Header())
+    return Image(data.astype(np.float32), affine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Image:
     "(I, J, K), finite."
     affine: NDArray[np.float64]
     "4x4, voxel indices to RAS mm."
-    header: nib.Nifti1Header
+    header: nib.Nifti1Header = field(default_factory=nib.Nifti1Header)
     "Geometry, units and form codes for images written on the same grid."
     warnings: tuple[str, ...] = ()
     "What was found and repaired in the header or the data."
@@ -74,7 +74,7 @@ class Image:
 
 def at_1mm(data: Floats) -> Image:
     """Grey values (I, J, K) made by a program, on the 1 mm RAS grid whose first voxel lies at 0."""
-    return Image(data, np.eye(4), nib.Nifti1Header())
+    return Image(data, np.eye(4))
 
 
 def in_mni(data: NDArray[Any], affine: NDArray[np.float64]) -> Image:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import overlap
+from bidsseg.imaging.grid import conform
 from bidsseg.labels import Codes
 from bidsseg.quality.verdicts import AGREEMENT, WITH
 
@@ -44,17 +46,26 @@ def agreement(one: Image, other: Image, to_other: NDArray[np.float64]) -> float:
 def register_answers(
     scans: Sequence[tuple[Image, Image]], pairs: Sequence[tuple[int, int]], threads: int
 ) -> dict[tuple[int, int], float]:
-    """Agreement of pairs of a session's scans, each given as (scan, its labels); both ways, by (grid, other)."""
-    from bidsseg.imaging.registration import register_both
+    """How far the labels of scans agree, both ways, after a rigid registration of each pair.
+
+    A scan comes as its image at 1 mm, on the grid to which its own grid is resampled, and its labels on its own grid.
+    """
+    from bidsseg.imaging.registration import register_both  # and SimpleITK, which reports on agreement do without
 
     found = {}
     for a, b in pairs:
-        to_b, to_a = register_both(scans[a][0], scans[b][0], scans[a][1].data > 0, threads)
-        found[a, b] = agreement(scans[a][1], scans[b][1], to_b)
-        found[b, a] = agreement(scans[b][1], scans[a][1], to_a)
+        (one_scan, one), (other_scan, other) = scans[a], scans[b]
+        to_b, to_a = register_both(one_scan, other_scan, _brain_at_1mm(one), threads)
+        found[a, b], found[b, a] = agreement(one, other, to_b), agreement(other, one, to_a)
     return found
+
+
+def _brain_at_1mm(labels: Image) -> NDArray[np.bool_]:
+    brain: NDArray[np.bool_] = conform(replace(labels, data=(labels.data > 0).astype(np.float32)))[0] >= 0.5
+    return brain
 
 
 def agreement_file(by_other: Mapping[str, float], made_with: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a scan's agreement file, from the Dice with each of its session's other contrasts."""
-    return {AGREEMENT: round(sum(by_other.values()) / len(by_other), 4), WITH: dict(by_other), **made_with}
+    rounded = {other: round(dice, 4) for other, dice in by_other.items()}
+    return {AGREEMENT: round(sum(rounded.values()) / len(rounded), 4), WITH: rounded, **made_with}

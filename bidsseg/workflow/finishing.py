@@ -97,21 +97,19 @@ def _is_incomplete(group: Sequence[ScanOutputs]) -> bool:
 
 
 def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
-    """Register a session's scans and write how much their regions, or lobes, agree, a file for each."""
+    """Register a session's scans as ``--fuse`` does and write how far their regions, or lobes, agree, a file each."""
     from bidsseg.imaging.image import load
     from bidsseg.quality.agreement import agreement_file, register_answers
 
     labels = [_label_image(outputs) for outputs in group]
     if not all(labels):
         return
-    scans = [(load(outputs.scan.path), load(path)) for outputs, path in zip(group, labels, strict=True) if path]
+    scans = [(load(outputs.preprocessed), load(path)) for outputs, path in zip(group, labels, strict=True) if path]
     pairs = [(a, b) for a, b in combinations(range(len(group)), 2) if group[a].scan.suffix != group[b].scan.suffix]
     found = register_answers(scans, pairs, threads)
     for a, outputs in enumerate(group):
         by_other = {
-            other.scan.stem: round(found[a, b], 4)
-            for b, other in enumerate(group)
-            if other.scan.suffix != outputs.scan.suffix
+            other.scan.stem: found[a, b] for b, other in enumerate(group) if other.scan.suffix != outputs.scan.suffix
         }
         write_json(outputs.agreement, agreement_file(by_other, {"SoftwareVersion": __version__}))
 

@@ -59,6 +59,8 @@ def _add_session(
         fused.add_nodes([outputs])
         workflow.connect(scans[job.scan], "n4.out", fused, "outputs.corrected")
         workflow.connect(fusing, "fusion.out", fused, "outputs.fused")
+        if scans[job.scan].get_node(Stage.OUTPUTS.value):
+            workflow.connect(scans[job.scan], "outputs.out", fused, "outputs.alone")
 
 
 def workflow_name(job: Job) -> str:
@@ -219,12 +221,12 @@ def _fusion(jobs: list, scans: list, **answers: str) -> str:  # type: ignore[typ
         return fuse_session(jobs, by_scan, Path.cwd())
 
 
-def _fused_outputs(job: dict, corrected: str, fused: str) -> str:  # type: ignore[type-arg]
+def _fused_outputs(job: dict, corrected: str, fused: str, alone: str = "") -> str:  # type: ignore[type-arg]
     from pathlib import Path
 
     from bidsseg.workflow.failures import recorded
 
     with recorded(Path.cwd()):
-        from bidsseg.workflow.scan_stages import SEGMENTATION, fused_folder, output_stage
+        from bidsseg.workflow.scan_stages import fused_output_stage
 
-        return output_stage(job, corrected, str(fused_folder(Path(fused), job) / SEGMENTATION))
+        return fused_output_stage(job, corrected, fused)

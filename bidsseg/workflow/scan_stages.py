@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bidsseg import __version__
 from bidsseg.bids.outputs import OutputSettings
 from bidsseg.errors import UserError, one_line_errors
 from bidsseg.files import json_content, write_json
@@ -20,6 +20,7 @@ from bidsseg.imaging.blocks import blocks_along
 from bidsseg.imaging.grid import FEW_FLOATS, SLAB_FLOATS, grid_of
 from bidsseg.imaging.image import Image, load, save
 from bidsseg.imaging.preparation import prepare
+from bidsseg.labels import SCHEMES, Scheme
 from bidsseg.lesions.finding import FoundLesions, find_lesions
 from bidsseg.network.card import folder_of, read_card
 from bidsseg.network.inference import PredictOptions
@@ -28,13 +29,14 @@ from bidsseg.network.lesion_model import load_lesion_model
 from bidsseg.network.lesion_net import Contrast as LesionContrast
 from bidsseg.network.probabilities import Probabilities
 from bidsseg.network.weights import load_model
+from bidsseg.quality.agreement import agreement, agreement_file
 from bidsseg.quality.assessment import Assessment, assess
 from bidsseg.quality.coverage import field_of_view
 from bidsseg.quality.evidence import Evidence, as_sure_as, collect, evidence_from
 from bidsseg.quality.expectation import calibration_from
 from bidsseg.quality.judgement import examine
 from bidsseg.segmentation.decision import decide_on_native_grid
-from bidsseg.segmentation.fusion import Answered, Contrast, Listed, answered_in, contrast_of, fuse, register
+from bidsseg.segmentation.fusion import Answered, Contrast, Listed, Matrix, answered_in, contrast_of, fuse, register
 from bidsseg.segmentation.lesion_probability import LesionAnswer, lesion_answer
 from bidsseg.segmentation.pipeline import Answer, answer
 from bidsseg.segmentation.probseg import write_probabilities
@@ -45,6 +47,7 @@ from bidsseg.workflow.jobs import Job
 
 EVIDENCE, WARNINGS, SEGMENTATION = "evidence.json", "warnings.json", "segmentation.npz"
 CONFORMED, LESION_ANSWER = "conformed.npy", "lesions.npz"
+AGREEMENT = "agreement.json"
 ANSWER, VOLUME, TABLE, PLACES = "answer.json", "answer-volume.npy", "answer-{}-table.npy", "answer-{}-places.npy"
 FUSED_AT_ONCE = 2
 "Contrasts of a session; each takes the memory of a brain's probabilities."
@@ -90,13 +93,14 @@ def segmentation_stage(job: dict[str, Any], corrected: str, folder: Path) -> str
 def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], folder: Path) -> str:
     """Average the answers to the contrasts of a session, for each of the jobs; returns the folder with its own folders.
 
-    ``answers`` has, by scan, what ``segmentation_stage`` returned. Each pair of contrasts is registered once. Much of
-    the rest keeps one thread busy, so that several jobs share the threads.
+    ``answers`` has, by scan, what ``segmentation_stage`` returned. Each pair of contrasts is registered once, which
+    also tells how far their own labels agree. Much of the rest keeps one thread busy, so that several jobs share the
+    threads.
     """
     with one_line_errors(jobs[0]["scan"]):
         threads = max(1, jobs[0]["threads"])
         contrasts = {scan: kept_contrast(Path(path).parent) for scan, path in answers.items()}
-        transforms: dict[tuple[str, str], NDArray[np.float64]] = {}
+        transforms: dict[tuple[str, str], Matrix] = {}
         for own, other in ((job["scan"], other) for job in jobs for other in job["partners"]):
             if (own, other) not in transforms:
                 both = register(contrasts[own], contrasts[other], threads)
@@ -112,7 +116,47 @@ def fuse_session(jobs: Sequence[dict[str, Any]], answers: Mapping[str, str], fol
 
         with ThreadPoolExecutor(at_once) as pool:
             list(pool.map(decide_fused, jobs))
+        keep_agreements(jobs, answers, transforms, folder)
         return str(folder)
+
+
+def keep_agreements(
+    jobs: Sequence[dict[str, Any]],
+    answers: Mapping[str, str],
+    transforms: Mapping[tuple[str, str], Matrix],
+    folder: Path,
+) -> None:
+    """Keep, in the folder of each job, how far its scan's own labels agree with those of its partners.
+
+    ``transforms``, 4x4, take RAS mm of the first scan to RAS mm of the second.
+    """
+    scheme = next(scheme for scheme in SCHEMES if scheme in jobs[0]["recipe"]["schemes"])  # the coarsest
+    labels = {scan: kept_labels(Path(path), scheme) for scan, path in answers.items()}
+    for job in jobs:
+        own, work = job["scan"], Job(**job)
+        by_other = {
+            work.alone(other).outputs.scan.stem: agreement(labels[own], labels[other], transforms[own, other])
+            for other in work.partners
+        }
+        write_json(fused_folder(folder, job) / AGREEMENT, agreement_file(by_other, {"SoftwareVersion": __version__}))
+
+
+def kept_labels(path: Path, scheme: Scheme) -> Image:
+    """The labels that ``save_segmentations`` kept on the scan's own grid."""
+    with np.load(path) as arrays:
+        native = _segmentation_from(arrays, "orig")
+    return Image(native.labels(scheme).astype(np.float32), native.affine)
+
+
+def fused_output_stage(job: dict[str, Any], corrected: str, fused: str) -> str:
+    """``output_stage`` of a fused scan; also says how far the scan's own labels agree with those of its partners.
+
+    The derivatives of the scan by itself have to be there, since writing them removes what was known of this.
+    """
+    folder = fused_folder(Path(fused), job)
+    written = output_stage(job, corrected, str(folder / SEGMENTATION))
+    write_json(Job(**job).alone(job["scan"]).outputs.agreement, json_content(folder / AGREEMENT))
+    return written
 
 
 def fused_folder(folder: Path, job: dict[str, Any]) -> Path:

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -29,7 +28,7 @@ from bidsseg.train.held_out import Case
 
 def image(shape: tuple[int, int, int], spacing: tuple[float, float, float] = (1, 1, 1)) -> Image:
     data = np.random.default_rng(0).uniform(1, 100, shape).astype(np.float32)
-    return Image(data, np.diag((*spacing, 1.0)), nib.Nifti1Header())
+    return Image(data, np.diag((*spacing, 1.0)))
 
 
 def case() -> Case:

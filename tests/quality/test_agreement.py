@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ def labels(start: int, shift_mm: float = 0, spacing_mm: float = 1.0) -> Image:
     data[start:] = 12
     affine = np.diag((spacing_mm, 1, 1, 1.0))
     affine[0, 3] = shift_mm
-    return Image(data, affine, nib.Nifti1Header())
+    return Image(data, affine)
 
 
 def shift(mm: float) -> NDArray[np.float64]:

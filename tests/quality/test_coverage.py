@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -45,6 +44,6 @@ def test_the_lowest_slice_may_hold_some_cerebellum(mm2: float, view: FieldOfView
 def test_slices_lie_along_the_axis_of_the_largest_spacing() -> None:
     affine = np.eye(4)
     affine[:3, :3] = [[0, 0, 1], [-5, 0, 0], [0, 2, 0]]  # the first voxel axis points backwards
-    found = field_of_view(Image(np.zeros((30, 100, 150), np.float32), affine, nib.Nifti1Header()))
+    found = field_of_view(Image(np.zeros((30, 100, 150), np.float32), affine))
     assert found == FieldOfView(30, 5.0, 150.0, axis=1)
     assert coverage_doubts(usual(), VIEW) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from bidsseg.bids.names import Scan
@@ -52,7 +52,7 @@ def phantom(seed: int = 0) -> tuple[Image, Segmentation]:
     parcel = np.where(j > 0, 30, 5).astype(np.uint8)
     confidence = np.where(tissue > 0, 0.9, 0).astype(np.float16)
     affine = np.diag((*SPACING_MM, 1.0))
-    image = Image(data, affine, Nifti1Header())
+    image = Image(data, affine)
     return image, Segmentation(tissue, side, parcel, affine, confidence=confidence)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
@@ -42,7 +41,7 @@ def phantom(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float])
     inside = i**2 + j**2 + k**2 < 0.5
     data = np.where(inside, np.where(i < 0, 100, 200), 10).astype(np.float32)
     codes = np.where(inside, np.where(i < 0, LEFT_FRONTAL, RIGHT_FRONTAL), 0).astype(np.uint16)
-    return Image(data, np.diag((*spacing_mm, 1.0)), Nifti1Header()), codes
+    return Image(data, np.diag((*spacing_mm, 1.0))), codes
 
 
 def reoriented(

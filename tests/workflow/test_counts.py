@@ -14,12 +14,14 @@ import pytest
 import bidsseg.workflow.finishing
 import bidsseg.workflow.scan_stages  # noqa: F401, so that all users of the functions are imported
 from bidsseg.cli.exit_codes import EXIT_OK
+from bidsseg.files import json_content
 from bidsseg.imaging.bias import correct_bias
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import load
 from bidsseg.imaging.registration import rigid_transform
 from bidsseg.labels import encode
 from bidsseg.network.inference import infer
+from bidsseg.quality.verdicts import WITH
 from tests.conftest import Dataset, Run
 
 Calls = Counter[str]
@@ -54,8 +56,8 @@ CONTRASTS = ("sub-01_T1w.nii.gz", "sub-01_FLAIR.nii.gz", "sub-01_T2w.nii.gz")
     [
         (1, (), 0),
         (2, (), 1),  # their labels are compared
-        (2, ("--fuse",), 1 + 1),
-        (3, ("--fuse",), 3 + 3),
+        (2, ("--fuse",), 1),  # for both
+        (3, ("--fuse",), 3),
     ],
 )
 def test_every_scan_is_corrected_and_asked_once(
@@ -67,12 +69,30 @@ def test_every_scan_is_corrected_and_asked_once(
     assert calls["infer"] == scans
     assert calls["correct_bias"] == scans
     assert calls["rigid_transform"] == registrations
-    assert calls["conform"] == scans + 3 * registrations  # of two scans, and of where the brain is in one of them
     fused = "--fuse" in options
-    assert calls["encode"] == (2 * scans if fused else scans)
-    # Stages are processes of their own: one corrects the scan, one writes its results, one those of the fused scan.
-    assert calls[CONTRASTS[0]] == 2 + fused + (scans > 1)  # and one compares contrasts
+    # For a registration two scans, and where the brain is in one of them, which labels on the scan's grid tell twice.
+    assert calls["conform"] == scans + (3 if fused else 4) * registrations
+    assert calls["encode"] == (3 * scans if fused else scans)  # of the scan, of the fused scan, and to compare
+    # Stages are processes of their own: one corrects the scan, others write its results and those of the fused scan.
+    assert calls[CONTRASTS[0]] == 2 + fused
     assert calls["corrected.nii"] == scans * (1 + fused)
+
+
+def agreements(root: Path) -> dict[str, set[str]]:
+    """By the names of files of agreement, the scans that these are about."""
+    files = (root.parent / "out" / "sub-01" / "anat").glob("*_agreement.json")
+    return {path.name: set(json_content(path)[WITH]) for path in files}
+
+
+def test_the_agreement_of_contrasts_is_known_with_and_without_fusion(dataset: Dataset, app: Run) -> None:
+    root = dataset(*CONTRASTS)
+    chosen = ("--modality", "T1w", "FLAIR", "T2w", "--seg", "lobes")
+    stems = {name.removesuffix(".nii.gz") for name in CONTRASTS}
+    expected = {f"{s.replace('_', '_desc-')}_agreement.json": stems - {s} for s in stems}
+    assert app(root, *chosen, "--fuse") == EXIT_OK
+    assert agreements(root) == expected
+    assert app(root, *chosen, "--overwrite") == EXIT_OK
+    assert agreements(root) == expected
 
 
 def test_a_fused_scan_done_again_asks_each_contrast_once(calls: Calls, dataset: Dataset, app: Run) -> None:
