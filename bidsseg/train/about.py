@@ -52,6 +52,7 @@ ABOUT = {
         "Small structures (inferior lateral ventricle, accumbens, amygdala) are less certain than their neighbours.",
         "A scan stored upside down or with its axes exchanged is labelled as if it were upright; quality control names "
         "the orientation that fits. A mirrored one looks like any other: the header must be right.",
+        "Air of a large frontal sinus may be labelled as CSF, so that the intracranial volume is too large.",
         "Surgical cavities and large tumours were never seen.",
     ],
 }
