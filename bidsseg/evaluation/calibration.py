@@ -20,15 +20,16 @@ from bidsseg.quality.expectation import FEATURES, KIND, OTHER_OUTLINES, Calibrat
 RIDGE, OFFSET_RIDGE = 1e-3, 0.02
 "Keep weights, and offsets of single labels, small where few trials speak for them; shares of the summed weights."
 TROUBLES = ("oddness", "scan_oddness", "disorder", "layout", "ripple")
-"Features that can lower an expectation, and never raise it. Noise may: the network is less sure in it than it need be."
+"Features that can lower an expectation, and never raise it."
+BORNE = ("noise",)
+"""Features that can raise an expectation, and never lower it: the network is less sure in noise than it need be. Ghosts
+of movement look like a little noise; a weight learned from them alone would condemn every noisy scan."""
 BAD = 0.1
 "Shortfall of Dice, mean over regions: a scan that is this far below what its kind reaches is bad,"
 GOOD = 0.05
 "by less than this good; between them either verdict is right."
-FOUND = 0.97
-"Share of the bad trials that the limit of failing is to find; of scans left out it finds some fewer."
-MARGIN, NEVER = 0.001, 9.0
-"Shortfalls: how far a limit lies below the last that it has to find, and one beyond all that occur."
+NEVER = 9.0
+"A shortfall beyond all that occur."
 FEW_FAIL, FEW_ALARMS = 0.05, 0.1
 "Shares of the good trials whose shortfall is beyond the limit of failing, and beyond what calls for a look."
 
@@ -106,11 +107,13 @@ def curve(observed: Iterable[Observed], scheme: str, n_features: int) -> Curve:
 
 
 def _solve(normal: NDArray[np.float64], right: NDArray[np.float64], n_features: int) -> NDArray[np.float64]:
-    """The normal equations' solution in which no weight of a trouble is positive."""
-    upper = np.full(len(right), np.inf)
-    upper[[FEATURES.index(name) for name in TROUBLES if FEATURES.index(name) < n_features]] = 0
+    """The normal equations' solution; no weight of a trouble is positive, none of what is borne negative."""
+    names = FEATURES[:n_features]
+    lower, upper = (np.full(len(right), bound) for bound in (-np.inf, np.inf))
+    upper[[n for n, name in enumerate(names) if name in TROUBLES]] = 0
+    lower[[n for n, name in enumerate(names) if name in BORNE]] = 0
     root = np.linalg.cholesky(normal)
-    found: NDArray[np.float64] = lsq_linear(root.T, solve_triangular(root, right, lower=True), (-np.inf, upper)).x
+    found: NDArray[np.float64] = lsq_linear(root.T, solve_triangular(root, right, lower=True), (lower, upper)).x
     return found
 
 
@@ -177,18 +180,12 @@ def _key(trial: Trial, same: Same) -> tuple[str, str]:
 def with_limits(calibration: Calibration, found: Iterable[Estimate]) -> Calibration:
     """The limits of fail and check, in thousandths.
 
-    ``FOUND`` of the bad trials exceed the first, unless it were below the middle of good and bad and more than few of
-    the good trials exceeded it, too. A few more of the good trials exceed the second.
+    Few of the good trials exceed the first, so that it finds as many of the bad ones as it can; it is no higher than
+    the middle of good and bad. Some more of the good trials may exceed the second.
     """
-    bad, good = [], []
-    for one in found:
-        if one.true >= BAD:
-            bad.append(one.expected)
-        elif is_good(one.trial, one.true):
-            good.append(one.expected)
+    good = [one.expected for one in found if is_good(one.trial, one.true)]
     few_fail, few_alarms = np.maximum(np.quantile(good or [GOOD], (1 - FEW_FAIL, 1 - FEW_ALARMS)), GOOD)
-    fail_above = np.quantile(bad, 1 - FOUND, method="lower") - MARGIN if bad else BAD
-    fail_above = float(np.clip(fail_above, min(few_fail, (GOOD + BAD) / 2), BAD))
+    fail_above = min(float(few_fail), (GOOD + BAD) / 2)
     check_above = min(float(few_alarms), fail_above)
     return replace(calibration, fail_above=round(fail_above, 3), check_above=round(check_above, 3))
 

@@ -20,8 +20,6 @@ CONTROL_POINTS = (4, 4, 4)
 "Control points of the bias field."
 LINES_AT_REST = 0.08
 "Share of the middle of k-space during which the head is still, so that ghosts appear and one head is seen among them."
-EDGES_CYCLES = 0.25
-"Spatial frequency, in cycles per voxel, up to which edges are told from noise."
 MOVEMENTS = 6
 "Moments at which the head moves."
 
@@ -74,8 +72,8 @@ def add_motion(data: Floats, strength: float, rng: Generator) -> Floats:
     """A head that moves between the lines of k-space: ghosts along the second axis.
 
     ``strength`` is the standard deviation of its positions, in voxels, along the first two axes. The picture is put
-    back to where its edges lie in the mean: that the head is seen elsewhere is no fault of its labels, and no single
-    scan could show it.
+    back to where it matches the head at rest best: that the head is seen elsewhere is no fault of its labels, and no
+    single scan could show it.
     """
     k_space = np.fft.fft2(data, axes=(0, 1))
     n_read, n_phase = data.shape[:2]
@@ -86,22 +84,36 @@ def add_motion(data: Floats, strength: float, rng: Generator) -> Floats:
     position[middle] = 0
     shift = np.zeros((n_phase, 2))
     shift[order] = position
-    shift -= _mean_place_of_edges(k_space, shift)
-    turns = np.fft.fftfreq(n_read)[:, None] * shift[:, 0] + np.fft.fftfreq(n_phase) * shift[:, 1]
-    ghosted: Floats = np.abs(np.fft.ifft2(k_space * np.exp(-2j * np.pi * turns)[..., None], axes=(0, 1)))
-    return ghosted.astype(np.float32)
+    ghosted = k_space * _moved(shift, n_read)
+    ghosted *= _moved(np.broadcast_to(-_displacement(k_space, ghosted), shift.shape), n_read)
+    seen: Floats = np.abs(np.fft.ifft2(ghosted, axes=(0, 1)))
+    return seen.astype(np.float32)
 
 
-def _mean_place_of_edges(k_space: NDArray[np.complexfloating[Any, Any]], shift: NDArray[np.float64]) -> Floats:
-    """Where edges across each of the first two axes lie, when line n of k-space (I, J, K) shows the head at shift[n].
+def _moved(shift: NDArray[np.float64], n_read: int) -> NDArray[np.complexfloating[Any, Any]]:
+    """What multiplies k-space (I, J, K) when its line n shows the head moved by shift[n], (J, 2) voxels."""
+    turns = np.fft.fftfreq(n_read)[:, None] * shift[:, 0] + np.fft.fftfreq(len(shift)) * shift[:, 1]
+    factors: NDArray[np.complexfloating[Any, Any]] = np.exp(-2j * np.pi * turns)[..., None]
+    return factors
 
-    The shift by which the picture differs least, in squares of its gradient, from the head at rest.
+
+def _displacement(
+    one: NDArray[np.complexfloating[Any, Any]], other: NDArray[np.complexfloating[Any, Any]]
+) -> NDArray[np.float64]:
+    """By how many voxels along the first two axes the one picture has to be moved to correlate best with the other.
+
+    Both are given as k-space (I, J, K). A parabola through the largest correlation and its neighbours tells parts of
+    a voxel.
     """
-    read, phase = np.fft.fftfreq(k_space.shape[0])[:, None], np.fft.fftfreq(k_space.shape[1])[None]
-    power = (np.abs(k_space) ** 2).sum(2) * (np.hypot(read, phase) < EDGES_CYCLES)  # (I, J)
-    weights = np.stack([(power * frequency**2).sum(0) for frequency in (read, phase)], 1)  # (J, 2)
-    place: Floats = (weights * shift).sum(0) / np.maximum(weights.sum(0), np.finfo(np.float64).tiny)
-    return place
+    correlation = np.fft.ifft2((np.conj(one) * other).sum(2)).real
+    peak = np.array(np.unravel_index(correlation.argmax(), correlation.shape))
+    found = np.zeros(2)
+    for axis, n in enumerate(correlation.shape):
+        line = np.roll(np.take(correlation, peak[1 - axis], 1 - axis), 1 - peak[axis])
+        below, top, above = line[:3]
+        bend = below - 2 * top + above
+        found[axis] = (peak[axis] + n // 2) % n - n // 2 + ((below - above) / (2 * bend) if bend < 0 else 0.0)
+    return found
 
 
 def add_bias(data: Floats, strength: float, rng: Generator) -> Floats:

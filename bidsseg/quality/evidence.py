@@ -144,8 +144,7 @@ def unevenness(volume: Floats, tissue: NDArray[np.uint8]) -> tuple[float, float]
 
     Ghosts of movement ripple through white matter, which the network overlooks. What noise leaves in means over 3 mm,
     which the network bears well, is taken off by its own strength; means over 9 mm of white matter take out the bias
-    field. Quartiles, because of lesions. The scale is that of the brain's grey values, whatever the contrast: divided
-    by the contrast of white matter with cortex, clean FLAIR would look as uneven as T1w with strong ghosts.
+    field. Quartiles, because of lesions. The scale is that of the brain's grey values, whatever the contrast.
     """
     box = box_around(tissue == TISSUE["white-matter"], MARGIN_VOXELS)
     volume, white = volume[box], tissue[box] == TISSUE["white-matter"]  # the rest would cost as much again

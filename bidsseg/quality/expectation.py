@@ -30,8 +30,11 @@ KIND = (
 OTHER_OUTLINES = KIND.index("other_outlines")
 FEATURES = (
     *KIND,
-    *("soft_dice", "scan_soft_dice", "oddness", "scan_oddness", "disorder", "layout", "ripple", "noise"),
+    *("soft_dice", "scan_soft_dice", "median_soft_dice"),
+    *("oddness", "scan_oddness", "disorder", "layout", "ripple", "noise"),
 )
+"""What is known of an answer. The confidence in all regions has a mean and a median: where most are sure and few are
+not, as in thick slices, the few say little of the others."""
 HINTS = {
     "scan_oddness": "volumes are out of the ordinary: look whether the voxel size is right and the brain is whole",
     "disorder": "structures lie oddly: look whether orientation and voxel size are right",
@@ -50,6 +53,8 @@ WIDEST_MM = 120.0
 "Fewer slices than cover so much show a part of the brain."
 T1W_CONTRAST = 0.1
 "White matter is brighter than cortex by at least this in T1w, where the brain has grey values 0-1."
+LEAST_CONTRAST = 0.05
+"Of white matter with cortex, likewise; unevenness is measured against no less."
 SURROUNDED = 0.15
 "Share of bright voxels around the brain, from which on it is a whole head."
 USUAL_LAYOUT = -0.25
@@ -164,7 +169,7 @@ def features(evidence: Evidence, view: FieldOfView, scheme: str) -> tuple[list[i
     codes = expected_labels(evidence, view, scheme)
     whole = is_whole(evidence, view)
     regions = expected_labels(evidence, view, "regions")
-    scan_soft = np.mean([_logit(evidence.sums["regions"][code].soft_dice) for code in regions]) if regions else -4.0
+    soft = [_logit(evidence.sums["regions"][code].soft_dice) for code in regions] or [-4.0]
     odd, scan_odd, disorder, misfit = dict.fromkeys(codes, 0.0), 0.0, 0.0, 0.0
     if whole:
         odd, all_odd = (label_oddness(evidence, one, view.slice_mm) for one in (scheme, "regions"))
@@ -172,9 +177,10 @@ def features(evidence: Evidence, view: FieldOfView, scheme: str) -> tuple[list[i
         disorder = min(layout(evidence).disorder_mm / 10, 5.0)
     if view.smallest_extent_mm >= SHORTEST_MM and whole:
         misfit = min(max(USUAL_LAYOUT - evidence.layout_fit, 0.0), 0.5)
-    scan = (scan_odd, disorder, misfit, 10 * evidence.unevenness, 10 * evidence.noise)
+    ripple = min(evidence.unevenness / max(abs(evidence.white_over_grey), LEAST_CONTRAST), 1.0)
+    sure, scan = (np.mean(soft), np.median(soft)), (scan_odd, disorder, misfit, ripple, 10 * evidence.noise)
     rows = [
-        [*kind(evidence, view), _logit(evidence.sums[scheme][code].soft_dice), scan_soft, odd[code], *scan]
+        [*kind(evidence, view), _logit(evidence.sums[scheme][code].soft_dice), *sure, odd[code], *scan]
         for code in codes
     ]
     return codes, np.array(rows, np.float64).reshape(-1, len(FEATURES))

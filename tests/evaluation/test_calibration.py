@@ -15,6 +15,7 @@ from bidsseg.evaluation.calibration import (
     Estimate,
     calibrate,
     cross_validate,
+    curve,
     detection,
     estimates,
     is_good,
@@ -68,22 +69,35 @@ def test_a_fit_has_a_weight_for_each_feature() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "good", "limits"),
+    ("good", "limits"),
     [
-        (0.2, [0.0] * 20, (0.1, 0.05)),  # whatever is bad enough is found
-        (0.06, [0.0] * 20, (0.059, 0.05)),  # below the middle, where that costs no alarm
-        (0.06, [0.0] * 18 + [0.07] * 2, (0.07, 0.05)),
-        (0.06, [0.0] * 16 + [0.09] * 4, (0.075, 0.075)),  # never above the middle for that
+        ([0.0] * 20, (0.05, 0.05)),  # what is good does not fail
+        ([0.0] * 16 + [0.052] * 2 + [0.07] * 2, (0.07, 0.054)),
+        ([0.0] * 16 + [0.09] * 4, (0.075, 0.075)),  # never above the middle of good and bad
     ],
 )
-def test_limits_find_the_bad_ones_unless_many_good_ones_fail(
-    bad: float, good: list[float], limits: tuple[float, float]
-) -> None:
+def test_few_good_scans_exceed_the_limits(good: list[float], limits: tuple[float, float]) -> None:
     calibration, _ = calibrate(TRIALS)
-    found = [Estimate(trial("sub-a", 0.3), calibration, 0.3, bad)]
+    found = [Estimate(trial("sub-a", 0.3), calibration, 0.3, 0.06)]
     found += [Estimate(trial("sub-a", 0.9), calibration, 0.0, expected) for expected in good]
     limited = with_limits(calibration, found)
     assert (limited.fail_above, limited.check_above) == pytest.approx(limits)
+
+
+@pytest.mark.parametrize(("measure", "feature", "sign"), [("noise", "noise", 1), ("unevenness", "ripple", -1)])
+@pytest.mark.parametrize("slope", [-1.0, 1.0])
+def test_noise_never_lowers_an_expectation_nor_ripples_raise_it(
+    measure: str, feature: str, sign: int, slope: float
+) -> None:
+    """Whatever the trials say: here, among scans of equal confidence, Dice goes with the measure, or against it."""
+    found = []
+    for scan, amount in ((scan, amount) for scan in ("sub-a", "sub-b") for amount in (0.0, 0.05, 0.1)):
+        one = trial(scan, 0.7)
+        dice = {scheme: dict.fromkeys(rows, 0.6 + slope * amount) for scheme, rows in one.dice.items()}
+        evidence = replace(one.evidence, **{measure: amount})  # type: ignore[arg-type]
+        found.append(observe(replace(one, dice=dice, evidence=evidence)))
+    weight = curve(found, "regions", len(FEATURES)).weights[FEATURES.index(feature)]
+    assert weight * sign > 0 if slope * sign > 0 else weight == 0
 
 
 def test_what_is_left_out_of_a_fit() -> None:
