@@ -39,7 +39,7 @@ ABOUT = {
         "Whole-head scans: temporal poles and the lowest slices of the cerebellum end raggedly, by a few millimetres "
         "too much or too little.",
         "Motion artefacts: the labels get poor while the network stays confident; quality control detects ripples in "
-        "white matter in T1w contrast only, and misses some.",
+        "white matter, and misses some.",
         "A single slice is labelled far less well than a stack.",
         "White matter under large loads of dark lesions: about 3 % of the regions' Dice is lost.",
         "Volumes of lobes differ between the contrasts of one day: by 1 to 7 % (median) from FLAIR to T1w and T2w, by "
