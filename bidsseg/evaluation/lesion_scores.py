@@ -6,7 +6,7 @@ cortex plus two robust standard deviations, inside white matter, three voxels or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,16 +77,21 @@ class SearchedScan:
 
 def masked_scans(data: Path, suffix: str = "FLAIR") -> Iterator[MaskedScan]:
     """The scans of validation patients of DATA; with another suffix, those of them that were scanned so too."""
-    for subject in VALIDATION_PATIENTS:
-        scan = data / "ms-clinical-lesions" / subject / "anat" / f"{subject}_{suffix}.nii.gz"
-        manual = data / "ms-clinical-lesions" / "derivatives" / "manual" / subject / "anat"
-        if scan.exists():
-            yield _masked(subject, scan, manual / f"{subject}_label-lesion_mask.nii.gz")
+    yield from clinical_scans(data, VALIDATION_PATIENTS, suffix)
     folder = data / "ms-lesions-mni"
     stem = f"{VALIDATION_MASK}_space-MNI152"
     scan = folder / f"{stem}_desc-brain_{suffix.removesuffix('w')}.nii.gz"
     if scan.exists():
         yield _masked(VALIDATION_MASK, scan, folder / f"{stem}_label-lesion_mask.nii.gz")
+
+
+def clinical_scans(data: Path, subjects: Iterable[str], suffix: str = "FLAIR") -> Iterator[MaskedScan]:
+    """Those of these patients with clinical scans that were scanned so."""
+    for subject in subjects:
+        scan = data / "ms-clinical-lesions" / subject / "anat" / f"{subject}_{suffix}.nii.gz"
+        manual = data / "ms-clinical-lesions" / "derivatives" / "manual" / subject / "anat"
+        if scan.exists():
+            yield _masked(subject, scan, manual / f"{subject}_label-lesion_mask.nii.gz")
 
 
 def _masked(name: str, scan: Path, manual: Path) -> MaskedScan:
@@ -136,11 +141,13 @@ def best_thresholds(scans: Sequence[tuple[MaskedScan, SearchedScan]]) -> Thresho
 
 
 def _best_threshold(scans: Sequence[tuple[MaskedScan, SearchedScan]]) -> float:
-    means = [
-        np.mean([compare(found.mask(level), scan.manual, scan.image.voxel_volume_mm3).dice for scan, found in scans])
-        for level in THRESHOLDS
-    ]
-    return THRESHOLDS[int(np.argmax(means))]
+    scores = [by_threshold(scan, found) for scan, found in scans]
+    return max(THRESHOLDS, key=lambda level: float(np.mean([each[level].dice for each in scores])))
+
+
+def by_threshold(scan: MaskedScan, found: SearchedScan) -> dict[float, LesionScore]:
+    """What each of the thresholds that are chosen from would give."""
+    return {level: compare(found.mask(level), scan.manual, scan.image.voxel_volume_mm3) for level in THRESHOLDS}
 
 
 def summary(scores: Sequence[LesionScore]) -> dict[str, float]:

@@ -6,7 +6,7 @@ once, and turned, shaded and blurred afterwards, which hardly changes the tissue
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import at_1mm
@@ -60,23 +61,38 @@ class Examples:
     painted: list[LesionExample]
 
 
-def examples(data: Path, model: Model, cache: Path, painted: int, told: Callable[[str], None]) -> Examples:
+@dataclass(frozen=True)
+class ExampleOptions:
+    """What is made of DATA."""
+
+    painted: int = 90
+    "Scans with painted lesions."
+    without: Collection[str] = ()
+    "Patients to leave out, for cross-validation."
+
+
+def examples(data: Path, model: Model, cache: Path, options: ExampleOptions, told: Callable[[str], None]) -> Examples:
     """All examples of DATA; those in the cache, made with the same weights, are read from there.
 
-    Patients of the validation set are not among them, nor are validation brains and masks.
+    Patients of the validation set are not among them, nor are validation brains and masks. Raises ``UserError`` where
+    a patient to leave out is not there, since a name that is misspelt would leave out nobody.
     """
+    known = load_patients(data)
+    if strangers := {*options.without} - {patient.name for patient in known}:
+        raise UserError(f"--without {','.join(sorted(strangers))}: no patient for training in {data} has this name")
     cache = cache / f"{KEPT_AS}-{model.card.sha256[:12]}"
     cache.mkdir(parents=True, exist_ok=True)
-    patients = [_kept(cache / patient.name, partial(from_patient, patient, model)) for patient in load_patients(data)]
+    learned = [patient for patient in known if patient.name not in options.without]
+    patients = [_kept(cache / patient.name, partial(from_patient, patient, model)) for patient in learned]
     told(f"{len(patients)} patients")
-    scans = [cache / f"painted-{number:03d}" for number in range(painted)]
+    scans = [cache / f"painted-{number:03d}" for number in range(options.painted)]
     missing = not all(_file(path).exists() for path in scans)
     subjects = [*load_brains(data), *load_heads(data)] if missing else []
     material = Material.on(CPU, subjects, load_lesions(data, VALIDATION_MASK))
     made = []
     for number, path in enumerate(scans):
         made.append(_kept(path, partial(from_painted, material, model, number)))
-        told(f"{number + 1} of {painted} painted scans")
+        told(f"{number + 1} of {options.painted} painted scans")
     return Examples(patients, made)
 
 
