@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ SHORT_SIDE_MM = 60.0
 "A field of view with a shorter side may be a slab, or have a wrong voxel size."
 LARGEST_FIELD_MM3 = 40e6
 "The largest field of view, 342 mm cubed; if all of it is tissue, the network takes 4 GB at 1 mm."
+LOST_NAMED = 5
+"Lost slices that a warning gives the numbers of."
 
 LARGEST_EXPONENT = 64
 "Grey values beyond this power of two, up or down, are scaled: sums and products of them would leave single precision."
@@ -110,7 +113,25 @@ def load(path: Path | str, uniform_ok: bool = False, series: str | None = None) 
     if not uniform_ok and abs(exponent) > LARGEST_EXPONENT:
         data = np.ldexp(data, -exponent)
         odd.append(f"grey values near the limits of single precision; they were divided by 2^{exponent}")
+    if not uniform_ok:
+        odd += _lost_slices(data)
     return Image(data, placed.affine, placed.header, (*odd, *warnings), stored.slices)
+
+
+def _lost_slices(data: Floats) -> list[str]:
+    """A warning for each axis of a scan (I, J, K) on which slices of one value everywhere lie between others."""
+    warnings = []
+    for axis in range(3):
+        rest = tuple(other for other in range(3) if other != axis)
+        shown = np.flatnonzero(data.min(axis=rest) < data.max(axis=rest))
+        lost = [number + 1 for before, after in pairwise(shown) for number in range(before + 1, after)]
+        if lost:
+            named = ", ".join(map(str, lost[:LOST_NAMED])) + (", ..." if len(lost) > LOST_NAMED else "")
+            warnings.append(
+                f"{len(lost)} of the {data.shape[axis]} slices along the {('first', 'second', 'third')[axis]} axis are "
+                f"empty (number {named}); what is found in them is a guess"
+            )
+    return warnings
 
 
 def _exponent(data: Floats) -> int:
