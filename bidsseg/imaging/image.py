@@ -128,8 +128,8 @@ def _lost_slices(data: Floats) -> list[str]:
         if lost:
             named = ", ".join(map(str, lost[:LOST_NAMED])) + (", ..." if len(lost) > LOST_NAMED else "")
             warnings.append(
-                f"{len(lost)} of the {data.shape[axis]} slices along the {('first', 'second', 'third')[axis]} axis are "
-                f"empty (number {named}); what is found in them is a guess"
+                f"empty slices along the {('first', 'second', 'third')[axis]} axis (number {named} of "
+                f"{data.shape[axis]}); what is found in them is a guess"
             )
     return warnings
 

@@ -86,9 +86,9 @@ def test_nans_count_as_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("axis", "lost", "told"),
     [
-        (2, [3], "1 of the 9 slices along the third axis are empty (number 4)"),
-        (0, [2, 3], "2 of the 9 slices along the first axis are empty (number 3, 4)"),
-        (1, [1, 2, 3, 4, 5, 7], "6 of the 9 slices along the second axis are empty (number 2, 3, 4, 5, 6, ...)"),
+        (2, [3], "empty slices along the third axis (number 4 of 9)"),
+        (0, [2, 3], "empty slices along the first axis (number 3, 4 of 9)"),
+        (1, [1, 2, 3, 4, 5, 7], "empty slices along the second axis (number 2, 3, 4, 5, 6, ... of 9)"),
         (2, [0, 1, 8], None),  # at the ends, as where a scan was padded
     ],
 )
