@@ -157,6 +157,17 @@ def is_same_grid(one: GridGeometry, other: GridGeometry) -> bool:
     return one[0] == other[0] and corners_apart_mm(one[1], other[1], one[0]) < SAME_MM
 
 
+def has_voxels_of(one: GridGeometry, other: GridGeometry) -> bool:
+    """Whether the voxels of a volume are those of another, to a tenth of a millimetre at every corner.
+
+    Their axes may have another order and direction, and either field of view may be larger.
+    """
+    steps = np.rint(np.linalg.inv(other[1]) @ one[1])
+    turn = np.abs(steps[:3, :3])
+    one_to_one = bool((turn.sum(0) == 1).all() and (turn.sum(1) == 1).all())
+    return one_to_one and corners_apart_mm(one[1], other[1] @ steps, one[0]) < SAME_MM
+
+
 def read_geometry(path: Path) -> GridGeometry | None:
     """Shape and affine (4x4, RAS mm) from a scan's header alone; None where it cannot be read."""
     try:
