@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ SHORT_SIDE_MM = 60.0
 "A field of view with a shorter side may be a slab, or have a wrong voxel size."
 LARGEST_FIELD_MM3 = 40e6
 "The largest field of view, 342 mm cubed; if all of it is tissue, the network takes 4 GB at 1 mm."
+LOST_NAMED = 5
+"Lost slices that a warning gives the numbers of."
 
 LARGEST_EXPONENT = 64
 "Grey values beyond this power of two, up or down, are scaled: sums and products of them would leave single precision."
@@ -110,7 +113,25 @@ def load(path: Path | str, uniform_ok: bool = False, series: str | None = None) 
     if not uniform_ok and abs(exponent) > LARGEST_EXPONENT:
         data = np.ldexp(data, -exponent)
         odd.append(f"grey values near the limits of single precision; they were divided by 2^{exponent}")
+    if not uniform_ok:
+        odd += _lost_slices(data)
     return Image(data, placed.affine, placed.header, (*odd, *warnings), stored.slices)
+
+
+def _lost_slices(data: Floats) -> list[str]:
+    """A warning for each axis of a scan (I, J, K) on which slices of one value everywhere lie between others."""
+    warnings = []
+    for axis in range(3):
+        rest = tuple(other for other in range(3) if other != axis)
+        shown = np.flatnonzero(data.min(axis=rest) < data.max(axis=rest))
+        lost = [number + 1 for before, after in pairwise(shown) for number in range(before + 1, after)]
+        if lost:
+            named = ", ".join(map(str, lost[:LOST_NAMED])) + (", ..." if len(lost) > LOST_NAMED else "")
+            warnings.append(
+                f"empty slices along the {('first', 'second', 'third')[axis]} axis (number {named} of "
+                f"{data.shape[axis]}); what is found in them is a guess"
+            )
+    return warnings
 
 
 def _exponent(data: Floats) -> int:
@@ -134,6 +155,17 @@ def _check_extent(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64
 def is_same_grid(one: GridGeometry, other: GridGeometry) -> bool:
     """Whether two volumes have one grid, to a tenth of a millimetre at every corner."""
     return one[0] == other[0] and corners_apart_mm(one[1], other[1], one[0]) < SAME_MM
+
+
+def has_voxels_of(one: GridGeometry, other: GridGeometry) -> bool:
+    """Whether the voxels of a volume are those of another, to a tenth of a millimetre at every corner.
+
+    Their axes may have another order and direction, and either field of view may be larger.
+    """
+    steps = np.rint(np.linalg.inv(other[1]) @ one[1])
+    turn = np.abs(steps[:3, :3])
+    one_to_one = bool((turn.sum(0) == 1).all() and (turn.sum(1) == 1).all())
+    return one_to_one and corners_apart_mm(one[1], other[1] @ steps, one[0]) < SAME_MM
 
 
 def read_geometry(path: Path) -> GridGeometry | None:

@@ -219,11 +219,14 @@ def _by_volume(components: LesionComponents) -> LesionComponents:
     )
 
 
-def on_scan_grid(components: LesionComponents, image: Image, same_grid: bool) -> Ints:
-    """Components on the scan's own grid, (I, J, K); from another grid, scan voxels that are at least half lesion."""
+def on_scan_grid(components: LesionComponents, image: Image, same_voxels: bool) -> Ints:
+    """Components on the scan's own grid, (I, J, K); from other voxels, those at least half lesion."""
     labels = np.zeros(image.data.shape, np.int32)
-    if same_grid:
-        labels[tuple(components.voxels.T)] = components.component
+    if same_voxels:
+        to_scan = np.linalg.inv(image.affine) @ components.affine
+        indices = np.rint(apply(to_scan, components.voxels)).astype(np.intp)
+        inside = is_inside(indices, labels.shape)
+        labels[tuple(indices[inside].T)] = components.component[inside]
         return labels
     covered = np.zeros(components.grid.canonical_shape, np.float32)
     for slab in slabs(components.isotropic.shape, (0, 0, 0), components.grid, 1):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidsseg.errors import UserError
-from bidsseg.imaging.image import Image, is_same_grid
+from bidsseg.imaging.image import Image, has_voxels_of
 from bidsseg.lesions.components import (
     Ints,
     LesionComponents,
@@ -96,7 +96,7 @@ def on_segmentation(
     read = read_labels(mask.data, threshold, named_probability)
     check_size(read.labels, mask, anatomy)
     components = label_components(read.labels, mask.affine, image.grid.along_scan)
-    on_scan = on_scan_grid(components, image, is_same_grid(image.geometry, mask.geometry))
+    on_scan = on_scan_grid(components, image, has_voxels_of(mask.geometry, image.geometry))
     return OnSegmentation(read, components, on_scan, correct_under_lesions(anatomy, on_scan > 0))
 
 

@@ -61,6 +61,17 @@ class Filled:
     left: int
     "Lesion voxels outside of white matter, which stay as they are."
     warnings: tuple[str, ...]
+    "About the mask, and whether it fits the scan."
+
+    @property
+    def not_filled(self) -> tuple[str, ...]:
+        """A warning that says how much of the mask was left, if any was."""
+        if self.left == 0:
+            return ()
+        share = self.left / (self.voxels + self.left)
+        told = f"{share:.0%}" if share >= 0.005 else "less than 1%"
+        count = "1 voxel" if self.left == 1 else f"{self.left} voxels"
+        return (f"{told} of the lesion mask ({count}) lies outside of white matter and was not filled",)
 
 
 def fill_lesions(
@@ -87,17 +98,7 @@ def fill_lesions(
             filled |= lesion & white
             _fill(data, lesion, white, image)
     voxels, left = int(filled.sum()), int((lesion & ~filled).sum())
-    warnings = (*found.read.warnings, *mismatches(image, mask), *_left(voxels, left))
-    return Filled(replace(image, data=data), voxels, left, warnings)
-
-
-def _left(voxels: int, left: int) -> tuple[str, ...]:
-    if left == 0:
-        return ()
-    share = left / (voxels + left)
-    told = f"{share:.0%}" if share >= 0.005 else "less than 1%"
-    count = "1 voxel" if left == 1 else f"{left} voxels"
-    return (f"{told} of the lesion mask ({count}) lies outside of white matter and was left as it is",)
+    return Filled(replace(image, data=data), voxels, left, (*found.read.warnings, *mismatches(image, mask)))
 
 
 def _fill(data: Floats, lesion: Mask, white: Mask, image: Image) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from bidsseg.bids.outputs import OutputSettings
@@ -18,6 +19,10 @@ BRAINCOLOR = (
 )
 MCDONALD = "Thompson AJ et al. Diagnosis of multiple sclerosis. Lancet Neurol 17, 2018. 10.1016/S1474-4422(17)30470-2"
 MATTES = "Mattes D et al. PET-CT image registration. IEEE Trans Med Imaging 22, 2003. 10.1109/TMI.2003.809072"
+FILLING = (
+    "Battaglini M et al. Impact of white matter lesions on brain volumes. Hum Brain Mapp 33, 2012. 10.1002/hbm.21344",
+    "Chard DT et al. Reducing the impact of white matter lesions. J Magn Reson Imaging 32, 2010. 10.1002/jmri.22214",
+)
 LESIONS_TEXT = (
     "{source}. Lesions are the connected components of the masks, on a 1 mm isotropic grid (26 neighbours, across "
     "thick slices through faces alone). Confluent lesions were split into parts at their necks; lesions and parts were "
@@ -27,10 +32,16 @@ LESIONS_TEXT = (
 )
 GIVEN_LESIONS = "Lesion masks were given"
 FOUND_LESIONS = (
-    "Where no lesion mask was given, a small convolutional network found lesions in FLAIR images (weights SHA-256 "
-    "{weights}, threshold {0:g} in thick slices, {1:g} in thin ones), "
-    "from distances to the grey values of cortex and white matter and the "
-    "probabilities of tissues"
+    "{where} a small convolutional network found lesions in FLAIR images (weights SHA-256 {weights}, threshold {0:g} "
+    "in thick slices, {1:g} in thin ones), from distances to the grey values of cortex and white matter and the "
+    "probabilities of tissues; where one session of a participant showed a lesion, voxels of the others counted from "
+    "0.125 of their threshold"
+)
+MASK_FIRST, NETWORK_FIRST = "Where no lesion mask was given,", "In preference to given masks,"
+FILLING_TEXT = (
+    "Lesions were filled with the mean of the normal-appearing white matter near them and noise of its strength and "
+    "correlation (after Battaglini et al. 2012 and Chard et al. 2010), in all images of their session, to which the "
+    "masks were moved by rigid registration. "
 )
 FUSION_TEXT = (
     "For the segmentations marked fused, the images of a session were registered rigidly by mutual information (Mattes "
@@ -49,16 +60,24 @@ ANATOMY = {
 }
 
 
-def methods_text(
-    recipe: OutputSettings,
-    modalities: tuple[str, ...],
-    with_lesions: bool = False,
-    with_fusion: bool = False,
-    longitudinal: bool = False,
-) -> str:
+@dataclass(frozen=True)
+class Steps:
+    """What a run does besides segmenting each image by itself."""
+
+    lesions: bool = False
+    "Describes lesions."
+    network_first: bool = False
+    "Those that the network finds count before given masks."
+    fill: bool = False
+    fuse: bool = False
+    longitudinal: bool = False
+
+
+def methods_text(recipe: OutputSettings, modalities: tuple[str, ...], steps: Steps) -> str:
     """Markdown: what was done, with versions and references."""
-    more = FUSION_TEXT * with_fusion + LONGITUDINAL_TEXT * longitudinal
-    more += LESIONS_TEXT.format(source=_lesion_source(recipe)) * with_lesions
+    more = FUSION_TEXT * steps.fuse + LONGITUDINAL_TEXT * steps.longitudinal
+    more += LESIONS_TEXT.format(source=_lesion_source(recipe, steps.network_first)) * steps.lesions
+    more += FILLING_TEXT * steps.fill
     n4 = ""
     if recipe.bias_correction:
         n4 = (
@@ -71,8 +90,8 @@ def methods_text(
     where = " and ".join(places[space] for space in recipe.spaces)
     what = "; ".join(ANATOMY[scheme] for scheme in recipe.schemes)
     references = [N4] * recipe.bias_correction + [UNET, SYNTHSEG, NIPYPE, PYBIDS]
-    references += [BRAINCOLOR] * ("gyri" in recipe.schemes) + [MCDONALD] * with_lesions
-    references += [MATTES] * (with_lesions or with_fusion or longitudinal)
+    references += [BRAINCOLOR] * ("gyri" in recipe.schemes) + [MCDONALD] * steps.lesions
+    references += [MATTES] * (steps.lesions or steps.fuse or steps.longitudinal) + [*FILLING] * steps.fill
     return (
         "# Methods\n\n"
         f"Every {' and '.join(modalities)} image was segmented by itself with bidsseg {recipe.version}. {n4}"
@@ -88,10 +107,11 @@ def methods_text(
     )
 
 
-def _lesion_source(recipe: OutputSettings) -> str:
+def _lesion_source(recipe: OutputSettings, network_first: bool) -> str:
     if not recipe.lesion_weights_sha256:
         return GIVEN_LESIONS
-    return FOUND_LESIONS.format(*recipe.lesion_thresholds, weights=recipe.lesion_weights_sha256[:12])
+    where = NETWORK_FIRST if network_first else MASK_FIRST
+    return FOUND_LESIONS.format(*recipe.lesion_thresholds, where=where, weights=recipe.lesion_weights_sha256[:12])
 
 
 def _version(package: str) -> str:

@@ -65,7 +65,10 @@ def fill_scan(request: Request, target: Path, model: Model) -> tuple[int, list[s
         named = is_probability(request.mask.name)
         filled = fill_lesions(image, lesions, segmentation, request.threshold, named)
     save(target, filled.image.data, image.affine, image)
-    told = [*_told(request.scan, image.warnings), *_told(request.mask, (*lesions.warnings, *filled.warnings))]
+    told = [
+        *_told(request.scan, image.warnings),
+        *_told(request.mask, (*lesions.warnings, *filled.warnings, *filled.not_filled)),
+    ]
     return filled.voxels, told
 
 

@@ -11,7 +11,7 @@ from bidsseg.bids.outputs import ScanOutputs, sidecar_of
 from bidsseg.errors import UserError, failure_of, one_line_errors
 from bidsseg.files import write_json
 from bidsseg.imaging.image import Image, load, save
-from bidsseg.lesions.filling import fill_lesions
+from bidsseg.lesions.filling import Filled, fill_lesions
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.workflow.labelled import anatomy_of
 
@@ -40,12 +40,15 @@ def fill_session(
     Patients move between two scans, so the mask is moved onto the others by rigid registration. One that cannot be
     filled costs no more than a warning.
     """
-    written, warnings = _fill(masked, sidecar)
+    written, filled = _fill(masked, sidecar)
+    warnings = [*filled.warnings, *_not_filled(masked.outputs, filled)]
     for other in others:
         try:
             with one_line_errors(str(other.scan.path)):
                 moved = _moved(masked, other, threads)
-                written += _fill(moved, {**sidecar, "Sources": [sidecar["Sources"][0], other.source_uri]})[0]
+                files, filled = _fill(moved, {**sidecar, "Sources": [sidecar["Sources"][0], other.source_uri]})
+                written += files
+                warnings += _not_filled(other, filled)
         except UserError as error:
             warnings.append(f"lesions were not filled in {other.scan.path.name}: {failure_of(error).error}")
     return written, warnings
@@ -61,9 +64,13 @@ def _moved(masked: Masked, other: ScanOutputs, threads: int) -> Masked:
     return replace(masked, outputs=other, image=image, anatomy=anatomy_of(other, image), mask=mask)
 
 
-def _fill(masked: Masked, sidecar: dict[str, Any]) -> tuple[list[Path], list[str]]:
+def _not_filled(outputs: ScanOutputs, filled: Filled) -> list[str]:
+    return [f"{outputs.scan.path.name}: {line}" for line in filled.not_filled]
+
+
+def _fill(masked: Masked, sidecar: dict[str, Any]) -> tuple[list[Path], Filled]:
     filled = fill_lesions(masked.image, masked.mask, masked.anatomy, masked.threshold, masked.is_probability)
     path = masked.outputs.filled
     save(path, filled.image.data, filled.image.affine, filled.image)
     write_json(sidecar_of(path), {"Description": ABOUT, "SkullStripped": False, **sidecar})
-    return [path, sidecar_of(path)], list(filled.warnings)
+    return [path, sidecar_of(path)], filled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bidsseg.bids.lesion_masks import MaskSearch, find_masks
@@ -50,7 +51,9 @@ def lesions_foreseen(
     for outputs in all_outputs:
         of_subject.setdefault(outputs.scan.subject, []).append(outputs)
     found = {name: by_session(scans) for name, scans in sorted(of_subject.items())}
-    planned = plan(found, _request(recipe, options), options.overwrite, dry_run=True)
+    to_do = list(to_do)
+    request = replace(_request(recipe, options), to_do=frozenset(outputs.quality for outputs in to_do))
+    planned = plan(found, request, options.overwrite, dry_run=True)
     changing = {str(outputs.scan.path) for outputs in to_do}
     complete = [job for job in planned.complete if changing.isdisjoint(job.scans)]
     jobs = [job for job in (*planned.jobs, *planned.complete) if job not in complete]

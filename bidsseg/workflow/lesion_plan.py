@@ -47,6 +47,8 @@ class LesionPlanInputs:
     "Which lesions count where there are both."
     fill: bool = False
     "Also write the scans with their lesions filled."
+    to_do: frozenset[Path] = frozenset()
+    "Quality files of the scans that a dry run foresees to be segmented, and so searched for lesions."
 
 
 @dataclass(frozen=True)
@@ -180,9 +182,10 @@ def _given(all_outputs: Sequence[ScanOutputs], request: LesionPlanInputs) -> Sca
 
 
 def _found(all_outputs: Sequence[ScanOutputs], request: LesionPlanInputs) -> ScanMask | None:
-    """The mask of the session's first scan in which the network looked for lesions."""
+    """The mask of the session's first scan in which the network looked for lesions, or will."""
     for outputs in all_outputs:
-        if request.recipe.finds_lesions_in(outputs.scan) and outputs.lesion_mask.exists():
+        there = outputs.lesion_mask.exists() or outputs.quality in request.to_do
+        if there and request.recipe.finds_lesions_in(outputs.scan):
             return ScanMask(
                 outputs, outputs.lesion_mask, f"bids::{outputs.lesion_mask.relative_to(outputs.out).as_posix()}"
             )

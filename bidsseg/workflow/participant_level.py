@@ -33,7 +33,7 @@ from bidsseg.network.card import DEFAULT_MODEL, check_weights, folder_of, read_c
 from bidsseg.network.device import count_gpus
 from bidsseg.network.lesion_card import LESION_MODEL, read_lesion_card
 from bidsseg.quality.verdicts import judged, reasons_of, verdict_of
-from bidsseg.report.methods import methods_text
+from bidsseg.report.methods import Steps, methods_text
 from bidsseg.workflow.claims import Claims
 from bidsseg.workflow.console import Row, RunStatus, finish, progress
 from bidsseg.workflow.environment import defects_logged, environment
@@ -281,6 +281,6 @@ def _with_verdicts(rows: Sequence[Row], all_outputs: Sequence[ScanOutputs]) -> l
 
 
 def _write_citation(out: Path, recipe: OutputSettings, options: RunOptions) -> None:
-
-    text = methods_text(recipe, options.modality, options.describes_lesions, options.fuse, options.longitudinal)
-    write_text(methods_file(out), text)
+    network_first = options.lesions == "found"
+    steps = Steps(options.describes_lesions, network_first, options.fill, options.fuse, options.longitudinal)
+    write_text(methods_file(out), methods_text(recipe, options.modality, steps))

@@ -82,6 +82,30 @@ def test_nans_count_as_zero(tmp_path: Path) -> None:
     assert "2 voxels were NaN" in found.warnings[0]
 
 
+@pytest.mark.parametrize("empty", [0.0, np.nan])
+@pytest.mark.parametrize(
+    ("axis", "lost", "told"),
+    [
+        (2, [3], "empty slices along the third axis (number 4 of 9)"),
+        (0, [2, 3], "empty slices along the first axis (number 3, 4 of 9)"),
+        (1, [1, 2, 3, 4, 5, 7], "empty slices along the second axis (number 2, 3, 4, 5, 6, ... of 9)"),
+        (2, [0, 1, 8], None),  # at the ends, as where a scan was padded
+    ],
+)
+def test_slices_lost_between_others_are_told(
+    axis: int, lost: list[int], told: str | None, empty: float, tmp_path: Path
+) -> None:
+    data = ramp(9, 9, 9)
+    np.moveaxis(data, axis, 0)[lost] = empty
+    warnings = [line for line in load(write(tmp_path / "scan.nii", data, WIDE)).warnings if "slices" in line]
+    assert [line.split(";")[0] for line in warnings] == ([told] if told else [])
+
+
+def test_an_even_slope_has_lost_no_slices(tmp_path: Path) -> None:
+    data = np.broadcast_to(np.arange(8, dtype=np.float32), (8, 8, 8))
+    assert not load(write(tmp_path / "scan.nii", data, WIDE)).warnings
+
+
 @pytest.mark.parametrize(
     ("scale", "divided"), [(1.0, False), (1e-12, False), (1e12, False), (1e30, True), (1e34, True), (1e-30, True)]
 )

@@ -226,6 +226,25 @@ def test_a_mask_stored_in_another_direction_is_no_cause_for_a_warning() -> None:
     assert "another position" in lesion_features(scan, image(mask, elsewhere), segmentation).warnings[0]
 
 
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
+@pytest.mark.parametrize("cut", [0, 7])
+def test_a_mask_with_the_scans_voxels_keeps_each_in_whatever_order_it_is_stored(
+    orientation: NDArray[np.int64], cut: int
+) -> None:
+    """Also voxels that are finer than 1 mm, and a mask of a part of the scan."""
+    spacing: Spacing = (0.75, 0.75, 6)
+    segmentation = brain(spacing)
+    scan = image(segmentation.tissue, segmentation.affine)
+    mask = boxes(spacing, [(20, 26, 20, 23, 0, 6), (20, 20.7, 6, 18, 0, 6)])
+    expected = lesion_features(scan, image(mask, segmentation.affine), segmentation).labels
+    assert np.array_equal(expected > 0, mask)
+    turned = apply_orientation(mask, orientation)
+    affine = segmentation.affine @ inv_ornt_aff(orientation, mask.shape)
+    affine[:3, 3] = (affine @ (cut, 0, 0, 1))[:3]
+    found = lesion_features(scan, image(turned[cut:], affine), segmentation).labels
+    assert np.array_equal(found, expected)
+
+
 TOTALS: list[Bounds] = [
     (6, 12, 8, 14, 0, 6), (-13, -7, 8, 14, 0, 6), (30, 36, -16, -10, 0, 6), (-6, 0, -6, 0, -24, -18),
     (20, 22, 20, 22, 20, 23), (-20, -19, 20, 22, 20, 21), (39, 45, 0, 6, 0, 6),

@@ -105,8 +105,7 @@ def test_lesions_outside_of_white_matter_are_told_and_left(lesions: list[Bounds]
     mask = boxes((1, 1, 1), lesions)
     found = fill_lesions(grey, image(mask, grey.affine), brain((1, 1, 1)))
     assert (found.voxels, found.left) == (mask.sum() - left, left)
-    (warning,) = found.warnings
-    assert warning == f"{told} outside of white matter and was left as it is"
+    assert found.not_filled == (f"{told} outside of white matter and was not filled",)
     cortex = mask & (brain((1, 1, 1)).tissue == TISSUE["cortex"])
     assert np.array_equal(found.image.data[cortex], grey.data[cortex])
 
@@ -115,7 +114,7 @@ def test_an_empty_mask_changes_nothing() -> None:
     grey, lesion = scan((1, 1, 1), 0)
     found = fill_lesions(grey, image(np.zeros_like(lesion), grey.affine), brain((1, 1, 1)))
     assert np.array_equal(found.image.data, grey.data)
-    assert (found.voxels, found.left, found.warnings) == (0, 0, ())
+    assert (found.voxels, found.left, found.warnings, found.not_filled) == (0, 0, (), ())
 
 
 def test_without_normal_white_matter_there_is_nothing_to_fill_from() -> None:

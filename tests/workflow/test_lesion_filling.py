@@ -56,6 +56,19 @@ def test_lesions_are_filled_where_they_lie_in_each_scan(session: tuple[Masked, S
     assert read_json(sidecar_of(other.filled))["Sources"] == ["bids:masks:m.nii.gz", other.source_uri]
 
 
+def test_what_was_not_filled_is_told_of_each_scan(
+    session: tuple[Masked, ScanOutputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The patient has moved so that half of the lesion lies in the T1w's cortex, which begins at 36 mm."""
+    to_the_right = np.eye(4)
+    to_the_right[0, 3] = 14
+    monkeypatch.setattr("bidsseg.imaging.registration.rigid_transform", lambda *_: to_the_right)
+    masked, other = session
+    _, (warning,) = fill_session(masked, [other], {"Sources": ["mask", "scan"]}, 1)
+    told = "sub-01_T1w.nii.gz: 50% of the lesion mask (864 voxels) lies outside of white matter and was not filled"
+    assert warning == told
+
+
 def test_a_scan_that_cannot_be_filled_costs_a_warning(session: tuple[Masked, ScanOutputs]) -> None:
     masked, other = session
     other.scan.path.write_bytes(b"no image")

@@ -135,6 +135,35 @@ def test_a_dry_run_foresees_the_lesions_of_scans_that_are_to_do(
     }
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("given", {"sub-01_FLAIR lesions": "given", "sub-02_FLAIR lesions": "found", "sub-03 lesions": "no mask"}),
+        ("found", {"sub-01_FLAIR lesions": "found", "sub-02_FLAIR lesions": "found", "sub-03 lesions": "no mask"}),
+        ("none", {"sub-01_FLAIR lesions": "given", "sub-02 lesions": "no mask", "sub-03 lesions": "no mask"}),
+    ],
+)
+def test_a_dry_run_foresees_where_lesions_come_from(
+    source: str,
+    told: dict[str, str],
+    dataset: Dataset,
+    tmp_path: Path,
+    app: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    root = dataset("sub-01_FLAIR.nii.gz", "sub-02_FLAIR.nii.gz", "sub-03_T1w.nii.gz")
+    write_mask(tmp_path / "masks", "sub-01_FLAIR")
+    assert app(root, "--dry-run", "--lesions", source) == EXIT_OK
+    cells = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    sources = {
+        "mask sub-01_label-lesion_mask.nii.gz": "given",
+        **{f"mask sub-0{n}_space-orig_label-lesion_desc-FLAIR_mask.nii.gz": "found" for n in (1, 2)},
+    }
+    assert {row[1]: sources.get(row[4], row[2]) for row in cells if len(row) > 4 and "lesions" in row[1]} == told
+
+
 def test_run_again(dataset: Dataset, tmp_path: Path, app: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Lesions run again when mask or options change, and only then; the segmentation stays as it is."""
     root, out = dataset("sub-01_FLAIR.nii.gz", "sub-02_FLAIR.nii.gz"), tmp_path / "out"
