@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from bidsseg.cli.exit_codes import (
     EXIT_SOME_FAILED,
 )
 from bidsseg.cli.options import PROBABILITY, bias_correction_option, refuse_idle
-from bidsseg.cli.signals import cleaning_up_when_terminated
+from bidsseg.cli.signals import Terminated, cleaning_up_when_terminated
 from bidsseg.errors import FULL, Defect, UserError, full_disk, plain
 from bidsseg.lesions.options import LesionOptions
 from bidsseg.spaces import TEMPLATE
@@ -416,6 +417,10 @@ def _run(args: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; run the same command again to continue", err=True)
         return EXIT_INTERRUPTED
+    except Terminated as end:
+        with suppress(OSError):  # a terminal that was closed takes no more
+            click.echo("terminated; run the same command again to continue", err=True)
+        return int(end.code or 0)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         codes = {InvalidDataset: EXIT_INVALID_BIDS, NothingSelected: EXIT_NOTHING_SELECTED, Defect: EXIT_DEFECT}

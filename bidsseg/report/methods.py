@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from bidsseg.bids.outputs import OutputSettings
+from bidsseg.lesions.together import FAINT
 from bidsseg.spaces import TEMPLATE
 
 N4 = "Tustison NJ et al. N4ITK: improved N3 bias correction. IEEE Trans Med Imaging 29, 2010. 10.1109/TMI.2010.2046908"
@@ -35,7 +36,7 @@ FOUND_LESIONS = (
     "{where} a small convolutional network found lesions in FLAIR images (weights SHA-256 {weights}, threshold {0:g} "
     "in thick slices, {1:g} in thin ones), from distances to the grey values of cortex and white matter and the "
     "probabilities of tissues; where one session of a participant showed a lesion, voxels of the others counted from "
-    "0.125 of their threshold"
+    "{faint:g} of their threshold"
 )
 MASK_FIRST, NETWORK_FIRST = "Where no lesion mask was given,", "In preference to given masks,"
 FILLING_TEXT = (
@@ -111,7 +112,9 @@ def _lesion_source(recipe: OutputSettings, network_first: bool) -> str:
     if not recipe.lesion_weights_sha256:
         return GIVEN_LESIONS
     where = NETWORK_FIRST if network_first else MASK_FIRST
-    return FOUND_LESIONS.format(*recipe.lesion_thresholds, where=where, weights=recipe.lesion_weights_sha256[:12])
+    return FOUND_LESIONS.format(
+        *recipe.lesion_thresholds, where=where, weights=recipe.lesion_weights_sha256[:12], faint=FAINT
+    )
 
 
 def _version(package: str) -> str:

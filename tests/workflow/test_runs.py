@@ -155,8 +155,10 @@ def test_killed_runs_leave_no_process_and_the_next_goes_on(
         wait_for(partial(glob, str(out / "work" / moment.format(name=name_of(leading, out)))))
         children = psutil.Process(leading.pid).children(recursive=True)
         leading.send_signal(number)
-        leading.communicate(timeout=SECONDS)
-        assert leading.returncode == (-number if number == signal.SIGKILL else 128 + number)
+        _, told = leading.communicate(timeout=SECONDS)
+        killed = number == signal.SIGKILL
+        assert leading.returncode == (-number if killed else 128 + number)
+        assert ("terminated; run the same command again to continue" in told) is not killed
         _, alive = psutil.wait_procs(children, timeout=10)
         assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     assert leftovers(out) == []  # the last one cleaned up, also after the others
