@@ -63,7 +63,7 @@ def scans(data: Path) -> Iterator[tuple[str, Image, str]]:
     noise = np.random.default_rng(0).uniform(0, top, good.data.shape)
     place = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in good.data.shape), indexing="ij"))
     radius = np.linalg.norm(place, axis=0)
-    skin = top * ((radius > 0.8) & (radius < 0.9))
+    skin = (top + noise) / 2 * ((radius > 0.8) & (radius < 0.9))
     yield "good", good, "good"
     for name, grey in (
         ("noise phantom", noise * (radius < 0.8)),
