@@ -17,6 +17,7 @@ from bidsseg.bids.contrasts import other_contrasts, session_key
 from bidsseg.bids.outputs import ParticipantOutputs, ScanOutputs, sidecar_of
 from bidsseg.errors import named
 from bidsseg.files import read_json, write_json
+from bidsseg.labels import SCHEMES
 from bidsseg.quality.verdicts import WITH
 from bidsseg.report.volumes_over_time import COLUMNS, series_of, write_volumes_over_time
 from bidsseg.workflow.workers import end_processes, end_with_parent
@@ -116,4 +117,4 @@ def compare_session(group: Sequence[ScanOutputs], threads: int) -> None:
 
 def _label_image(outputs: ScanOutputs) -> Path | None:
     """The coarsest division of the cortex there is; gyri differ too much to tell a bad answer."""
-    return next((path for path in map(outputs.labels, ("regions", "lobes", "gyri")) if path.exists()), None)
+    return next((path for path in map(outputs.labels, SCHEMES) if path.exists()), None)
