@@ -19,6 +19,12 @@ def normalise(volume: Floats, inside: NDArray[np.bool_] | None = None) -> Floats
     return scaled
 
 
+def brightest(values: Tensor, counted: Tensor) -> Tensor:
+    """The grey value at which ``normalised`` clips values (N,) of which these count, (N,) bool; 0 where none does."""
+    step = max(1, values.numel() // SAMPLED)
+    return _span(values[::step], counted[::step])[1]
+
+
 def normalised(image: Tensor, inside: Tensor | None = None) -> Tensor:
     """Clip grey values at the 0.5th and 99.5th percentile of what counts, and map these to 0 and 1.
 

@@ -77,6 +77,19 @@ class Grid:
         return (np.array(self.canonical_shape) - 1) / 2 - (np.array(self.along_scan.shape) - 1) / 2 / self.spacing_mm
 
     @property
+    def in_slices(self) -> NDArray[np.bool_]:
+        """Which voxels are nearest to the centre of one of the scan's, in a shape that is broadcast to (I, J, K).
+
+        In a turned grid, where slices lie askew, all of them.
+        """
+        inside = np.ones((1, 1, 1), bool)
+        for axis in range(3 if self.turn is None else 0):
+            centres = (np.arange(self.canonical_shape[axis]) - self.start[axis]) * self.spacing_mm[axis]
+            nearest = np.isin(np.arange(self.shape[axis]), np.rint(centres))
+            inside = inside & nearest.reshape([-1 if a == axis else 1 for a in range(3)])
+        return inside
+
+    @property
     def affine(self) -> NDArray[np.float64]:
         """4x4, indices of the 1 mm grid to RAS mm."""
         if self.turn is not None:

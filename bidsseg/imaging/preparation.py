@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import Grid, conform
 from bidsseg.imaging.image import Image
@@ -30,8 +33,39 @@ class Conformed(NamedTuple):
     grid: Grid
     warnings: tuple[str, ...]
     "Those of the prepared scan."
+    scan: Image | None
+    "The prepared scan, where voxels of the volume lie between its slices."
+
+    def on_scale_of(self, brain: NDArray[np.bool_]) -> Floats:
+        """The volume with the grey values of its brain (I, J, K) at 0-1, what is darker or brighter at 0 and 1.
+
+        Between thick slices a bright scalp is interpolated far into the brain: so it is clipped before, in the slices.
+        """
+        from bidsseg.imaging.grey import normalise
+
+        if self.scan is None:
+            return normalise(self.volume, brain)
+        return normalise(conformed_below_brightest(self.scan, self.volume, self.grid, brain), brain)
+
+
+def conformed_below_brightest(scan: Image, volume: Floats, grid: Grid, brain: NDArray[np.bool_]) -> Floats:
+    """A scan (i, j, k) that was resampled to a volume (I, J, K) of a grid, with nothing brighter than its brain is.
+
+    It is clipped within its own voxels, where the bright ones are not mixed with others, and resampled again.
+    """
+    import torch
+
+    from bidsseg.imaging.grey import brightest
+
+    values = torch.from_numpy(volume[brain & grid.in_slices])
+    if not len(values):
+        return volume
+    top = brightest(values, torch.ones_like(values, dtype=torch.bool))
+    return conform(replace(scan, data=np.minimum(scan.data, top.numpy())), grid)[0]
 
 
 def conformed(prepared: Image) -> Conformed:
     """Resample a prepared scan to 1 mm RAS."""
-    return Conformed(*conform(prepared), prepared.warnings)
+    volume, grid = conform(prepared)
+    between_slices = bool((grid.spacing_mm > 1).any())
+    return Conformed(volume, grid, prepared.warnings, prepared if between_slices else None)

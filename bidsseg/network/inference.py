@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,16 @@ from bidsseg.imaging.pieces import large_pieces
 from bidsseg.labels import N_PARCELS, lobe_parts
 from bidsseg.network.device import choose_device
 from bidsseg.network.heads import heads_near_brain
-from bidsseg.network.looks import ISLAND_SHARE, coarse_look_at, head_in, is_squeezed, look_at, next_view, size_of
+from bidsseg.network.looks import (
+    ISLAND_SHARE,
+    OnScaleOf,
+    coarse_look_at,
+    head_in,
+    is_squeezed,
+    look_at,
+    next_view,
+    size_of,
+)
 from bidsseg.network.probabilities import Probabilities, background
 from bidsseg.network.weights import Model
 
@@ -51,24 +61,30 @@ class PredictOptions:
     "A folder to keep probabilities in files of, where memory is short; None keeps them in memory."
 
 
-def infer(volume: Floats, model: Model, options: PredictOptions) -> tuple[Probabilities, Floats]:
+def infer(
+    volume: Floats, model: Model, options: PredictOptions, on_scale_of: OnScaleOf | None = None
+) -> tuple[Probabilities, Floats]:
     """Probabilities over the brain's box of a 1 mm RAS volume, and its grey values as the network saw them, 0-1.
 
+    Once a brain is found, ``on_scale_of`` gives the volume on its scale; ``normalise`` if there is none.
     Where the GPU's memory does not suffice it goes on in two halves, then on the CPU, each with a warning.
     """
+    rest = (volume, model, options, on_scale_of or partial(normalise, volume))
     device = choose_device(options.device)
     if device.type != "cpu":
         for how, otherwise in ((_whole, "in two halves"), (_in_halves, "with the CPU")):
             try:
-                return how(device, volume, model, options)
+                return how(device, *rest)
             except torch.cuda.OutOfMemoryError:  # named torch.OutOfMemoryError from torch 2.5 on
                 logger.warning("not enough memory on %s; going on %s", device, otherwise)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    return _whole(torch.device("cpu"), volume, model, options)
+    return _whole(torch.device("cpu"), *rest)
 
 
-def _whole(device: torch.device, volume: Floats, model: Model, options: PredictOptions) -> tuple[Probabilities, Floats]:
+def _whole(
+    device: torch.device, volume: Floats, model: Model, options: PredictOptions, on_scale_of: OnScaleOf
+) -> tuple[Probabilities, Floats]:
     """Look twice: at the head to find the brain, then at the brain as training showed it.
 
     The second look has the brain in the middle of the image, since neck and shoulders in view would change what the
@@ -82,10 +98,10 @@ def _whole(device: torch.device, volume: Floats, model: Model, options: PredictO
         look = look_at(net, grey, head_in(grey), options.mirror, passes=1)
         brain = look.brain_in(volume.shape)
         if is_squeezed(grey[brain]):
-            look = look_at(net, *next_view(volume, look, brain), options.mirror, passes=1)
+            look = look_at(net, *next_view(on_scale_of, look, brain), options.mirror, passes=1)
             brain = look.brain_in(volume.shape)
         for _ in range(MORE_LOOKS):
-            grey, seen = next_view(volume, look, brain)
+            grey, seen = next_view(on_scale_of, look, brain)
             del look
             look = look_at(net, grey, seen, options.mirror, PASSES)
             if size_of(look.box_of(box_around(look.near), volume.shape)) > SETTLED * size_of(seen):
@@ -112,7 +128,7 @@ def coarse_look(volume: Floats, model: Model, options: PredictOptions) -> Floats
 
 
 def _in_halves(
-    device: torch.device, volume: Floats, model: Model, options: PredictOptions
+    device: torch.device, volume: Floats, model: Model, options: PredictOptions, on_scale_of: OnScaleOf
 ) -> tuple[Probabilities, Floats]:
     """Two halves of the longest axis one after the other, each with ``HALVES_OVERLAP_MM`` of the other in view."""
     axis = int(np.argmax(volume.shape))
@@ -123,8 +139,9 @@ def _in_halves(
     middle = n // (2 * SIDE) * SIDE  # no block lies in both halves
     for first, last in ((0, middle), (middle, n)):
         start = max(0, first - HALVES_OVERLAP_MM)
+        seen = _part(volume.shape, axis, start, min(n, last + HALVES_OVERLAP_MM))
         found, grey_seen = _whole(
-            device, volume[_part(volume.shape, axis, start, min(n, last + HALVES_OVERLAP_MM))], model, options
+            device, volume[seen], model, options, partial(_on_scale_of_part, on_scale_of, volume.shape, seen)
         )
         kept = _part(volume.shape, axis, first, last)
         grey[kept] = grey_seen[_part(volume.shape, axis, first - start, last - start)]
@@ -134,6 +151,13 @@ def _in_halves(
         for target, values in zip(whole.within(both), found.within(both), strict=True):
             target[:] = values
     return whole, grey
+
+
+def _on_scale_of_part(on_scale_of: OnScaleOf, shape: tuple[int, ...], part: Box, brain: NDArray[np.bool_]) -> Floats:
+    """A part of a volume, of which (I, J, K) is the brain within that part alone."""
+    in_volume = np.zeros(shape, bool)
+    in_volume[part] = brain
+    return on_scale_of(in_volume)[part]
 
 
 def _common(one: Box, other: Box) -> Box:

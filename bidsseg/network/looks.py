@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.imaging.arrays import Box, Floats, box_around
-from bidsseg.imaging.grey import normalise
 from bidsseg.imaging.pieces import large_pieces
 from bidsseg.labels import TISSUE
 from bidsseg.network.device import autocast
@@ -42,6 +42,10 @@ noise of 0.4 of their brightest grey value 0.64 and more."""
 LEAST_SURE = 0.75
 """Of the certainty of the surest piece: what is less sure is no part of a brain that lies in several. Noise as bright
 as tissue has 0.5 to 0.73 of the brain's beside it, and may be as large; the parts of one brain differ by 0.05."""
+
+
+OnScaleOf = Callable[[NDArray[np.bool_]], Floats]
+"From the brain (I, J, K) to the scan with the brain's grey values at 0-1."
 
 
 class Look(NamedTuple):
@@ -94,10 +98,10 @@ def look_at(net: UNet, volume: Floats, box: Box, mirror: bool, passes: int) -> L
     return Look(features, brain[0], near[0], np.array([s.start for s in box]) - before)
 
 
-def next_view(volume: Floats, look: Look, brain: NDArray[np.bool_]) -> tuple[Floats, Box]:
+def next_view(on_scale_of: OnScaleOf, look: Look, brain: NDArray[np.bool_]) -> tuple[Floats, Box]:
     """What the look after this one sees: grey values that span those of the brain (I, J, K) that it found, and the box
     of what is near it."""
-    return normalise(volume, brain), look.box_of(box_around(look.near), volume.shape)
+    return on_scale_of(brain), look.box_of(box_around(look.near), brain.shape)
 
 
 def is_squeezed(inside: Floats) -> bool:

@@ -45,7 +45,7 @@ def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
 def answer_conformed(seen: Conformed, model: Model, options: PredictOptions) -> Answer:
     """Ask the network about a prepared scan that was resampled already."""
     _keep_to_threads(options)
-    probabilities, volume = infer(seen.volume, model, options)
+    probabilities, volume = infer(seen.volume, model, options, seen.on_scale_of)
     return Answer(seen.volume, volume, seen.grid, probabilities, seen.warnings)
 
 

@@ -20,6 +20,7 @@ from scipy import ndimage
 from bidsseg.errors import UserError
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image, at_1mm
+from bidsseg.imaging.preparation import conformed_below_brightest
 from bidsseg.labels import (
     TISSUE,
     UNKNOWN_PARCEL,
@@ -64,6 +65,8 @@ class Subject:
     "The axis across the scan's thick slices; None for scans and label maps of 1 mm."
     whole_head: bool = False
     "Whether the scan shows what lies around the brain, too."
+    clipped: NDArray[np.float16] | None = None
+    "(I, J, K) the scan in thick slices as it is seen once the brain is known: clipped before it was resampled."
 
 
 @dataclass(frozen=True)
@@ -93,14 +96,20 @@ class LabelledPatient:
     def subjects(self) -> list[Subject]:
         """One for each scan, of the brain and what lies around it; they share the labels."""
         tissue = unpack(self.packed).tissue
-        box = brain_box(tissue)
+        box, brain = brain_box(tissue), (tissue != 0) & (tissue != TISSUE["csf"])
         found = []
         for suffix in self.patient.scans:
             image = self.patient.image(suffix)
-            grey, _ = conform(image, image.grid.along_scan)
-            grey = np.clip(grey / np.percentile(grey[tissue > 0], 99.5), 0, BRIGHTEST).astype(np.float16)
+            grid, axis = image.grid.along_scan, slice_axis(image)
+            grey, _ = conform(image, grid)
+            clipped = None if axis is None else conformed_below_brightest(image, grey, grid, brain)
+            of_brain = np.percentile(grey[tissue > 0], 99.5)
+            shown, clipped = (
+                None if scan is None else np.clip(scan / of_brain, 0, BRIGHTEST).astype(np.float16)
+                for scan in (grey, clipped)
+            )
             name = f"{self.patient.name}_{suffix}"
-            found.append(crop_to_brain(Subject(name, self.packed, grey, box, slice_axis(image), whole_head=True)))
+            found.append(crop_to_brain(Subject(name, self.packed, shown, box, axis, True, clipped)))
         return found
 
 
@@ -212,8 +221,9 @@ def crop_to_brain(subject: Subject) -> Subject:
     low = np.maximum(subject.box[0] - BRAIN_MARGIN_MM, 0).astype(int)
     high = np.minimum(subject.box[1] + BRAIN_MARGIN_MM + 1, subject.packed.shape).astype(int)
     window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    image = None if subject.image is None else np.pad(subject.image[window], 1)
-    return replace(subject, packed=np.pad(subject.packed[window], 1), image=image, box=subject.box - low + 1)
+    image, clipped = (None if scan is None else np.pad(scan[window], 1) for scan in (subject.image, subject.clipped))
+    packed = np.pad(subject.packed[window], 1)
+    return replace(subject, packed=packed, image=image, clipped=clipped, box=subject.box - low + 1)
 
 
 def brain_folders(data: Path, validation: bool) -> list[Path]:

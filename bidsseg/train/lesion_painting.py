@@ -22,7 +22,7 @@ from bidsseg.train.contrast import Mixture, render
 from bidsseg.train.data import LESION_KIND
 from bidsseg.train.options import SynthesisSettings
 from bidsseg.train.sampling_grids import gather, interpolate, sampling_grid, upsample
-from bidsseg.train.synthesis import SIDE_BIT, STRIPPED, Material, Source, lesions_fitted, slice_matrix
+from bidsseg.train.synthesis import SIDE_BIT, STRIPPED, Material, Slices, Source, lesions_fitted
 
 FLAIR = Mixture(1.0, (("FLAIR", 1.0),), (0.3, 0.7, 0.0))
 DIFFICULTY = 0.6
@@ -138,7 +138,7 @@ def _scanned(image: Tensor, lesion: Tensor, chance: Chance) -> PaintedFlair:
     for axis in range(3):
         mm = spacing if axis == across else rng.uniform(0.5, 1.3)
         if mm > 1:
-            matrix = slice_matrix(image.shape[axis], mm, rng.uniform(0.6, 1.0), rng.uniform())
+            matrix = Slices.of(image.shape[axis], mm, rng.uniform(0.6, 1.0), rng.uniform()).matrix
             image = along(upload(matrix, image.device), image, axis)
             if axis == across:
                 lesion = along(upload(matrix, image.device), lesion, axis)

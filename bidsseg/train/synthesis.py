@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidsseg.imaging.arrays import Floats, along, resampling_matrix
-from bidsseg.imaging.grey import normalised
+from bidsseg.imaging.grey import brightest, normalised
 from bidsseg.labels import TISSUE
 from bidsseg.network.unet import padded_length
 from bidsseg.train.chance import Chance, upload
@@ -60,6 +60,8 @@ class Source:
     "(I, J, K) int16"
     scan: Tensor | None
     "(I, J, K) float16"
+    clipped: Tensor | None
+    "(I, J, K) float16; None where it is the scan."
     box: NDArray[np.float64]
     "(2, 3), on the host."
     slice_axis: int | None = None
@@ -82,6 +84,7 @@ class Material:
             Source(
                 upload(s.packed, device),
                 None if s.image is None else upload(s.image, device),
+                None if s.clipped is None else upload(s.clipped, device),
                 s.box,
                 s.slice_axis,
                 s.whole_head,
@@ -120,7 +123,9 @@ def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chanc
         for patient in rng.choice(count, min(count, int(rng.integers(1, 4))), replace=False):
             lesion = lesions_fitted(packed, grid, source.box, material.lesions[patient])
             packed = torch.where(lesion, packed | LESION_BITS, packed)
-    scan = interpolate(source.scan, grid, recipe.shape) if real and source.scan is not None else None
+    first_look = bool(rng.random() < recipe.p_first_look)
+    shown = source.scan if first_look or source.clipped is None else source.clipped
+    scan = interpolate(shown, grid, recipe.shape) if real and shown is not None else None
     if rng.random() >= recipe.p_head:  # the extracted brain
         inside = scan > STRIPPED if scan is not None and not source.whole_head else (packed & 31) != 0
         packed = torch.where(inside, packed, 0)
@@ -129,8 +134,15 @@ def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chanc
         image = bent(scan, difficulty, rng)
     else:
         image = render(packed, scan, recipe.p_recolour * (0.4 + 0.6 * difficulty), difficulty, chance)
-    image = _degrade(image, recipe, difficulty, chance, source.slice_axis)
-    return _finish(image, packed, recipe, difficulty, rng)
+    brain = None if first_look else brain_without_fluid(packed)
+    image = _degrade(image, recipe, difficulty, chance, brain, source.slice_axis)
+    return _finish(image, packed, brain, recipe, difficulty, rng)
+
+
+def brain_without_fluid(packed: Tensor) -> Tensor:
+    """Where packed labels (I, J, K) are brain, but for CSF."""
+    tissue = packed & 31
+    return (tissue != 0) & (tissue != TISSUE["csf"])
 
 
 def _chosen(material: Material, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> tuple[Source, bool]:
@@ -163,9 +175,17 @@ def lesions_fitted(packed: Tensor, grid: Floats64, box: Floats64, mask: Tensor) 
 
 
 def _degrade(
-    image: Tensor, recipe: SynthesisSettings, difficulty: float, chance: Chance, slice_axis: int | None = None
+    image: Tensor,
+    recipe: SynthesisSettings,
+    difficulty: float,
+    chance: Chance,
+    brain: Tensor | None = None,
+    slice_axis: int | None = None,
 ) -> Tensor:
-    """Bias field, in-plane blur, thick slices, ghosts, noise; what has thick slices is changed within these alone."""
+    """Bias field, in-plane blur, thick slices, ghosts, noise; what has thick slices is changed within these alone.
+
+    Where the brain (I, J, K) is known, nothing in a thick slice is brighter than the brain is, as at inference.
+    """
     rng = chance.rng
     strength = rng.uniform(0, 0.5) * (0.3 + 0.7 * difficulty)
     field = upsample(rng.normal(0, strength, (1, 3, 4, 3)), recipe.shape, image.device)  # (1, I, J, K)
@@ -176,8 +196,8 @@ def _degrade(
     for axis in axes:
         spacing = rng.uniform(2, recipe.max_slice_mm) if axis == thick else rng.uniform(0.5, 1.0 + 0.6 * difficulty)
         if spacing > 1:
-            matrix = slice_matrix(recipe.shape[axis], spacing, rng.uniform(0.6, 1.0), rng.uniform())
-            image = along(upload(matrix, image.device), image, axis)
+            slices = Slices.of(recipe.shape[axis], spacing, rng.uniform(0.6, 1.0), rng.uniform())
+            image = _in_slices(image, slices, axis, brain if axis == thick else None)
     if rng.random() < recipe.p_moved * (0.4 + 0.6 * difficulty):
         image = _move(image, rng.uniform(0, recipe.movement_mm), rng, axes)
     return image.add_(chance.normal(image.shape), alpha=rng.uniform(0, 0.05) * (0.3 + 0.7 * difficulty))
@@ -197,18 +217,53 @@ def _move(image: Tensor, movement_mm: float, rng: Generator, axes: Sequence[int]
     return moved.abs()
 
 
-def slice_matrix(n: int, spacing_mm: float, fill: float, offset: float) -> Floats:
-    """(n, n): 1 mm samples -> slices ``spacing_mm`` apart that cover ``fill`` of it -> 1 mm again, as at inference."""
-    count = max(1, int((n - 1 - offset * spacing_mm) // spacing_mm) + 1)
-    centres = (offset + np.arange(count, dtype=np.float64)) * spacing_mm
-    down = resampling_matrix(centres, n, max(1.0, spacing_mm * fill))
-    up = resampling_matrix((np.arange(n) - centres[0]) / spacing_mm, count, 1 / spacing_mm)
-    both: Floats = up @ down
-    return both
+@dataclass(frozen=True)
+class Slices:
+    """A row of n samples of 1 mm seen in fewer slices."""
+
+    down: Floats
+    "(slices, n)"
+    up: Floats
+    "(n, slices), as at inference."
+    nearest: NDArray[np.int64]
+    "Samples at the slices' centres, (slices,)."
+
+    @classmethod
+    def of(cls, n: int, spacing_mm: float, fill: float, offset: float) -> Slices:
+        """Slices ``spacing_mm`` apart that cover ``fill`` of it, the first ``offset`` of it from the first sample."""
+        count = max(1, int((n - 1 - offset * spacing_mm) // spacing_mm) + 1)
+        centres = (offset + np.arange(count, dtype=np.float64)) * spacing_mm
+        down = resampling_matrix(centres, n, max(1.0, spacing_mm * fill))
+        up = resampling_matrix((np.arange(n) - centres[0]) / spacing_mm, count, 1 / spacing_mm)
+        return cls(down, up, np.rint(centres).astype(np.int64).clip(0, n - 1))
+
+    @property
+    def matrix(self) -> Floats:
+        """(n, n): 1 mm samples -> slices -> 1 mm again."""
+        both: Floats = self.up @ self.down
+        return both
 
 
-def _finish(image: Tensor, packed: Tensor, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Sample:
-    """Cut the field of view, normalise and pad as at inference."""
+def _in_slices(image: Tensor, slices: Slices, axis: int, brain: Tensor | None) -> Tensor:
+    """A volume as slices across an axis show it; where the brain is known, clipped at its brightest in the slices."""
+    if brain is None:
+        return along(upload(slices.matrix, image.device), image, axis)
+    seen = along(upload(slices.down, image.device), image, axis)
+    brain = brain.index_select(axis, upload(slices.nearest, image.device))
+    top = brightest(seen.reshape(-1), brain.reshape(-1))
+    seen = torch.where(brain.any(), seen.minimum(top), seen)
+    return along(upload(slices.up, image.device), seen, axis)
+
+
+def _finish(
+    image: Tensor,
+    packed: Tensor,
+    brain: Tensor | None,
+    recipe: SynthesisSettings,
+    difficulty: float,
+    rng: Generator,
+) -> Sample:
+    """Cut the field of view, normalise, on the brain where it is known, and pad as at inference."""
     axis, start, keep = 0, 0, recipe.shape[0]
     if rng.random() < recipe.p_cropped * (0.4 + 0.6 * difficulty):
         axis, start, keep = _slab(recipe, rng)
@@ -219,7 +274,8 @@ def _finish(image: Tensor, packed: Tensor, recipe: SynthesisSettings, difficulty
     before = (total - keep) // 2
     pads = [0, 0] * (2 - axis) + [before, total - keep - before]  # of the last axis first
     labels = packed.narrow(axis, start, keep)
-    parts = (_normalised(seen, labels, recipe, rng), labels, torch.ones_like(seen, dtype=torch.bool))
+    known = None if brain is None else _in_steps(brain.narrow(axis, start, keep), rng)
+    parts = (normalised(seen, known).half(), labels, torch.ones_like(seen, dtype=torch.bool))
     grey, labels, weight = (F.pad(part, pads) if total > keep else part for part in parts)
     return Sample(grey, labels, weight)
 
@@ -233,16 +289,10 @@ def _slab(recipe: SynthesisSettings, rng: Generator) -> tuple[int, int, int]:
     return axis, min(max(start, 0), length - keep), keep
 
 
-def _normalised(image: Tensor, packed: Tensor, recipe: SynthesisSettings, rng: Generator) -> Tensor:
-    """Grey values as one of the looks at inference sees them: float16, normalised on the image or on the brain.
-
-    At inference the brain is known in steps of 4 mm, from one block in each; so it is here.
-    """
-    if rng.random() < recipe.p_first_look:
-        return normalised(image).half()
-    brain = ((packed & 31) != 0) & ((packed & 31) != TISSUE["csf"])
+def _in_steps(brain: Tensor, rng: Generator) -> Tensor:
+    """A mask (I, J, K) in steps of ``KNOWN_MM``, from one block in each, as the brain is known at inference."""
     for axis, start in enumerate(rng.integers(0, KNOWN_MM, 3)):
         n = brain.shape[axis]
         asked = np.minimum(np.arange(n) // KNOWN_MM * KNOWN_MM + start, n - 1)
         brain = brain.index_select(axis, upload(asked, brain.device))
-    return normalised(image, brain).half()
+    return brain

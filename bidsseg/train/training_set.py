@@ -20,7 +20,7 @@ from bidsseg.train.pseudo_labels import load_labelled
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 "Of the cache: another one is made anew."
 
 
@@ -50,10 +50,12 @@ def load_subjects(data: Path, cache: Path) -> list[Subject]:
 
 
 def _write(path: Path, subject: Subject) -> None:
+    none = np.zeros(0, np.float16)
     np.savez(
         path,
         packed=subject.packed,
-        image=np.zeros(0, np.float16) if subject.image is None else subject.image,
+        image=none if subject.image is None else subject.image,
+        clipped=none if subject.clipped is None else subject.clipped,
         box=subject.box,
         slice_axis=-1 if subject.slice_axis is None else subject.slice_axis,
         whole_head=subject.whole_head,
@@ -62,7 +64,7 @@ def _write(path: Path, subject: Subject) -> None:
 
 def _read(path: Path) -> Subject:
     with np.load(path, allow_pickle=False) as stored:
-        image = stored["image"] if stored["image"].size else None
+        image, clipped = (stored[name] if stored[name].size else None for name in ("image", "clipped"))
         axis = int(stored["slice_axis"])
         return Subject(
             path.stem,
@@ -71,4 +73,5 @@ def _read(path: Path) -> Subject:
             stored["box"],
             slice_axis=None if axis < 0 else axis,
             whole_head=bool(stored["whole_head"]),
+            clipped=clipped,
         )

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import bidsseg.network.inference
 import bidsseg.network.looks
 from bidsseg.errors import UserError
 from bidsseg.imaging.arrays import Box, Floats
+from bidsseg.imaging.grey import normalise
 from bidsseg.labels import TISSUE, TISSUES, lobe_parts
 from bidsseg.network.device import choose_device
 from bidsseg.network.inference import PASSES, PredictOptions, clean_islands, infer
@@ -94,7 +96,7 @@ def test_halves_join_where_each_saw_enough(tiny_model: Path, monkeypatch: pytest
     monkeypatch.setattr(bidsseg.network.inference, "_whole", voxelwise)
     volume = np.random.default_rng(0).random((102, 6, 5)).astype(np.float32)  # a block must not be cut at 51
     found, grey = bidsseg.network.inference._in_halves(
-        torch.device("cpu"), volume, load_model(tiny_model), PredictOptions()
+        torch.device("cpu"), volume, load_model(tiny_model), PredictOptions(), partial(normalise, volume)
     )
     np.testing.assert_array_equal(found.tissue[1, 2:], volume[2:].astype(np.float16))
     np.testing.assert_array_equal(found.parcels[1:, ..., 0], volume[2::2, ::2, ::2].astype(np.float16))

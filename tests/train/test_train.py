@@ -32,7 +32,18 @@ from bidsseg.train.losses import IGNORE, _cross_entropy, _pick, choose_targets, 
 from bidsseg.train.options import SynthesisSettings, TrainOptions
 from bidsseg.train.sampling_grids import gather, own_voxels, sampling_grid, upsample
 from bidsseg.train.shapes import in_groups
-from bidsseg.train.synthesis import MNI_BRAIN_BOX, SLICE_MM, Material, Sample, _move, _normalised, draw, slice_matrix
+from bidsseg.train.synthesis import (
+    MNI_BRAIN_BOX,
+    SLICE_MM,
+    Material,
+    Sample,
+    Slices,
+    _finish,
+    _in_slices,
+    _move,
+    brain_without_fluid,
+    draw,
+)
 
 GYRUS = {gyrus.abbreviation: index for index, gyrus in enumerate(gyri())}
 RECIPE = SynthesisSettings(shape=(32, 32, 32), shift_mm=2, warp_mm=1, multiple=4)
@@ -93,30 +104,30 @@ def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: 
     assert not sample.image[~sample.weight].any()
 
 
-# What this recipe gave while its volumes were numpy's and its noise torch's global one: number of the sample,
-# shape, voxels of white matter, cortex, CSF and lesion, mean and standard deviation of the image, its middle voxel.
+# What this recipe gave on a CPU when scalps were first clipped in their slices: number of the sample, shape, voxels of
+# white matter, cortex, CSF and lesion, mean and standard deviation of the image, its middle voxel.
 EVERYTHING = replace(RECIPE, p_lesions=1.0, p_moved=0.5, p_still=0.3)
 FIRST_SAMPLES = [
-    (0, (32, 32, 32), (1440, 5461, 4835, 596), (0.2233, 0.3088, 0.7847)),
-    (1, (32, 32, 32), (1152, 4180, 3736, 477), (0.3578, 0.3035, 0.1404)),
-    (2, (32, 32, 16), (698, 1611, 1155, 320), (0.0917, 0.2063, 0.6060)),
-    (3, (32, 32, 32), (912, 3312, 2984, 344), (0.1260, 0.1973, 0.7822)),
-    (4, (32, 32, 32), (1119, 3840, 3278, 481), (0.1078, 0.2110, 0.4419)),
-    (5, (32, 32, 16), (207, 1286, 1242, 80), (0.0883, 0.1932, 0.3042)),
-    (6, (32, 32, 32), (2465, 7922, 6332, 972), (0.5988, 0.2182, 0.9043)),
-    (7, (32, 32, 16), (949, 2464, 1648, 415), (0.1224, 0.2079, 0.9619)),
-    (8, (32, 32, 16), (344, 1452, 1360, 128), (0.2692, 0.2730, 0.7134)),
-    (9, (32, 32, 32), (821, 3023, 2762, 351), (0.1056, 0.1975, 0.8052)),
-    (10, (32, 32, 32), (912, 3312, 2984, 344), (0.0880, 0.1802, 0.9146)),
-    (11, (32, 32, 32), (729, 2738, 2491, 295), (0.1074, 0.1822, 0.9155)),
-    (12, (32, 32, 24), (912, 3312, 2952, 344), (0.1885, 0.2200, 0.0557)),
-    (13, (32, 32, 32), (903, 3255, 2933, 380), (0.2591, 0.2678, 0.5894)),
-    (14, (32, 32, 16), (1674, 4654, 3070, 700), (0.2879, 0.1993, 0.1903)),
-    (15, (32, 32, 32), (1624, 5840, 5192, 688), (0.2023, 0.2793, 0.6919)),
-    (16, (32, 16, 32), (57, 650, 783, 22), (0.1749, 0.1660, 0.5854)),
-    (17, (32, 32, 32), (1152, 4129, 3699, 484), (0.2214, 0.2998, 0.0072)),
-    (18, (32, 32, 32), (924, 3448, 3131, 435), (0.2511, 0.2516, 0.5737)),
-    (19, (32, 32, 16), (0, 506, 939, 0), (0.0709, 0.1590, 0.8706)),
+    (0, (32, 32, 32), (1440, 5461, 4835, 596), (0.1831, 0.2412, 0.8979)),
+    (1, (32, 32, 32), (1152, 4180, 3736, 477), (0.2313, 0.1763, 0.5957)),
+    (2, (32, 32, 16), (698, 1611, 1155, 320), (0.1154, 0.2392, 0.5186)),
+    (3, (32, 32, 32), (912, 3312, 2984, 344), (0.1335, 0.228, 0.8696)),
+    (4, (32, 32, 32), (1119, 3840, 3278, 481), (0.1142, 0.2313, 0.8784)),
+    (5, (32, 32, 32), (1154, 3982, 3519, 446), (0.2485, 0.2843, 0.2192)),
+    (6, (32, 32, 32), (2465, 7922, 6332, 972), (0.4601, 0.2296, 0.9346)),
+    (7, (32, 24, 32), (966, 3268, 2656, 420), (0.1177, 0.2118, 0.7119)),
+    (8, (32, 32, 16), (912, 2612, 1768, 344), (0.243, 0.2538, 0.6802)),
+    (9, (32, 32, 32), (821, 3023, 2762, 351), (0.0621, 0.144, 0.7568)),
+    (10, (32, 32, 32), (912, 3312, 2984, 344), (0.2658, 0.2597, 0.8076)),
+    (11, (32, 32, 32), (729, 2738, 2491, 295), (0.0872, 0.1953, 0.6299)),
+    (12, (32, 32, 32), (912, 3312, 2984, 344), (0.2129, 0.2138, 0.4844)),
+    (13, (32, 32, 32), (903, 3255, 2933, 380), (0.0997, 0.1428, 0.46)),
+    (14, (32, 32, 32), (1701, 6074, 5232, 707), (0.2653, 0.3172, 0.1959)),
+    (15, (32, 32, 32), (1624, 5840, 5192, 688), (0.309, 0.2658, 0.2327)),
+    (16, (32, 32, 32), (683, 2457, 2202, 286), (0.2051, 0.2171, 0.6768)),
+    (17, (32, 32, 32), (1152, 4129, 3699, 484), (0.2864, 0.1668, 0.4617)),
+    (18, (32, 32, 32), (924, 3448, 3131, 435), (0.331, 0.275, 0.3198)),
+    (19, (32, 32, 32), (1632, 6044, 5179, 719), (0.2909, 0.3171, 0.1903)),
 ]
 
 
@@ -233,7 +244,7 @@ def test_a_still_scan_keeps_its_own_voxels(size: int, first: int) -> None:
 
 @pytest.mark.parametrize("spacing", [2.0, 3.5, 8.0])
 def test_slices_keep_a_constant(spacing: float) -> None:
-    np.testing.assert_allclose(slice_matrix(32, spacing, 0.8, 0.4).sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(Slices.of(32, spacing, 0.8, 0.4).matrix.sum(1), 1, atol=1e-5)
 
 
 def test_ghosts_spread_along_one_axis() -> None:
@@ -248,7 +259,9 @@ def test_ghosts_spread_along_one_axis() -> None:
 def test_slices_blur_along_their_axis() -> None:
     # 4 mm slices, each the mean of its 4 samples: an edge between slices becomes a ramp
     edge = torch.cat((torch.zeros(16), torch.ones(16)))
-    seen = torch.from_numpy(slice_matrix(32, 4.0, 1.0, 0.375)) @ edge  # the first slice's centre at 1.5: samples 0-3
+    seen = (
+        torch.from_numpy(Slices.of(32, 4.0, 1.0, 0.375).matrix) @ edge
+    )  # the first slice's centre at 1.5: samples 0-3
     assert seen[:14].max() == 0
     assert seen[18:].min() == 1
     assert 0.3 < seen[15] < 0.5
@@ -462,18 +475,29 @@ def test_finished_weights_keep_a_share_of_the_first(share: float, expected: floa
     assert all((value == 3.0).all() for value in from_none.values())
 
 
-@pytest.mark.parametrize(("p_first_look", "spans_the_brain"), [(0.0, True), (1.0, False)])
-def test_grey_values_span_the_brain_but_for_the_first_look(p_first_look: float, spans_the_brain: bool) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_grey_values_span_the_brain_where_it_is_known(known: bool) -> None:
     """Bright fat around a brain of 0 to 0.5 leaves it half of the scale where the whole image counts."""
     packed = torch.full((32, 32, 32), 3 << 12, dtype=torch.int16)
     packed[8:24, 8:24, 8:24] = TISSUE["cortex"]
     image = torch.ones(packed.shape)
     image[0] = 0
     image[8:24, 8:24, 8:24] = torch.linspace(0, 0.5, 16)[:, None, None]
-    recipe = replace(RECIPE, p_first_look=p_first_look)
-    found = _normalised(image.clone(), packed, recipe, np.random.default_rng(0))
+    brain = brain_without_fluid(packed) if known else None
+    found = _finish(image, packed, brain, replace(RECIPE, p_cropped=0), 1.0, np.random.default_rng(0)).image
     brightest = float(found[8:24, 8:24, 8:24].max())
-    assert brightest == (1 if spans_the_brain else pytest.approx(0.5, abs=0.02))
+    assert brightest == (1 if known else pytest.approx(0.5, abs=0.02))
+
+
+@pytest.mark.parametrize(("known", "between"), [(True, 1.0), (False, 5.5)])
+def test_a_scalp_is_no_brighter_than_the_brain_in_slices_where_the_brain_is_known(known: bool, between: float) -> None:
+    """Slices of 4 mm, the first eight samples brain of 1, the others scalp of 10: between the two lies their mean."""
+    image = torch.ones(4, 4, 16)
+    image[..., 8:] = 10
+    slices = Slices.of(16, 4.0, 1.0, 0.375)  # centred at 1.5, 5.5, 9.5 and 13.5
+    seen = _in_slices(image, slices, 2, image == 1 if known else None)
+    torch.testing.assert_close(seen[0, 0, 7:9].mean(), torch.tensor(between))
+    torch.testing.assert_close(_in_slices(image, slices, 2, image < 0), _in_slices(image, slices, 2, None))
 
 
 def test_fat_is_brighter_than_white_matter_in_many_palettes() -> None:
