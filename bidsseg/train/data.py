@@ -25,15 +25,12 @@ from bidsseg.labels import (
     UNKNOWN_PARCEL,
 )
 from bidsseg.segmentation.anatomy import Anatomy
-from bidsseg.segmentation.decision import PARCELLATED
 from bidsseg.train.coded_labels import anatomy_from_aseg, anatomy_from_braincolor
 
 VALIDATION_SUBJECTS = ("sub-1015", "sub-1017", "sub-1036")
 VALIDATION_PATIENTS = ("sub-02", "sub-05", "sub-07")
 VALIDATION_MASK = "patient07"
 "Of ms-lesions-mni: the one that comes with scans. The lesion network never sees its lesions."
-PARCEL_SHIFT = 6
-PARCEL_BITS = np.uint16(63 << PARCEL_SHIFT)
 CHOROID_KIND, VESSEL_KIND, LESION_KIND = 13, 14, 15
 OUTER_CODES = (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530, 85)
 HEADS_PER_BRAIN = 2
@@ -135,19 +132,9 @@ def unpack(packed: NDArray[np.int16]) -> Anatomy:
     return Anatomy(tissue, side, np.where(parcel == 63, UNKNOWN_PARCEL, parcel).astype(np.uint8))
 
 
-def has_parcels(packed: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """Which voxels are of a tissue that is divided into parcels, known or not."""
-    found: NDArray[np.bool_] = np.isin(packed & 31, [TISSUE[name] for name in PARCELLATED])
-    return found
-
-
-def with_parcels_of(
-    packed: NDArray[np.int16], where: NDArray[np.bool_], parcels: NDArray[np.uint8]
-) -> NDArray[np.int16]:
-    """Packed labels with other parcels (N,), 63 where unknown, at the N voxels of a mask."""
-    bits = packed.view(np.uint16).copy()
-    bits[where] = bits[where] & ~PARCEL_BITS | parcels.astype(np.uint16) << PARCEL_SHIFT
-    return bits.view(np.int16)
+def kind_of(packed: NDArray[np.int16]) -> NDArray[np.uint8]:
+    """The kinds of a packed volume."""
+    return (packed.view(np.uint16) >> 12).astype(np.uint8)
 
 
 def slice_axis(image: Image) -> int | None:
@@ -216,7 +203,7 @@ def into_head(
     inside = np.ix_(*((axis >= 0) & (axis < size) for axis, size in zip(axes, head.packed.shape, strict=True)))
     host = np.zeros(guest.tissue.shape, np.int16)
     host[inside] = head.packed[np.ix_(*(a[(a >= 0) & (a < n)] for a, n in zip(axes, head.packed.shape, strict=True)))]
-    kind = ((host.view(np.uint16) >> 12) & 15).astype(np.uint8)
+    kind = kind_of(host)
     host_inside = (host & 31) != 0
     guest_inside = (guest.tissue != 0) | (image > 0)
     shell = ndimage.binary_dilation(guest_inside) & ~guest_inside

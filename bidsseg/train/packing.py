@@ -23,23 +23,24 @@ from safetensors.numpy import save_file
 
 from bidsseg.errors import FileError
 from bidsseg.files import whole
+from bidsseg.labels import TISSUE
+from bidsseg.segmentation.decision import PARCELLATED
 from bidsseg.train.data import (
-    PARCEL_BITS,
-    PARCEL_SHIFT,
     LabelledPatient,
     Patient,
     Subject,
     TrainingSet,
     brain_box,
-    has_parcels,
     load_lesions,
     unpack,
-    with_parcels_of,
 )
 from bidsseg.train.training_set import load_subjects, subjects_of
 
 Arrays = dict[str, NDArray[Any]]
 
+PARCEL_SHIFT = 6
+PARCEL_BITS = np.uint16(63 << PARCEL_SHIFT)
+"Of a packed voxel; see ``train.data``."
 STEP_OF_NOISE = 0.5
 "Step of rounding, in standard deviations of the noise: the error of rounding is then 0.14 of it."
 BRIGHT = 0.15
@@ -133,18 +134,25 @@ def pack_training_set(known: TrainingSet, path: Path) -> list[Rounding]:
 
 def parcels_apart(packed: NDArray[np.int16]) -> Arrays:
     """Labels without the parcels of the tissues that have some, and these parcels, (N,) in the order of the voxels."""
-    bits = packed.view(np.uint16)
-    told = has_parcels(packed)
-    return {
-        "labels": np.where(told, bits | PARCEL_BITS, bits).view(np.int16),
-        "parcels": ((bits[told] & PARCEL_BITS) >> PARCEL_SHIFT).astype(np.uint8),
-    }
+    bits, divided = packed.view(np.uint16), _divided(packed)
+    labels = np.where(divided, bits | PARCEL_BITS, bits).view(np.int16)
+    return {"labels": labels, "parcels": ((bits[divided] & PARCEL_BITS) >> PARCEL_SHIFT).astype(np.uint8)}
 
 
 def joined(parts: Arrays) -> NDArray[np.int16]:
-    """Labels as ``parcels_apart`` took them; where there is no list of parcels, those that the labels hold."""
+    """Labels of what ``parcels_apart`` gave; where there is no list of parcels, as they are."""
     packed: NDArray[np.int16] = parts["labels"]
-    return with_parcels_of(packed, has_parcels(packed), parts["parcels"]) if "parcels" in parts else packed
+    if "parcels" not in parts:
+        return packed
+    bits, divided = packed.view(np.uint16).copy(), _divided(packed)
+    bits[divided] = bits[divided] & ~PARCEL_BITS | parts["parcels"].astype(np.uint16) << PARCEL_SHIFT
+    return bits.view(np.int16)
+
+
+def _divided(packed: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Which voxels are of a tissue that is divided into parcels."""
+    found: NDArray[np.bool_] = np.isin(packed & 31, [TISSUE[name] for name in PARCELLATED])
+    return found
 
 
 def unpack_training_set(path: Path) -> TrainingSet:

@@ -23,26 +23,27 @@ from bidsseg.imaging.arrays import PLANES_AT_ONCE, Box, Floats, as_float32
 from bidsseg.imaging.blocks import at_voxels
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.preparation import prepare
-from bidsseg.labels import TISSUE, TISSUES, UNKNOWN_PARCEL
+from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.looks import HEAD_THRESHOLD
 from bidsseg.network.probabilities import Probabilities, background
 from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.anatomy import Anatomy
-from bidsseg.segmentation.decision import PARCELLATED, decide
+from bidsseg.segmentation.decision import PARCELLATED, decide, likeliest_parcels
 from bidsseg.train.chance import Chance
+from bidsseg.train.coded_labels import parcel_of_white_matter
 from bidsseg.train.contrast import Mixture, render
 from bidsseg.train.data import (
     LESION_KIND,
     LabelledPatient,
     Patient,
     Subject,
-    has_parcels,
+    kind_of,
     load_heads,
     load_patients,
     load_whole_heads,
     pack,
-    with_parcels_of,
+    unpack,
 )
 
 Mask = NDArray[np.bool_]
@@ -58,8 +59,9 @@ LEAST = 1e-6
 "Probability of what is taken where the network holds nothing of what is allowed for possible."
 PARCELS_FROM = Mixture(p_sequence=1, sequences=(("T1w", 1),))
 "The contrast of the scans that the network learned gyri from."
-RENDERINGS = 3
-"Of one label map, whose answers are averaged."
+RENDERINGS = 2
+"Of one label map; the answers to them are averaged."
+CORTICES = ("cortex", "cerebellum-cortex")
 
 
 def load_labelled(data: Path) -> list[LabelledPatient]:
@@ -92,30 +94,28 @@ def load_parcelled_heads(data: Path) -> list[Subject]:
 
 
 def with_parcels(head: Subject, model: Model) -> Subject:
-    """The same label map with the parcels that the network names in its cortex, white matter and cerebellar cortex.
-
-    The network sees it in several T1w contrasts, always the same.
-    """
+    """The same label map with the parcels that the network names in it, seen in some T1w contrasts, always the same."""
     labels = torch.from_numpy(head.packed)
     painted = (render(labels, None, 0, 0, Chance.of(seed), PARCELS_FROM).numpy() for seed in range(RENDERINGS))
     return replace(head, packed=parcelled(head.packed, _mean_answer(painted, model)[0]))
 
 
 def parcelled(packed: NDArray[np.int16], mean: Probabilities) -> NDArray[np.int16]:
-    """Packed labels with the likeliest parcels that their tissues allow, whatever tissue the network saw there.
+    """Packed labels (I, J, K) with the likeliest parcels that their tissues allow, whatever tissue was seen there.
 
-    What the network did not look at keeps its parcels.
+    White matter takes the parcel of the nearest cortex, as in manual labels. What the network did not look at is
+    unknown.
     """
-    result = packed.copy()
+    known = unpack(packed)
+    parcel = np.full(packed.shape, UNKNOWN_PARCEL, np.uint8)
     for there, here in _slabs(mean):
-        own = result[there]
-        tissues = (own & 31 == np.arange(len(TISSUES))[:, None, None, None]).astype(np.float32)
-        parcels_at = partial(at_voxels, mean.parcels, mean.tissue.shape[1:], here)
-        found = decide(tissues, as_float32(mean.right[0, here]), parcels_at, gyri=True)
-        told = has_parcels(own)
-        told[told] = parcels_at(told).any(0)
-        result[there] = with_parcels_of(own, told, found.parcel[told])
-    return result
+        tissue = known.tissue[there]
+        cortex = _is(CORTICES, tissue)
+        parcels = at_voxels(mean.parcels, mean.tissue.shape[1:], here, cortex)
+        likeliest = likeliest_parcels(parcels, tissue[cortex])
+        parcel[there][cortex] = np.where(parcels.any(0), likeliest, UNKNOWN_PARCEL)
+    parcel = parcel_of_white_matter(known.tissue, known.side, parcel)
+    return pack(replace(known, parcel=parcel), kind_of(packed))
 
 
 def _mean_answer(volumes: Iterable[Floats], model: Model) -> tuple[Probabilities, Mask]:
