@@ -116,8 +116,8 @@ def pack(data: Path, file: Path) -> None:
     """Pack the training set of the folder DATA into one FILE, which ``train`` takes as its DATA.
 
     Labels and masks are exact; scans are rounded to half the standard deviation of their noise. It does not hold the
-    held-out subjects. Clinical patients and whole heads get pseudo-labels by the packaged model, which takes some
-    minutes.
+    held-out subjects. Clinical patients and whole heads get pseudo-labels by the packaged model, and so do the gyri of
+    label maps, which takes some ten minutes.
     """
     from bidsseg.train.packing import pack_training_set
     from bidsseg.train.training_set import load_training_set

@@ -68,11 +68,13 @@ def decide(tissues: Floats, right: Floats, parcels_at: Callable[[NDArray[np.bool
     parcel = np.zeros_like(tissue)
     parcellated = np.isin(tissue, [TISSUE[name] for name in PARCELLATED])
     parcels = parcels_at(parcellated)
-    parcel[parcellated] = _gyrus(parcels, tissue[parcellated]) if gyri else first_gyri()[_largest(parcels)[1]]
+    parcel[parcellated] = (
+        likeliest_parcels(parcels, tissue[parcellated]) if gyri else first_gyri()[_largest(parcels)[1]]
+    )
     return Decision(tissue, side, parcel, confidence)
 
 
-def _gyrus(parcels: Floats, tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def likeliest_parcels(parcels: Floats, tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Parcels (N,) from their probabilities (N_PARCELS, N): lobules in the cerebellum, else gyri of the chosen lobe."""
     lookup = part_of_gyrus()
     best = [_largest(parcels[:N_GYRI][lookup == number]) for number in range(len(lobe_parts()))]

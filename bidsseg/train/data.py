@@ -141,6 +141,11 @@ def unpack(packed: NDArray[np.int16]) -> Anatomy:
     return Anatomy(tissue, side, np.where(parcel == 63, UNKNOWN_PARCEL, parcel).astype(np.uint8))
 
 
+def kind_of(packed: NDArray[np.int16]) -> NDArray[np.uint8]:
+    """The kinds of a packed volume."""
+    return (packed.view(np.uint16) >> 12).astype(np.uint8)
+
+
 def slice_axis(image: Image) -> int | None:
     """The axis of the 1 mm RAS grid that runs across a scan's thick slices; None where there are none."""
     spacing = image.grid.spacing_mm
@@ -207,7 +212,7 @@ def into_head(
     inside = np.ix_(*((axis >= 0) & (axis < size) for axis, size in zip(axes, head.packed.shape, strict=True)))
     host = np.zeros(guest.tissue.shape, np.int16)
     host[inside] = head.packed[np.ix_(*(a[(a >= 0) & (a < n)] for a, n in zip(axes, head.packed.shape, strict=True)))]
-    kind = ((host.view(np.uint16) >> 12) & 15).astype(np.uint8)
+    kind = kind_of(host)
     host_inside = (host & 31) != 0
     guest_inside = (guest.tissue != 0) | (image > 0)
     shell = ndimage.binary_dilation(guest_inside) & ~guest_inside

@@ -2,7 +2,8 @@
 
 An array is stored as its bytes, those of one significance after the other, compressed by bz2; its type and shape are in
 the file's metadata. Names are paths, ``section/subject/array``; readers skip sections that they do not know. Labels and
-masks are exact. Scans are stored in steps of half the standard deviation of their noise, which adds 1 % to it.
+masks are exact; the parcels of heads are stored apart from their other labels, which takes half the space. Scans are
+stored in steps of half the standard deviation of their noise, which adds 1 % to it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,24 @@ from safetensors.numpy import save_file
 
 from bidsseg.errors import FileError
 from bidsseg.files import whole
-from bidsseg.train.data import LabelledPatient, Patient, Subject, TrainingSet, brain_box, load_lesions, unpack
+from bidsseg.labels import TISSUE
+from bidsseg.segmentation.decision import PARCELLATED
+from bidsseg.train.data import (
+    LabelledPatient,
+    Patient,
+    Subject,
+    TrainingSet,
+    brain_box,
+    load_lesions,
+    unpack,
+)
 from bidsseg.train.training_set import load_subjects, subjects_of
 
 Arrays = dict[str, NDArray[Any]]
 
+PARCEL_SHIFT = 6
+PARCEL_BITS = np.uint16(63 << PARCEL_SHIFT)
+"Of a packed voxel; see ``train.data``."
 STEP_OF_NOISE = 0.5
 "Step of rounding, in standard deviations of the noise: the error of rounding is then 0.14 of it."
 BRIGHT = 0.15
@@ -103,7 +117,8 @@ def pack_training_set(known: TrainingSet, path: Path) -> list[Rounding]:
     for section, subjects in (("heads", known.heads), ("brains", known.brains)):
         for subject in subjects:
             name = f"{section}/{subject.name}"
-            arrays[f"{name}/labels"] = subject.packed
+            labels = parcels_apart(subject.packed) if section == "heads" else {"labels": subject.packed}
+            arrays |= {f"{name}/{what}": array for what, array in labels.items()}
             if subject.image is not None:
                 arrays |= rounded(f"{name}/scan", subject.image, subject.image > 0, lost)
     for number, mask in enumerate(known.lesions):
@@ -115,6 +130,29 @@ def pack_training_set(known: TrainingSet, path: Path) -> list[Rounding]:
             arrays |= rounded(f"{name}/scan-{contrast}", scan, scan > BRIGHT * np.percentile(scan, 99), lost)
     write_arrays(path, arrays)
     return lost
+
+
+def parcels_apart(packed: NDArray[np.int16]) -> Arrays:
+    """Labels without the parcels of the tissues that have some, and these parcels, (N,) in the order of the voxels."""
+    bits, divided = packed.view(np.uint16), _divided(packed)
+    labels = np.where(divided, bits | PARCEL_BITS, bits).view(np.int16)
+    return {"labels": labels, "parcels": ((bits[divided] & PARCEL_BITS) >> PARCEL_SHIFT).astype(np.uint8)}
+
+
+def joined(parts: Arrays) -> NDArray[np.int16]:
+    """Labels of what ``parcels_apart`` gave; where there is no list of parcels, as they are."""
+    packed: NDArray[np.int16] = parts["labels"]
+    if "parcels" not in parts:
+        return packed
+    bits, divided = packed.view(np.uint16).copy(), _divided(packed)
+    bits[divided] = bits[divided] & ~PARCEL_BITS | parts["parcels"].astype(np.uint16) << PARCEL_SHIFT
+    return bits.view(np.int16)
+
+
+def _divided(packed: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Which voxels are of a tissue that is divided into parcels."""
+    found: NDArray[np.bool_] = np.isin(packed & 31, [TISSUE[name] for name in PARCELLATED])
+    return found
 
 
 def unpack_training_set(path: Path) -> TrainingSet:
@@ -139,7 +177,7 @@ def _members(arrays: Arrays, section: str) -> Iterator[tuple[str, Arrays]]:
 
 
 def _subject(name: str, parts: Arrays) -> Subject:
-    packed = parts["labels"]
+    packed = joined(parts)
     image = (parts["scan"] * parts["scan/step"]).astype(np.float16) if "scan" in parts else None
     return Subject(name, packed, image, brain_box(unpack(packed).tissue))
 

@@ -1,13 +1,16 @@
-"""Labels for clinical patients: what the network says of all their contrasts, corrected by a rater's masks.
+"""Labels that no rater gave: of clinical patients, and the parcels of label maps that tell tissues alone.
 
 Real scans of whole heads, in thick slices and with real lesions, have no complete manual labels. The network's answers
 to the contrasts of one patient are averaged, which cancels part of what each got wrong (Lee 2013, pseudo-labels). The
 rater's masks then decide where ventricles and lesions are, and the network only which of the tissues allowed there.
+
+Label maps of whole heads are painted as T1w scans. They keep their tissues and sides, and the network tells only which
+gyrus or lobule is where.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +29,22 @@ from bidsseg.network.looks import HEAD_THRESHOLD
 from bidsseg.network.probabilities import Probabilities, background
 from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.anatomy import Anatomy
-from bidsseg.segmentation.decision import PARCELLATED, decide
-from bidsseg.train.data import LESION_KIND, LabelledPatient, Patient, load_patients, load_whole_heads, pack
+from bidsseg.segmentation.decision import PARCELLATED, decide, likeliest_parcels
+from bidsseg.train.chance import Chance
+from bidsseg.train.coded_labels import parcel_of_white_matter
+from bidsseg.train.contrast import Mixture, render
+from bidsseg.train.data import (
+    LESION_KIND,
+    LabelledPatient,
+    Patient,
+    Subject,
+    kind_of,
+    load_heads,
+    load_patients,
+    load_whole_heads,
+    pack,
+    unpack,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -40,6 +57,11 @@ OUTER_KIND = 1
 "One kind for all that lies around the brain, which is not told apart here."
 LEAST = 1e-6
 "Probability of what is taken where the network holds nothing of what is allowed for possible."
+PARCELS_FROM = Mixture(p_sequence=1, sequences=(("T1w", 1),))
+"The contrast of the scans that the network learned gyri from."
+RENDERINGS = 2
+"Of one label map; the answers to them are averaged."
+CORTICES = ("cortex", "cerebellum-cortex")
 
 
 def load_labelled(data: Path) -> list[LabelledPatient]:
@@ -55,13 +77,7 @@ def pseudo_labelled(patient: Patient, model: Model) -> LabelledPatient:
     """Correct the bias fields of a patient's scans and label what they show together."""
     prepared = {suffix: prepare(patient.image(suffix), bias_correction=True) for suffix in patient.scans}
     grid = next(iter(prepared.values())).grid.along_scan
-    options = PredictOptions(gyri=True, mirror=True)
-    mean, head = None, np.zeros(grid.shape, bool)
-    for number, image in enumerate(prepared.values()):
-        found, grey = infer(conform(image, grid)[0], model, options)
-        mean = found if mean is None else averaged(mean, found, number)
-        head |= grey > HEAD_THRESHOLD
-    assert mean is not None
+    mean, head = _mean_answer((conform(image, grid)[0] for image in prepared.values()), model)
     at_scan = next(iter(prepared.values()))
     masks = {
         name: conform(replace(at_scan, data=mask.astype(np.float32)), grid)[0] > 0.5
@@ -69,6 +85,48 @@ def pseudo_labelled(patient: Patient, model: Model) -> LabelledPatient:
     }
     corrected = replace(patient, scans={suffix: image.data for suffix, image in prepared.items()})
     return LabelledPatient(corrected, decided(mean, head, masks))
+
+
+def load_parcelled_heads(data: Path) -> list[Subject]:
+    """The label maps of whole heads of a folder, with parcels by the packaged model."""
+    model = load_model()
+    return [with_parcels(head, model) for head in load_heads(data)]
+
+
+def with_parcels(head: Subject, model: Model) -> Subject:
+    """The same label map with the parcels that the network names in it, seen in some T1w contrasts, always the same."""
+    labels = torch.from_numpy(head.packed)
+    painted = (render(labels, None, 0, 0, Chance.of(seed), PARCELS_FROM).numpy() for seed in range(RENDERINGS))
+    return replace(head, packed=parcelled(head.packed, _mean_answer(painted, model)[0]))
+
+
+def parcelled(packed: NDArray[np.int16], mean: Probabilities) -> NDArray[np.int16]:
+    """Packed labels (I, J, K) with the likeliest parcels that their tissues allow, whatever tissue was seen there.
+
+    White matter takes the parcel of the nearest cortex, as in manual labels. What the network did not look at is
+    unknown.
+    """
+    known = unpack(packed)
+    parcel = np.full(packed.shape, UNKNOWN_PARCEL, np.uint8)
+    for there, here in _slabs(mean):
+        tissue = known.tissue[there]
+        cortex = _is(CORTICES, tissue)
+        parcels = at_voxels(mean.parcels, mean.tissue.shape[1:], here, cortex)
+        likeliest = likeliest_parcels(parcels, tissue[cortex])
+        parcel[there][cortex] = np.where(parcels.any(0), likeliest, UNKNOWN_PARCEL)
+    parcel = parcel_of_white_matter(known.tissue, known.side, parcel)
+    return pack(replace(known, parcel=parcel), kind_of(packed))
+
+
+def _mean_answer(volumes: Iterable[Floats], model: Model) -> tuple[Probabilities, Mask]:
+    """What a model says on average of scans of one head on one 1 mm grid, and where any of them shows the head."""
+    mean, head = None, np.zeros((), bool)
+    for number, volume in enumerate(volumes):
+        found, grey = infer(volume, model, PredictOptions(gyri=True, mirror=True))
+        mean = found if mean is None else averaged(mean, found, number)
+        head = head | (grey > HEAD_THRESHOLD)
+    assert mean is not None
+    return mean, head
 
 
 def averaged(mean: Probabilities, other: Probabilities, before: int) -> Probabilities:

@@ -12,11 +12,10 @@ from bidsseg.train.data import (
     Subject,
     TrainingSet,
     load_brains,
-    load_heads,
     load_lesions,
     together,
 )
-from bidsseg.train.pseudo_labels import load_labelled
+from bidsseg.train.pseudo_labels import load_labelled, load_parcelled_heads
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ FORMAT = 3
 
 def load_training_set(data: Path) -> TrainingSet:
     """All of it, with pseudo-labels by the packaged model."""
-    return TrainingSet(load_heads(data), load_brains(data), load_lesions(data), load_labelled(data))
+    return TrainingSet(load_parcelled_heads(data), load_brains(data), load_lesions(data), load_labelled(data))
 
 
 def subjects_of(known: TrainingSet) -> list[Subject]:

@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from bidsseg.errors import FileError, UserError
-from bidsseg.labels import TISSUE
+from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.data import LabelledPatient, Patient, Subject, TrainingSet, brain_box, load_patients, pack, unpack
 from bidsseg.train.packing import (
     STEP_OF_NOISE,
+    joined,
     noise_of,
     pack_training_set,
+    parcels_apart,
     read_arrays,
     subjects_and_lesions,
     unpack_training_set,
@@ -78,6 +80,16 @@ def test_labels_are_exact_and_scans_change_by_less_than_their_noise(known: Train
     assert scan is not None
     assert again is not None
     np.testing.assert_array_equal(scan > 0, again > 0)
+
+
+def test_parcels_are_apart_from_the_other_labels_and_come_together_again() -> None:
+    packed = labels()
+    apart = parcels_apart(packed)
+    assert apart["parcels"].tolist() == [7] * 8**3
+    bare = unpack(apart["labels"])
+    assert (bare.parcel[bare.tissue > 0] == UNKNOWN_PARCEL).all()
+    np.testing.assert_array_equal(joined(apart), packed)
+    np.testing.assert_array_equal(joined({"labels": packed}), packed)
 
 
 def test_the_same_set_gives_the_same_bytes(known: TrainingSet, tmp_path: Path) -> None:

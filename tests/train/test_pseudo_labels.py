@@ -6,15 +6,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.blocks import blocks_along
-from bidsseg.labels import N_PARCELS, TISSUE, TISSUES, UNKNOWN_PARCEL
+from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, UNKNOWN_PARCEL
 from bidsseg.network.probabilities import Probabilities
+from bidsseg.network.weights import Model, load_model
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import LESION_KIND, LabelledPatient, Patient, Subject, TrainingSet, pack, unpack
 from bidsseg.train.options import SynthesisSettings
 from bidsseg.train.packing import pack_training_set, unpack_training_set
-from bidsseg.train.pseudo_labels import OUTER_KIND, averaged, decided
+from bidsseg.train.pseudo_labels import OUTER_KIND, RENDERINGS, averaged, decided, parcelled, with_parcels
 from bidsseg.train.sampling_grids import grid_of_slices, sampling_grid, upsample
 from bidsseg.train.synthesis import Material, _chosen, _degrade, draw
 from bidsseg.train.training_set import load_subjects, subjects_of
@@ -80,6 +82,90 @@ def test_answers_are_averaged_over_the_box_that_holds_them() -> None:
     np.testing.assert_allclose(mean.tissue.astype(float).sum(0), 1, atol=5e-3)
     np.testing.assert_allclose(mean.right, 2 / 3, atol=2e-3)  # one knows that it is right, and two know nothing
     np.testing.assert_allclose(mean.parcels[:, 0, 0, 5], [1 / 3] * 3, atol=2e-3)
+
+
+GYRUS, OTHER_GYRUS, VERMIS = 5, 40, N_GYRI + 1
+
+
+@pytest.mark.parametrize(
+    ("shares", "tissues", "expected"),
+    [
+        ({GYRUS: 0.3, VERMIS: 0.7}, "cortex cerebellum-cortex thalamus", [GYRUS, VERMIS, UNKNOWN_PARCEL]),
+        ({GYRUS: 0.3, OTHER_GYRUS: 0.7}, "cortex cortex csf", [OTHER_GYRUS, OTHER_GYRUS, UNKNOWN_PARCEL]),
+        ({GYRUS: 1}, "white-matter cortex background", [GYRUS, GYRUS, UNKNOWN_PARCEL]),
+        ({GYRUS: 1}, "white-matter cerebellum-cortex csf", [UNKNOWN_PARCEL, N_GYRI, UNKNOWN_PARCEL]),
+        ({}, "white-matter cortex cerebellum-cortex", [UNKNOWN_PARCEL] * 3),
+    ],
+)
+def test_a_map_takes_the_likeliest_parcels_of_its_own_tissues(
+    shares: dict[int, float], tissues: str, expected: list[int]
+) -> None:
+    found = answer(*["putamen"] * 3)
+    found.parcels[:] = 0
+    for parcel, share in shares.items():
+        found.parcels[..., parcel] = share
+    codes = [TISSUE[name] for name in tissues.split()]
+    tissue = np.array([0, 0, *codes, 0], np.uint8).reshape(6, 1, 1)
+    packed = parcelled(pack(Anatomy(tissue, tissue * 0, tissue * 0 + UNKNOWN_PARCEL)), found)
+    assert unpack(packed).parcel[2:5, 0, 0].tolist() == expected
+    np.testing.assert_array_equal(unpack(packed).tissue, tissue)
+
+
+def test_white_matter_takes_the_parcel_of_the_nearest_cortex_of_its_side_where_that_is_known() -> None:
+    row = np.array([1, 1, 2, 2, 2, 1, 2], np.uint8).reshape(7, 1, 1)
+    side = np.array([0, 0, 0, 1, 0, 0, 1], np.uint8).reshape(7, 1, 1)
+    found = answer("cortex", "cortex", origin=(0, 0, 0))
+    parcel = unpack(parcelled(pack(Anatomy(row, side, row * 0 + UNKNOWN_PARCEL)), found)).parcel
+    assert parcel[:, 0, 0].tolist() == [5, 5, 5, *[UNKNOWN_PARCEL] * 4]  # beyond the box cortex is unknown
+
+
+def ball() -> Subject:
+    """A ball of white matter in cortex in CSF, in a skull, without parcels; its kinds and sides are all in use."""
+    radius = np.sqrt(sum((axis - 23.5) ** 2 for axis in np.ogrid[:48, :48, :48]))
+    tissue = np.select([radius < 10, radius < 14, radius < 17], [2, 1, 7], 0).astype(np.uint8)
+    side = (np.arange(48)[:, None, None] > 23).astype(np.uint8) * (tissue > 0)
+    kind = ((radius >= 17) & (radius < 20)) * 3 + (radius < 4) * LESION_KIND
+    return Subject(
+        "ball", pack(Anatomy(tissue, side, tissue * 0 + UNKNOWN_PARCEL), kind.astype(np.uint8)), None, BOX + 8
+    )
+
+
+def test_a_map_keeps_all_but_its_parcels_and_gets_the_same_ones_every_time(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Floats] = []
+
+    def watched(volume: Floats, model: Model, options: object) -> tuple[Probabilities, Floats]:
+        seen.append(volume)
+        grid = answer(*["thalamus"] * 48, origin=(0, 0, 0))
+        tissue = np.broadcast_to(grid.tissue, (len(TISSUES), 48, 48, 48))
+        right = np.broadcast_to(grid.right, (1, 48, 48, 48)).copy()
+        parcels = np.broadcast_to(grid.parcels, (24, 24, 24, N_PARCELS)).copy()
+        return Probabilities((0, 0, 0), tissue, right, parcels), volume
+
+    monkeypatch.setattr("bidsseg.train.pseudo_labels.infer", watched)
+    before, model = ball(), load_model(tiny_model)
+    after = with_parcels(before, model)
+    old, new = unpack(before.packed), unpack(after.packed)
+    np.testing.assert_array_equal((before.packed ^ after.packed) & ~np.int16(63 << 6), 0)
+    np.testing.assert_array_equal(new.parcel, np.where(np.isin(old.tissue, (1, 2)), 5, UNKNOWN_PARCEL))
+    assert len(seen) == RENDERINGS
+    for volume in seen:  # as T1w scans are
+        fluid, grey, white = (float(volume[old.tissue == code].mean()) for code in (TISSUE["csf"], 1, 2))
+        assert fluid < grey < white
+    assert abs(seen[0] - seen[1]).max() > 0.1
+    with_parcels(before, model)
+    np.testing.assert_array_equal(seen[:RENDERINGS], seen[RENDERINGS:])
+
+
+def test_a_network_that_answers_changes_nothing_but_parcels(tiny_model: Path) -> None:
+    before = ball()
+    after = with_parcels(before, load_model(tiny_model))
+    assert (after.name, after.image) == (before.name, None)
+    np.testing.assert_array_equal((before.packed ^ after.packed) & ~np.int16(63 << 6), 0)
+    parcel, tissue = unpack(after.packed).parcel, unpack(after.packed).tissue
+    assert (parcel[tissue == 1] < N_GYRI).all()
+    assert (parcel[~np.isin(tissue, (1, 2))] == UNKNOWN_PARCEL).all()
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -15,7 +15,16 @@ from bidsseg.network.weights import load_model
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.contrast import FATTY, N_CLASSES, Mixture, _palette, remap
-from bidsseg.train.data import LESION_KIND, VALIDATION_SUBJECTS, Subject, brain_box, brain_folders, into_head, pack
+from bidsseg.train.data import (
+    LESION_KIND,
+    VALIDATION_SUBJECTS,
+    Subject,
+    brain_box,
+    brain_folders,
+    into_head,
+    pack,
+    unpack,
+)
 from bidsseg.train.lessons import Lesson, LessonStream, Place, shared_progress
 from bidsseg.train.loop import (
     Run,
@@ -82,6 +91,7 @@ def test_a_brain_put_into_a_head_keeps_its_labels_and_gets_the_heads_surrounding
     assert (tissue == TISSUE["csf"]).any()
     assert (kind == 1).any()
     assert not (kind[tissue > 0]).any()
+    assert GYRUS["SFG"] not in unpack(joined.packed).parcel  # of the host
 
 
 def test_validation_subjects_never_train(tmp_path: Path) -> None:
