@@ -19,6 +19,12 @@ def normalise(volume: Floats, inside: NDArray[np.bool_] | None = None) -> Floats
     return scaled
 
 
+def brightest_inside(volume: Floats, inside: NDArray[np.bool_]) -> float:
+    """The grey value at which ``normalise`` clips what is inside a mask (I, J, K); infinite for an empty one."""
+    values = torch.from_numpy(volume[inside])
+    return float(brightest(values, torch.ones_like(values, dtype=torch.bool))) if len(values) else np.inf
+
+
 def brightest(values: Tensor, counted: Tensor) -> Tensor:
     """The grey value at which ``normalised`` clips values (N,) of which these count, (N,) bool; 0 where none does."""
     step = max(1, values.numel() // SAMPLED)

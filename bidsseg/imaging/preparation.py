@@ -41,27 +41,12 @@ class Conformed(NamedTuple):
 
         Between thick slices a bright scalp is interpolated far into the brain: so it is clipped before, in the slices.
         """
-        from bidsseg.imaging.grey import normalise
+        from bidsseg.imaging.grey import brightest_inside, normalise
 
         if self.scan is None:
             return normalise(self.volume, brain)
-        return normalise(conformed_below_brightest(self.scan, self.volume, self.grid, brain), brain)
-
-
-def conformed_below_brightest(scan: Image, volume: Floats, grid: Grid, brain: NDArray[np.bool_]) -> Floats:
-    """A scan (i, j, k) that was resampled to a volume (I, J, K) of a grid, with nothing brighter than its brain is.
-
-    It is clipped within its own voxels, where the bright ones are not mixed with others, and resampled again.
-    """
-    import torch
-
-    from bidsseg.imaging.grey import brightest
-
-    values = torch.from_numpy(volume[brain & grid.in_slices])
-    if not len(values):
-        return volume
-    top = brightest(values, torch.ones_like(values, dtype=torch.bool))
-    return conform(replace(scan, data=np.minimum(scan.data, top.numpy())), grid)[0]
+        top = brightest_inside(self.volume, brain & self.grid.in_slices)
+        return normalise(conform(self.scan.darker_than(top), self.grid)[0], brain)
 
 
 def conformed(prepared: Image) -> Conformed:

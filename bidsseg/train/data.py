@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bidsseg.errors import UserError
+from bidsseg.imaging.grey import brightest_inside
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import Image, at_1mm
-from bidsseg.imaging.preparation import conformed_below_brightest
 from bidsseg.labels import (
     TISSUE,
     UNKNOWN_PARCEL,
@@ -102,14 +102,14 @@ class LabelledPatient:
             image = self.patient.image(suffix)
             grid, axis = image.grid.along_scan, slice_axis(image)
             grey, _ = conform(image, grid)
-            clipped = None if axis is None else conformed_below_brightest(image, grey, grid, brain)
+            below = image.darker_than(brightest_inside(grey, brain & grid.in_slices))
             of_brain = np.percentile(grey[tissue > 0], 99.5)
             shown, clipped = (
-                None if scan is None else np.clip(scan / of_brain, 0, BRIGHTEST).astype(np.float16)
-                for scan in (grey, clipped)
+                np.clip(scan / of_brain, 0, BRIGHTEST).astype(np.float16) for scan in (grey, conform(below, grid)[0])
             )
             name = f"{self.patient.name}_{suffix}"
-            found.append(crop_to_brain(Subject(name, self.packed, shown, box, axis, True, clipped)))
+            subject = Subject(name, self.packed, shown, box, axis, True, None if axis is None else clipped)
+            found.append(crop_to_brain(subject))
         return found
 
 
