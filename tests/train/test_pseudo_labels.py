@@ -138,7 +138,7 @@ def test_a_map_keeps_all_but_its_parcels_and_gets_the_same_ones_every_time(
     def watched(volume: Floats, model: Model, options: object) -> tuple[Probabilities, Floats]:
         seen.append(volume)
         grid = answer(*["thalamus"] * 48, origin=(0, 0, 0))
-        tissue = np.broadcast_to(grid.tissue, (len(TISSUES), 48, 48, 48))
+        tissue = np.broadcast_to(grid.tissue, (len(TISSUES), 48, 48, 48)).copy()
         right = np.broadcast_to(grid.right, (1, 48, 48, 48)).copy()
         parcels = np.broadcast_to(grid.parcels, (24, 24, 24, N_PARCELS)).copy()
         return Probabilities((0, 0, 0), tissue, right, parcels), volume
