@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidsseg.imaging.arrays import SAMPLED, Floats
+from bidsseg.imaging.grid import conform
+from bidsseg.imaging.preparation import Conformed
 
 CLIPPED = 0.005
 "Share of the voxels that count, at either end, whose grey values are clipped."
@@ -17,6 +19,17 @@ def normalise(volume: Floats, inside: NDArray[np.bool_] | None = None) -> Floats
     """``normalised`` of numpy arrays, (I, J, K)."""
     scaled: Floats = normalised(torch.from_numpy(volume), None if inside is None else torch.from_numpy(inside)).numpy()
     return scaled
+
+
+def on_scale_of(seen: Conformed, brain: NDArray[np.bool_]) -> Floats:
+    """A scan's volume with the grey values of its brain (I, J, K) at 0-1, what is darker or brighter at 0 and 1.
+
+    Between thick slices a bright scalp is interpolated far into the brain: so it is clipped before, in the slices.
+    """
+    if seen.scan is None:
+        return normalise(seen.volume, brain)
+    top = brightest_inside(seen.volume, brain & seen.grid.in_slices)
+    return normalise(conform(seen.scan.darker_than(top), seen.grid)[0], brain)
 
 
 def brightest_inside(volume: Floats, inside: NDArray[np.bool_]) -> float:

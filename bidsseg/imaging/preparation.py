@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.grid import Grid, conform
 from bidsseg.imaging.image import Image
@@ -35,18 +32,6 @@ class Conformed(NamedTuple):
     "Those of the prepared scan."
     scan: Image | None
     "The prepared scan, where voxels of the volume lie between its slices."
-
-    def on_scale_of(self, brain: NDArray[np.bool_]) -> Floats:
-        """The volume with the grey values of its brain (I, J, K) at 0-1, what is darker or brighter at 0 and 1.
-
-        Between thick slices a bright scalp is interpolated far into the brain: so it is clipped before, in the slices.
-        """
-        from bidsseg.imaging.grey import brightest_inside, normalise
-
-        if self.scan is None:
-            return normalise(self.volume, brain)
-        top = brightest_inside(self.volume, brain & self.grid.in_slices)
-        return normalise(conform(self.scan.darker_than(top), self.grid)[0], brain)
 
 
 def conformed(prepared: Image) -> Conformed:

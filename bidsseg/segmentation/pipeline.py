@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from bidsseg.imaging.arrays import Floats
+from bidsseg.imaging.grey import on_scale_of
 from bidsseg.imaging.grid import SLAB_FLOATS, Grid
 from bidsseg.imaging.image import Image
 from bidsseg.imaging.preparation import Conformed, conformed, prepare
@@ -45,7 +47,7 @@ def answer(image: Image, model: Model, options: PredictOptions) -> Answer:
 def answer_conformed(seen: Conformed, model: Model, options: PredictOptions) -> Answer:
     """Ask the network about a prepared scan that was resampled already."""
     _keep_to_threads(options)
-    probabilities, volume = infer(seen.volume, model, options, seen.on_scale_of)
+    probabilities, volume = infer(seen.volume, model, options, partial(on_scale_of, seen))
     return Answer(seen.volume, volume, seen.grid, probabilities, seen.warnings)
 
 
