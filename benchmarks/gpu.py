@@ -85,7 +85,7 @@ class Scale:
     processes: int = 8
     workers: int = 4
     "Processes that draw samples beside the one that learns."
-    numbers_of_workers: tuple[int, ...] = (0, 1, 2, 4)
+    numbers_of_workers: tuple[int, ...] = (0, 2, 4, 8)
     agreeing_samples: int = 6
     budget_s: float = 120.0
     "No part begins later than this."
