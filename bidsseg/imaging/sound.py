@@ -67,8 +67,8 @@ def _without_frame(data: Floats, value: float) -> tuple[Floats, float]:
     """The scan without the frame of this value, and the frame's share; 0 where it is none or need not change."""
     others = data != value
     darkest, brightest = float(data.min(where=others, initial=np.inf)), float(data.max(where=others, initial=-np.inf))
-    if value < darkest and not _is_below_air(data, value, darkest, brightest):
-        return data, 0.0
+    if darkest >= brightest or (value < darkest and not _is_below_air(data, value, darkest, brightest)):
+        return data, 0.0  # a scan of two values would be left with one
     frame, large = _at_the_border(~others)
     share = float(frame.mean())
     if share < LEAST_FRAME or _flatness(large) < FLAT:

@@ -52,6 +52,7 @@ def touching_fat() -> Bools:
         np.minimum(head(), 255),  # saturated
         np.pad(head()[8:32, 8:32], ((100, 100), (100, 100), (0, 0))),  # a little brain in much darkness
         np.full((9, 9, 9), 7, np.float32),
+        np.pad(np.full((20, 20, 10), 7, np.float32), 10),  # without what is around it a single value is left
         np.where(head() > 190, head(), 100).astype(np.float32),  # stripped, and fluid is a tenth brighter than nothing
         saturated_brain(),
         np.where(touching_fat(), 900, head()).astype(np.float32),
