@@ -80,10 +80,9 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.bids.names import parse_scan
         from bidsseg.bids.outputs import OutputSettings, ScanOutputs
         from bidsseg.bids.root_files import write_root
-        from bidsseg.imaging.grid import conform
         from bidsseg.imaging.image import load
-        from bidsseg.imaging.preparation import prepare
-        from bidsseg.network.inference import PredictOptions, infer
+        from bidsseg.imaging.preparation import conformed, prepare
+        from bidsseg.network.inference import PredictOptions
         from bidsseg.network.weights import load_model
         from bidsseg.quality.assessment import assess
         from bidsseg.quality.coverage import field_of_view
@@ -91,7 +90,7 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
         from bidsseg.quality.judgement import examine
         from bidsseg.report.participant import participant_report
         from bidsseg.segmentation.decision import decide_on_native_grid
-        from bidsseg.segmentation.pipeline import Answer
+        from bidsseg.segmentation.pipeline import answer_conformed
         from bidsseg.workflow.derivatives import ScanResult, write_scan
     outputs = ScanOutputs(parse_scan(next(dataset.glob("sub-*/anat/*.nii.gz"))), dataset, out)
     set_threads(threads)
@@ -102,20 +101,20 @@ def ours(dataset: Path, out: Path, threads: int, device: str) -> dict[str, Any]:
     with run.stage("N4"):
         corrected = prepare(image, True, threads)
     with run.stage("conform"):
-        conformed, grid = conform(corrected)
+        seen = conformed(corrected)
     with run.stage("forward"):
         options = PredictOptions(device, threads, gyri=True)
-        found, volume = infer(conformed, model, options)
+        found = answer_conformed(seen, model, options)
     with run.stage("restore"):
-        native = decide_on_native_grid(found, grid, gyri=True)
+        native = decide_on_native_grid(found.probabilities, found.grid, gyri=True)
     with run.stage("evidence"):
-        evidence = examine(Answer(conformed, volume, grid, found), model, options)
+        evidence = examine(found, model, options)
     del found  # as at the end of the step that segments
     judged = evidence, assess(evidence, field_of_view(image), calibration_from(model.card.quality))
     recipe = OutputSettings(__version__, model.card.name, model.card.sha256)
     with run.stage("write"):
         write_root(out, dataset, recipe, (outputs.scan.suffix,))
-        write_scan(outputs, recipe, ScanResult(image, native, conformed, judged=judged), threads)
+        write_scan(outputs, recipe, ScanResult(image, native, seen.volume, judged=judged), threads)
     with run.stage("report"):
         participant_report(out, outputs.scan.subject)
     return run.report()

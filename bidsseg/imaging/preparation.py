@@ -34,8 +34,8 @@ class Conformed(NamedTuple):
     "The prepared scan, where voxels of the volume lie between its slices."
 
 
-def conformed(prepared: Image) -> Conformed:
-    """Resample a prepared scan to 1 mm RAS."""
-    volume, grid = conform(prepared)
+def conformed(prepared: Image, grid: Grid | None = None) -> Conformed:
+    """Resample a prepared scan to a 1 mm grid: without one to that of its own, RAS."""
+    volume, grid = conform(prepared, grid)
     between_slices = bool((grid.spacing_mm > 1).any())
     return Conformed(volume, grid, prepared.warnings, prepared if between_slices else None)

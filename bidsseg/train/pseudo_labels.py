@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from bidsseg.imaging.arrays import PLANES_AT_ONCE, Box, Floats, as_float32
 from bidsseg.imaging.blocks import at_voxels
+from bidsseg.imaging.grey import on_scale_of
 from bidsseg.imaging.grid import conform
-from bidsseg.imaging.preparation import prepare
+from bidsseg.imaging.image import at_1mm
+from bidsseg.imaging.preparation import Conformed, conformed, prepare
 from bidsseg.labels import TISSUE, UNKNOWN_PARCEL
 from bidsseg.network.inference import PredictOptions, infer
 from bidsseg.network.looks import HEAD_THRESHOLD
@@ -77,7 +79,7 @@ def pseudo_labelled(patient: Patient, model: Model) -> LabelledPatient:
     """Correct the bias fields of a patient's scans and label what they show together."""
     prepared = {suffix: prepare(patient.image(suffix), bias_correction=True) for suffix in patient.scans}
     grid = next(iter(prepared.values())).grid.along_scan
-    mean, head = _mean_answer((conform(image, grid)[0] for image in prepared.values()), model)
+    mean, head = _mean_answer((conformed(image, grid) for image in prepared.values()), model)
     at_scan = next(iter(prepared.values()))
     masks = {
         name: conform(replace(at_scan, data=mask.astype(np.float32)), grid)[0] > 0.5
@@ -97,7 +99,8 @@ def with_parcels(head: Subject, model: Model) -> Subject:
     """The same label map with the parcels that the network names in it, seen in some T1w contrasts, always the same."""
     labels = torch.from_numpy(head.packed)
     painted = (render(labels, None, 0, 0, Chance.of(seed), PARCELS_FROM).numpy() for seed in range(RENDERINGS))
-    return replace(head, packed=parcelled(head.packed, _mean_answer(painted, model)[0]))
+    mean, _ = _mean_answer((conformed(at_1mm(volume)) for volume in painted), model)
+    return replace(head, packed=parcelled(head.packed, mean))
 
 
 def parcelled(packed: NDArray[np.int16], mean: Probabilities) -> NDArray[np.int16]:
@@ -118,11 +121,11 @@ def parcelled(packed: NDArray[np.int16], mean: Probabilities) -> NDArray[np.int1
     return pack(replace(known, parcel=parcel), kind_of(packed))
 
 
-def _mean_answer(volumes: Iterable[Floats], model: Model) -> tuple[Probabilities, Mask]:
+def _mean_answer(scans: Iterable[Conformed], model: Model) -> tuple[Probabilities, Mask]:
     """What a model says on average of scans of one head on one 1 mm grid, and where any of them shows the head."""
     mean, head = None, np.zeros((), bool)
-    for number, volume in enumerate(volumes):
-        found, grey = infer(volume, model, PredictOptions(gyri=True, mirror=True))
+    for number, seen in enumerate(scans):
+        found, grey = infer(seen.volume, model, PredictOptions(gyri=True, mirror=True), partial(on_scale_of, seen))
         mean = found if mean is None else averaged(mean, found, number)
         head = head | (grey > HEAD_THRESHOLD)
     assert mean is not None

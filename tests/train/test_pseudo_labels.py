@@ -135,7 +135,7 @@ def test_a_map_keeps_all_but_its_parcels_and_gets_the_same_ones_every_time(
 ) -> None:
     seen: list[Floats] = []
 
-    def watched(volume: Floats, model: Model, options: object) -> tuple[Probabilities, Floats]:
+    def watched(volume: Floats, *rest: object) -> tuple[Probabilities, Floats]:
         seen.append(volume)
         grid = answer(*["thalamus"] * 48, origin=(0, 0, 0))
         tissue = np.broadcast_to(grid.tissue, (len(TISSUES), 48, 48, 48)).copy()
