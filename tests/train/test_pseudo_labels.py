@@ -10,7 +10,7 @@ from bidsseg.imaging.arrays import Floats
 from bidsseg.imaging.blocks import blocks_along
 from bidsseg.labels import N_GYRI, N_PARCELS, TISSUE, TISSUES, UNKNOWN_PARCEL
 from bidsseg.network.probabilities import Probabilities
-from bidsseg.network.weights import Model, load_model
+from bidsseg.network.weights import load_model
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import LESION_KIND, LabelledPatient, Patient, Subject, TrainingSet, pack, unpack
