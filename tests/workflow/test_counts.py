@@ -16,6 +16,7 @@ import bidsseg.workflow.scan_stages  # noqa: F401, so that all users of the func
 from bidsseg.cli.exit_codes import EXIT_OK
 from bidsseg.files import json_content
 from bidsseg.imaging.bias import correct_bias
+from bidsseg.imaging.grey import on_scale_of
 from bidsseg.imaging.grid import conform
 from bidsseg.imaging.image import load
 from bidsseg.imaging.registration import rigid_transform
@@ -40,7 +41,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
         return count
 
-    for function in (load, conform, correct_bias, infer, encode, rigid_transform):
+    for function in (load, conform, on_scale_of, correct_bias, infer, encode, rigid_transform):
         replacement = counting(function)
         for name, module in list(sys.modules.items()):
             if name.startswith("bidsseg") and getattr(module, function.__name__, None) is function:
@@ -71,7 +72,9 @@ def test_every_scan_is_corrected_and_asked_once(
     assert calls["rigid_transform"] == registrations
     fused = "--fuse" in options
     # For a registration two scans, and where the brain is in one of them, which labels on the scan's grid tell twice.
-    assert calls["conform"] == scans + (3 if fused else 4) * registrations
+    # Thick slices are resampled again, clipped at the brain's brightest, for each look after the first.
+    assert scans <= calls["on_scale_of"] <= 2 * scans
+    assert calls["conform"] == scans + calls["on_scale_of"] + (3 if fused else 4) * registrations
     assert calls["encode"] == (3 * scans if fused else scans)  # of the scan, of the fused scan, and to compare
     # Stages are processes of their own: one corrects the scan, others write its results and those of the fused scan.
     assert calls[CONTRASTS[0]] == 2 + fused
