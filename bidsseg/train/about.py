@@ -42,10 +42,10 @@ ABOUT = {
         "white matter, and misses some.",
         "A single slice is labelled far less well than a stack.",
         "White matter under large loads of dark lesions: about 3 % of the regions' Dice is lost.",
-        "Volumes of lobes differ between the contrasts of one day: by 1 to 7 % (median) from FLAIR to T1w and T2w, by "
-        "up to 30 % in the smallest lobes; cortex is thicker in FLAIR than in T1w, and thinnest in T2w.",
+        "Volumes of lobes differ between the contrasts of one day: by 1 to 9 % (median) from FLAIR to T1w and T2w, by "
+        "up to 40 % in the smallest lobes; cortex is thicker in FLAIR than in T1w, and thinnest in T2w.",
         "Tissue around the brain has a small influence: if a scan is stripped by its own mask, or its scalp is made "
-        "brighter or darker, 1 to 4 % of the brain's voxels change their region, and more in slices of 7 mm.",
+        "brighter or darker, 1 to 4 % of the brain's voxels change their region, in slices of 7 mm up to 6 %.",
         "FLAIR: gyri that a thick slice cuts at its edge are frayed at the vertex and beside the falx, and white "
         "matter of the upper cerebellum is labelled as its cortex.",
         "T2w: the white matter of the cerebellum spreads into its folia.",
