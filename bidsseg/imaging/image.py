@@ -221,6 +221,8 @@ def _nifti(
         image.set_sform(affine, 1)
     elif int(header["sform_code"]):
         image.set_sform(affine, int(header["sform_code"]))
+    if not int(image.header["qform_code"]):  # a qform comes with its voxel sizes, a sform does not
+        image.header["pixdim"][1:4] = voxel_spacing_mm(affine)
     if slope is not None:
         image.header.set_slope_inter(slope, 0)
     return image

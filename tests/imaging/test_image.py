@@ -159,6 +159,19 @@ def test_saved_labels_keep_the_scans_geometry_and_leave_no_rest(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scan.nii.gz", "seg.nii.gz"]
 
 
+@pytest.mark.parametrize(("sform_code", "qform_code"), [(2, 0), (0, 1), (1, 1), (0, 0)])
+def test_results_have_the_scans_voxel_sizes_whichever_form_has_them(
+    sform_code: int, qform_code: int, tmp_path: Path
+) -> None:
+    scan = nib.Nifti1Image(ramp(4, 5, 6), None)
+    scan.set_qform(WIDE, qform_code)
+    scan.set_sform(WIDE, sform_code)
+    nib.save(scan, tmp_path / "scan.nii.gz")
+    found = load(tmp_path / "scan.nii.gz")
+    save(tmp_path / "seg.nii.gz", np.zeros((4, 5, 6), np.uint16), found.affine, found)
+    np.testing.assert_allclose(nib.load(tmp_path / "seg.nii.gz").header.get_zooms(), found.spacing_mm)
+
+
 def test_bytes_are_those_of_a_file(tmp_path: Path) -> None:
     data, affine = np.arange(24, dtype=np.uint16).reshape(2, 3, 4), np.diag([1.0, 2, 3, 1])
     save(tmp_path / "image.nii", data, affine)
