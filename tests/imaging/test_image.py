@@ -62,6 +62,11 @@ def test_unusable_files_get_one_line(make, says: str, tmp_path: Path) -> None:  
     assert "\n" not in message
 
 
+def test_a_name_that_no_result_could_say_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"sc\\udcffan.nii: a name that is not UTF-8; rename"):
+        load(tmp_path / "sc\udcffan.nii")
+
+
 def test_a_scan_without_permission_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "scan.nii.gz", ramp(4, 4, 4))
 
