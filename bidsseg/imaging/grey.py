@@ -29,7 +29,7 @@ def on_scale_of(seen: Conformed, brain: NDArray[np.bool_]) -> Floats:
     if seen.scan is None:
         return normalise(seen.volume, brain)
     top = brightest_inside(seen.volume, brain & seen.grid.in_slices)
-    return normalise(conform(seen.scan.darker_than(top), seen.grid)[0], brain)
+    return normalise(conform(seen.scan, seen.grid, top)[0], brain)
 
 
 def brightest_inside(volume: Floats, inside: NDArray[np.bool_]) -> float:

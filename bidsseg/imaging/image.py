@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -73,10 +73,6 @@ class Image:
     @property
     def voxel_volume_mm3(self) -> float:
         return voxel_volume_mm3(self.affine)
-
-    def darker_than(self, brightest: float) -> Image:
-        """The same scan with no voxel brighter than this grey value."""
-        return replace(self, data=np.minimum(self.data, np.float32(brightest)))
 
 
 def at_1mm(data: Floats) -> Image:
