@@ -93,7 +93,9 @@ def find_scans(dataset: Path, selection: ScanSelection) -> Found:
     if not all(path.is_relative_to(dataset) and ".." not in path.parts for path in paths):
         raise UserError(f"{selection.database}: holds the index of another dataset; give another --bids-database-dir")
     ignored = read_bidsignore(dataset)
+    there = len(paths)
     paths = [path for path in paths if path.relative_to(dataset).as_posix() not in ignored]
+    hidden = f"; .bidsignore excludes {there - len(paths)}" if there > len(paths) else ""
     if selection.not_in is not None:
         paths = [path for path in paths if not path.is_relative_to(selection.not_in)]
     scans, unusable = _parse(paths, dataset)
@@ -106,7 +108,7 @@ def find_scans(dataset: Path, selection: ScanSelection) -> Found:
         sessions = f", {some_of([f'ses-{label}' for label in selection.sessions])}" if selection.sessions else ""
         raise NothingSelected(
             f"{dataset}: no {' or '.join(selection.modalities)} image{where}{sessions}; "
-            f"check the labels, --modality and --bids-filter-file{selection.advice_on_index}"
+            f"check the labels, --modality and --bids-filter-file{selection.advice_on_index}{hidden}"
             + "".join(f"; left out: {path.relative_to(dataset)}: {why}" for path, why in no_scans[:LISTED_AT_MOST])
         )
     seen = {scan.subject for scan in scans} | {_subject_of(path) for path, _ in unusable}

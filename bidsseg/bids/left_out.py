@@ -49,5 +49,6 @@ def what_is_wrong(path: Path, dataset: Path, modalities: Sequence[str]) -> str:
     if not fits_folder(path, entities, dataset):
         return f"not a valid BIDS name (it does not fit the folder {'/'.join(folders)}); rename it"
     if folders[-1] != "anat":
-        return f"not a valid BIDS name (it is not in a folder anat); move it to {'/'.join([*folders, 'anat'])}"
+        above = [name for name in folders if name.startswith(("sub-", "ses-"))]
+        return f"not a valid BIDS name (it is not in a folder anat); move it to {'/'.join([*above, 'anat'])}"
     return "not a valid BIDS name; rename it, or give --skip-bids-validation"

@@ -197,6 +197,8 @@ def _choose(forms: Forms) -> Choice:
     sform, qform, sizes = forms.sform, forms.qform, forms.sizes
     if sform is None and qform is None:
         return _guess(forms)
+    if sform is not None and qform is not None and np.array_equal(sform, np.eye(4)) and not _is_bare(qform):
+        return Choice(qform, ("the sform is an identity matrix, probably lost in a conversion; the qform was used",))
     if sform is None or sizes is None or _agree(voxel_spacing_mm(sform), sizes):
         found = Choice(sform if sform is not None else _given(qform))
         if sform is not None and qform is not None and corners_apart_mm(sform, qform, forms.shape) > SAME_PLACE_MM:
@@ -207,6 +209,11 @@ def _choose(forms: Forms) -> Choice:
         lost = "the header has no position or direction (an identity matrix), probably lost in a conversion"
         found = Choice(found.affine, (*found.warnings, f"{lost}; voxel size, left and right are a guess"))
     return found
+
+
+def _is_bare(affine: Affine) -> bool:
+    """Whether an affine has voxel sizes alone, but no position or direction."""
+    return np.array_equal(affine, np.diag((*voxel_spacing_mm(affine), 1.0)))
 
 
 def _given(affine: Affine | None) -> Affine:

@@ -5,6 +5,8 @@ Whatever the memory would not hold is refused from the header alone, before any 
 
 from __future__ import annotations
 
+import codecs
+import re
 from pathlib import Path
 
 from bidsseg.errors import FileError
@@ -18,12 +20,6 @@ SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (128, b"DICM", "a single DICOM file", "give the folder with its series"),
     (0, b"\x89HDF", "an HDF5 or MINC file", "convert it to NIfTI"),
     (0, b"CDF\x01", "a MINC file", "convert it to NIfTI"),
-    (
-        0,
-        b"/annex/objects/",
-        "a git-annex pointer: the image is not downloaded",
-        "fetch it, for instance with datalad get",
-    ),
     (0, b"version https://git-lfs", "a Git LFS pointer: the image is not downloaded", "fetch it with git lfs pull"),
     (0, b"PK\x03\x04", "a ZIP archive", "unpack it"),
     (0, b"BZh", "compressed with bzip2", "unpack it, or compress it with gzip"),
@@ -34,6 +30,8 @@ SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"%PDF", "a PDF", "give the scan as NIfTI"),
 )
 "Where a signature lies, its bytes, what has it, and what to do about it."
+ANNEX_POINTER = re.compile(rb"\S*/annex/objects/")
+"Of an unlocked file, or of a link that was stored as a file: on Windows, or in an archive of the repository."
 
 
 def read_header(path: Path, series: str | None = None) -> Stored:
@@ -93,7 +91,9 @@ def _other_kind(head: bytes) -> tuple[str, str]:
     for start, signature, what, advice in SIGNATURES:
         if head[start:].startswith(signature):
             return what, advice
-    text = head.lstrip().lower()
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if ANNEX_POINTER.match(text):
+        return "a git-annex pointer: the image is not downloaded", "fetch it, for instance with datalad get"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<!--")):
         return "a web page, not a readable image", "download it again; a login may be needed"
     if not any(byte < 32 and byte not in b"\t\n\r" for byte in head):

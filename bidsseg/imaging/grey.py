@@ -29,19 +29,30 @@ def on_scale_of(seen: Conformed, brain: NDArray[np.bool_]) -> Floats:
     if seen.scan is None:
         return normalise(seen.volume, brain)
     top = brightest_inside(seen.volume, brain & seen.grid.in_slices)
-    return normalise(conform(seen.scan.darker_than(top), seen.grid)[0], brain)
+    return normalise(conform(seen.scan, seen.grid, top)[0], brain)
 
 
 def brightest_inside(volume: Floats, inside: NDArray[np.bool_]) -> float:
-    """The grey value at which ``normalise`` clips what is inside a mask (I, J, K); infinite for an empty one."""
+    """The grey value at which ``normalise`` clips what is inside a mask (I, J, K).
+
+    Infinite where ``normalise`` uses no mask, since this one is empty or holds a single value.
+    """
     values = torch.from_numpy(volume[inside])
-    return float(brightest(values, torch.ones_like(values, dtype=torch.bool))) if len(values) else np.inf
+    if not len(values):
+        return np.inf
+    low, high = map(float, _sampled_span(values, torch.ones_like(values, dtype=torch.bool)))
+    return high if high > low else np.inf
 
 
 def brightest(values: Tensor, counted: Tensor) -> Tensor:
     """The grey value at which ``normalised`` clips values (N,) of which these count, (N,) bool; 0 where none does."""
+    return _sampled_span(values, counted)[1]
+
+
+def _sampled_span(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """``_span`` of ``SAMPLED`` values or a few more."""
     step = max(1, values.numel() // SAMPLED)
-    return _span(values[::step], counted[::step])[1]
+    return _span(values[::step], counted[::step])
 
 
 def normalised(image: Tensor, inside: Tensor | None = None) -> Tensor:

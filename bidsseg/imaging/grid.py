@@ -143,13 +143,18 @@ def _moved(points: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.floa
     return moved
 
 
-def conform(image: Image, grid: Grid | None = None) -> tuple[Floats, Grid]:
+def conform(image: Image, grid: Grid | None = None, brightest: float = np.inf) -> tuple[Floats, Grid]:
     """Resample a scan to 1 mm RAS: (I, J, K) float32 and its grid. Thick slices are interpolated linearly.
 
-    The grid is the scan's ``grid``, unless its ``along_scan`` is asked for.
+    The grid is the scan's ``grid``, unless its ``along_scan`` is asked for. What is brighter than ``brightest`` in the
+    scan counts as that.
     """
     grid = image.grid if grid is None else grid
-    volume: Floats = np.ascontiguousarray(apply_orientation(image.data, grid.orientation), dtype=np.float32)
+    oriented = apply_orientation(image.data, grid.orientation)
+    if brightest < np.inf:  # in the order asked for below, since a second copy may be large
+        oriented = np.minimum(oriented, np.float32(brightest), order="C")
+    volume: Floats = np.ascontiguousarray(oriented, dtype=np.float32)
+    del oriented
     for axis in np.argsort(-grid.spacing_mm)[::-1]:  # finest first: it shrinks the volume
         volume = along(_to_grid(grid.along_scan, int(axis)), volume, int(axis))
     return (volume if grid.turn is None else turned(volume, grid.turn, grid.shape)), grid

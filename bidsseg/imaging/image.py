@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -73,10 +73,6 @@ class Image:
     @property
     def voxel_volume_mm3(self) -> float:
         return voxel_volume_mm3(self.affine)
-
-    def darker_than(self, brightest: float) -> Image:
-        """The same scan with no voxel brighter than this grey value."""
-        return replace(self, data=np.minimum(self.data, np.float32(brightest)))
 
 
 def at_1mm(data: Floats) -> Image:
@@ -221,6 +217,8 @@ def _nifti(
         image.set_sform(affine, 1)
     elif int(header["sform_code"]):
         image.set_sform(affine, int(header["sform_code"]))
+    if not int(image.header["qform_code"]):  # a qform comes with its voxel sizes, a sform does not
+        image.header["pixdim"][1:4] = voxel_spacing_mm(affine)
     if slope is not None:
         image.header.set_slope_inter(slope, 0)
     return image

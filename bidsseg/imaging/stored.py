@@ -134,7 +134,10 @@ def head_of(path: Path) -> bytes:
 def check_is_there(path: Path) -> None:
     """Raise ``FileError`` for what is neither a file nor a folder that one may look into."""
     try:
+        str(path).encode()  # as results and messages have to
         path.stat()
+    except UnicodeEncodeError:
+        raise FileError(path, "a name that is not UTF-8", "rename the file or its folder") from None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise FileError(path, "a link that leads back to itself", "repair the link") from None

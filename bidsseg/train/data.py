@@ -102,11 +102,9 @@ class LabelledPatient:
             image = self.patient.image(suffix)
             grid, axis = image.grid.along_scan, slice_axis(image)
             grey, _ = conform(image, grid)
-            below = image.darker_than(brightest_inside(grey, brain & grid.in_slices))
+            below, _ = conform(image, grid, brightest_inside(grey, brain & grid.in_slices))
             of_brain = np.percentile(grey[tissue > 0], 99.5)
-            shown, clipped = (
-                np.clip(scan / of_brain, 0, BRIGHTEST).astype(np.float16) for scan in (grey, conform(below, grid)[0])
-            )
+            shown, clipped = (np.clip(scan / of_brain, 0, BRIGHTEST).astype(np.float16) for scan in (grey, below))
             name = f"{self.patient.name}_{suffix}"
             subject = Subject(name, self.packed, shown, box, axis, True, None if axis is None else clipped)
             found.append(crop_to_brain(subject))

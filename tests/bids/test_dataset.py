@@ -51,6 +51,8 @@ ODD = {
     "sub-04/anat/sub-05_FLAIR.nii.gz": "does not fit the folder sub-04/anat",
     "sub-04/ses-1/anat/sub-04_T1w.nii.gz": "does not fit the folder sub-04/ses-1/anat",
     "sub-06/sub-06_FLAIR.nii.gz": "move it to sub-06/anat",
+    "sub-06/Anat/sub-06_FLAIR.nii.gz": "move it to sub-06/anat",
+    "sub-06/ses-1/Anat/x/sub-06_ses-1_FLAIR.nii.gz": "move it to sub-06/ses-1/anat",
     "sub-07/anat/sub-07_part-phase_T1w.nii.gz": "it contains phase",
     "sub-07/anat/sub-07_part-imag_T1w.nii.gz": "it contains the imaginary part",
 }
@@ -246,6 +248,13 @@ def test_without_validation_no_description_is_needed(dataset: Dataset) -> None:
 def test_an_empty_selection_says_so(dataset: Dataset, selection: ScanSelection, reason: str) -> None:
     with pytest.raises(NothingSelected, match=reason):
         find_scans(dataset("sub-01_T1w.nii.gz"), selection)
+
+
+def test_an_empty_selection_names_bidsignore_where_it_is_why(dataset: Dataset) -> None:
+    root = dataset("sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
+    (root / ".bidsignore").write_text("sub-02/\n")
+    with pytest.raises(NothingSelected, match=r"no T1w or FLAIR image in sub-02; .*; \.bidsignore excludes 1"):
+        find_scans(root, ScanSelection(participants=("02",)))
 
 
 def test_filters_are_read_by_lower_case_modality(tmp_path: Path) -> None:

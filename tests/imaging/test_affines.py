@@ -45,6 +45,7 @@ def header(
     return fields
 
 
+ONE_MM = np.array([[0, 0, 1, -9], [-1, 0, 0, 120], [0, -1, 0, 130], [0, 0, 0, 1]], float)
 NUDGED = THICK.copy()
 NUDGED[:3, 3] += 3
 TRUE_SIZES = (0.72, 0.72, 4.0)
@@ -76,6 +77,18 @@ MICRONS = np.diag((1e3, 1e3, 1e3, 1.0)) @ THICK
         pytest.param(
             header(TRUE_SIZES, np.eye(4)), IDENTITY_RESIZED,
             ["the size in pixdim was used", "left and right are a guess"], id="identity beside a good pixdim",
+        ),
+        pytest.param(
+            header(TRUE_SIZES, np.eye(4), THICK), THICK,
+            ["the sform is an identity matrix", "; the qform was used"], id="identity beside a good qform",
+        ),
+        pytest.param(
+            header((1, 1, 1), np.eye(4), ONE_MM), ONE_MM,
+            ["the sform is an identity matrix"], id="identity beside a good qform of 1 mm",
+        ),
+        pytest.param(
+            header(TRUE_SIZES, np.eye(4), IDENTITY_RESIZED), IDENTITY_RESIZED,
+            ["left and right are a guess"], id="identity beside a qform of voxel sizes alone",
         ),
         pytest.param(
             header((0.9, 0.9, 4.0), THICK), THICK,

@@ -107,6 +107,8 @@ def test_scaling_and_what_it_has_wrong(tmp_path: Path) -> None:
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page"),
         (b"\n  <html lang=en>", "a web page"),
         (b"/annex/objects/SHA256E-s1--ab.nii.gz\n", "not downloaded; fetch it, for instance with datalad get"),
+        (b"../../.git/annex/objects/aa/bb/MD5E-s1--ab.nii.gz/MD5E-s1--ab.nii.gz", "not downloaded; fetch it"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?><Error>', "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "not downloaded; fetch it with git lfs pull"),
         (b"PK\x03\x04 and so on", "a ZIP archive; unpack it"),
         (struct.pack(">iiii", 1, 24, 22, 20) + bytes(50), "a truncated FreeSurfer MGH image"),

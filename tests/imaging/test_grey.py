@@ -81,6 +81,11 @@ def test_thin_voxels_are_normalised_as_they_are(spacing_mm: float) -> None:
     np.testing.assert_array_equal(on_scale_of(seen, brain), normalise(seen.volume, brain))
 
 
-def test_without_a_brain_all_voxels_count() -> None:
-    seen = conformed(image(ramp(12, 10, 8), np.diag((1, 1, 4, 1.0))))
-    np.testing.assert_array_equal(on_scale_of(seen, np.zeros(seen.volume.shape, bool)), normalise(seen.volume))
+@pytest.mark.parametrize("brain", [np.s_[:0], np.s_[:4]], ids=["no brain", "air alone"])
+def test_without_a_brain_all_voxels_count(brain: slice) -> None:
+    data = ramp(12, 10, 8)
+    data[:5] = 0
+    seen = conformed(image(data, np.diag((1, 1, 4, 1.0))))
+    taken_for_brain = np.zeros(seen.volume.shape, bool)
+    taken_for_brain[brain] = True
+    np.testing.assert_array_equal(on_scale_of(seen, taken_for_brain), normalise(seen.volume))

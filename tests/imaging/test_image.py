@@ -62,6 +62,11 @@ def test_unusable_files_get_one_line(make, says: str, tmp_path: Path) -> None:  
     assert "\n" not in message
 
 
+def test_a_name_that_no_result_could_say_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"sc\\udcffan.nii: a name that is not UTF-8; rename"):
+        load(tmp_path / "sc\udcffan.nii")
+
+
 def test_a_scan_without_permission_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "scan.nii.gz", ramp(4, 4, 4))
 
@@ -157,6 +162,19 @@ def test_saved_labels_keep_the_scans_geometry_and_leave_no_rest(tmp_path: Path) 
     assert int(stored.header["qform_code"]) == 1
     assert (np.asarray(stored.dataobj) == 4207).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scan.nii.gz", "seg.nii.gz"]
+
+
+@pytest.mark.parametrize(("sform_code", "qform_code"), [(2, 0), (0, 1), (1, 1), (0, 0)])
+def test_results_have_the_scans_voxel_sizes_whichever_form_has_them(
+    sform_code: int, qform_code: int, tmp_path: Path
+) -> None:
+    scan = nib.Nifti1Image(ramp(4, 5, 6), None)
+    scan.set_qform(WIDE, qform_code)
+    scan.set_sform(WIDE, sform_code)
+    nib.save(scan, tmp_path / "scan.nii.gz")
+    found = load(tmp_path / "scan.nii.gz")
+    save(tmp_path / "seg.nii.gz", np.zeros((4, 5, 6), np.uint16), found.affine, found)
+    np.testing.assert_allclose(nib.load(tmp_path / "seg.nii.gz").header.get_zooms(), found.spacing_mm)
 
 
 def test_bytes_are_those_of_a_file(tmp_path: Path) -> None:
