@@ -34,6 +34,8 @@ SHORT_SIDE_MM = 60.0
 "A field of view with a shorter side may be a slab, or have a wrong voxel size."
 LARGEST_FIELD_MM3 = 40e6
 "The largest field of view, 342 mm cubed; if all of it is tissue, the network takes 4 GB at 1 mm."
+FAINT = 0.02
+"Of the contrast that most slices have: what has less is the edge of a scan, or was taken away from it."
 LOST_NAMED = 5
 "Lost slices that a warning gives the numbers of."
 
@@ -123,8 +125,11 @@ def _lost_slices(data: Floats) -> list[str]:
     warnings = []
     for axis in range(3):
         rest = tuple(other for other in range(3) if other != axis)
-        shown = np.flatnonzero(data.min(axis=rest) < data.max(axis=rest))
-        lost = [number + 1 for before, after in pairwise(shown) for number in range(before + 1, after)]
+        contrast = data.max(axis=rest) - data.min(axis=rest)
+        usual = np.median(contrast[contrast > 0]) if contrast.any() else 0
+        shown = np.flatnonzero(contrast > FAINT * usual)
+        between = (number for before, after in pairwise(shown) for number in range(before + 1, after))
+        lost = [number + 1 for number in between if not contrast[number]]
         if lost:
             named = ", ".join(map(str, lost[:LOST_NAMED])) + (", ..." if len(lost) > LOST_NAMED else "")
             warnings.append(

@@ -106,6 +106,14 @@ def test_slices_lost_between_others_are_told(
     assert [line.split(";")[0] for line in warnings] == ([told] if told else [])
 
 
+def test_an_empty_slice_among_faint_ones_is_not_lost(tmp_path: Path) -> None:
+    """As at the edge of a head whose face was taken away."""
+    data = 100 * ramp(9, 9, 9)
+    data[:, :4] = 0
+    data[3, 0::2, 3] = [1, 1, *data[3, 4::2, 3]]
+    assert not [line for line in load(write(tmp_path / "scan.nii", data, WIDE)).warnings if "slices" in line]
+
+
 def test_an_even_slope_has_lost_no_slices(tmp_path: Path) -> None:
     data = np.broadcast_to(np.arange(8, dtype=np.float32), (8, 8, 8))
     assert not load(write(tmp_path / "scan.nii", data, WIDE)).warnings
