@@ -7,7 +7,7 @@ page shows are kept.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from bidsseg.bids.outputs import (
     participants,
 )
 from bidsseg.bids.participant_groups import Groups
-from bidsseg.errors import FileError, UserError, named, plain
+from bidsseg.errors import FileError, UserError, named, plain, some_of
 from bidsseg.files import NA, Table, harmless, json_content, read_json, read_table, whole, write_json
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
 from bidsseg.lesions.tables import LOAD_COLUMNS
@@ -119,7 +119,7 @@ def run(out_dir: Path, groups: Groups = NO_GROUPS, overwrite: bool = False) -> N
                 else:
                     _add_changes(gathered, source, source.found, changes)
         if not gathered.quality:
-            raise NothingSelected(f"{out_dir}: no segmented scan; run the participant level first")
+            raise _nothing_in(out_dir, gathered.problems)
     if not gathered.cohort.has_lesions:
         (out_dir / "group_lesions.tsv").unlink()
     if not gathered.changes:
@@ -132,6 +132,12 @@ def run(out_dir: Path, groups: Groups = NO_GROUPS, overwrite: bool = False) -> N
     write_group_page(out_dir / "group.html", gathered.cohort, gathered.problems, frequency_view(maps))
     for problem in gathered.problems:
         print(f"warning: {plain(problem)}", file=sys.stderr)
+
+
+def _nothing_in(out_dir: Path, problems: Sequence[str]) -> NothingSelected:
+    if problems:
+        return NothingSelected(f"{out_dir}: no segmented scan can be read: {some_of(problems, 1)}")
+    return NothingSelected(f"{out_dir}: no segmented scan; run the participant level first")
 
 
 def sources(out_dir: Path) -> Iterator[Source]:

@@ -168,6 +168,14 @@ def test_what_cannot_be_read_is_left_out_and_told(
     assert "sub-03_FLAIR: left out" in (tmp_path / "group.html").read_text(encoding="utf-8")
 
 
+def test_the_reason_is_told_where_nothing_can_be_read(tmp_path: Path) -> None:
+    for participant in ("01", "02"):
+        add_scan(tmp_path, participant).write_text("not json")
+    told = r"no segmented scan can be read: sub-01_FLAIR: left out: .*_qc.json: not readable as JSON .* and 1 more"
+    with pytest.raises(NothingSelected, match=told):
+        run(tmp_path)
+
+
 WIDE = b"a\tb\n" + b"x" * 200_000
 UTF_16 = "scheme\tindex\n".encode("utf-16")
 
