@@ -43,10 +43,19 @@ class Advice(NamedTuple):
 
     on_memory: str
     on_defect: str
+    on_full_disk: str
 
 
-AMID_OTHERS = Advice("run fewer scans at once: lower --nprocs or --mem-gb", "see the traceback in the log")
-ALONE = Advice("close other programs, or use a machine with more memory", "this is a defect, please report it")
+AMID_OTHERS = Advice(
+    "run fewer scans at once: lower --nprocs or --mem-gb",
+    "see the traceback in the log",
+    "free space there, or give another output folder or --work-dir",
+)
+ALONE = Advice(
+    "close other programs, or use a machine with more memory",
+    "this is a defect, please report it",
+    "free space there, or choose another output",
+)
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -58,15 +67,12 @@ def some_of(names: Sequence[str], at_most: int = 8) -> str:
     return ", ".join(names[:at_most]) + more
 
 
-def full_disk(path: Path | str) -> str:
+def full_disk(path: Path | str, advice: Advice = AMID_OTHERS) -> str:
     """The line for a file system that is full: which one, how full, and what to do."""
     there = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
     mount = next(folder for folder in (there.resolve(), *there.resolve().parents) if os.path.ismount(folder))
     free_mb = shutil.disk_usage(there).free / 1e6
-    return (
-        f"No space left on device: {path} ({free_mb:.1f} MB free in the file system {mount}); "
-        "free space there, or give another output folder or --work-dir"
-    )
+    return f"No space left on device: {path} ({free_mb:.1f} MB free in the file system {mount}); {advice.on_full_disk}"
 
 
 def named(error: Exception) -> str:
@@ -142,7 +148,7 @@ def one_line_errors(path: str, advice: Advice = AMID_OTHERS) -> Iterator[None]:
         if isinstance(error, UserError):
             raise UserError(f"{path}: {line}") from error
         if isinstance(error, OSError) and error.errno in FULL and error.filename:
-            raise UserError(f"{path}: {full_disk(error.filename)}") from error
+            raise UserError(f"{path}: {full_disk(error.filename, advice)}") from error
         if isinstance(error, OSError) and error.strerror:
             reason = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
             raise FileError(path, reason, "check free space and permissions") from error

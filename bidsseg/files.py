@@ -31,7 +31,7 @@ def whole(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder that becomes ``path`` only if the block ends without an error.
 
     It keeps the file's endings, by which writers choose the format, and starts with a dot, which readers skip. An
-    ``OSError`` without a file name, such as that of a full disk, gets ``path`` as its own.
+    ``OSError`` without a file name, such as that of a full disk, or with the temporary one gets ``path`` as its own.
     """
     with all_whole([path]) as (temporary,):
         yield temporary
@@ -52,8 +52,9 @@ def all_whole(paths: Sequence[Path]) -> Iterator[list[Path]]:
         for temporary, path in zip(temporaries, paths, strict=True):
             temporary.replace(path)
     except OSError as error:
-        if error.filename is None:
-            error.filename = str(paths[0])
+        finals = dict(zip(map(str, temporaries), map(str, paths), strict=True))
+        found = error.filename
+        error.filename = str(paths[0]) if found is None else finals.get(str(found), found)
         raise
     finally:
         for temporary in temporaries:

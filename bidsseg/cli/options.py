@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from bidsseg.cli.exit_codes import EXIT_SOME_FAILED
 from bidsseg.cli.signals import ending_at_once
-from bidsseg.errors import FULL, UserError, full_disk, plain
+from bidsseg.errors import ALONE, FULL, UserError, full_disk, plain
 from bidsseg.files import stem_of
 from bidsseg.segmentation.defaults import BIAS_CORRECTION
 from bidsseg.workflow.threads import waiting
@@ -62,7 +62,7 @@ class OneLineErrors(click.Group):
             shown = error
         except OSError as error:
             shown = UserError(
-                full_disk(error.filename)
+                full_disk(error.filename, ALONE)
                 if error.errno in FULL and error.filename
                 else f"{error.filename or 'output'}: {error.strerror or error}; check free space and permissions"
             )

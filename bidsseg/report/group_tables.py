@@ -7,7 +7,7 @@ page shows are kept.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from bidsseg.bids.outputs import (
     participants,
 )
 from bidsseg.bids.participant_groups import Groups
-from bidsseg.errors import plain
+from bidsseg.errors import FileError, UserError, named, plain, some_of
 from bidsseg.files import NA, Table, harmless, json_content, read_json, read_table, whole, write_json
 from bidsseg.lesions.changes import CHANGE_COLUMNS, STATUSES
 from bidsseg.lesions.tables import LOAD_COLUMNS
@@ -119,7 +119,7 @@ def run(out_dir: Path, groups: Groups = NO_GROUPS, overwrite: bool = False) -> N
                 else:
                     _add_changes(gathered, source, source.found, changes)
         if not gathered.quality:
-            raise NothingSelected(f"{out_dir}: no segmented scan; run the participant level first")
+            raise _nothing_in(out_dir, gathered.problems)
     if not gathered.cohort.has_lesions:
         (out_dir / "group_lesions.tsv").unlink()
     if not gathered.changes:
@@ -132,6 +132,12 @@ def run(out_dir: Path, groups: Groups = NO_GROUPS, overwrite: bool = False) -> N
     write_group_page(out_dir / "group.html", gathered.cohort, gathered.problems, frequency_view(maps))
     for problem in gathered.problems:
         print(f"warning: {plain(problem)}", file=sys.stderr)
+
+
+def _nothing_in(out_dir: Path, problems: Sequence[str]) -> NothingSelected:
+    if problems:
+        return NothingSelected(f"{out_dir}: no segmented scan can be read: {some_of(problems, 1)}")
+    return NothingSelected(f"{out_dir}: no segmented scan; run the participant level first")
 
 
 def sources(out_dir: Path) -> Iterator[Source]:
@@ -159,9 +165,22 @@ def _told(gathered: Gathered, source: Source) -> Iterator[None]:
     """Turns a file that cannot be read into a line among the problems."""
     try:
         yield
+    except UserError as error:
+        gathered.problems.append(f"{source.scan}: left out: {error}")
     except Exception as error:  # whatever one participant's files hold, the others are gathered
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         gathered.problems.append(f"{source.scan}: left out ({why})")
+
+
+@contextmanager
+def _reading(path: Path, source: Source) -> Iterator[None]:
+    """Names the file in which something cannot be read, and how to have it made again."""
+    try:
+        yield
+    except Exception as error:  # nothing but the content of the file is at work here
+        again = f"--participant-label {source.participant.removeprefix('sub-')} --overwrite"
+        found = f"not readable as {'JSON' if path.suffix == '.json' else 'a table'} ({named(error)[:200]})"
+        raise FileError(path, found, f"run the participant level again with {again}") from error
 
 
 def _open_table(files: ExitStack, path: Path, columns: Iterable[str]) -> TextIO:
@@ -173,22 +192,25 @@ def _open_table(files: ExitStack, path: Path, columns: Iterable[str]) -> TextIO:
 
 def _add_scan(gathered: Gathered, source: Source, found: ScanOutputs, table: TextIO) -> None:
     """One scan: its volumes go to the table and the page, its quality waits until all columns are known."""
-    quality = json_content(found.quality)
-    if not isinstance(quality, dict):
-        raise ValueError("the quality file is not a JSON object")
-    volumes = read_table(found.volumes, list(VOLUME_COLUMNS))
+    with _reading(found.quality, source):
+        quality = json_content(found.quality)
+        if not isinstance(quality, dict):
+            raise ValueError("not a JSON object")
+    with _reading(found.volumes, source):
+        volumes = read_table(found.volumes, list(VOLUME_COLUMNS))
+        numbers = gathered.cohort.numbers_of_volumes(volumes)
     entry = Entry(
         *source.cells, anchor=found.anchor, quality=quality_cells(judged(quality, read_json(found.agreement)))
     )
-    numbers = gathered.cohort.numbers_of_volumes(volumes)
     _write_rows(table, source, volumes)
     gathered.cohort.add(entry, numbers)
     gathered.quality.append({**dict(zip(ID_COLUMNS, source.cells, strict=True)), **entry.quality})
 
 
 def _add_lesions(gathered: Gathered, source: Source, found: LesionOutputs, table: TextIO) -> None:
-    loads = read_table(found.load_table, list(LOAD_COLUMNS))
-    numbers = gathered.cohort.numbers_of_lesions(loads)
+    with _reading(found.load_table, source):
+        loads = read_table(found.load_table, list(LOAD_COLUMNS))
+        numbers = gathered.cohort.numbers_of_lesions(loads)
     _write_rows(table, source, loads)
     participant, session, _, scan = source.cells
     gathered.cohort.add(Entry(participant, session, LESIONS, scan, anchor="lesions", quality={}), numbers)
@@ -196,12 +218,13 @@ def _add_lesions(gathered: Gathered, source: Source, found: LesionOutputs, table
 
 def _add_changes(gathered: Gathered, source: Source, found: ParticipantOutputs, table: TextIO) -> None:
     """Changes of a participant's lesions from session to session."""
-    content = json_content(found.changes)
-    changes = read_table(found.changes_table, list(CHANGE_COLUMNS))
-    counts = {
-        f"ses-{interval['After']}": {status: int(interval[status]) for status in STATUSES}
-        for interval in content["Intervals"]
-    }
+    with _reading(found.changes, source):
+        counts = {
+            f"ses-{interval['After']}": {status: int(interval[status]) for status in STATUSES}
+            for interval in json_content(found.changes)["Intervals"]
+        }
+    with _reading(found.changes_table, source):
+        changes = read_table(found.changes_table, list(CHANGE_COLUMNS))
     _write_rows(table, source, changes)
     gathered.cohort.add_changes(source.participant, counts)
     gathered.changes.append(source.participant)

@@ -44,14 +44,22 @@ class Row:
     why: str = ""
     verdict: str = ""
     "Verdict on a segmented scan: a key of ``bidsseg.quality.verdicts.TITLES``."
+    about: Literal["scans", "lesions", "reports"] = "scans"
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """How many rows have each result, and each verdict, for instance "27 done: 20 pass, 5 check, 2 fail; 1 failed"."""
+    """How many scans have each result, and each verdict, and then how many lesions and reports have each result.
+
+    For instance "27 done: 20 pass, 5 check, 2 fail; 1 failed; lesions: 12 done, 1 failed; reports: 3 failed".
+    """
     parts = []
-    for result, count in Counter(row.result for row in rows).items():
+    for result, count in Counter(row.result for row in rows if row.about == "scans").items():
         verdicts = tally(row.verdict for row in rows if row.result == result)
         parts.append(f"{count} {result}" + (f": {verdicts}" if verdicts else ""))
+    for about in ("lesions", "reports"):
+        counts = Counter(row.result.removeprefix("lesions ") for row in rows if row.about == about)
+        if counts:
+            parts.append(f"{about}: " + ", ".join(f"{count} {result}" for result, count in counts.items()))
     return "; ".join(parts)
 
 

@@ -62,7 +62,7 @@ def lesions_foreseen(
 
 
 def _rows(found: Iterable[LesionStatus]) -> list[Row]:
-    return [Row(line.name, line.result, line.why) for line in found]
+    return [Row(line.name, line.result, line.why, about="lesions") for line in found]
 
 
 def dataset_links(options: RunOptions) -> dict[str, str]:

@@ -102,7 +102,7 @@ def _find_and_run(options: RunOptions, pool: WorkerPool, claims: Claims | None) 
     subjects = sorted({outputs.scan.subject for outputs in all_outputs})
     if options.reports_only:
         lines = write_reports(out, subjects, options.workers, options.overwrite)
-        return finish([Row("reports", "failed", line) for line in lines], [])
+        return finish([Row("reports", "failed", line, about="reports") for line in lines], [])
     recipe = recipe_of(options)
     rows = _rows_without_run(found, selection)
     problems = [f"{path}: left out: {why}" for path, why in found.left_out]
@@ -142,7 +142,7 @@ def _run_all_of(
     rows += describe_lesions(subjects, recipe, options, pool)
     stale = [subject for subject in subjects if report_is_stale(out, subject)]
     lines = write_reports(out, stale, options.workers, options.overwrite)
-    rows += [Row("reports", "failed", line) for line in lines]
+    rows += [Row("reports", "failed", line, about="reports") for line in lines]
     return rows, problems
 
 

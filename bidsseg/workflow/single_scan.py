@@ -10,7 +10,7 @@ import numpy as np
 
 from bidsseg import __version__
 from bidsseg.authorship import SOFTWARE
-from bidsseg.errors import FULL, UserError, full_disk
+from bidsseg.errors import ALONE, FULL, UserError, full_disk
 from bidsseg.files import all_whole, leftovers_of, remove_temporaries, write_json
 from bidsseg.imaging.dicom_seg import Maker, save_dicom_seg
 from bidsseg.imaging.image import Image, save
@@ -43,7 +43,7 @@ def label_read_scan(
         _write(options, target, read.image, found, quality)
     except OSError as error:
         if error.errno in FULL:
-            raise UserError(full_disk(target)) from error
+            raise UserError(full_disk(target, ALONE)) from error
         raise UserError(f"{target}: cannot be written ({error.strerror}); choose another output") from error
     return quality
 

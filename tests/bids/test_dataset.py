@@ -55,12 +55,23 @@ ODD = {
     "sub-06/ses-1/Anat/x/sub-06_ses-1_FLAIR.nii.gz": "move it to sub-06/ses-1/anat",
     "sub-07/anat/sub-07_part-phase_T1w.nii.gz": "it contains phase",
     "sub-07/anat/sub-07_part-imag_T1w.nii.gz": "it contains the imaginary part",
+    "sub-01/anat/sub-01_T1w.mgz": "not NIfTI, which BIDS requires; convert it to sub-01_T1w.nii.gz",
+    "sub-01/anat/sub-01_acq-x_flair.NRRD": "convert it to sub-01_acq-x_FLAIR.nii.gz",
+    "sub-03/ses-1/anat/sub-03_ses-1_T1w.hdr": "convert it to sub-03_ses-1_T1w.nii.gz",
+    "sub-03/anat/sub-03_T1w.mgh.gz": "convert it to sub-03_T1w.nii.gz",
 }
+
+
+UNTOLD = (
+    *("sub-03/func/sub-03_task-x_T1w.nii.gz", "sub-03/anat/sub-03_PDT2.nii.gz", "sub-03/anat/sub-03_PDT2.mgz"),
+    *("sub-03/ses-1/anat/sub-03_ses-1_T1w.img", "sub-03/anat/sub-03_FLAIR.mgz", "sub-03/func/sub-03_T1w.mgz"),
+)
+"The voxels of a header, an image that was converted, and what has another modality or datatype."
 
 
 def _with_odd_names(dataset: Dataset, bidsignore: str = "") -> Path:
     root = dataset("sub-01_FLAIR.nii.gz", "sub-01_acq-bad_FLAIR.nii.gz", "sub-03_FLAIR.nii.gz", "sub-99_FLAIR.nii.gz")
-    for name in (*ODD, "sub-03/func/sub-03_task-x_T1w.nii.gz", "sub-03/anat/sub-03_PDT2.nii.gz"):
+    for name in (*ODD, *UNTOLD):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     (root / ".bidsignore").write_text(f"*_acq-bad_FLAIR*\nsub-99/\n{bidsignore}")
@@ -93,7 +104,12 @@ def test_an_empty_selection_names_what_was_dropped(dataset: Dataset, selection: 
 
 
 def test_what_bidsignore_takes_out_is_not_told(dataset: Dataset) -> None:
-    assert find_scans(_with_odd_names(dataset, "sub-0[2-7]/**\n"), ScanSelection()).left_out == ()
+    assert (
+        find_scans(
+            _with_odd_names(dataset, "sub-0[1-7]/**/*_T1w.*\nsub-0[2-7]/**\n*flair.NRRD\n"), ScanSelection()
+        ).left_out
+        == ()
+    )
 
 
 def test_no_scan_goes_to_another_participant_though_names_are_not_checked(dataset: Dataset) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -75,6 +77,62 @@ def test_a_mask_resampled_linearly_is_no_labelled_one(spacing: Spacing) -> None:
         assert found.labels.sum() == pytest.approx(mask.sum(), rel=0.3)
 
 
+MOVES: list[Callable[[NDArray[np.float32]], NDArray[np.float32]]] = [
+    lambda mask: ndimage.shift(mask, (0.29, 0.29, 0), order=1),
+    lambda mask: ndimage.shift(mask, (0.5, 0.5, 0.5), order=1),
+    lambda mask: ndimage.zoom(mask, (2, 2, 1), order=1),
+    lambda mask: ndimage.zoom(mask, (0.7, 0.7, 1), order=1),
+]
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("highest", [2, 7, 100, 255])
+def test_fractions_up_to_the_value_of_a_mask_are_shares_of_it(
+    highest: int, move: Callable[[NDArray[np.float32]], NDArray[np.float32]], spacing: Spacing
+) -> None:
+    wanted, found = (read_labels(move(balls(spacing) * value), 0.5) for value in (1, highest))
+    assert found.kind == "probability"
+    assert found.warnings == (
+        f"lesion mask: fractions up to {highest}, taken for probabilities of which {highest} is 1",
+    )
+    assert np.count_nonzero(found.labels != wanted.labels) <= 0.001 * wanted.labels.sum()
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("labels", [6, 2])
+def test_labels_with_fractions_between_them_are_asked_about(
+    labels: int, move: Callable[[NDArray[np.float32]], NDArray[np.float32]], spacing: Spacing
+) -> None:
+    numbered = ndimage.label(balls(spacing))[0]
+    moved = move(np.where(numbered > 0, 1 + numbered % labels, 0).astype(np.float32))
+    with pytest.raises(UserError, match=f"to {labels}; give 0/1, probabilities 0-1, or labels"):
+        read_labels(moved, 0.5)
+
+
+@pytest.mark.parametrize("highest", [100, 255])
+@pytest.mark.parametrize("width", [0, 2])
+def test_a_scan_is_no_mask_of_its_highest_value(highest: int, width: float) -> None:
+    noise = np.abs(ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(30, 30, 30)), width))
+    with pytest.raises(UserError, match=f"to {highest}; give 0/1"):
+        read_labels((noise * highest / noise.max()).astype(np.float32), 0.5)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("move", MOVES)
+def test_a_mask_of_twos_that_was_rounded_stays_labels_with_a_word(
+    move: Callable[[NDArray[np.float32]], NDArray[np.float32]], spacing: Spacing
+) -> None:
+    rounded = move(balls(spacing) * 2).round()
+    thick = spacing[2] > 3 and move is MOVES[1]
+    found = read_labels(rounded, 0.5)
+    assert found.kind == "labels"
+    np.testing.assert_array_equal(found.labels, rounded)
+    told = "lesion mask: labels up to 2, of which 2 alone is inside lesions"
+    assert [warning.partition(" and ")[0] for warning in found.warnings] == ([] if thick else [told])
+
+
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("first", [1, 60, 250])
 def test_labels_stay_labels(spacing: Spacing, first: int) -> None:
@@ -84,6 +142,7 @@ def test_labels_stay_labels(spacing: Spacing, first: int) -> None:
     labels = np.where(numbered > 0, numbered + first - 1, 0).astype(np.float32)
     found = read_labels(labels, 0.5)
     assert found.kind == "labels"
+    assert found.warnings == ()
     np.testing.assert_array_equal(found.labels, labels)
 
 
@@ -105,7 +164,7 @@ def test_a_probseg_holds_probabilities_whatever_its_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("values", "told"),
-    [([0.5, 1, 37], r"values from 0\.5 to 37"), ([0, -1, -1], "values from -1 to 0; lesions need values above 0")],
+    [([0.5, 1, 36.5], r"values from 0\.5 to 36\.5"), ([0, -1, -1], "values from -1 to 0; lesions need values above 0")],
 )
 def test_values_that_mean_nothing(values: list[float], told: str) -> None:
     with pytest.raises(UserError, match=told):

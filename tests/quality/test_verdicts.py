@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -84,8 +84,24 @@ ROWS = (
 )
 
 
-def test_a_run_is_summed_up_in_a_line() -> None:
-    assert summary(ROWS) == "2 done: 1 pass, 1 check; 1 complete: 1 pass; 1 failed"
+NO_REPORTS = [Row("reports", "failed", "sub-1: no report", about="reports")] * 3
+MASKS = [Row("lesions", result, about="lesions") for result in ("done", "lesions failed", "done")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (ROWS, "2 done: 1 pass, 1 check; 1 complete: 1 pass; 1 failed"),
+        ([*NO_REPORTS, *ROWS], "2 done: 1 pass, 1 check; 1 complete: 1 pass; 1 failed; reports: 3 failed"),
+        (
+            [*ROWS[2:], *NO_REPORTS, *MASKS],
+            "1 complete: 1 pass; 1 failed; lesions: 2 done, 1 failed; reports: 3 failed",
+        ),
+        (NO_REPORTS, "reports: 3 failed"),
+    ],
+)
+def test_a_run_is_summed_up_in_a_line_that_counts_scans(rows: Sequence[Row], line: str) -> None:
+    assert summary(rows) == line
 
 
 def test_the_closing_table_has_verdicts_and_reasons(capsys: pytest.CaptureFixture[str]) -> None:

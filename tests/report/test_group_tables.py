@@ -168,6 +168,49 @@ def test_what_cannot_be_read_is_left_out_and_told(
     assert "sub-03_FLAIR: left out" in (tmp_path / "group.html").read_text(encoding="utf-8")
 
 
+def test_the_reason_is_told_where_nothing_can_be_read(tmp_path: Path) -> None:
+    for participant in ("01", "02"):
+        add_scan(tmp_path, participant).write_text("not json")
+    told = r"no segmented scan can be read: sub-01_FLAIR: left out: .*_qc.json: not readable as JSON .* and 1 more"
+    with pytest.raises(NothingSelected, match=told):
+        run(tmp_path)
+
+
+WIDE = b"a\tb\n" + b"x" * 200_000
+UTF_16 = "scheme\tindex\n".encode("utf-16")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("ses-1/anat/sub-01_ses-1_desc-FLAIR_volumes.tsv", WIDE, "a table (Error: field larger than field limit"),
+        ("ses-1/anat/sub-01_ses-1_desc-FLAIR_volumes.tsv", UTF_16, "a table (UnicodeDecodeError: "),
+        ("ses-1/anat/sub-01_ses-1_desc-FLAIR_volumes.tsv", None, "a table (FileNotFoundError: "),
+        ("ses-1/anat/sub-01_ses-1_desc-FLAIR_qc.json", b'{"Model": ', "JSON (JSONDecodeError: Expecting value"),
+        ("ses-1/anat/sub-01_ses-1_desc-FLAIR_qc.json", b"[1, 2]", "JSON (ValueError: not a JSON object)"),
+        ("ses-1/anat/sub-01_ses-1_desc-lesionload_lesions.tsv", WIDE, "a table (Error: field larger"),
+        ("sub-01_desc-lesionchanges_lesions.tsv", UTF_16, "a table (UnicodeDecodeError: "),
+        ("sub-01_desc-lesionchangesummary_lesions.json", b"{}", "JSON (KeyError: 'Intervals')"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_to_do(
+    name: str, content: bytes | None, found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for participant in ("01", "02"):
+        add_scan(tmp_path, participant, "1")
+        add_lesions(tmp_path, participant, "1", 500.0)
+        add_changes(tmp_path, participant, new=3)
+    damaged = tmp_path / "sub-01" / name
+    damaged.unlink()
+    if content is not None:
+        damaged.write_bytes(content)
+    run(tmp_path)
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert line.startswith("warning: sub-01")
+    assert f": left out: {damaged}: not readable as {found}" in line
+    assert line.endswith("; run the participant level again with --participant-label 01 --overwrite")
+
+
 @pytest.mark.parametrize("ending", ["desc-FLAIR_volumes.tsv", "desc-FLAIR_qc.json", "desc-lesionload_lesions.tsv"])
 @pytest.mark.parametrize(
     "text", ["a\tb\n" + "x" * 200_000, '"', "\0", "[" * 100_000, '{"a": 1e999}', "\t\t\n" * 9, "scheme\tindex\nx\ty\n"]

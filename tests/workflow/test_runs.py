@@ -296,17 +296,20 @@ def test_a_full_work_folder_is_told_from_a_full_output(
 
 
 @pytest.mark.parametrize("command", ["predict", "lesions"])
+@pytest.mark.parametrize("kilobytes", [4, 8, 40])
 def test_a_command_on_a_full_disk_leaves_nothing(
-    command: str, tiny_model: Path, tmp_path: Path, small_disk: Callable[[int], Path]
+    command: str, kilobytes: int, tiny_model: Path, tmp_path: Path, small_disk: Callable[[int], Path]
 ) -> None:
-    folder = small_disk(80)
-    scan = write_scan(folder / "a.nii.gz")
+    folder = small_disk(kilobytes)
+    scan = write_scan(tmp_path / "a.nii.gz")
     mask = write_scan(tmp_path / "mask.nii.gz")
     save(mask, (load(mask).data > 95).astype(np.uint8), load(mask).affine)
-    arguments = [command, str(scan), *(["--mask", str(mask)] if command == "lesions" else []), "--threads", "1"]
+    arguments = [command, str(scan), *(["--mask", str(mask)] if command == "lesions" else []), "-o", str(folder)]
     with pytest.raises(SystemExit) as ended, redirect_stderr(io.StringIO()) as errors:
-        main([*arguments, "--model", str(tiny_model)])
+        main([*arguments, "--model", str(tiny_model), "--threads", "1"])
     assert ended.value.code == EXIT_SOME_FAILED
     [line] = [line for line in errors.getvalue().splitlines() if not line.startswith("warning: ")]
-    assert "No space left on device" in line
-    assert [path.name for path in folder.iterdir()] == ["a.nii.gz"]
+    assert f"No space left on device: {folder / 'a_'}" in line
+    assert "; free space there, or choose another output" in line
+    assert "--work-dir" not in line
+    assert list(folder.iterdir()) == []
