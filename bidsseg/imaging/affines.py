@@ -282,7 +282,10 @@ def _keep_quaternion(header: nib.Nifti1Header, fields: Any, qform: Affine) -> No
     exact = header.copy()
     for name in FORM_FIELDS:
         exact[name] = fields[name]
-    exact["pixdim"][:4] = fields["pixdim"][:4]
+    sizes = np.asarray(fields["pixdim"][:4], np.float64)
+    if not (np.abs(sizes) <= np.finfo(np.float32).max).all():  # NIfTI-2 has double precision, results have not
+        return
+    exact["pixdim"][:4] = sizes
     try:
         same = np.allclose(exact.get_qform(), qform)
     except (HeaderDataError, ValueError):  # off by rounding

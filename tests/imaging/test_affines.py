@@ -149,6 +149,14 @@ def test_handedness_is_the_sign_of_pixdim_0(handedness: float) -> None:
     assert np.sign(np.linalg.det(placement(fields, SHAPE).affine)) == (-1 if handedness < 0 else 1)
 
 
+def test_double_precision_of_nifti_2_beyond_single_is_not_kept() -> None:
+    fields = nib.Nifti2Header.from_header(header((2, 2, 3), None, COARSE))
+    fields["pixdim"][0] = 1e300
+    kept = placement(fields, SHAPE).header
+    assert kept["pixdim"][0] == 1
+    np.testing.assert_allclose(kept.get_qform(), COARSE, atol=1e-4)
+
+
 def test_results_lie_where_the_repaired_scan_lies(tmp_path: Path) -> None:
     """What is written for a scan whose sform is wrong has the right one, and is read as the same grid."""
     path = tmp_path / "scan.nii"
