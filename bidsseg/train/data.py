@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -28,6 +29,11 @@ from bidsseg.labels import (
 from bidsseg.segmentation.anatomy import Anatomy
 from bidsseg.train.coded_labels import anatomy_from_aseg, anatomy_from_braincolor
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Voxels = TypeVar("Voxels", NDArray[Any], "Tensor")
+"In numpy or in torch."
 VALIDATION_SUBJECTS = ("sub-1015", "sub-1017", "sub-1036")
 VALIDATION_PATIENTS = ("sub-02", "sub-05", "sub-07")
 VALIDATION_MASK = "patient07"
@@ -96,18 +102,19 @@ class LabelledPatient:
     def subjects(self) -> list[Subject]:
         """One for each scan, of the brain and what lies around it; they share the labels."""
         tissue = unpack(self.packed).tissue
-        box, brain = brain_box(tissue), (tissue != 0) & (tissue != TISSUE["csf"])
+        box, brain = brain_box(tissue), without_fluid(tissue)
         found = []
         for suffix in self.patient.scans:
             image = self.patient.image(suffix)
             grid, axis = image.grid.along_scan, slice_axis(image)
             grey, _ = conform(image, grid)
-            below, _ = conform(image, grid, brightest_inside(grey, brain & grid.in_slices))
             of_brain = np.percentile(grey[tissue > 0], 99.5)
-            shown, clipped = (np.clip(scan / of_brain, 0, BRIGHTEST).astype(np.float16) for scan in (grey, below))
-            name = f"{self.patient.name}_{suffix}"
-            subject = Subject(name, self.packed, shown, box, axis, True, None if axis is None else clipped)
-            found.append(crop_to_brain(subject))
+            clipped = None
+            if axis is not None:
+                below, _ = conform(image, grid, brightest_inside(grey, brain & grid.in_slices))
+                clipped = _relative(below, of_brain)
+            name, shown = f"{self.patient.name}_{suffix}", _relative(grey, of_brain)
+            found.append(crop_to_brain(Subject(name, self.packed, shown, box, axis, True, clipped)))
         return found
 
 
@@ -156,9 +163,26 @@ def load_ras(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     return np.asarray(image.dataobj, np.float32), image.affine
 
 
+def without_fluid(tissue: Voxels) -> Voxels:
+    """Where tissues (I, J, K) are brain, but for CSF."""
+    found: Voxels = (tissue != 0) & (tissue != TISSUE["csf"])
+    return found
+
+
+def is_one_of(names: Sequence[str], tissue: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where tissues (I, J, K) have one of these names."""
+    found: NDArray[np.bool_] = np.isin(tissue, [TISSUE[name] for name in names])
+    return found
+
+
+def _relative(scan: NDArray[np.float32], of_brain: np.floating[Any]) -> NDArray[np.float16]:
+    """Grey values in those of the brain, as half floats."""
+    return np.clip(scan / of_brain, 0, BRIGHTEST).astype(np.float16)
+
+
 def brain_box(tissue: NDArray[np.uint8]) -> NDArray[np.float64]:
     """First and last voxel of everything but background and CSF, shape (2, 3)."""
-    found = np.argwhere((tissue != 0) & (tissue != TISSUE["csf"]))
+    found = np.argwhere(without_fluid(tissue))
     return np.stack((found.min(0), found.max(0))).astype(np.float64)
 
 

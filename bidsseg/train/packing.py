@@ -12,7 +12,7 @@ import bz2
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from bidsseg.errors import FileError
 from bidsseg.files import whole
-from bidsseg.labels import TISSUE
+from bidsseg.labels import UNKNOWN_PARCEL
 from bidsseg.segmentation.decision import PARCELLATED
 from bidsseg.train.data import (
     LabelledPatient,
@@ -31,16 +31,16 @@ from bidsseg.train.data import (
     Subject,
     TrainingSet,
     brain_box,
+    is_one_of,
+    kind_of,
     load_lesions,
+    pack,
     unpack,
 )
 from bidsseg.train.training_set import load_subjects, subjects_of
 
 Arrays = dict[str, NDArray[Any]]
 
-PARCEL_SHIFT = 6
-PARCEL_BITS = np.uint16(63 << PARCEL_SHIFT)
-"Of a packed voxel; see ``train.data``."
 STEP_OF_NOISE = 0.5
 "Step of rounding, in standard deviations of the noise: the error of rounding is then 0.14 of it."
 BRIGHT = 0.15
@@ -134,9 +134,10 @@ def pack_training_set(known: TrainingSet, path: Path) -> list[Rounding]:
 
 def parcels_apart(packed: NDArray[np.int16]) -> Arrays:
     """Labels without the parcels of the tissues that have some, and these parcels, (N,) in the order of the voxels."""
-    bits, divided = packed.view(np.uint16), _divided(packed)
-    labels = np.where(divided, bits | PARCEL_BITS, bits).view(np.int16)
-    return {"labels": labels, "parcels": ((bits[divided] & PARCEL_BITS) >> PARCEL_SHIFT).astype(np.uint8)}
+    known = unpack(packed)
+    divided = is_one_of(PARCELLATED, known.tissue)
+    parcel = np.where(divided, UNKNOWN_PARCEL, known.parcel)
+    return {"labels": pack(replace(known, parcel=parcel), kind_of(packed)), "parcels": known.parcel[divided]}
 
 
 def joined(parts: Arrays) -> NDArray[np.int16]:
@@ -144,15 +145,9 @@ def joined(parts: Arrays) -> NDArray[np.int16]:
     packed: NDArray[np.int16] = parts["labels"]
     if "parcels" not in parts:
         return packed
-    bits, divided = packed.view(np.uint16).copy(), _divided(packed)
-    bits[divided] = bits[divided] & ~PARCEL_BITS | parts["parcels"].astype(np.uint16) << PARCEL_SHIFT
-    return bits.view(np.int16)
-
-
-def _divided(packed: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """Which voxels are of a tissue that is divided into parcels."""
-    found: NDArray[np.bool_] = np.isin(packed & 31, [TISSUE[name] for name in PARCELLATED])
-    return found
+    known = unpack(packed)
+    known.parcel[is_one_of(PARCELLATED, known.tissue)] = parts["parcels"]
+    return pack(known, kind_of(packed))
 
 
 def unpack_training_set(path: Path) -> TrainingSet:

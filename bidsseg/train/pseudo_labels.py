@@ -40,6 +40,7 @@ from bidsseg.train.data import (
     LabelledPatient,
     Patient,
     Subject,
+    is_one_of,
     kind_of,
     load_heads,
     load_patients,
@@ -113,7 +114,7 @@ def parcelled(packed: NDArray[np.int16], mean: Probabilities) -> NDArray[np.int1
     parcel = np.full(packed.shape, UNKNOWN_PARCEL, np.uint8)
     for there, here in _slabs(mean):
         tissue = known.tissue[there]
-        cortex = _is(CORTICES, tissue)
+        cortex = is_one_of(CORTICES, tissue)
         parcels = at_voxels(mean.parcels, mean.tissue.shape[1:], here, cortex)
         likeliest = likeliest_parcels(parcels, tissue[cortex])
         parcel[there][cortex] = np.where(parcels.any(0), likeliest, UNKNOWN_PARCEL)
@@ -170,7 +171,7 @@ def decided(mean: Probabilities, head: Mask, masks: Mapping[str, Mask]) -> NDArr
         parcels_at = partial(at_voxels, mean.parcels, mean.tissue.shape[1:], here)
         found = decide(tissues, as_float32(mean.right[0, here]), parcels_at, gyri=True)
         tissue[there], side[there] = found.tissue, found.side
-        parcel[there] = np.where(_is(PARCELLATED, found.tissue), found.parcel, UNKNOWN_PARCEL)
+        parcel[there] = np.where(is_one_of(PARCELLATED, found.tissue), found.parcel, UNKNOWN_PARCEL)
     kind = np.where(head & (tissue == 0), OUTER_KIND, 0).astype(np.uint8)
     kind[lesion & (tissue == TISSUE["white-matter"])] = LESION_KIND
     return pack(Anatomy(tissue, side, parcel), kind)
@@ -188,11 +189,6 @@ def _as_rated(tissues: Floats, ventricle: Mask, lesion: Mask) -> None:
     lesion = lesion & ~ventricle
     tissues[[*NO_LESION, *fluid]] *= ~lesion
     tissues[TISSUE["white-matter"]] += LEAST * lesion
-
-
-def _is(names: tuple[str, ...], tissue: NDArray[np.uint8]) -> Mask:
-    found: Mask = np.isin(tissue, [TISSUE[name] for name in names])
-    return found
 
 
 def _slabs(found: Probabilities) -> Iterator[tuple[Box, slice]]:

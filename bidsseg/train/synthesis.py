@@ -27,7 +27,7 @@ from bidsseg.labels import TISSUE
 from bidsseg.network.unet import padded_length
 from bidsseg.train.chance import Chance, upload
 from bidsseg.train.contrast import bent, render
-from bidsseg.train.data import LESION_KIND, Subject
+from bidsseg.train.data import LESION_KIND, Subject, without_fluid
 from bidsseg.train.options import SynthesisSettings
 from bidsseg.train.sampling_grids import (
     Floats64,
@@ -134,15 +134,9 @@ def draw(material: Material, recipe: SynthesisSettings, difficulty: float, chanc
         image = bent(scan, difficulty, rng)
     else:
         image = render(packed, scan, recipe.p_recolour * (0.4 + 0.6 * difficulty), difficulty, chance)
-    brain = None if first_look else brain_without_fluid(packed)
+    brain = None if first_look else without_fluid(packed & 31)
     image = _degrade(image, recipe, difficulty, chance, brain, source.slice_axis)
     return _finish(image, packed, brain, recipe, difficulty, rng)
-
-
-def brain_without_fluid(packed: Tensor) -> Tensor:
-    """Where packed labels (I, J, K) are brain, but for CSF."""
-    tissue = packed & 31
-    return (tissue != 0) & (tissue != TISSUE["csf"])
 
 
 def _chosen(material: Material, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> tuple[Source, bool]:
