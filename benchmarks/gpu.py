@@ -57,6 +57,7 @@ from bidsseg.train.lessons import Lesson, Place, shared_progress
 from bidsseg.train.loop import (
     Run,
     State,
+    beginning,
     export,
     lesson_batches,
     new_state,
@@ -485,16 +486,10 @@ def learn(given: argparse.Namespace) -> None:
     options = replace(
         scale.options, hours=given.minutes / 60, checkpoint_s=100, workers=scale.workers, warmup_steps=100
     )
-    run = Run(
-        subjects_of(known),
-        known.lesions,
-        scratch,
-        start.net.config if start else scale.config,
-        changed(scale.recipe, given.recipe),
-        changed(options, given.set),
-        start.net.state_dict() if start else None,
-        torch.device(given.device),
-    )
+    options = changed(options, given.set)
+    config, weights = beginning(start, given.widths, options.seed) if start else (scale.config, None)
+    recipe, device = changed(scale.recipe, given.recipe), torch.device(given.device)
+    run = Run(subjects_of(known), known.lesions, scratch, config, recipe, options, weights, device)
     earlier = start.card.about.get("training", {}).get("runs", ()) if start else ()
 
     def save(state: State) -> None:
@@ -526,6 +521,11 @@ def last_losses(log: Path) -> dict[str, float]:
     rows = np.atleast_1d(table)
     last = rows[-max(1, len(rows) // 10) :]
     return {name: float(last[name].mean()) for name in ("tissue", "dice", "side", "parcel")}
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """``16,48,96`` -> numbers."""
+    return tuple(map(int, text.split(",")))
 
 
 def changed(settings: Any, given: Sequence[str]) -> Any:
@@ -587,6 +587,9 @@ def main() -> None:
             continue
         stage.add_argument("--minutes", type=float, required=True)
         stage.add_argument("--init", default=None, help="A model to start from; without, random weights.")
+        stage.add_argument(
+            "--widths", type=widths, help="N,N,...: what --init is to grow to, as in brainseg-cli train."
+        )
         stage.add_argument("--scratch", type=Path, help="Checkpoints go here; default: RESULTS/checkpoint.")
         stage.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="Fields of TrainOptions.")
         stage.add_argument("--recipe", nargs="*", default=[], metavar="NAME=JSON", help="Fields of SynthesisSettings.")

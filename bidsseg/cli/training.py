@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,16 @@ from bidsseg.errors import UserError
 from bidsseg.files import table, whole, write_text
 
 
+def widths_given(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """``16,48,96`` as numbers; raises ``BadParameter`` for anything else."""
+    if value is None:
+        return None
+    numbers = value.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise click.BadParameter(f"{value}: give numbers divided by commas, for instance 16,48,96")
+    return tuple(map(int, numbers))
+
+
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
@@ -26,6 +35,14 @@ from bidsseg.files import table, whole, write_text
 @click.option("--learning-rate", type=float, default=None, help="Peak learning rate of the convolutions.")
 @click.option("--head-learning-rate", type=float, default=None, help="Peak learning rate of norms and heads.")
 @click.option("--init", default=None, metavar="MODEL", help="Start from these weights rather than random ones.")
+@click.option(
+    "--widths",
+    default=None,
+    metavar="N,N,...",
+    callback=widths_given,
+    help="Channels of each level of the network, the finest first. A network given by --init grows to them: it answers"
+    " as before, and the new channels learn.",
+)
 @click.option(
     "--init-share",
     type=click.FloatRange(0, 1),
@@ -67,7 +84,14 @@ from bidsseg.files import table, whole, write_text
     help="Samples of one shape in a batch, which a GPU processes together.",
 )
 def train(
-    data: Path, out: Path, hours: float, init: str | None, picture_minutes: float, device: str, **chosen: Any
+    data: Path,
+    out: Path,
+    hours: float,
+    init: str | None,
+    widths: tuple[int, ...] | None,
+    picture_minutes: float,
+    device: str,
+    **chosen: Any,
 ) -> None:
     """Train a model on DATA, a folder (see docs/training.md) or a file that ``pack`` wrote; write it to OUT.
 
@@ -76,9 +100,9 @@ def train(
     """
     import logging
 
-    from bidsseg.train.loop import Run, State, export, train, training_device
+    from bidsseg.train.loop import Run, State, beginning, export, train, training_device
     from bidsseg.train.monitor import Monitor
-    from bidsseg.train.options import TrainOptions
+    from bidsseg.train.options import SynthesisSettings, TrainOptions
     from bidsseg.train.packing import subjects_and_lesions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -94,12 +118,14 @@ def train(
     try:
         start = model_named(init) if init else None
         place = training_device(device)
+        config, weights = beginning(start, widths, options.seed)
     except UserError as error:
         fail(error)
         sys.exit(CLI_USAGE)
-    run = Run(*subjects_and_lesions(data, out / "cache"), out, options=options, device=place)
-    if start is not None:
-        run = replace(run, config=start.net.config, weights=start.net.state_dict())
+    except ValueError as error:
+        fail(UserError(f"--widths: {error}; give other numbers"))
+        sys.exit(CLI_USAGE)
+    run = Run(*subjects_and_lesions(data, out / "cache"), out, config, SynthesisSettings(), options, weights, place)
     earlier = start.card.about.get("training", {}).get("runs", ()) if start else ()
 
     def save(state: State) -> None:

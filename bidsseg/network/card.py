@@ -15,8 +15,6 @@ from bidsseg.network.config import UNetConfig
 MODELS = Path(__file__).parent.parent / "models"
 DEFAULT_MODEL = "anycontrast"
 WEIGHTS = "weights.safetensors"
-MOST_LEVELS, WIDEST = 8, 1024
-"The deepest and the widest network that is accepted: 8 levels see 256 mm, and wider ones need too much memory."
 
 
 @dataclass(frozen=True)
@@ -61,12 +59,10 @@ def _card_from(content: Any) -> ModelCard:
 
 
 def _architecture_from(content: Any) -> UNetConfig:
-    config = UNetConfig(**{**content, "widths": tuple(content["widths"])})
-    sizes = (*config.widths, config.head_width, config.n_filters, config.n_tissues, config.n_parcels)
-    _all_are(int, "architecture", *sizes)
-    if not 1 <= len(config.widths) <= MOST_LEVELS or not all(1 <= size <= WIDEST for size in sizes):
-        raise ValueError("its architecture is out of bounds")
-    return config
+    sizes = {name: size for name, size in content.items() if name != "widths"}
+    widths = _all_are(int, "architecture", *content["widths"])
+    _all_are(int, "architecture", *sizes.values())
+    return UNetConfig(widths, **sizes)
 
 
 def _all_are(kind: type, what: str, *values: Any) -> tuple[Any, ...]:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from bidsseg.labels import N_PARCELS, TISSUES
 
+MOST_LEVELS, WIDEST = 8, 1024
+"The deepest and the widest network that is accepted: 8 levels see 256 mm, and wider ones need too much memory."
+
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Architecture; stored in the model card."""
+    """Architecture; stored in the model card. Raises ``ValueError`` where it is out of bounds."""
 
     widths: tuple[int, ...] = (16, 48, 96, 160, 192)
     "Channels of each level; level n works at 2^(n+1) mm."
@@ -19,6 +22,11 @@ class UNetConfig:
     "Learned filters of grey values that the tissue head sees at each sub-voxel, besides the value itself."
     n_tissues: int = len(TISSUES)
     n_parcels: int = N_PARCELS
+
+    def __post_init__(self) -> None:
+        sizes = (*self.widths, self.head_width, self.n_filters, self.n_tissues, self.n_parcels)
+        if not 1 <= len(self.widths) <= MOST_LEVELS or not all(1 <= size <= WIDEST for size in sizes):
+            raise ValueError(f"a network has 1 to {MOST_LEVELS} levels, of 1 to {WIDEST} channels each")
 
     @property
     def multiple(self) -> int:

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from bidsseg import __version__
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.device import choose_device
 from bidsseg.network.unet import UNet, features_of
-from bidsseg.network.weights import save_model
+from bidsseg.network.weights import Model, save_model
 from bidsseg.train.about import ABOUT
 from bidsseg.train.chance import CPU
 from bidsseg.train.data import Subject
+from bidsseg.train.growing import grown
 from bidsseg.train.lessons import Batch, Lesson, LessonStream, Place, batches, shared_progress
 from bidsseg.train.losses import TISSUE_FREQUENCIES, Targets, class_weights, losses
 from bidsseg.train.muon import Muon
@@ -144,6 +145,19 @@ class Run:
     "To start from; None for random ones."
     device: torch.device = CPU
     "Where samples are made and learned from."
+
+
+def beginning(
+    start: Model | None, widths: tuple[int, ...] | None, seed: int
+) -> tuple[UNetConfig, dict[str, Tensor] | None]:
+    """What a training begins with: a model's shape and weights, grown where widths are given; without a model, None for
+    random weights. Raises ``ValueError`` as ``grown`` does."""
+    if start is None:
+        return (UNetConfig(widths) if widths else UNetConfig()), None
+    config, weights = start.net.config, start.net.state_dict()
+    if widths is None:
+        return config, weights
+    return replace(config, widths=widths), grown(weights, config, widths, seed)
 
 
 def start_or_resume(run: Run) -> State:

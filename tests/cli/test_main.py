@@ -168,6 +168,9 @@ def test_evaluate_fills_rows_of_card_and_readme(tiny_model: Path, tmp_path: Path
         (("--init-share", 0.5), "give --init"),
         (("--init", "nowhere"), "nowhere"),
         (("--init-share", 1.5, "--init", "nowhere"), "1.5"),
+        (("--widths", "16,48,wide"), "16,48,wide"),
+        (("--widths", "16,0"), "1 to 8 levels, of 1 to 1024"),
+        (("--widths", "16,48,96", "--init", "anycontrast"), "grows neither"),
     ],
 )
 def test_train_refuses_what_it_cannot_start_from(given: tuple[object, ...], told: str, tmp_path: Path) -> None:

@@ -62,10 +62,11 @@ def test_train_leaves_weights_that_can_go_on(packed: Path, tmp_path: Path, monke
     assert json.loads((model / "card.json").read_text())["sha256"]
     rows = dict(line.split("\t") for line in (tmp_path / "one" / "train.tsv").read_text().splitlines())
     assert float(rows["loss, tissue"]) > 0
-    run(monkeypatch, "train", packed, tmp_path / "two", "--minutes", 0.02, "--init", model)
-    again = load_model(tmp_path / "two" / "model").card.about["training"]["runs"]
-    assert again[0] == first[0]
-    assert len(again) == 2
+    run(monkeypatch, "train", packed, tmp_path / "two", "--minutes", 0.02, "--init", model, "--widths", "4,6")
+    again = load_model(tmp_path / "two" / "model").card
+    assert again.architecture.widths == (4, 6)
+    assert again.about["training"]["runs"][0] == first[0]
+    assert len(again.about["training"]["runs"]) == 2
 
 
 def test_an_unknown_setting_is_named(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
