@@ -95,10 +95,10 @@ def _whole(
     net = model.net.to(device)
     with torch.inference_mode():
         grey = normalise(volume)
-        look = look_at(net, grey, head_in(grey), options.mirror, passes=1)
+        look = look_at(net, grey, head_in(grey), mirror=False, passes=1)
         brain = look.brain_in(volume.shape)
         if is_squeezed(grey[brain]):
-            look = look_at(net, *next_view(on_scale_of, look, brain), options.mirror, passes=1)
+            look = look_at(net, *next_view(on_scale_of, look, brain), mirror=False, passes=1)
             brain = look.brain_in(volume.shape)
         for _ in range(MORE_LOOKS):
             grey, seen = next_view(on_scale_of, look, brain)
