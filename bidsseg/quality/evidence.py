@@ -270,13 +270,12 @@ def label_sums(tally: Tally, scheme: Scheme, origin: tuple[int, int, int]) -> di
 def probable_voxels(voxels: Voxels, lookup: NDArray[np.uint16], size: int) -> NDArray[np.float64]:
     """Sum over voxels of each code's probability, (size,)."""
     by_side = voxels.tissue @ voxels.side.T  # (19, 2)
+    divided = (lookup != lookup[:, :, :1]).any(2)  # by part: those of lobes
     sums = np.zeros(size)
-    for tissue, side in np.ndindex(by_side.shape):
-        codes = lookup[tissue, side]
-        if len(set(codes.tolist())) == 1:
-            sums[codes[0]] += by_side[tissue, side]
-        else:
-            np.add.at(sums, codes, voxels.part @ (voxels.tissue[tissue] * voxels.side[side]))
+    sums += np.bincount(lookup[~divided][:, 0], by_side[~divided], minlength=size)
+    tissues, sides = np.nonzero(divided)
+    by_part = voxels.tissue[tissues] * voxels.side[sides] @ voxels.part.T  # all at once: memory limits it
+    sums += np.bincount(lookup[divided].ravel(), by_part.ravel(), minlength=size)
     sums[0] = 0
     return sums
 
