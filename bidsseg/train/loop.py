@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bidsseg import __version__
+from bidsseg.errors import FileError
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.device import choose_device
 from bidsseg.network.unet import UNet, features_of
@@ -161,11 +162,15 @@ def beginning(
 
 
 def start_or_resume(run: Run) -> State:
-    """The state of the output folder's checkpoint, or a new one."""
+    """The state of the output folder's checkpoint, or a new one; raises ``FileError`` for another network's."""
     state = new_state(run.config, run.options, run.weights, run.device)
     checkpoint = run.out / "checkpoint.safetensors"
     if checkpoint.exists():
-        restore_state(state, checkpoint)
+        try:
+            restore_state(state, checkpoint)
+        except (RuntimeError, SafetensorError, KeyError, ValueError) as error:
+            advice = "give the --init and --widths that it was begun with, or another folder"
+            raise FileError(checkpoint, "no checkpoint of this training", advice) from error
         logger.info("resuming at step %d, %.2f h", state.step, state.seconds / 3600)
     return state
 

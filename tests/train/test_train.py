@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from bidsseg.errors import FileError
 from bidsseg.labels import TISSUE, TISSUES, UNKNOWN_PARCEL, gyri
 from bidsseg.network.config import UNetConfig
 from bidsseg.network.weights import load_model
@@ -33,8 +34,10 @@ from bidsseg.train.loop import (
     export,
     final_weights,
     new_state,
+    save_state,
     schedule,
     set_gradients,
+    start_or_resume,
     train,
     update,
 )
@@ -437,6 +440,19 @@ def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
     assert training["steps"] == 10 + again.step
     assert 1.5 <= training["hours"] < 1.6
     assert [run["steps"] for run in training["runs"]] == [10, again.step]
+
+
+@pytest.mark.parametrize("damage", ["another network", "cut"])
+def test_a_checkpoint_that_does_not_fit_is_named(damage: str, tmp_path: Path) -> None:
+    run = Run([ball()], [], tmp_path, UNetConfig(widths=(4, 4), head_width=8))
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    save_state(start_or_resume(run), tmp_path)
+    if damage == "cut":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    else:
+        run = replace(run, config=UNetConfig(widths=(4, 6), head_width=8))
+    with pytest.raises(FileError, match="no checkpoint of this training; give the --init and --widths"):
+        start_or_resume(run)
 
 
 def test_a_resumed_training_is_the_one_that_went_through(tmp_path: Path) -> None:
