@@ -20,9 +20,9 @@ def test_bias_correction_flattens_a_field(darkest: float) -> None:
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e9])
 def test_the_unit_of_grey_values_does_not_matter(scale: float) -> None:
-    i, j, k = np.meshgrid(*(np.linspace(-1, 1, 40),) * 3, indexing="ij")
+    i, j, k = np.meshgrid(*(np.linspace(-1, 1, 20),) * 3, indexing="ij")
     data = (100 * (i**2 + j**2 + k**2 < 0.8) * np.exp(0.5 * i) + np.random.default_rng(0).random(i.shape)).astype("f4")
-    affine = np.diag((4.0, 4.0, 4.0, 1.0))
+    affine = np.diag((8.0, 8.0, 8.0, 1.0))
     plain, scaled = (correct_bias(image(data * np.float32(factor), affine)).data for factor in (1, scale))
     np.testing.assert_allclose(scaled / scale, plain, atol=0.02 * plain.max())
 
