@@ -65,6 +65,7 @@ from bidsseg.train.loop import (
     start_or_resume,
     train,
     train_step,
+    widths_from,
 )
 from bidsseg.train.options import SynthesisSettings, TrainOptions
 from bidsseg.train.packing import unpack_training_set
@@ -483,11 +484,10 @@ def learn(given: argparse.Namespace) -> None:
     scale, scratch = TINY if given.tiny else Scale(), given.scratch or given.results / "checkpoint"
     start = load_model(given.init) if given.init else None
     known = unpack_training_set(given.pack)
-    options = replace(
-        scale.options, hours=given.minutes / 60, checkpoint_s=100, workers=scale.workers, warmup_steps=100
-    )
-    options = changed(options, given.set)
-    config, weights = beginning(start, given.widths, options.seed) if start else (scale.config, None)
+    usual = replace(scale.options, hours=given.minutes / 60, checkpoint_s=100, workers=scale.workers, warmup_steps=100)
+    options = changed(usual, given.set)
+    shaped = start or given.widths
+    config, weights = beginning(start, given.widths, options.seed) if shaped else (scale.config, None)
     recipe, device = changed(scale.recipe, given.recipe), torch.device(given.device)
     run = Run(subjects_of(known), known.lesions, scratch, config, recipe, options, weights, device)
     earlier = start.card.about.get("training", {}).get("runs", ()) if start else ()
@@ -521,11 +521,6 @@ def last_losses(log: Path) -> dict[str, float]:
     rows = np.atleast_1d(table)
     last = rows[-max(1, len(rows) // 10) :]
     return {name: float(last[name].mean()) for name in ("tissue", "dice", "side", "parcel")}
-
-
-def widths(text: str) -> tuple[int, ...]:
-    """``16,48,96`` -> numbers."""
-    return tuple(map(int, text.split(",")))
 
 
 def changed(settings: Any, given: Sequence[str]) -> Any:
@@ -588,7 +583,7 @@ def main() -> None:
         stage.add_argument("--minutes", type=float, required=True)
         stage.add_argument("--init", default=None, help="A model to start from; without, random weights.")
         stage.add_argument(
-            "--widths", type=widths, help="N,N,...: what --init is to grow to, as in brainseg-cli train."
+            "--widths", type=widths_from, help="N,N,...: channels of each level, as in brainseg-cli train."
         )
         stage.add_argument("--scratch", type=Path, help="Checkpoints go here; default: RESULTS/checkpoint.")
         stage.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="Fields of TrainOptions.")

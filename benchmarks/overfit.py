@@ -26,7 +26,7 @@ from bidsseg.train.chance import CPU, Chance
 from bidsseg.train.data import brain_folders, crop_to_brain, head_maps, into_head, load_brain, load_head
 from bidsseg.train.held_out import Case, case_in
 from bidsseg.train.lessons import Lesson
-from bidsseg.train.loop import State, new_state, train_step
+from bidsseg.train.loop import State, new_state, train_step, widths_from
 from bidsseg.train.losses import choose_targets
 from bidsseg.train.options import SynthesisSettings, TrainOptions
 from bidsseg.train.synthesis import Material, Sample, draw
@@ -56,7 +56,7 @@ def main() -> None:
 def shape(text: str) -> UNetConfig:
     """``16,48,96:2`` -> widths and filters."""
     widths, _, filters = text.partition(":")
-    return UNetConfig(widths=tuple(map(int, widths.split(","))), n_filters=int(filters or UNetConfig().n_filters))
+    return UNetConfig(widths=widths_from(widths), n_filters=int(filters or UNetConfig().n_filters))
 
 
 def measured(config: UNetConfig, options: TrainOptions, sample: Sample, case: Case) -> str:

@@ -33,8 +33,9 @@ from bidsseg.network import inference
 from bidsseg.network.card import WEIGHTS, folder_of
 from bidsseg.network.inference import PredictOptions
 from bidsseg.network.weights import load_model, save_model
+from bidsseg.train.growing import grown
 from bidsseg.train.held_out import validation_cases
-from bidsseg.train.loop import beginning
+from bidsseg.train.loop import widths_from
 
 COLUMNS = (
     (Condition(), ("regions", "gyri")),
@@ -63,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--models", nargs="+", default=["anycontrast"], metavar="MODEL")
-    parser.add_argument("--widths", nargs="*", default=[], metavar="N,N,...")
+    parser.add_argument("--widths", type=widths_from, nargs="*", default=[], metavar="N,N,...")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only-times", action="store_true")
@@ -80,7 +81,7 @@ def compare(given: argparse.Namespace, scratch: Path) -> None:
         for passes in (1, PASSES)
         for mirror in (False, True)
     ]
-    ways = [*trained, *(Way(wider(given.models[0], text, scratch)) for text in given.widths)]
+    ways = [*trained, *(Way(wider(given.models[0], widths, scratch)) for widths in given.widths)]
     taken = times(ways, next((given.data / HEAD).glob("*.nii.gz")), given, scratch)
     measured = [f"{scheme}, {condition.name}" for condition, schemes in COLUMNS for scheme in schemes]
     print("way", *measured, "network, s", "predict, s", "weights, MB", sep=" | ")
@@ -91,12 +92,11 @@ def compare(given: argparse.Namespace, scratch: Path) -> None:
         print(way.name, *dice, f"{network:.2f}", predict, f"{size:.1f}", sep=" | ", flush=True)
 
 
-def wider(name: str, text: str, scratch: Path) -> Path:
-    """A model's folder with its weights grown to ``16,48,96``."""
-    config, weights = beginning(load_model(name), tuple(map(int, text.split(","))), seed=1)
-    assert weights is not None
-    save_model(scratch / text, weights, config, "0", {})
-    return scratch / text
+def wider(name: str, widths: tuple[int, ...], scratch: Path) -> Path:
+    """The folder of a model that was grown to these widths."""
+    net, folder = load_model(name).net, scratch / ",".join(map(str, widths))
+    save_model(folder, grown(net.state_dict(), net.config, widths, seed=1), replace(net.config, widths=widths), "0", {})
+    return folder
 
 
 def accuracy(way: Way, given: argparse.Namespace) -> list[str]:

@@ -16,16 +16,6 @@ from bidsseg.errors import UserError
 from bidsseg.files import table, whole, write_text
 
 
-def widths_given(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """``16,48,96`` as numbers; raises ``BadParameter`` for anything else."""
-    if value is None:
-        return None
-    numbers = value.split(",")
-    if not all(number.isdecimal() for number in numbers):
-        raise click.BadParameter(f"{value}: give numbers divided by commas, for instance 16,48,96")
-    return tuple(map(int, numbers))
-
-
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
@@ -39,7 +29,6 @@ def widths_given(context: click.Context, parameter: click.Parameter, value: str 
     "--widths",
     default=None,
     metavar="N,N,...",
-    callback=widths_given,
     help="Channels of each level of the network, the finest first. A network given by --init grows to them: it answers"
     " as before, and the new channels learn.",
 )
@@ -88,7 +77,7 @@ def train(
     out: Path,
     hours: float,
     init: str | None,
-    widths: tuple[int, ...] | None,
+    widths: str | None,
     picture_minutes: float,
     device: str,
     **chosen: Any,
@@ -100,9 +89,9 @@ def train(
     """
     import logging
 
-    from bidsseg.train.loop import Run, State, beginning, export, train, training_device
+    from bidsseg.train.loop import Run, State, beginning, export, train, training_device, widths_from
     from bidsseg.train.monitor import Monitor
-    from bidsseg.train.options import SynthesisSettings, TrainOptions
+    from bidsseg.train.options import TrainOptions
     from bidsseg.train.packing import subjects_and_lesions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -118,14 +107,15 @@ def train(
     try:
         start = model_named(init) if init else None
         place = training_device(device)
-        config, weights = beginning(start, widths, options.seed)
+        config, weights = beginning(start, widths_from(widths) if widths else None, options.seed)
     except UserError as error:
         fail(error)
         sys.exit(CLI_USAGE)
     except ValueError as error:
         fail(UserError(f"--widths: {error}; give other numbers"))
         sys.exit(CLI_USAGE)
-    run = Run(*subjects_and_lesions(data, out / "cache"), out, config, SynthesisSettings(), options, weights, place)
+    known = subjects_and_lesions(data, out / "cache")
+    run = Run(*known, out, config, options=options, weights=weights, device=place)
     earlier = start.card.about.get("training", {}).get("runs", ()) if start else ()
 
     def save(state: State) -> None:

@@ -148,6 +148,14 @@ class Run:
     "Where samples are made and learned from."
 
 
+def widths_from(text: str) -> tuple[int, ...]:
+    """``16,48,96`` as numbers; raises ``ValueError`` for anything else."""
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise ValueError(f"{text} is no list of numbers, such as 16,48,96")
+    return tuple(map(int, numbers))
+
+
 def beginning(
     start: Model | None, widths: tuple[int, ...] | None, seed: int
 ) -> tuple[UNetConfig, dict[str, Tensor] | None]:
