@@ -487,7 +487,10 @@ def learn(given: argparse.Namespace) -> None:
     usual = replace(scale.options, hours=given.minutes / 60, checkpoint_s=100, workers=scale.workers, warmup_steps=100)
     options = changed(usual, given.set)
     shaped = start or given.widths
-    config, weights = beginning(start, given.widths, options.seed) if shaped else (scale.config, None)
+    try:
+        config, weights = beginning(start, given.widths, options.seed) if shaped else (scale.config, None)
+    except ValueError as error:
+        sys.exit(f"--widths: {error}")
     recipe, device = changed(scale.recipe, given.recipe), torch.device(given.device)
     run = Run(subjects_of(known), known.lesions, scratch, config, recipe, options, weights, device)
     earlier = start.card.about.get("training", {}).get("runs", ()) if start else ()

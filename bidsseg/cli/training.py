@@ -107,7 +107,7 @@ def train(
     try:
         start = model_named(init) if init else None
         place = training_device(device)
-        config, weights = beginning(start, widths_from(widths) if widths else None, options.seed)
+        config, weights = beginning(start, None if widths is None else widths_from(widths), options.seed)
     except UserError as error:
         fail(error)
         sys.exit(CLI_USAGE)

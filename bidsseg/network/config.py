@@ -25,8 +25,8 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         sizes = (*self.widths, self.head_width, self.n_filters, self.n_tissues, self.n_parcels)
-        if not 1 <= len(self.widths) <= MOST_LEVELS or not all(1 <= size <= WIDEST for size in sizes):
-            raise ValueError(f"a network has 1 to {MOST_LEVELS} levels, of 1 to {WIDEST} channels each")
+        if not 2 <= len(self.widths) <= MOST_LEVELS or not all(1 <= size <= WIDEST for size in sizes):
+            raise ValueError(f"a network has 2 to {MOST_LEVELS} levels, of 1 to {WIDEST} channels each")
 
     @property
     def multiple(self) -> int:

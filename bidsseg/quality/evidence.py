@@ -274,7 +274,7 @@ def probable_voxels(voxels: Voxels, lookup: NDArray[np.uint16], size: int) -> ND
     sums = np.zeros(size)
     sums += np.bincount(lookup[~divided][:, 0], by_side[~divided], minlength=size)
     tissues, sides = np.nonzero(divided)
-    by_part = voxels.tissue[tissues] * voxels.side[sides] @ voxels.part.T  # all at once: memory limits it
+    by_part = voxels.tissue[tissues] * voxels.side[sides] @ voxels.part.T  # in one pass through the parts
     sums += np.bincount(lookup[divided].ravel(), by_part.ravel(), minlength=size)
     sums[0] = 0
     return sums

@@ -45,6 +45,8 @@ from bidsseg.train.workers import lessons
 
 logger = logging.getLogger(__name__)
 
+LEARNING_LEVELS = 7
+"Of the eighth, the norms would see a single value in a sample of 160 mm."
 GPU_LOG_STEPS = 10
 "A GPU's losses are read once in so many steps, because the host waits for them."
 
@@ -151,7 +153,7 @@ class Run:
 def widths_from(text: str) -> tuple[int, ...]:
     """``16,48,96`` as numbers; raises ``ValueError`` for anything else."""
     numbers = text.split(",")
-    if not all(number.isdecimal() for number in numbers):
+    if not all(number.isdecimal() and len(number) < 9 for number in numbers):
         raise ValueError(f"{text} is no list of numbers, such as 16,48,96")
     return tuple(map(int, numbers))
 
@@ -160,7 +162,10 @@ def beginning(
     start: Model | None, widths: tuple[int, ...] | None, seed: int
 ) -> tuple[UNetConfig, dict[str, Tensor] | None]:
     """What a training begins with: a model's shape and weights, grown where widths are given; without a model, None for
-    random weights. Raises ``ValueError`` as ``grown`` does."""
+    random weights. Raises ``ValueError`` for widths of no network, or of one that cannot grow from the model or learn.
+    """
+    if widths and len(widths) > LEARNING_LEVELS:
+        raise ValueError(f"a network learns with {LEARNING_LEVELS} levels at most")
     if start is None:
         return (UNetConfig(widths) if widths else UNetConfig()), None
     config, weights = start.net.config, start.net.state_dict()
@@ -176,8 +181,8 @@ def start_or_resume(run: Run) -> State:
     if checkpoint.exists():
         try:
             restore_state(state, checkpoint)
-        except (RuntimeError, SafetensorError, KeyError, ValueError) as error:
-            advice = "give the --init and --widths that it was begun with, or another folder"
+        except (RuntimeError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            advice = "give the --init and --widths that it was begun with, or, if it is damaged, another folder"
             raise FileError(checkpoint, "no checkpoint of this training", advice) from error
         logger.info("resuming at step %d, %.2f h", state.step, state.seconds / 3600)
     return state

@@ -169,7 +169,11 @@ def test_evaluate_fills_rows_of_card_and_readme(tiny_model: Path, tmp_path: Path
         (("--init", "nowhere"), "nowhere"),
         (("--init-share", 1.5, "--init", "nowhere"), "1.5"),
         (("--widths", "16,48,wide"), "16,48,wide"),
-        (("--widths", "16,0"), "1 to 8 levels, of 1 to 1024"),
+        (("--widths", ""), "no list of numbers"),
+        (("--widths", f"16,{'9' * 5000}"), "no list of numbers"),
+        (("--widths", "16,0"), "2 to 8 levels, of 1 to 1024"),
+        (("--widths", "16"), "2 to 8 levels"),
+        (("--widths", "4,4,4,4,4,4,4,4"), "7 levels at most"),
         (("--widths", "16,48,96", "--init", "anycontrast"), "grows neither"),
     ],
 )

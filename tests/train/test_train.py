@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
@@ -442,13 +443,15 @@ def test_training_learns_resumes_and_exports(tmp_path: Path) -> None:
     assert [run["steps"] for run in training["runs"]] == [10, again.step]
 
 
-@pytest.mark.parametrize("damage", ["another network", "cut"])
+@pytest.mark.parametrize("damage", ["another network", "cut", "another file"])
 def test_a_checkpoint_that_does_not_fit_is_named(damage: str, tmp_path: Path) -> None:
     run = Run([ball()], [], tmp_path, UNetConfig(widths=(4, 4), head_width=8))
     checkpoint = tmp_path / "checkpoint.safetensors"
     save_state(start_or_resume(run), tmp_path)
     if damage == "cut":
         checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    elif damage == "another file":
+        save_file(load_file(checkpoint), checkpoint)  # without what was noted beside the tensors
     else:
         run = replace(run, config=UNetConfig(widths=(4, 6), head_width=8))
     with pytest.raises(FileError, match="no checkpoint of this training; give the --init and --widths"):
