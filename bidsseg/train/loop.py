@@ -328,7 +328,12 @@ def append_row(path: Path, row: dict[str, float]) -> None:
 
 def export(run: Run, state: State, folder: Path, earlier: Sequence[Mapping[str, Any]] = ()) -> None:
     """Write the averaged weights as a model that ``--model`` takes; ``earlier`` runs are those of its first weights."""
-    this = {"hours": round(state.seconds / 3600, 2), "steps": state.step, "options": asdict(run.options)}
+    this = {
+        "hours": round(state.seconds / 3600, 2),
+        "steps": state.step,
+        "options": asdict(run.options),
+        "recipe": asdict(run.recipe),
+    }
     runs = [*earlier, this]
     training = {"hours": round(sum(run["hours"] for run in runs), 2), "steps": sum(run["steps"] for run in runs)}
     about: dict[str, Any] = {**ABOUT, "training": {**training, "runs": runs}}

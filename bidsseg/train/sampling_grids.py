@@ -9,13 +9,24 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bidsseg.imaging.arrays import along, resampling_matrix
+from bidsseg.imaging.arrays import Floats, along, resampling_matrix
 from bidsseg.train.chance import upload
 from bidsseg.train.options import SynthesisSettings
 
 Floats64 = NDArray[np.float64]
 
-COARSE = (6, 7, 6)
+OCTAVES, HEIGHT = 3, 0.4
+"""Of a warp, and of each the height against the one before, which is twice as wide. The widest moves lobes, the finest,
+with 8 mm between its nodes, bends gyri and makes small structures thicker and thinner."""
+
+
+def _nodes(octave: int) -> tuple[int, int, int]:
+    """How many an octave has along each axis; those of all wider ones are among them."""
+    i, j, k = (n * 2**octave + 1 for n in (5, 6, 5))
+    return i, j, k
+
+
+COARSE, FINEST = _nodes(0), _nodes(OCTAVES - 1)
 MIDDLE_MM = 35.0
 "Width of the part of the head that swells; about the reach of the lateral ventricles."
 SLICES_ROTATION_DEG, SLICES_SCALING, SLICES_SCALING_ACROSS, SLICES_WARP_MM = 10.0, 0.08, 0.05, 1.5
@@ -23,9 +34,9 @@ SLICES_ROTATION_DEG, SLICES_SCALING, SLICES_SCALING_ACROSS, SLICES_WARP_MM = 10.
 
 
 def sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, rng: Generator) -> Floats64:
-    """Coarse map (3, *COARSE) from output voxels to source voxels: a random affine and a random smooth warp."""
+    """Coarse map (3, *FINEST) from output voxels to source voxels: a random affine and a random smooth warp."""
     amount = 0.3 + 0.7 * difficulty
-    points = _from_middle(recipe)
+    points = _from_middle(recipe, FINEST)
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * recipe.rotation_deg * amount)
     scale = np.exp(
         rng.uniform(-1, 1, 3) * recipe.scaling * 0.5 * amount + rng.uniform(-1, 1) * recipe.scaling * 0.7 * amount
@@ -33,11 +44,28 @@ def sampling_grid(box: Floats64, recipe: SynthesisSettings, difficulty: float, r
     shear = np.eye(3) + rng.uniform(-0.06, 0.06, (3, 3)) * amount * (1 - np.eye(3))
     matrix = _rotation(angles) @ shear @ np.diag(scale)
     centre = _shifted_centre(box, recipe, amount, rng)
-    warp = rng.normal(0, 1, (3, *COARSE)) * rng.uniform(0, recipe.warp_mm) * amount
+    warp = _warp(recipe.warp_mm * amount, rng)
     if rng.random() < recipe.p_swollen:
         near_middle = np.exp(-(points**2).sum(0) / (2 * MIDDLE_MM**2))
         points = points * (1 - rng.uniform(-0.4, 1) * recipe.swelling * amount * near_middle)
     return _mapped(points, matrix, centre, warp)
+
+
+def _warp(most_mm: float, rng: Generator) -> Floats:
+    """A random displacement (3, *FINEST); the standard deviation of its widest octave is ``most_mm`` at most."""
+    warp = np.zeros((3, *COARSE), np.float32)
+    for octave in range(OCTAVES):
+        nodes = _nodes(octave)
+        height = rng.uniform(0, most_mm * HEIGHT**octave)
+        warp = _between(warp, nodes) + rng.normal(0, height, (3, *nodes)).astype(np.float32)
+    return warp
+
+
+def _between(values: Floats, nodes: tuple[int, int, int]) -> Floats:
+    """Values (3, i, j, k) at more nodes between the same corners, trilinear."""
+    for axis, (n, size) in enumerate(zip(nodes, values.shape[1:], strict=True)):
+        values = along(resampling_matrix(np.linspace(0, size - 1, n), size, 1.0), values, axis)
+    return values
 
 
 def grid_of_slices(
@@ -45,7 +73,8 @@ def grid_of_slices(
 ) -> Floats64:
     """Like ``sampling_grid`` for thick slices, which stay slices: they are turned, scaled and warped within planes.
 
-    Across them there are only a shift and a scale, since what lies between slices is interpolated already.
+    It has (3, *COARSE) nodes. Across slices there are only a shift and a scale, since what lies between them is
+    interpolated already.
     """
     amount = 0.3 + 0.7 * difficulty
     angles = np.zeros(3)
@@ -54,7 +83,7 @@ def grid_of_slices(
     matrix = _rotation(angles) @ np.diag(np.exp(rng.uniform(-1, 1, 3) * scaling * amount))
     warp = rng.normal(0, 1, (3, *COARSE)) * rng.uniform(0, SLICES_WARP_MM) * amount
     warp[slice_axis] = 0
-    return _mapped(_from_middle(recipe), matrix, _shifted_centre(box, recipe, amount, rng), warp)
+    return _mapped(_from_middle(recipe, COARSE), matrix, _shifted_centre(box, recipe, amount, rng), warp)
 
 
 def _shifted_centre(box: Floats64, recipe: SynthesisSettings, amount: float, rng: Generator) -> Floats64:
@@ -62,22 +91,22 @@ def _shifted_centre(box: Floats64, recipe: SynthesisSettings, amount: float, rng
     return centre
 
 
-def _mapped(points: Floats64, matrix: Floats64, centre: Floats64, warp: Floats64) -> Floats64:
+def _mapped(points: Floats64, matrix: Floats64, centre: Floats64, warp: NDArray[np.floating]) -> Floats64:
     grid: Floats64 = np.einsum("ab,bijk->aijk", matrix, points) + centre[:, None, None, None] + warp
     return grid
 
 
 def own_voxels(box: Floats64, recipe: SynthesisSettings) -> Floats64:
-    """The map that moves the brain's box to the middle of the output by whole voxels; like ``sampling_grid``."""
+    """The map (3, *COARSE) that moves the brain's box to the middle of the output by whole voxels."""
     half_voxel = (np.array(recipe.shape) - 1) / 2 % 1
     centre = np.floor(box.mean(0)) + half_voxel
-    grid: Floats64 = _from_middle(recipe) + centre[:, None, None, None]
+    grid: Floats64 = _from_middle(recipe, COARSE) + centre[:, None, None, None]
     return grid
 
 
-def _from_middle(recipe: SynthesisSettings) -> Floats64:
-    """(3, *COARSE): mm from the middle of the output."""
-    axes = [np.linspace(-(n - 1) / 2, (n - 1) / 2, c) for n, c in zip(recipe.shape, COARSE, strict=True)]
+def _from_middle(recipe: SynthesisSettings, nodes: tuple[int, int, int]) -> Floats64:
+    """(3, *nodes): mm from the middle of the output."""
+    axes = [np.linspace(-(n - 1) / 2, (n - 1) / 2, c) for n, c in zip(recipe.shape, nodes, strict=True)]
     return np.stack(np.meshgrid(*axes, indexing="ij"))
 
 

@@ -1,6 +1,7 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ from bidsseg.train.loop import (
 )
 from bidsseg.train.losses import IGNORE, _cross_entropy, _pick, choose_targets, class_weights, losses, soft_dice_loss
 from bidsseg.train.options import SynthesisSettings, TrainOptions
-from bidsseg.train.sampling_grids import gather, own_voxels, sampling_grid, upsample
+from bidsseg.train.sampling_grids import FINEST, _warp, gather, own_voxels, sampling_grid, upsample
 from bidsseg.train.shapes import in_groups
 from bidsseg.train.synthesis import (
     MNI_BRAIN_BOX,
@@ -118,30 +119,30 @@ def test_samples_are_normalised_and_match_their_labels(difficulty: float, seed: 
     assert not sample.image[~sample.weight].any()
 
 
-# What this recipe gave on a CPU when scalps were first clipped in their slices: number of the sample, shape, voxels of
+# What this recipe gave on a CPU when warps first had octaves: number of the sample, shape, voxels of
 # white matter, cortex, CSF and lesion, mean and standard deviation of the image, its middle voxel.
 EVERYTHING = replace(RECIPE, p_lesions=1.0, p_moved=0.5, p_still=0.3)
 FIRST_SAMPLES = [
-    (0, (32, 32, 32), (1440, 5461, 4835, 596), (0.1831, 0.2412, 0.8979)),
-    (1, (32, 32, 32), (1152, 4180, 3736, 477), (0.2313, 0.1763, 0.5957)),
-    (2, (32, 32, 16), (698, 1611, 1155, 320), (0.1154, 0.2392, 0.5186)),
+    (0, (32, 32, 32), (964, 3491, 3011, 376), (0.1971, 0.2722, 0.1584)),
+    (1, (32, 32, 32), (945, 3569, 3181, 413), (0.0872, 0.156, 0.8887)),
+    (2, (32, 32, 16), (782, 2668, 2362, 351), (0.2176, 0.2364, 0.4441)),
     (3, (32, 32, 32), (912, 3312, 2984, 344), (0.1335, 0.228, 0.8696)),
-    (4, (32, 32, 32), (1119, 3840, 3278, 481), (0.1142, 0.2313, 0.8784)),
-    (5, (32, 32, 32), (1154, 3982, 3519, 446), (0.2485, 0.2843, 0.2192)),
-    (6, (32, 32, 32), (2465, 7922, 6332, 972), (0.4601, 0.2296, 0.9346)),
-    (7, (32, 24, 32), (966, 3268, 2656, 420), (0.1177, 0.2118, 0.7119)),
+    (4, (32, 32, 32), (978, 3628, 3135, 468), (0.09, 0.1925, 0.4187)),
+    (5, (32, 32, 16), (844, 1602, 1027, 328), (0.1621, 0.2996, 0.2041)),
+    (6, (32, 32, 20), (1167, 3414, 2894, 483), (0.2549, 0.2675, 0.2228)),
+    (7, (32, 32, 28), (929, 3440, 2976, 400), (0.2917, 0.1645, 0.7588)),
     (8, (32, 32, 16), (912, 2612, 1768, 344), (0.243, 0.2538, 0.6802)),
-    (9, (32, 32, 32), (821, 3023, 2762, 351), (0.0621, 0.144, 0.7568)),
+    (9, (32, 32, 32), (2429, 8821, 7155, 962), (0.4849, 0.3144, 0.3677)),
     (10, (32, 32, 32), (912, 3312, 2984, 344), (0.2658, 0.2597, 0.8076)),
-    (11, (32, 32, 32), (729, 2738, 2491, 295), (0.0872, 0.1953, 0.6299)),
+    (11, (32, 32, 32), (1073, 3660, 3310, 457), (0.1761, 0.2691, 0.5181)),
     (12, (32, 32, 32), (912, 3312, 2984, 344), (0.2129, 0.2138, 0.4844)),
-    (13, (32, 32, 32), (903, 3255, 2933, 380), (0.0997, 0.1428, 0.46)),
-    (14, (32, 32, 32), (1701, 6074, 5232, 707), (0.2653, 0.3172, 0.1959)),
-    (15, (32, 32, 32), (1624, 5840, 5192, 688), (0.309, 0.2658, 0.2327)),
-    (16, (32, 32, 32), (683, 2457, 2202, 286), (0.2051, 0.2171, 0.6768)),
-    (17, (32, 32, 32), (1152, 4129, 3699, 484), (0.2864, 0.1668, 0.4617)),
-    (18, (32, 32, 32), (924, 3448, 3131, 435), (0.331, 0.275, 0.3198)),
-    (19, (32, 32, 32), (1632, 6044, 5179, 719), (0.2909, 0.3171, 0.1903)),
+    (13, (32, 32, 16), (301, 972, 635, 154), (0.0609, 0.1934, 0.8125)),
+    (14, (32, 32, 16), (607, 1123, 755, 256), (0.0697, 0.1771, 0.7627)),
+    (15, (28, 32, 32), (1550, 5431, 4475, 649), (0.1911, 0.1999, 0.4111)),
+    (16, (32, 32, 20), (981, 3233, 2600, 416), (0.2053, 0.2707, 0.3149)),
+    (17, (32, 16, 32), (48, 1351, 1669, 36), (0.1014, 0.2237, 0.6675)),
+    (18, (32, 32, 32), (923, 3511, 3045, 388), (0.1447, 0.2572, 0.8833)),
+    (19, (32, 16, 32), (1177, 2234, 1376, 499), (0.1377, 0.2502, 0.0345)),
 ]
 
 
@@ -243,8 +244,28 @@ def test_a_swollen_middle_leaves_the_rim_in_place() -> None:
         for recipe in (plain, replace(plain, p_swollen=1.0))
     ]
     moved = np.linalg.norm(grids[1] - grids[0], axis=0)
-    assert moved[2:4, 3, 2:4].min() > 2  # 22 mm from the middle
+    assert moved[8:13:4, 12, 8:13:4].min() > 2  # 22 mm from the middle
     assert moved[0, 0, 0] < 0.1
+
+
+def moves_only(octave: int) -> Mock:
+    """Chance that moves every node of one octave of a warp, as far as it may, and no other."""
+    drawn = itertools.count()
+    return Mock(
+        normal=lambda mean, height, shape: np.full(shape, height * (next(drawn) == octave)),
+        uniform=lambda least, most: most,
+    )
+
+
+@pytest.mark.parametrize(("octave", "moved_mm"), [(0, 10), (1, 4), (2, 1.6)])
+def test_every_octave_of_a_warp_is_lower(octave: int, moved_mm: float) -> None:
+    np.testing.assert_allclose(_warp(10, moves_only(octave)), np.full((3, *FINEST), moved_mm, float), rtol=1e-5)
+
+
+def test_a_warp_bends_within_8_mm() -> None:
+    bend = np.diff(_warp(5, np.random.default_rng(1)), 2, axis=1)
+    assert np.abs(bend[:, ::2]).max() > 0.5
+    assert np.abs(bend[:, 1::2]).max() > 0.5
 
 
 @pytest.mark.parametrize(("size", "first"), [(40, 4), (41, 5)])
