@@ -56,6 +56,11 @@ from bidsseg.errors import UserError
     help="Score instead the ventricles of patients against manual masks, and their T1w and T2w against FLAIR; with N4.",
 )
 @click.option(
+    "--learned-from",
+    is_flag=True,
+    help="Score instead scans that the network learned from: what it does better there is memory.",
+)
+@click.option(
     "--seg", "schemes", multiple=True, type=click.Choice(["regions", "lobar", "gyri"]), help="Schemes to score."
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Table (TSV) with one row per scan and label.")
@@ -77,11 +82,14 @@ def evaluate(data: Path, schemes: tuple[str, ...], output: Path | None, readme: 
     """Score a model on the held-out scans of DATA (never used for training)."""
     standard, of_patients, of_lesions = (chosen.pop(name) for name in ("standard", "patients", "lesions"))
     _refuse_idle_of(standard, of_patients, of_lesions, chosen["slice_mm"] != 1 or chosen["slices"] > 0)
+    if chosen["learned_from"]:
+        wrong = "would mix up scans that the network learned from with others; leave out --learned-from or this"
+        refuse_idle(("standard", "patients", "lesions", "card", "readme"), wrong)
     from bidsseg.cli.scores import Judged, evaluate_lesions, evaluate_patients, evaluate_scans
     from bidsseg.evaluation.scores import STANDARD_CONDITIONS, Condition, write_scores
     from bidsseg.network.inference import PredictOptions
 
-    judged = Judged(data, chosen.pop("model"), chosen.pop("card"), readme)
+    judged = Judged(data, chosen.pop("model"), chosen.pop("card"), readme, chosen.pop("learned_from"))
     options = PredictOptions(chosen.pop("device"), chosen.pop("threads"), mirror=chosen.pop("mirror"))
     lesion_model, corrected = chosen.pop("lesion_model"), chosen.pop("bias_correction")
     if of_lesions:

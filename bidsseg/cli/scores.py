@@ -36,7 +36,7 @@ from bidsseg.network.lesion_card import LESION_MARKS, LESION_MODEL, lesion_table
 from bidsseg.network.lesion_model import load_lesion_model
 from bidsseg.quality.assessment import Assessment
 from bidsseg.quality.verdicts import tally
-from bidsseg.train.held_out import validation_cases
+from bidsseg.train.held_out import training_cases, validation_cases
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Judged:
     model: str | None
     card: bool
     readme: Path | None
+    learned_from: bool = False
+    "Scans of the training in place of those kept out of it."
 
     @property
     def folder(self) -> Path:
@@ -57,10 +59,11 @@ class Judged:
 def evaluate_scans(
     judged: Judged, conditions: Sequence[Condition], schemes: tuple[str, ...], options: PredictOptions, corrected: bool
 ) -> dict[str, list[Score]]:
-    """Print the scores of the held-out scans under each condition; they come back by its name."""
+    """Print the scores of the scans under each condition; they come back by its name."""
     found: dict[str, list[Score]] = {}
     for condition in conditions:
-        scores = score(validation_cases(judged.data), model_named(judged.model), condition, schemes, options, corrected)
+        cases = training_cases(judged.data) if judged.learned_from else validation_cases(judged.data)
+        scores = score(cases, model_named(judged.model), condition, schemes, options, corrected)
         name = condition.name + ", N4" * corrected + ", --mirror" * options.mirror
         _print_scores(name, scores)
         found[name] = scores

@@ -1,4 +1,4 @@
-"""Scans kept out of training, with their manual labels."""
+"""Scans with manual labels, kept out of training; and those that the training learns from, to compare."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class Case:
 def validation_cases(data: Path) -> Iterator[Case]:
     """The scans kept out of training."""
     return map(case_in, brain_folders(data, validation=True))
+
+
+def training_cases(data: Path) -> Iterator[Case]:
+    """The scans that the training learns from, as users would give them."""
+    return map(case_in, brain_folders(data, validation=False))
 
 
 def case_in(folder: Path) -> Case:

@@ -29,6 +29,11 @@ from bidsseg.cli.main import main
         ("--patients --lesion-model .", "--lesion-model", "--lesions"),
         ("--lesion-model .", "--lesion-model", "--lesions"),
         ("--axis coronal", "--axis", "--simulate-slices"),
+        ("--learned-from --card", "--card", "--learned-from"),
+        ("--learned-from --readme .", "--readme", "--learned-from"),
+        ("--learned-from --all", "--all", "--learned-from"),
+        ("--learned-from --patients", "--patients", "--learned-from"),
+        ("--learned-from --lesions", "--lesions", "--learned-from"),
     ],
 )
 def test_options_that_change_nothing_are_refused_in_one_line(

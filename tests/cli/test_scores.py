@@ -61,3 +61,16 @@ def test_scores_of_scans_go_to_table_card_and_readme(
     assert list(read_card(model).accuracy[condition]) == ["regions"]
     assert condition in readme.read_text(encoding="utf-8")
     assert condition in output.read_text(encoding="utf-8")
+
+
+def test_scans_that_were_learned_from_are_scored_in_place_of_the_others(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tissue = np.full((32, 32, 32), TISSUE["putamen"], np.uint8)
+    case = Case("cube", head(tissue.shape, np.eye(4)), Anatomy(tissue, np.zeros_like(tissue), np.zeros_like(tissue)))
+    for name, cases in (("validation_cases", []), ("training_cases", [case])):
+        monkeypatch.setattr(scores, name, lambda data, cases=cases: iter(cases))
+    output = tmp_path / "t.tsv"
+    command = ["evaluate", str(tmp_path), "--learned-from", "--seg", "regions", "-o", str(output)]
+    assert CliRunner().invoke(main, [*command, "--model", str(tiny_model), "--threads", "1"]).exit_code == 0
+    assert "cube" in output.read_text(encoding="utf-8")
