@@ -14,7 +14,7 @@ MOST_LEVELS, WIDEST = 8, 1024
 class UNetConfig:
     """Architecture; stored in the model card. Raises ``ValueError`` where it is out of bounds."""
 
-    widths: tuple[int, ...] = (16, 48, 96, 160, 192)
+    widths: tuple[int, ...] = (16, 64, 128, 256, 320)
     "Channels of each level; level n works at 2^(n+1) mm."
     head_width: int = 96
     "Channels of the hidden layer shared by the heads."

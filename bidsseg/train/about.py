@@ -42,7 +42,7 @@ ABOUT = {
         "white matter, and misses some.",
         "A single slice is labelled far less well than a stack.",
         "White matter under large loads of dark lesions: about 3 % of the regions' Dice is lost.",
-        "Volumes of lobes differ between the contrasts of one day: by 1 to 9 % (median) from FLAIR to T1w and T2w, by "
+        "Volumes of lobes differ between the contrasts of one day: by 1 to 8 % (median) from FLAIR to T1w and T2w, by "
         "up to 40 % in the smallest lobes; cortex is thicker in FLAIR than in T1w, and thinnest in T2w.",
         "Tissue around the brain has a small influence: if a scan is stripped by its own mask, or its scalp is made "
         "brighter or darker, 1 to 4 % of the brain's voxels change their region, in slices of 7 mm up to 6 %.",

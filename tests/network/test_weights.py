@@ -88,7 +88,7 @@ def test_accuracy_goes_into_the_readme_between_its_marks(tiny_model: Path, tmp_p
 
 def test_the_packaged_model_loads_and_is_small() -> None:
     model = load_model()
-    assert (MODELS / DEFAULT_MODEL / "weights.safetensors").stat().st_size <= 12e6
+    assert (MODELS / DEFAULT_MODEL / "weights.safetensors").stat().st_size <= 30e6
     assert {"1 mm", "5 mm axial slices"} <= set(model.card.accuracy)
     assert model.card.licence == "CC-BY-NC-4.0"
 
