@@ -42,6 +42,8 @@ noise of 0.4 of their brightest grey value 0.64 and more."""
 LEAST_SURE = 0.75
 """Of the certainty of the surest piece: what is less sure is no part of a brain that lies in several. Noise as bright
 as tissue has 0.5 to 0.73 of the brain's beside it, and may be as large; the parts of one brain differ by 0.05."""
+AROUND = 5
+"Steps of ``LOOK_MM`` over which the certainty around a place is averaged."
 
 
 OnScaleOf = Callable[[NDArray[np.bool_]], Floats]
@@ -150,8 +152,10 @@ def find_brain(net: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArra
     tissue = _coarse_tissue(net, features)
     certainty: Floats = tissue.max(0)
     # CSF is no sign of brain: dark air looks like it.
-    brain = _sure_pieces(large_pieces(tissue[[0, TISSUE["csf"]]].sum(0) < 0.5, least_share=ISLAND_SHARE), certainty)
-    if np.count_nonzero(brain) * LOOK_MM**3 > MOST_BRAIN_MM3 and certainty[brain].mean() < SURE_OF_NOISE:
+    brain = _sure_pieces(tissue[[0, TISSUE["csf"]]].sum(0) < 0.5, certainty)
+    if _is_too_large(brain):
+        brain = _sure_pieces(_sure_parts(brain, certainty), certainty)
+    if _is_too_large(brain) and certainty[brain].mean() < SURE_OF_NOISE:
         brain[:] = False
     grown = (
         ndimage.binary_dilation(brain, np.ones((3, 3, 3)), iterations=BRAIN_MARGIN_MM // 4) if brain.any() else brain
@@ -159,8 +163,26 @@ def find_brain(net: UNet, features: Features) -> tuple[NDArray[np.bool_], NDArra
     return brain, grown.repeat(2, 0).repeat(2, 1).repeat(2, 2)
 
 
+def _is_too_large(brain: NDArray[np.bool_]) -> bool:
+    return bool(np.count_nonzero(brain) * LOOK_MM**3 > MOST_BRAIN_MM3)
+
+
+def _sure_parts(mask: NDArray[np.bool_], certainty: Floats) -> NDArray[np.bool_]:
+    """Of a mask (I, J, K) that is far less sure than its surest part, what is nearly as sure as that: a brain without
+    the noise that hangs on it. Other masks as they are, such as a brain with a wrong voxel size."""
+    share = ndimage.uniform_filter(mask.astype(np.float32), AROUND, mode="constant")
+    around = ndimage.uniform_filter(np.where(mask, certainty, 0), AROUND, mode="constant")[mask] / share[mask]
+    least = LEAST_SURE * around.max()
+    if certainty[mask].mean() >= least:
+        return mask
+    sure = mask.copy()
+    sure[mask] = around >= least
+    return sure
+
+
 def _sure_pieces(mask: NDArray[np.bool_], certainty: Floats) -> NDArray[np.bool_]:
-    """The pieces of a mask (I, J, K) whose mean certainty comes near that of the surest."""
+    """The large pieces of a mask (I, J, K) whose mean certainty comes near that of the surest."""
+    mask = large_pieces(mask, least_share=ISLAND_SHARE)
     pieces, n = ndimage.label(mask)
     mean = np.zeros(n + 1)
     mean[1:] = ndimage.mean(certainty, pieces, range(1, n + 1))

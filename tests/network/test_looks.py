@@ -86,6 +86,30 @@ def test_a_second_large_piece_is_brain_where_it_is_nearly_as_sure(
     assert brain.sum() == 6**3 * (1 + kept)
 
 
+@pytest.mark.parametrize(
+    ("noise", "most_mm3", "kept"),
+    [(0.4, 1e5, False), (0.4, 1e6, True), (0.8, 1e5, True)],
+    ids=["noise around a brain", "of a brain's size", "one large brain"],
+)
+def test_noise_that_hangs_on_a_brain_is_left_out_where_both_are_too_large(
+    noise: float, most_mm3: float, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A brain of 32 mm a side, of which the network is sure by 0.9, in the middle of 80 mm of noise: 512 ml in all."""
+    sure = np.full((20, 20, 20), noise, np.float32)
+    brain = (slice(6, 14),) * 3
+    sure[brain] = 0.9
+    tissue = np.zeros((len(TISSUES), *sure.shape), np.float32)
+    tissue[2] = sure
+    tissue[3:] = (1 - sure) / (len(TISSUES) - 3)
+    monkeypatch.setattr(bidsseg.network.looks, "_coarse_tissue", lambda net, features: tissue)
+    monkeypatch.setattr(bidsseg.network.looks, "MOST_BRAIN_MM3", most_mm3)
+    monkeypatch.setattr(bidsseg.network.looks, "SURE_OF_NOISE", 0.0)
+    seen, _ = find_brain(*blocky(np.zeros((40, 40, 40), bool)))
+    assert seen[8:12, 8:12, 6:14].all()  # noise is near the brain's edges
+    seen[brain] = kept
+    assert (seen == kept).all()
+
+
 @pytest.mark.parametrize("start", range(8))
 @pytest.mark.parametrize("length", [1, 16, 31, 64])
 def test_boxes_are_padded_evenly_from_aligned_voxels(start: int, length: int) -> None:
