@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bidsseg.imaging.arrays import Floats, along, resampling_matrix
+from bidsseg.imaging.arrays import Floats, Numbers, along, resampling_matrix
 from bidsseg.train.chance import upload
 from bidsseg.train.options import SynthesisSettings
 
@@ -57,15 +60,8 @@ def _warp(most_mm: float, rng: Generator) -> Floats:
     for octave in range(OCTAVES):
         nodes = _nodes(octave)
         height = rng.uniform(0, most_mm * HEIGHT**octave)
-        warp = _between(warp, nodes) + rng.normal(0, height, (3, *nodes)).astype(np.float32)
+        warp = _between(warp, nodes, np.asarray) + rng.normal(0, height, (3, *nodes)).astype(np.float32)
     return warp
-
-
-def _between(values: Floats, nodes: tuple[int, int, int]) -> Floats:
-    """Values (3, i, j, k) at more nodes between the same corners, trilinear."""
-    for axis, (n, size) in enumerate(zip(nodes, values.shape[1:], strict=True)):
-        values = along(resampling_matrix(np.linspace(0, size - 1, n), size, 1.0), values, axis)
-    return values
 
 
 def grid_of_slices(
@@ -124,11 +120,14 @@ def upsample(coarse: Floats64, shape: tuple[int, int, int], device: torch.device
 
     One matrix per axis takes a third of the time of ``torch.nn.functional.interpolate``.
     """
-    fine = upload(coarse.astype(np.float32), device)
-    for axis, (n, size) in enumerate(zip(shape, coarse.shape[1:], strict=True)):
-        matrix = resampling_matrix(np.linspace(0, size - 1, n), size, 1.0)
-        fine = along(upload(matrix, device), fine, axis)
-    return fine
+    return _between(upload(coarse.astype(np.float32), device), shape, partial(upload, device=device))
+
+
+def _between(values: Numbers, shape: tuple[int, int, int], there: Callable[[Floats], Numbers]) -> Numbers:
+    """Values (C, i, j, k) at more places (C, I, J, K) between the same corners; ``there`` takes matrices to them."""
+    for axis, (n, size) in enumerate(zip(shape, values.shape[1:], strict=True)):
+        values = along(there(resampling_matrix(np.linspace(0, size - 1, n), size, 1.0)), values, axis)
+    return values
 
 
 def gather(volume: Tensor, coordinates: Tensor) -> Tensor:
