@@ -244,7 +244,7 @@ SELECT, LABELS, LESIONS, COMPUTE = "Which scans", "Segmentation", "Lesions", "Co
     "--mirror",
     heading=LABELS,
     is_flag=True,
-    help="Also segment the mirror image and average: somewhat more accurate, but the network takes 1.6 times as long.",
+    help="Also segment the mirror image and average: somewhat more accurate, but the network takes 1.5 times as long.",
 )
 @bias_correction_option(cls=Option, heading=LABELS)
 @option("--model", heading=LABELS, metavar="NAME|DIR", help="A packaged model, or a folder with weights and card.")

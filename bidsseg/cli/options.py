@@ -38,7 +38,7 @@ SERIES_OPTION = click.option(
 MIRROR_OPTION = click.option(
     "--mirror",
     is_flag=True,
-    help="Also segment the mirror image and average: more accurate, but the network takes 1.6 times as long.",
+    help="Also segment the mirror image and average: more accurate, but the network takes 1.5 times as long.",
 )
 
 

@@ -56,7 +56,7 @@ class PredictOptions:
     gyri: bool = False
     "Also parcellate the cortex, for the gyri scheme."
     mirror: bool = False
-    "Average with the answer to the mirror image: somewhat better, 1.6 times the network's time."
+    "Average with the answer to the mirror image: somewhat better, 1.5 times the network's time."
     scratch: Path | None = None
     "A folder to keep probabilities in files of, where memory is short; None keeps them in memory."
 
